@@ -8,14 +8,18 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
 from kubectl_whatsapp import access, reading, rights
-from kubectl_whatsapp.access import Access, Client, Options
+from kubectl_whatsapp.access import Access, Options
+from kubectl_whatsapp.errors import AccessError, RequestError
 from kubectl_whatsapp.reading import Read, Target
 from kubectl_whatsapp.shape import Output, dump
+
+if TYPE_CHECKING:
+    from kubectl_whatsapp.client import Client
 
 MISUSED: Final = 2
 """Exit code after a wrong option or argument, as with every command."""
@@ -59,7 +63,7 @@ class CommandError(Exception):
         self.code = code
 
 
-FAILURES: Final = (CommandError, access.AccessError, access.RequestError)
+FAILURES: Final = (CommandError, AccessError, RequestError)
 """Errors that are sentences for a person."""
 
 

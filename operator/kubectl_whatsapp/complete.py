@@ -95,6 +95,7 @@ def _values(kind: str, options: dict[str, str], places: Sequence[str], ask: Ask)
 def _ask(options: dict[str, str], kind: str, cluster: str) -> list[str]:
     """Read names from the API server; none after any trouble."""
     from kubectl_whatsapp import access, reading  # noqa: PLC0415  # commands and options are proposed without them
+    from kubectl_whatsapp.errors import AccessError, RequestError  # noqa: PLC0415
 
     try:
         found = access.find(
@@ -108,7 +109,7 @@ def _ask(options: dict[str, str], kind: str, cluster: str) -> list[str]:
             return [pod["metadata"]["name"] for pod in read.items("pods") or () if "-coreapp-" in pod["metadata"]["name"]]
         path = f"{reading.API}/namespaces/{found.namespace}/whatsappclusters"
         listed = client.get(path, timeout=PATIENCE)
-    except (access.AccessError, access.RequestError):
+    except (AccessError, RequestError):
         return []
     clusters = listed.get("items") or ()
     if kind == "cluster":

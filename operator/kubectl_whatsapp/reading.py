@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
 from kubectl_whatsapp import rights
-from kubectl_whatsapp.access import RequestError
+from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import CLUSTER_LABEL
 from kubectl_whatsapp.rights import Right
 

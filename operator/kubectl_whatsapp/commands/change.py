@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from kubectl_whatsapp import changes
-from kubectl_whatsapp.access import RequestError
 from kubectl_whatsapp.cli import NOT_IN_TIME, Question, command, fail
+from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import SWITCHOVER_ANNOTATION
 
 SETTLE = 2.0

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from kubectl_whatsapp import changes, reading
-from kubectl_whatsapp.access import RequestError
 from kubectl_whatsapp.cli import Question, command, fail, note
+from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.reading import Read
 from kubectl_whatsapp.shape import document
 

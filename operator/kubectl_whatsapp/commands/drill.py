@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_whatsapp import changes
-from kubectl_whatsapp.access import RequestError
 from kubectl_whatsapp.cli import NOT_IN_TIME, Question, command, fail, note
+from kubectl_whatsapp.errors import RequestError
 
 if TYPE_CHECKING:
     from kubectl_whatsapp.model import Shard
