@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
 import ssl
 import weakref
 from collections.abc import Mapping
@@ -69,23 +70,26 @@ class Reader:
         return answer
 
     def _connection(self) -> http.client.HTTPConnection:
-        if self._trust is None:
-            return http.client.HTTPConnection(self._host, self._port or 80)
-        return _Tls(self._host, self._port or 443, self._trust, self._server_name)
+        return _Connection(self._host, self._port or (443 if self._trust else 80), self._trust, self._server_name)
 
 
-class _Tls(http.client.HTTPConnection):
-    """A connection to a server whose certificate may have another name than its address."""
+class _Connection(http.client.HTTPConnection):
+    """A connection to a server whose certificate may have another name than its address; without TLS if ``trust`` is None."""
 
-    default_port = 443
-
-    def __init__(self, host: str, port: int, trust: ssl.SSLContext, server_name: str) -> None:
+    def __init__(self, host: str, port: int, trust: ssl.SSLContext | None, server_name: str) -> None:
         super().__init__(host, port)
         self._trust, self._server_name = trust, server_name
 
     def connect(self) -> None:
-        super().connect()
-        self.sock = self._trust.wrap_socket(self.sock, server_hostname=self._server_name)
+        self.sock = socket.create_connection((_encoded(self.host), self.port), self.timeout)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._trust is not None:
+            self.sock = self._trust.wrap_socket(self.sock, server_hostname=_encoded(self._server_name))
+
+
+def _encoded(name: str) -> Any:
+    """A name as bytes, for with a text Python loads its tables of international names, unless the name is one."""
+    return name.encode() if name.isascii() else name
 
 
 def _close(connections: list[http.client.HTTPConnection]) -> None:
