@@ -20,7 +20,7 @@ Obj = dict[str, Any]
 
 DEADLINE: Final = 1.0
 """Seconds for all reading together, counted from the start of the process: in an outage a person waits for the answer."""
-LEAST: Final = 0.7
+LEAST: Final = 0.5
 """The part of it that reading gets at least, even if the process took long to start."""
 PODS: Final = "its pods"
 """The title of the source of pods."""

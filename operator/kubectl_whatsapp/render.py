@@ -116,8 +116,8 @@ def status(view: View, *, wide: bool = False) -> RenderableType:
     if view.operation is not None:
         title, *facts = _operation(view.operation, view.at)
         _branch(tree, f"Operation: {title}", map(Text, facts))
-    for line in _lines(view):
-        tree.add(Text(line))
+    for fact in _facts(view):
+        tree.add(Text(fact))
     handovers = view.handovers if wide else view.handovers[:HANDOVERS]
     _branch(tree, f"Last handovers ({len(handovers)} of {len(view.handovers)})", (Text(_handover(one, view.at)) for one in handovers))
     for line in unread(view.unread.items()):
@@ -211,7 +211,7 @@ def _operation(operation: Operation, now: datetime) -> Iterator[str]:
         yield f"then: {'; '.join(operation.comes_next)}"
 
 
-def _lines(view: View) -> Iterator[str]:
+def _facts(view: View) -> Iterator[str]:
     if view.leader is not None:
         yield f"Operator: {_leader(view.leader, view.at)}"
     if view.certificate_expires is not None:

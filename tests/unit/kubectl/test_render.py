@@ -115,7 +115,7 @@ def test_without_unicode_the_tree_is_drawn_in_ascii() -> None:
     Console(file=out, width=120, highlight=False, emoji=False, markup=False).print(render.status(view(a_cluster().read())))
     out.flush()
 
-    assert b"+-- Shards: 2; the spec asks for 2\n|   +-- 0 served by acme-coreapp-0" in out.buffer.getvalue()  # type: ignore[attr-defined]
+    assert b"+-- Shards: 2; the spec asks for 2\n|   +-- 0 served by acme-coreapp-0" in out.buffer.getvalue()
 
 
 def test_of_many_shards_those_with_trouble_are_shown_and_wide_shows_all() -> None:
