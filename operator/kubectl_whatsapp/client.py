@@ -32,11 +32,10 @@ class Client:
         try:
             credential = dict(_authorization(user))
             certificate = {"certificate": user.get("client-certificate") or "", "key": user.get("client-key") or ""}
-            reader = Reader(cluster, self._headers | credential, **certificate)
+            self._reader = None if needs_proxy(cluster) else Reader(cluster, self._headers | credential, **certificate)
         except OSError as error:
             msg = f"The kubeconfig cannot be used: {error}."
             raise AccessError(msg) from None
-        self._reader = None if needs_proxy(cluster) else reader
         self.server_date = ""
         """The Date header of the last answer: the API server's clock, by which other times are compared."""
 
@@ -105,9 +104,10 @@ class Client:
         query: Mapping[str, str],
         stream: bool = False,
     ) -> Any:
+        answer: Any = None
         if method == "GET" and not stream and self._reader is not None:
-            answer: Any = self._read(self._reader, path, timeout if isinstance(timeout, float | int) else timeout[0], query)
-        else:
+            answer = self._read(self._reader, path, timeout if isinstance(timeout, float | int) else timeout[0], query)
+        if answer is None or 300 <= answer.status_code < 400:  # the client library follows redirects
             answer = self._ask(method, path, body, timeout, query, stream=stream)
         self.server_date = answer.headers.get("Date") or self.server_date
         if answer.status_code >= 400:

@@ -107,7 +107,7 @@ def _trust(cluster: Obj, certificate: str, key: str) -> ssl.SSLContext:
     else:
         trust.load_default_certs()
     if certificate:
-        trust.load_cert_chain(certificate, key)
+        trust.load_cert_chain(certificate, key or None)
     return trust
 
 

@@ -347,6 +347,8 @@ class Server:
         self.ends_connections = False
         """After an answer, without saying so."""
         self.compresses = False
+        self.redirects: dict[str, str] = {}
+        """By path: where else it is."""
         self.rejects: tuple[int, Obj] | None = None
         """With what each write is answered instead."""
         self.kubeconfig = Path()
@@ -373,7 +375,10 @@ class Server:
                 server.headers.append(dict(self.headers.items()))
                 server.ports.append(self.client_address[1])
                 code, data, kind = server.respond(self.command, url.path, body)
-                self.send_response(code)
+                elsewhere = server.redirects.get(url.path)
+                self.send_response(code if elsewhere is None else 307)
+                if elsewhere is not None:
+                    self.send_header("Location", elsewhere)
                 self.send_header("Content-Type", kind)
                 if server.compresses:
                     data = gzip.compress(data)

@@ -281,6 +281,12 @@ def test_a_server_below_a_path_and_a_name_with_a_blank(tmp_path: Path) -> None:
         assert client_of(f"{server.url}/k8s/clusters/c-1").text("/x y", timeout=30) == "found"
 
 
+def test_a_redirect_is_followed(tmp_path: Path) -> None:
+    with serving(a_cluster(), tmp_path) as server:
+        server.redirects["/there"] = CLUSTER
+        assert client_of(server.url).get("/there", timeout=30)["kind"] == "WhatsAppCluster"
+
+
 def test_a_log_is_read_as_utf_8_though_the_api_server_names_no_encoding(tmp_path: Path) -> None:
     with serving(a_cluster(), tmp_path) as server:
         server.texts["/log"] = "grün ✓\n"
