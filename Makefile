@@ -61,10 +61,16 @@ reference: setup ## Write what is derived in docs and in the CRD, then what the 
 wheels: setup ## Fetch the images' dependencies into build/wheels, for builds where containers reach no registry
 	@$(RUN)/python hack/wheels
 
+# Of what is compiled only msgspec cannot do without. Its libraries are named by the version of Python, so one folder holds all of them.
 plugin: setup ## Make build/kubectl-whatsapp.pyz, the plugin as one file for machines without pip
-	@rm -rf build/plugin && mkdir -p build
+	@rm -rf build/plugin build/plugin-* && mkdir -p build
 	@$(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin --require-hashes -r hack/lock/kubectl.txt
 	@$(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin --no-deps --no-build-isolation .
+	@sed -n '/^msgspec==/,/[^\\]$$/p' hack/lock/kubectl.txt > build/plugin-compiled.txt
+	@for python in 3.11 3.12 3.13 3.14; do \
+	  $(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin-$$python --python-version $$python --only-binary :all: --no-deps \
+	    --require-hashes -r build/plugin-compiled.txt && cp -n build/plugin-$$python/msgspec/*.so build/plugin/msgspec/ || exit 1; \
+	done; rm -rf build/plugin-*
 	@$(RUN)/shiv --site-packages build/plugin --compressed --reproducible --entry-point kubectl_whatsapp.__main__:run \
 	  --python '/usr/bin/env python3' --output-file build/kubectl-whatsapp.pyz
 	@echo "build/kubectl-whatsapp.pyz: put it into the PATH as kubectl-whatsapp"

@@ -3,7 +3,10 @@
 A map of the modules, from the ground up (a test checks it against the tree):
 
 - ``rights``: what each command may need to do: one table.
-- ``access``: the way to the API server: kubectl's configuration, exec credentials; alone knows pykube-ng.
+- ``plain``: GET requests with the standard library alone.
+- ``errors``: how a way to the API server, or a request, can fail.
+- ``client``: requests to the API server; alone knows pykube-ng.
+- ``access``: the way to the API server: kubectl's configuration, exec credentials.
 - ``reading``: reads several things at once under one deadline; what could not be read is kept with the reason.
 - ``marks``: labels and annotations of the operator, and the Service of a shard. Pure.
 - ``world``: what was read, by name. Pure.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -11,11 +12,7 @@ from importlib import import_module
 from types import FrameType
 from typing import Final, NoReturn
 
-import typer
-
-from kubectl_whatsapp import BEGUN, cli
-from kubectl_whatsapp.access import AccessError, RequestError
-from kubectl_whatsapp.rights import NEEDED
+from kubectl_whatsapp import BEGUN
 
 MODULES: Final = {
     "observe": ("status", "why", "check"),
@@ -25,15 +22,12 @@ MODULES: Final = {
     "dashboard": ("dashboard",),
 }
 """The commands of each module, which registers them as it is imported."""
-
-
-def _load(given: Sequence[str]) -> None:
-    """Import the module of the command that is asked for, for that is faster; all of them if none is."""
-    asked = next((word for word in given if not word.startswith("-")), "")
-    needed = [module for module, names in MODULES.items() if asked in names] or [*MODULES]
-    for module in needed:
-        import_module(f"kubectl_whatsapp.commands.{module}")
-    cli.app.registered_commands.sort(key=lambda one: [*NEEDED].index(one.name or ""))
+NEW_OBJECTS: Final = 50_000
+"""So many new objects begin a search for garbage. Python's default is 700: loading this program would search some hundred times."""
+SIGTERMED: Final = 143
+"""Exit code after SIGTERM."""
+PYTHON: Final = ".".join(map(str, sys.version_info[:2]))
+MISSING: Final = f"is missing for Python {PYTHON}. Install the plugin with pip: pip install 'whatsapp-operator[kubectl]'."
 
 
 def main(argv: Sequence[str] | None = None, *, begun: float | None = None) -> int:
@@ -43,17 +37,42 @@ def main(argv: Sequence[str] | None = None, *, begun: float | None = None) -> in
     """
     given = sys.argv[1:] if argv is None else [*argv]
     begun = time.monotonic() if begun is None else begun
-    _load(given)
+    if given == ["--version"]:
+        from whatsapp_operator import __version__  # noqa: PLC0415  # nothing else of it is loaded
+
+        print(f"kubectl-whatsapp {__version__}")
+        return 0
+    asked = next((word for word in given if not word.startswith("-")), "")
+    modules = [module for module, names in MODULES.items() if asked in names]
+    if not modules or {"-h", "--help"} & {*given}:
+        return _run(given, modules or [*MODULES], begun)
+    from kubectl_whatsapp.access import kubectl_started  # noqa: PLC0415  # --help needs no kubectl
+
+    with kubectl_started(given):
+        return _run(given, modules, begun)
+
+
+def _run(given: list[str], modules: Sequence[str], begun: float) -> int:
+    """Import the modules of the command that is asked for, for that is faster than all of them, and run it."""
+    import typer  # noqa: PLC0415  # while kubectl runs
+
+    from kubectl_whatsapp import cli  # noqa: PLC0415
+
+    for module in modules:
+        import_module(f"kubectl_whatsapp.commands.{module}")
+    cli.sort()
     try:
         return int(cli.app(args=given or ["--help"], prog_name="kubectl whatsapp", standalone_mode=False, obj=begun) or 0)
-    except cli.CommandError as error:
-        return _failed(str(error), error.code)
-    except (AccessError, RequestError) as error:
-        return _failed(str(error))
+    except cli.FAILURES as error:
+        return _failed(str(error), getattr(error, "code", cli.FAILED))
     except typer.Abort:
         return 130
     except typer.Exit as error:
         return int(error.exit_code)
+    except ModuleNotFoundError as error:  # in the plugin as one file, on a Python that it was not made for
+        if str(error.name).startswith("kubectl_whatsapp"):
+            raise
+        return _failed(f"this command needs the Python package {error.name}, which {MISSING}", cli.FAILED)
     except Exception as error:
         if not hasattr(error, "format_message"):  # of a wrong option or argument
             raise
@@ -62,18 +81,19 @@ def main(argv: Sequence[str] | None = None, *, begun: float | None = None) -> in
         return _failed(f"{error.format_message()} See --help.", cli.MISUSED)
 
 
-def _failed(sentence: str, code: int = cli.FAILED) -> int:
-    cli.note(f"kubectl whatsapp: {sentence}")
+def _failed(sentence: str, code: int) -> int:
+    print(f"kubectl whatsapp: {sentence}", file=sys.stderr, flush=True)
     return code
 
 
-def _ended(_: int, __: FrameType | None) -> NoReturn:
-    sys.exit(143)
+def _on_sigterm(_: int, __: FrameType | None) -> NoReturn:
+    raise SystemExit(SIGTERMED)
 
 
 def run() -> NoReturn:
     """Run a command as a process: Ctrl-C and a closed pipe end it without a traceback, SIGTERM in order, so that keys are removed."""
-    signal.signal(signal.SIGTERM, _ended)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    gc.set_threshold(NEW_OBJECTS)
     try:
         code = main(begun=BEGUN)
         sys.stdout.flush()
@@ -82,7 +102,11 @@ def run() -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
-    sys.exit(code)
+    except SystemExit:
+        code = SIGTERMED
+    if access := sys.modules.get("kubectl_whatsapp.access"):
+        access.remove_files()
+    os._exit(code)  # Python's own end takes all modules apart, which a person need not wait for
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The way to the API server: kubectl's own configuration, exec credentials, and one request at a time. Alone knows pykube-ng.
+"""The way to the API server: kubectl's own configuration, and exec credentials.
 
 pykube-ng's last release does not read a merged KUBECONFIG, knows no exec plugin of ``client.authentication.k8s.io/v1``, and writes client
 keys to files in the temporary folder that everyone can read. So kubectl itself merges and picks the configuration, an exec plugin is run
@@ -16,14 +16,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from kubectl_whatsapp.errors import AccessError
+
+if TYPE_CHECKING:
+    from kubectl_whatsapp.client import Client
 
 Obj = dict[str, Any]
 
@@ -34,20 +38,6 @@ CREDENTIAL_SECONDS: Final = 60.0
 EXEC_VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 """The versions of exec credentials that are served (kubernetes.io, "client-go credential plugins")."""
 FILES: Final = ("certificate-authority", "client-certificate", "client-key")
-
-
-class AccessError(Exception):
-    """There is no way to the API server; the message says why, and what to do."""
-
-
-class RequestError(Exception):
-    """A request did not lead to what was asked for; the message says why in a few words."""
-
-    def __init__(self, message: str, *, status: int | None = None, details: Obj | None = None) -> None:
-        """``status``: of HTTP, None without an answer; ``details``: the API server's own Status object, if it sent one."""
-        super().__init__(message)
-        self.status = status
-        self.details = details or {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +71,14 @@ class Access:
 
     def client(self) -> Client:
         """A client of the API server, for all threads. AccessError if a file of the kubeconfig is not there."""
-        return Client(self)
+        from kubectl_whatsapp.client import Client  # noqa: PLC0415  # --help and completion of commands need none
+
+        for part in (self.config["clusters"][0]["cluster"], self.config["users"][0]["user"]):
+            for path in (part.get(key) for key in FILES):
+                if path and not Path(path).exists():
+                    msg = f"The kubeconfig cannot be used: {path}: the file does not exist."
+                    raise AccessError(msg)
+        return Client(self.config)
 
     def secrets(self) -> Iterator[str]:
         """Every credential that is in it, so that a report can be searched for them."""
@@ -91,13 +88,11 @@ class Access:
 
 def find(options: Options, *, environ: Mapping[str, str] = os.environ) -> Access:
     """Find the API server as kubectl would, and get a credential. AccessError says why that is not possible."""
-    kubectl = environ.get("KUBECTL") or shutil.which("kubectl", path=environ.get("PATH"))
-    if kubectl is None:
-        msg = "kubectl is not in PATH. This plugin takes its configuration from it: install kubectl, or name it in the variable KUBECTL."
-        raise AccessError(msg)
-    command = [kubectl, *options.as_flags(), "config", "view", "--raw", "--minify", "--flatten", "-o", "json"]
-    threading.Thread(target=_import_client, daemon=True).start()
-    printed = _run(command, environ, KUBECTL_SECONDS, "kubectl cannot say where the API server is")
+    command = _view(options, environ)
+    started = _started.pop(tuple(command), None)
+    from kubectl_whatsapp import client  # noqa: F401, PLC0415  # loaded while kubectl runs
+
+    printed = _run(command, environ, KUBECTL_SECONDS, "kubectl cannot say where the API server is", started=started)
     try:
         config = json.loads(printed)
     except ValueError:
@@ -106,10 +101,41 @@ def find(options: Options, *, environ: Mapping[str, str] = os.environ) -> Access
     return access_of(config, options, environ=environ)
 
 
-def _import_client() -> None:
-    """Load the client library while kubectl runs: it takes longer than kubectl does."""
-    with suppress(ImportError):  # the main thread says so
-        import pykube  # noqa: F401, PLC0415
+def _view(options: Options, environ: Mapping[str, str]) -> list[str]:
+    kubectl = environ.get("KUBECTL") or shutil.which("kubectl", path=environ.get("PATH"))
+    if kubectl is None:
+        msg = "kubectl is not in PATH. This plugin takes its configuration from it: install kubectl, or name it in the variable KUBECTL."
+        raise AccessError(msg)
+    return [kubectl, *options.as_flags(), "config", "view", "--raw", "--minify", "--flatten", "-o", "json"]
+
+
+_started: Final[dict[tuple[str, ...], subprocess.Popen[str]]] = {}
+"""kubectl, by its command line, if it was started and nobody has asked for its answer yet."""
+
+
+@contextmanager
+def kubectl_started(words: Sequence[str]) -> Iterator[None]:
+    """Have kubectl run, with the flags among these words of a command line, while the rest of this program is loaded.
+
+    It only saves time: ``find`` starts kubectl again if it needs other flags. At the end a kubectl that nobody needed is ended.
+    """
+    with suppress(AccessError, OSError):  # ``find`` says so
+        command = _view(Options(context=_value_of("--context", words), kubeconfig=_value_of("--kubeconfig", words)), os.environ)
+        _started[tuple(command)] = _start(command, os.environ)
+    try:
+        yield
+    finally:
+        while _started:
+            _, process = _started.popitem()
+            with process:
+                process.kill()
+
+
+def _value_of(flag: str, words: Sequence[str]) -> str:
+    """The last value of a flag, as ``--flag value`` or ``--flag=value``; empty without one."""
+    values = [after for word, after in pairwise((*words, "")) if word == flag]
+    values += [word.partition("=")[2] for word in words if word.startswith(f"{flag}=")]
+    return values[-1] if values else ""
 
 
 def access_of(config: Obj, options: Options, *, environ: Mapping[str, str] = os.environ) -> Access:
@@ -189,35 +215,62 @@ def credential(plugin: Obj, cluster: Obj, *, environ: Mapping[str, str] = os.env
 _CERTIFICATES: Final = {"client-certificate-data": "clientCertificateData", "client-key-data": "clientKeyData"}
 
 
-def _run(command: Sequence[str], environ: Mapping[str, str], seconds: float, failed: str, *, hint: str = "", asks: bool = False) -> str:
+def _start(command: Sequence[str], environ: Mapping[str, str], *, asks: bool = False) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # what kubectl's configuration names, as a list
+        list(command),
+        env=dict(environ),
+        stdin=None if asks else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=None if asks else subprocess.PIPE,
+        text=True,
+    )
+
+
+def _run(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    seconds: float,
+    failed: str,
+    *,
+    hint: str = "",
+    asks: bool = False,
+    started: subprocess.Popen[str] | None = None,
+) -> str:
+    """Return what a program prints; ``started``: it runs already."""
     try:
-        done = subprocess.run(  # what kubectl's configuration names, as a list
-            list(command),
-            env=dict(environ),
-            stdin=None if asks else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=None if asks else subprocess.PIPE,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        with started or _start(command, environ, asks=asks) as process:
+            try:
+                out, err = process.communicate(timeout=seconds)
+            except:
+                process.kill()
+                raise
     except subprocess.TimeoutExpired:
         msg = f"{failed}: no answer within {seconds:g} s.{hint}"
         raise AccessError(msg) from None
     except OSError as error:
         msg = f"{failed}: {error.strerror or error}.{hint}"
         raise AccessError(msg) from None
-    if done.returncode:
-        why = " ".join((done.stderr or "").split())[:300] or f"it ended with {done.returncode}"
+    if process.returncode:
+        why = " ".join((err or "").split())[:300] or f"it ended with {process.returncode}"
         msg = f"{failed}: {why}.{hint}"
         raise AccessError(msg)
-    return done.stdout
+    return out
 
 
 def _private_folder() -> Path:
     folder = tempfile.mkdtemp(prefix="kubectl-whatsapp-")  # only this user can enter it
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _folders.append(folder)
     return Path(folder)
+
+
+_folders: Final[list[str]] = []
+
+
+@atexit.register
+def remove_files() -> None:
+    """Remove the certificates and keys of this process."""
+    while _folders:
+        shutil.rmtree(_folders.pop(), ignore_errors=True)
 
 
 def _write_files(part: Obj, folder: Path) -> None:
@@ -235,155 +288,3 @@ def _write_files(part: Obj, folder: Path) -> None:
         path.touch(mode=0o600)
         path.write_bytes(content)
         part[key] = str(path)
-
-
-class Client:
-    """Requests to the API server. Several threads may use it at once."""
-
-    def __init__(self, access: Access) -> None:
-        """Prepare; nothing is sent yet. AccessError if a file of the kubeconfig is not there."""
-        import pykube  # noqa: PLC0415  # takes a tenth of a second, which --help need not wait for
-
-        try:
-            self._http = pykube.HTTPClient(pykube.KubeConfig(access.config))
-            self._http.config.user  # noqa: B018  # reads the files that are named
-        except pykube.exceptions.PyKubeError as error:
-            msg = f"The kubeconfig cannot be used: {error}."
-            raise AccessError(msg) from None
-        session, cluster, user = self._http.session, access.config["clusters"][0]["cluster"], access.config["users"][0]["user"]
-        session.headers["User-Agent"] = "kubectl-whatsapp"
-        session.auth = _unchanged  # else a .netrc that names the host would replace the credential of the kubeconfig
-        session.headers.update(_impersonation(user))
-        if cluster.get("insecure-skip-tls-verify"):
-            warnings.filterwarnings("ignore", message="Unverified HTTPS request")  # asked for, and kubectl does not warn either
-        if proxy := cluster.get("proxy-url"):
-            session.proxies = {"http": proxy, "https": proxy}
-        self.server_date = ""
-        """The Date header of the last answer: the API server's clock, by which other times are compared."""
-
-    def get(self, path: str, *, timeout: float, **query: str) -> Obj:
-        """Return what is at a path such as ``/api/v1/nodes``. RequestError."""
-        return self._json("GET", path, None, timeout=timeout, query=query)
-
-    def text(self, path: str, *, timeout: float, **query: str) -> str:
-        """Return a text such as a pod's log. RequestError."""
-        return str(self._send("GET", path, None, timeout=timeout, query=query).text)
-
-    def lines(self, path: str, *, timeout: float, **query: str) -> Iterator[str]:
-        """Yield the lines of a text as they come, such as a log that is followed. RequestError."""
-        answer = self._send("GET", path, None, timeout=(timeout, None), query=query, stream=True)
-        with answer:
-            yield from answer.iter_lines(decode_unicode=True, chunk_size=1)
-
-    def watch(self, path: str, *, timeout: float, silence: float, **query: str) -> Iterator[Obj]:
-        """Begin a watch and return its events as they come. RequestError, also after so many seconds of ``silence``."""
-        return _events(self._send("GET", path, None, timeout=(timeout, silence), query={**query, "watch": "true"}, stream=True))
-
-    def patch(self, path: str, body: Obj, *, timeout: float, dry_run: bool = False) -> Obj:
-        """Merge into an object; ``dry_run``: the API server judges it and stores nothing. RequestError."""
-        query = {"dryRun": "All"} if dry_run else {}
-        return self._json("PATCH", path, body, timeout=timeout, query={**query, "fieldManager": "kubectl-whatsapp"})
-
-    def delete(self, path: str, *, uid: str, timeout: float) -> Obj:
-        """Delete exactly the object with this uid. RequestError."""
-        return self._json("DELETE", path, {"preconditions": {"uid": uid}}, timeout=timeout, query={})
-
-    def _json(self, method: str, path: str, body: Obj | None, *, timeout: float, query: Mapping[str, str]) -> Obj:
-        found = _object(self._send(method, path, body, timeout=timeout, query=query))
-        if not found:
-            msg = "the answer is no JSON object"
-            raise RequestError(msg)
-        return found
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        body: Obj | None,
-        *,
-        timeout: float | tuple[float, float | None],
-        query: Mapping[str, str],
-        stream: bool = False,
-    ) -> Any:
-        import requests  # noqa: PLC0415
-
-        headers = {"Content-Type": "application/merge-patch+json" if method == "PATCH" else "application/json"}
-        data = json.dumps(body) if body is not None else None
-        url = self._http.url.rstrip("/") + path
-        try:
-            answer = self._http.session.request(
-                method, url, params=dict(query), data=data, headers=headers if data else None, timeout=timeout, stream=stream
-            )
-        except requests.Timeout:
-            seconds = timeout[0] if isinstance(timeout, tuple) else timeout
-            msg = f"no answer within {seconds:.1f} s"
-            raise RequestError(msg) from None
-        except (requests.RequestException, OSError) as error:
-            raise RequestError(_connection_trouble(error)) from None
-        self.server_date = answer.headers.get("Date") or self.server_date
-        if answer.status_code >= 400:
-            raise _rejection(answer)
-        return answer
-
-
-def _unchanged(request: Any) -> Any:
-    return request
-
-
-def _events(answer: Any) -> Iterator[Obj]:
-    import requests  # noqa: PLC0415
-
-    try:
-        with answer:
-            yield from (json.loads(line) for line in answer.iter_lines(chunk_size=None) if line)
-    except (requests.RequestException, OSError, ValueError) as error:
-        raise RequestError(_connection_trouble(error)) from None
-
-
-def _object(answer: Any) -> Obj:
-    """The JSON object of an answer; empty if it is none."""
-    try:
-        found = answer.json()
-    except ValueError:
-        return {}
-    return _cleaned(found) if isinstance(found, dict) else {}
-
-
-_CONTROLS: Final = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
-
-
-def _cleaned(value: Any) -> Any:
-    """Return a value without control characters: an author of a message must not control the terminal of its reader."""
-    if isinstance(value, str):
-        return value if value.isprintable() else value.translate(_CONTROLS)
-    if isinstance(value, dict):
-        return {_cleaned(key): _cleaned(one) for key, one in value.items()}
-    return [_cleaned(one) for one in value] if isinstance(value, list) else value
-
-
-def _rejection(answer: Any) -> RequestError:
-    found = _object(answer)
-    text = " ".join(str(found.get("message") or answer.reason or "").split())[:1000]
-    if answer.status_code == 401:
-        text = "the API server does not accept the credential of this kubeconfig (401 Unauthorized); log in again"
-    return RequestError(text or f"HTTP {answer.status_code}", status=answer.status_code, details=found)
-
-
-def _impersonation(user: Obj) -> Iterator[tuple[str, str]]:
-    """The headers of a kubeconfig that acts as another user. Requests can send one group only."""
-    if name := user.get("as"):
-        yield "Impersonate-User", str(name)
-    groups = user.get("as-groups") or ()
-    if len(groups) > 1:
-        msg = "The kubeconfig acts as several groups (as-groups); this plugin can send one."
-        raise AccessError(msg)
-    yield from (("Impersonate-Group", str(group)) for group in groups)
-
-
-def _connection_trouble(error: Exception) -> str:
-    """The innermost cause of a failed connection, which alone says something to a person."""
-    inner: BaseException = error
-    while (cause := inner.__cause__ or inner.__context__) is not None:
-        inner = cause
-    said = " ".join(str(inner).split())[:200] or type(inner).__name__
-    return f"the API server cannot be reached ({said})"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from kubectl_whatsapp.access import RequestError
+from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import PAUSED_ANNOTATION, RESHARD_NOW_ANNOTATION, SWITCHOVER_ANNOTATION
 from kubectl_whatsapp.reading import Target, cluster_path
 

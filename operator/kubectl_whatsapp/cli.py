@@ -7,14 +7,19 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, NoReturn
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
 from kubectl_whatsapp import access, reading, rights
-from kubectl_whatsapp.access import Access, Client, Options
+from kubectl_whatsapp.access import Access, Options
+from kubectl_whatsapp.errors import AccessError, RequestError
 from kubectl_whatsapp.reading import Read, Target
 from kubectl_whatsapp.shape import Output, dump
+
+if TYPE_CHECKING:
+    from kubectl_whatsapp.client import Client
 
 MISUSED: Final = 2
 """Exit code after a wrong option or argument, as with every command."""
@@ -58,6 +63,10 @@ class CommandError(Exception):
         self.code = code
 
 
+FAILURES: Final = (CommandError, AccessError, RequestError)
+"""Errors that are sentences for a person."""
+
+
 def fail(sentence: str, code: int = FAILED) -> NoReturn:
     """End the command with a sentence on standard error."""
     raise CommandError(sentence, code)
@@ -76,14 +85,19 @@ class Question:
     begun: float
     """When the command began, by the monotonic clock."""
 
-    def read(self, names: Iterable[str] = reading.VERDICT, *, deadline: float | None = None) -> Read:
-        """Read these sources under one deadline."""
-        return reading.read(self.client, self.target, names, deadline=self.seconds if deadline is None else deadline)
+    def read(self, names: Iterable[str] = reading.VERDICT, *, deadline: float | None = None, load: str = "view") -> Read:
+        """Read these sources under one deadline. The module ``load`` judges what was read; it is loaded meanwhile."""
+        seconds = self.seconds if deadline is None else deadline
+        return reading.read(self.client, self.target, names, deadline=seconds, meanwhile=lambda: self._load(load))
 
-    def read_at_once(self, names: Iterable[str] = reading.VERDICT) -> Read:
+    def read_at_once(self, names: Iterable[str] = reading.VERDICT, *, load: str = "view") -> Read:
         """Read these sources so that the deadline counts from the start of the process; a credential plugin's time is not counted."""
         spent = time.monotonic() - self.begun - self.access.asked_for
-        return self.read(names, deadline=max(reading.LEAST * self.seconds, self.seconds - spent))
+        return self.read(names, deadline=max(reading.LEAST * self.seconds, self.seconds - spent), load=load)
+
+    def _load(self, module: str) -> None:
+        for name in (module, *(() if self.output.is_for_programs else ("render",))):
+            import_module(f"kubectl_whatsapp.{name}")
 
     def show(self, kind: str, value: Any, text: Callable[[], Any]) -> None:
         """Print a value: as JSON, as YAML, or what ``text`` returns."""
@@ -152,6 +166,11 @@ def command(name: str, *, for_one: bool = True) -> Callable[[Command], Command]:
         return function
 
     return register
+
+
+def sort() -> None:
+    """Put the commands that are registered in the order of their table."""
+    app.registered_commands.sort(key=lambda one: [*rights.NEEDED].index(one.name or ""))
 
 
 def _question(

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from kubectl_whatsapp import access, reading, rights
-from kubectl_whatsapp.reading import API, Target
+from kubectl_whatsapp import rights
 
 DIRECTIVE: Final = ":4"
 """Cobra's ShellCompDirectiveNoFileComp: no file names are proposed."""
@@ -95,19 +94,22 @@ def _values(kind: str, options: dict[str, str], places: Sequence[str], ask: Ask)
 
 def _ask(options: dict[str, str], kind: str, cluster: str) -> list[str]:
     """Read names from the API server; none after any trouble."""
+    from kubectl_whatsapp import access, reading  # noqa: PLC0415  # commands and options are proposed without them
+    from kubectl_whatsapp.errors import AccessError, RequestError  # noqa: PLC0415
+
     try:
         found = access.find(
             access.Options(
                 context=options.get("context", ""), kubeconfig=options.get("kubeconfig", ""), namespace=options.get("namespace", "")
             )
         )
-        client, target = found.client(), Target(found.namespace, cluster)
+        client, target = found.client(), reading.Target(found.namespace, cluster)
         if kind == "pod":
             read = reading.read(client, target, ["pods"], deadline=PATIENCE)
             return [pod["metadata"]["name"] for pod in read.items("pods") or () if "-coreapp-" in pod["metadata"]["name"]]
-        path = f"{API}/namespaces/{found.namespace}/whatsappclusters"
+        path = f"{reading.API}/namespaces/{found.namespace}/whatsappclusters"
         listed = client.get(path, timeout=PATIENCE)
-    except (access.AccessError, access.RequestError):
+    except (AccessError, RequestError):
         return []
     clusters = listed.get("items") or ()
     if kind == "cluster":

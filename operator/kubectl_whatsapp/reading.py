@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
 from kubectl_whatsapp import rights
-from kubectl_whatsapp.access import RequestError
+from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import CLUSTER_LABEL
 from kubectl_whatsapp.rights import Right
 
@@ -20,8 +20,10 @@ Obj = dict[str, Any]
 
 DEADLINE: Final = 1.0
 """Seconds for all reading together, counted from the start of the process: in an outage a person waits for the answer."""
-LEAST: Final = 0.7
+LEAST: Final = 0.5
 """The part of it that reading gets at least, even if the process took long to start."""
+PODS: Final = "its pods"
+"""The title of the source of pods."""
 API: Final = "/apis/multiconnect.dev/v1alpha1"
 OPERATOR_LABEL: Final = "app.kubernetes.io/name=whatsapp-operator,app.kubernetes.io/component=operator"
 OPERATOR_NAMESPACE: Final = "whatsapp-operator-system"
@@ -72,7 +74,7 @@ def sources(target: Target) -> dict[str, Source]:
 
     return {
         "cluster": one(f"WhatsAppCluster {target.namespace}/{target.name}", rights.GET_CLUSTER, cluster_path(target)),
-        "pods": one("its pods", rights.LIST_PODS, f"{core}/pods", labelled),
+        "pods": one(PODS, rights.LIST_PODS, f"{core}/pods", labelled),
         "services": one("its Services", rights.LIST_SERVICES, f"{core}/services", labelled),
         "statefulsets": one("its StatefulSets", rights.LIST_STATEFULSETS, f"{apps}/statefulsets", labelled),
         "deployments": one("its Deployments", rights.LIST_DEPLOYMENTS, f"{apps}/deployments", labelled),
@@ -142,8 +144,12 @@ def read(
     *,
     deadline: float = DEADLINE,
     clock: Callable[[], float] = time.monotonic,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Read:
-    """Ask these sources at once, and return what was answered within ``deadline`` seconds. Raises nothing for what failed."""
+    """Ask these sources at once, and return what was answered within ``deadline`` seconds. Raises nothing for what failed.
+
+    ``meanwhile`` is called as soon as everything is asked for. What was answered during it counts, even if it took longer.
+    """
     begun = clock()
     known = sources(target)
     asked = {name: known[name] for name in names}
@@ -155,9 +161,10 @@ def read(
     unread: dict[str, str] = {}
     absent: set[str] = set()
     waiting = set(asked)
-    while waiting and (left := begun + deadline - clock()) > 0:
+    meanwhile()
+    while waiting:
         try:
-            name, answer = answers.get(timeout=left)
+            name, answer = answers.get(timeout=max(0.0, begun + deadline - clock()))
         except queue.Empty:
             break
         waiting.discard(name)

@@ -10,8 +10,10 @@ from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
-from kubectl_whatsapp.model import Level, Shard, View
+from kubectl_whatsapp.model import Handover, Leader, Level, Operation, Shard, Standby, View
+from kubectl_whatsapp.reading import PODS
 from kubectl_whatsapp.world import stamp
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from kubectl_whatsapp.why import ShardAnswer, Why
 
 STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.CRITICAL: "bold red", Level.UNKNOWN: "magenta"}
-SERVED: Final = {True: ("yes", "green"), False: ("no", "bold red"), None: ("?", "magenta")}
+SERVED: Final = {True: ("served", "green"), False: ("not served", "bold red"), None: ("not known", "magenta")}
 HANDOVERS: Final = 3
 """So many are shown, the last first; ``-o wide`` shows all."""
 MANY: Final = 8
@@ -104,29 +106,35 @@ class Rows:
 
 
 def status(view: View, *, wide: bool = False) -> RenderableType:
-    """Return the whole of ``status``: the verdict, then the rest."""
-    return Group(*_status(view, wide=wide))
-
-
-def _status(view: View, *, wide: bool) -> Iterator[RenderableType]:
-    yield verdict(view)
+    """Return the whole of ``status``: a tree whose root is the verdict. At any width its lines are folded, and stay in their branch."""
+    tree = Tree(verdict(view), guide_style="dim")
     if view.message and view.message not in view.verdict.sentence:
-        yield _indented(f"The operator's last word is {view.reason}: {view.message}")
-    yield from (_indented(Text(sentence, style="yellow")) for sentence in view.inaction)
-    if view.shards:
-        yield _shards(view, wide=wide)
-    if view.standbys:
-        yield Rows(
-            ("STANDBY", "NODE", "ELIGIBLE", "WHY NOT"),
-            [(one.pod, one.node or "-", _yes(one.eligible), one.why) for one in view.standbys],
-        )
-    yield from map(Text, _lines(view))
-    if view.handovers:
-        yield _handovers(view, wide=wide)
-    yield from unread(view.unread.items())
+        tree.add(Text(f"The operator's last word is {view.reason}: {view.message}"))
+    _branch(tree, "Deliberately not done", (Text(sentence, style="yellow") for sentence in view.inaction))
+    _branch(tree, _shards_title(view), _shards(view, wide=wide))
+    _branch(tree, _standbys_title(view), (_standby(one) for one in view.standbys))
+    if view.operation is not None:
+        title, *facts = _operation(view.operation, view.at)
+        _branch(tree, f"Operation: {title}", map(Text, facts))
+    for fact in _facts(view):
+        tree.add(Text(fact))
+    handovers = view.handovers if wide else view.handovers[:HANDOVERS]
+    _branch(tree, f"Last handovers ({len(handovers)} of {len(view.handovers)})", (Text(_handover(one, view.at)) for one in handovers))
+    for line in unread(view.unread.items()):
+        tree.add(line)
     if view.next_steps:
-        yield Text("Next:", style="bold")
-        yield from map(_indented, view.next_steps)
+        # One label, without guides between its lines: they are copied.
+        tree.add(Text("\n".join(("Next:", *view.next_steps))))
+    return tree
+
+
+def _branch(tree: Tree, title: str, lines: Iterable[Text]) -> None:
+    """Add a branch with these leaves; nothing without any leaf, unless the title itself says something after a colon."""
+    leaves = [*lines]
+    if leaves or ": " in title:
+        branch = tree.add(Text(title, style="bold"))
+        for leaf in leaves:
+            branch.add(leaf)
 
 
 def _yes(holds: bool) -> Text:
@@ -138,15 +146,32 @@ def unread(found: Iterable[tuple[str, str]]) -> Iterator[Text]:
     yield from (Text(f"could not read {what} ({why})", style="magenta") for what, why in found)
 
 
-def _shards(view: View, *, wide: bool) -> Rows:
+def _shards_title(view: View) -> str:
+    if view.spec_shards is None:
+        return "Shards"
+    return f"Shards: {len(view.shards)}; the spec asks for {view.spec_shards}"
+
+
+def _shards(view: View, *, wide: bool) -> Iterator[Text]:
     few = view.shards if wide else _first_troubled(view.shards)
-    rows = [
-        (str(one.number), Text(*SERVED[one.served]), one.holder or "-", one.node or "-", one.epoch or "-", age(one.since, view.at), one.why)
-        for one in few
-    ]
-    left = len(view.shards) - len(few)
-    more = [("...", Text("yes", style="green"), f"{left} more, see -o wide", "", "", "", "")] if left else []
-    return Rows(("SHARD", "SERVED", "HOLDER", "NODE", "EPOCH", "SINCE", "WHY NOT"), [*rows, *more])
+    for one in few:
+        place = ", ".join(_place(one.holder, one.node, one.epoch, one.since, view.at))
+        word, style = SERVED[one.served]
+        if one.served:
+            yield Text.assemble(f"{one.number} ", (word, style), f" by {place}" if place else "")
+        else:
+            yield Text.assemble(f"{one.number} ", (word, style), f": {one.why}", f" ({place})" if place else "")
+    if left := len(view.shards) - len(few):
+        yield Text(f"{left} more are served, see -o wide")
+
+
+def _place(holder: str | None, node: str | None, epoch: str | None, since: datetime | None, now: datetime) -> Iterator[str]:
+    if holder:
+        yield f"{holder} on {node}" if node else holder
+    if epoch:
+        yield f"epoch {epoch}"
+    if since is not None:
+        yield f"for {age(since, now)}"
 
 
 def _first_troubled(shards: tuple[Shard, ...]) -> tuple[Shard, ...]:
@@ -157,59 +182,55 @@ def _first_troubled(shards: tuple[Shard, ...]) -> tuple[Shard, ...]:
     return tuple(sorted(kept, key=lambda one: one.number))
 
 
-def _lines(view: View) -> Iterator[str]:
-    if view.spec_shards is not None:
-        yield f"Spec: {view.spec_shards} shards, {view.spec_spares} spares"
-    if view.operation is not None:
-        yield f"Operation: {_operation(view)}"
+def _standbys_title(view: View) -> str:
+    if view.spec_spares is None:
+        return "Standbys"
+    eligible = f"{sum(one.eligible for one in view.standbys)} of {len(view.standbys)} could take a shard"
+    known = "not known" if PODS in view.unread else eligible
+    return f"Standbys: {known}; the spec asks for {view.spec_spares} spare{'' if view.spec_spares == 1 else 's'}"
+
+
+def _standby(standby: Standby) -> Text:
+    place = f"{standby.pod} on {standby.node}: " if standby.node else f"{standby.pod}: "
+    if standby.eligible:
+        return Text.assemble(place, ("eligible", "green"))
+    return Text.assemble(place, ("not eligible", "yellow"), f" ({standby.why})")
+
+
+def _operation(operation: Operation, now: datetime) -> Iterator[str]:
+    """Yield the step, then the facts about it."""
+    yield f"step {operation.number} of {operation.of}, {operation.step}"
+    if operation.shards_before != operation.shards_after:
+        yield f"shards {operation.shards_before or '?'} -> {operation.shards_after or '?'}"
+    if operation.attempts > 1:
+        yield f"attempt {operation.attempts}"
+    if operation.deadline is not None:
+        left = (operation.deadline - now).total_seconds()
+        yield f"deadline {stamp(operation.deadline)} ({f'in {span(left)}' if left >= 0 else f'{span(-left)} ago'})"
+    if operation.comes_next:
+        yield f"then: {'; '.join(operation.comes_next)}"
+
+
+def _facts(view: View) -> Iterator[str]:
     if view.leader is not None:
-        yield f"Operator: {_leader(view)}"
+        yield f"Operator: {_leader(view.leader, view.at)}"
     if view.certificate_expires is not None:
         yield f"Certificate: expires {view.certificate_expires:%Y-%m-%d}, in {(view.certificate_expires - view.at).days} days"
 
 
-def _operation(view: View) -> str:
-    operation = view.operation
-    assert operation is not None  # noqa: S101  # the caller asked
-    parts = [f"step {operation.number} of {operation.of}, {operation.step}"]
-    if operation.shards_before != operation.shards_after:
-        parts.append(f"shards {operation.shards_before or '?'} -> {operation.shards_after or '?'}")
-    if operation.attempts > 1:
-        parts.append(f"attempt {operation.attempts}")
-    if operation.deadline is not None:
-        left = (operation.deadline - view.at).total_seconds()
-        parts.append(f"deadline {stamp(operation.deadline)} ({f'in {span(left)}' if left >= 0 else f'{span(-left)} ago'})")
-    then = f". Then: {'; '.join(operation.comes_next)}" if operation.comes_next else ""
-    return "; ".join(parts) + then
-
-
-def _leader(view: View) -> str:
-    leader = view.leader
-    assert leader is not None  # noqa: S101  # the caller asked
+def _leader(leader: Leader, now: datetime) -> str:
     replicas = f"; {leader.replicas_ready} replicas are ready" if leader.replicas_ready is not None else ""
     if not leader.holder:
         return f"none leads{replicas}"
-    renewed = f"its Lease was renewed {age(leader.renewed, view.at)} ago" if leader.renewed else "its Lease was never renewed"
+    renewed = f"its Lease was renewed {age(leader.renewed, now)} ago" if leader.renewed else "its Lease was never renewed"
     return f"{leader.holder} {'leads' if leader.alive else 'led, and leads no more'}; {renewed}{replicas}"
 
 
-def _handovers(view: View, *, wide: bool) -> Rows:
-    rows = [
-        (
-            f"{age(one.at, view.at)} ago",
-            str(one.shard),
-            one.kind,
-            one.from_ or "-",
-            one.to,
-            one.evidence,
-            *(
-                f"{phase} ms" if phase is not None else "-"
-                for phase in (one.detect_milliseconds, one.commit_milliseconds, one.serve_milliseconds)
-            ),
-        )
-        for one in (view.handovers if wide else view.handovers[:HANDOVERS])
-    ]
-    return Rows(("HANDOVER", "SHARD", "KIND", "FROM", "TO", "EVIDENCE", "DETECT", "COMMIT", "SERVE"), rows)
+def _handover(one: Handover, now: datetime) -> str:
+    named = (("detect", one.detect_milliseconds), ("commit", one.commit_milliseconds), ("serve", one.serve_milliseconds))
+    phases = "".join(f", {name} {value} ms" for name, value in named if value is not None)
+    origin = f" from {one.from_}" if one.from_ else ""
+    return f"{age(one.at, now)} ago: shard {one.shard}, {one.kind}{origin} to {one.to} ({one.evidence}){phases}"
 
 
 # --- why ------------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.facts import Facts
 from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.core.snapshot import Call, Client, Coreapp, Node, Report, Route, Snapshot
-from whatsapp_operator.shell.kube.nodes import node_of
+from whatsapp_operator.shell.kube.node import node_of
 from whatsapp_operator.shell.objects import assemble
 from whatsapp_operator.shell.objects.reading import SpecError, desired_of, is_ready
 

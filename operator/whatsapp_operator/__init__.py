@@ -56,6 +56,7 @@ A map of the modules (a test checks it against the tree):
 - ``shell.kube.errors``: how a call can fail.
 - ``shell.kube.kinds``: the kinds of objects.
 - ``shell.kube.lease``: leader election by a Lease.
+- ``shell.kube.node``: reads one Node object.
 - ``shell.kube.nodes``: what the API server knows of nodes.
 - ``shell.kube.transport``: connections to the API server, replaced after a failure.
 - ``shell.loop.cluster``: what the loop of one cluster remembers.
@@ -70,6 +71,7 @@ A map of the modules (a test checks it against the tree):
 - ``shell.metrics``: metrics for Prometheus, and the liveness probe.
 - ``shell.objects.assemble``: makes one frozen value of all objects that were read; damaged ones are left out.
 - ``shell.objects.fields``: reads frozen values from objects, each field from its place.
+- ``shell.objects.pem``: reads certificates and private keys.
 - ``shell.objects.reading``: converts objects into values of the core.
 - ``shell.objects.rejections``: why pods are missing, as reported by their controllers.
 - ``shell.objects.secret_keys``: the table of the keys of Secrets, with their formats.
@@ -79,6 +81,7 @@ A map of the modules (a test checks it against the tree):
 - ``shell.watch.health``: when each watch was last connected, and whether this process still tries.
 - ``shell.watch.index``: index of pods by events; keeps probes running while another process leads.
 - ``shell.watch.supervise``: keeps Kopf watching, in a separate thread.
+- ``shell.whatsapp.access``: addresses and credentials of the WhatsApp Business API, as values.
 - ``shell.whatsapp.session``: client of the WhatsApp Business API.
 """
 

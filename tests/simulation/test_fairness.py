@@ -26,7 +26,7 @@ from whatsapp_operator.shell.loop.execute import Executor
 from whatsapp_operator.shell.loop.observe import Observation
 from whatsapp_operator.shell.loop.reconcile import Reconciler
 from whatsapp_operator.shell.objects.reading import desired_of
-from whatsapp_operator.shell.whatsapp.session import Access, Credentials
+from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
 from . import virtual
 from .virtual import MachineClocks, VirtualLoop

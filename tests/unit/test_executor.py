@@ -34,7 +34,7 @@ from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound, Rejected, TestFailed, Unavailable
 from whatsapp_operator.shell.loop.execute import AT_A_TIME, MOST_ACTIONS, Executor, Outcome, handed_over
 from whatsapp_operator.shell.loop.observe import Memory, Observation
-from whatsapp_operator.shell.whatsapp.session import Access, Credentials
+from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
 from .core.situations import NONCE, NOW, Situation, labels_for, pod, route, seconds, situation
 from .core.witnesses import growing

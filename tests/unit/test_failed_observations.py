@@ -19,7 +19,7 @@ from whatsapp_operator.shell.loop.execute import Outcome
 from whatsapp_operator.shell.loop.observe import Observation
 from whatsapp_operator.shell.loop.reconcile import Reconciler
 from whatsapp_operator.shell.objects.reading import SpecError
-from whatsapp_operator.shell.whatsapp.session import Access, Credentials
+from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
 from .core.situations import situation
 

@@ -40,7 +40,8 @@ from whatsapp_operator.shell.loop.execute import filled_secret
 from whatsapp_operator.shell.metrics import served
 from whatsapp_operator.shell.objects.assemble import Slow, access_of
 from whatsapp_operator.shell.objects.reading import desired_of
-from whatsapp_operator.shell.whatsapp.session import Access, ApiSession
+from whatsapp_operator.shell.whatsapp.access import Access
+from whatsapp_operator.shell.whatsapp.session import ApiSession
 
 from .sim.world import PASSWORD, World, recipient
 

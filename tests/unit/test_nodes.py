@@ -13,7 +13,8 @@ import pytest
 from whatsapp_operator.shell.kube.client import LightKube
 from whatsapp_operator.shell.kube.errors import Expired, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, Kind, Obj
-from whatsapp_operator.shell.kube.nodes import GONE_FOR, LEAVING_TAINTS, Nodes, node_of
+from whatsapp_operator.shell.kube.node import LEAVING_TAINTS, node_of
+from whatsapp_operator.shell.kube.nodes import GONE_FOR, Nodes
 
 if TYPE_CHECKING:
     from whatsapp_operator.shell.kube.nodes import NodeReads

@@ -13,7 +13,7 @@ from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.loop import reconcile
 from whatsapp_operator.shell.loop.cluster import Cluster
 from whatsapp_operator.shell.loop.reconcile import Reconciler
-from whatsapp_operator.shell.whatsapp.session import Access
+from whatsapp_operator.shell.whatsapp.access import Access
 
 LEADS = cast("Leadership", SimpleNamespace(epoch=1))
 ACCESS = Access(addresses=("10.0.0.1:8443",), server_name="webapp")

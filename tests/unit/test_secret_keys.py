@@ -24,7 +24,8 @@ from whatsapp_operator.shell.kube.kinds import SECRET, WAC, Obj
 from whatsapp_operator.shell.loop.observe import Memory, Observation, Observer
 from whatsapp_operator.shell.objects.reading import desired_of
 from whatsapp_operator.shell.objects.secret_keys import findings_of
-from whatsapp_operator.shell.whatsapp.session import Access, is_strong
+from whatsapp_operator.shell.whatsapp.access import Access
+from whatsapp_operator.shell.whatsapp.session import is_strong
 
 from .test_snapshot import KEY, Clock, FakeKube, NothingHeard, world
 

@@ -26,7 +26,7 @@ from whatsapp_operator.shell.loop.execute import Executor
 from whatsapp_operator.shell.loop.observe import Memory, Observation
 from whatsapp_operator.shell.metrics import Metrics, Phase
 from whatsapp_operator.shell.tracing import CLOSE_WITHIN, Tracing
-from whatsapp_operator.shell.whatsapp.session import Access, Credentials
+from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
 from .core.situations import NOW, pod, situation
 from .fake_apiserver import an_apiserver

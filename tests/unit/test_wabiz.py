@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 
 from whatsapp_operator.core.snapshot import Answer, Call, Login
-from whatsapp_operator.shell.whatsapp.session import SEND_WITHIN, UNSENT_PAUSE, Access, ApiSessions
+from whatsapp_operator.shell.whatsapp.access import Access
+from whatsapp_operator.shell.whatsapp.session import SEND_WITHIN, UNSENT_PAUSE, ApiSessions
 
 from .wabiz_server import (
     CERTIFICATE,

@@ -19,7 +19,8 @@ from cryptography.x509.oid import NameOID
 
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Call, Login, Operation
-from whatsapp_operator.shell.whatsapp.session import Access, ApiSession, Credentials
+from whatsapp_operator.shell.whatsapp.access import Access, Credentials
+from whatsapp_operator.shell.whatsapp.session import ApiSession
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

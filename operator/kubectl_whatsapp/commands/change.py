@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from kubectl_whatsapp import changes, planning
-from kubectl_whatsapp.access import RequestError
+from kubectl_whatsapp import changes
 from kubectl_whatsapp.cli import NOT_IN_TIME, Question, command, fail
+from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import SWITCHOVER_ANNOTATION
-from kubectl_whatsapp.world import World
 
 SETTLE = 2.0
 """Seconds after a request was taken off in which the status may still report that it was carried out."""
@@ -30,7 +29,9 @@ def plan(
     """
     if shards is None and spares is None:
         fail("give --shards, --spares or both.")
-    read = question.read_at_once()
+    read = question.read_at_once(load="planning")
+    from kubectl_whatsapp import planning, world  # noqa: PLC0415  # loaded while it was read
+
     if "cluster" not in read.found:
         fail(f"WhatsAppCluster {question.target.namespace}/{question.target.name}: {read.unread.get('cluster', 'it does not exist')}.")
     rejected: tuple[str, ...] = ()
@@ -44,7 +45,7 @@ def plan(
             rejected = changes.causes(error)
     spec = read.found["cluster"].get("spec") or {}
     found = planning.planned(
-        World(read),
+        world.World(read),
         shards=spec.get("shards", 1) if shards is None else shards,
         spares=spec.get("spares", 1) if spares is None else spares,
         rejected=rejected,

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from kubectl_whatsapp import changes, checks, reading, redact
-from kubectl_whatsapp.access import RequestError
+from kubectl_whatsapp import changes, reading
 from kubectl_whatsapp.cli import Question, command, fail, note
+from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.reading import Read
 from kubectl_whatsapp.shape import document
-from kubectl_whatsapp.view import view
 
 PATIENCE = 10.0
 """Seconds for all objects, and for each log."""
@@ -41,7 +38,7 @@ def report(
     Secrets are never read. Values of environment variables, telephone numbers, tokens, keys and what is like them are replaced by ***. Read
     it before you send it.
     """
-    read = question.read([*reading.RULES, "events"], deadline=PATIENCE)
+    read = question.read([*reading.RULES, "events"], deadline=PATIENCE, load="why")
     at = datetime.now(UTC)
     path = file or Path(f"{question.target.name}-{at:%Y%m%dT%H%M%SZ}.tar.gz")
     parts = dict(_parts(question, read))
@@ -57,6 +54,8 @@ def report(
 
 
 def _write(path: Path, parts: dict[str, str], at: datetime) -> None:
+    import tarfile  # noqa: PLC0415  # nothing else needs it
+
     with tarfile.open(path, "w:gz") as archive:
         for name, content in sorted(parts.items()):
             data = content.encode("utf-8", "replace")
@@ -67,7 +66,11 @@ def _write(path: Path, parts: dict[str, str], at: datetime) -> None:
 
 def _parts(question: Question, read: Read) -> Iterator[tuple[str, str]]:
     """The files of a report, redacted."""
-    from kubectl_whatsapp.why import why  # noqa: PLC0415  # loads the operator's rules
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # --help needs none of these
+
+    from kubectl_whatsapp import checks, redact  # noqa: PLC0415
+    from kubectl_whatsapp.view import view  # noqa: PLC0415
+    from kubectl_whatsapp.why import why  # noqa: PLC0415
 
     known = tuple(question.access.secrets())
     spec = (read.found.get("cluster") or {}).get("spec") or {}

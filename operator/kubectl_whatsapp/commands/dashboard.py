@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -21,12 +20,10 @@ def dashboard(
     Open the address that it prints in a browser on this machine. The address holds a token: who has it reads what you may read. With -A
     the rights are needed in all namespaces.
     """
-    # They load the web server and the operator's rules, which no other command needs.
-    try:
-        from kubectl_whatsapp.dashboard.board import Board, Scope  # noqa: PLC0415
-        from kubectl_whatsapp.dashboard.server import Server  # noqa: PLC0415
-    except ModuleNotFoundError as error:  # in the plugin as one file, on another Python than it was made with
-        fail(f"the live page needs the Python package {error.name}. Install the plugin with pip: pip install 'whatsapp-operator[kubectl]'.")
+    import asyncio  # noqa: PLC0415  # they load the web server and the operator's rules, which no other command needs
+
+    from kubectl_whatsapp.dashboard.board import Board, Scope  # noqa: PLC0415
+    from kubectl_whatsapp.dashboard.server import Server  # noqa: PLC0415
 
     target = question.target
     scope = Scope(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kubectl_whatsapp import changes
-from kubectl_whatsapp.access import RequestError
 from kubectl_whatsapp.cli import NOT_IN_TIME, Question, command, fail, note
-from kubectl_whatsapp.model import Level, Shard
-from kubectl_whatsapp.view import view
+from kubectl_whatsapp.errors import RequestError
+
+if TYPE_CHECKING:
+    from kubectl_whatsapp.model import Shard
 
 TEST_LABEL = "multiconnect.dev/test"
 """On a namespace, with the value ``true``: drills are welcome there."""
@@ -36,6 +37,9 @@ def game_day(
     found = question.read()
     for what, cause in found.unread_titles().items():
         note(f"could not read {what} ({cause})")
+    from kubectl_whatsapp.model import Level  # noqa: PLC0415  # loaded while it was read
+    from kubectl_whatsapp.view import view  # noqa: PLC0415
+
     seen = view(found)
     number = changes.shard_number(shard) if shard else 0
     held = next((one for one in seen.shards if one.number == number), None)

@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from kubectl_whatsapp import changes, checks, reading
+from kubectl_whatsapp import changes, reading
 from kubectl_whatsapp.cli import NOT_IN_TIME, Question, command, fail
 from kubectl_whatsapp.shape import Output
-from kubectl_whatsapp.view import view
 
 REFRESH = 1.0
 """Seconds between two readings of ``status --watch``."""
@@ -55,6 +54,8 @@ def status(
 
 def _show(question: Question, *, at_once: bool = True) -> tuple[int, reading.Obj]:
     read = question.read_at_once() if at_once else question.read()
+    from kubectl_whatsapp.view import view  # noqa: PLC0415  # loaded while it was read
+
     found = view(read)
 
     def text() -> object:
@@ -77,7 +78,7 @@ def why(
     number = changes.shard_number(shard) if shard else None
     if shard and number is None:
         fail(f"{shard} is no shard; give its number, as 3 or shard-3.")
-    read = question.read_at_once(reading.RULES)
+    read = question.read_at_once(reading.RULES, load="why")
     from kubectl_whatsapp.why import why as answer  # noqa: PLC0415  # loads the operator's rules
 
     found = answer(read, number)
@@ -97,7 +98,9 @@ def check(question: Question, short: Annotated[bool, typer.Option("--short", hel
 
     Ends like status: 0 when all checks are passed, else with the worst of them.
     """
-    read = question.read_at_once()
+    read = question.read_at_once(load="checks")
+    from kubectl_whatsapp import checks  # noqa: PLC0415  # loaded while it was read
+
     found = checks.check(read)
 
     def text() -> object:

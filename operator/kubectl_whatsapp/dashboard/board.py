@@ -15,9 +15,9 @@ from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from kubectl_whatsapp import reading, rights
-from kubectl_whatsapp.access import RequestError
 from kubectl_whatsapp.dashboard import lists
 from kubectl_whatsapp.dashboard.lists import Key, WatchedList
+from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import CLUSTER_LABEL
 from kubectl_whatsapp.model import Level, View
 from kubectl_whatsapp.reading import Read, Source, Target

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
-from kubectl_whatsapp.access import RequestError
+from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.reading import Source
 
 Obj = dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from kubectl_whatsapp.access import RequestError
+from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.reading import Read, Target, sources
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.desired import Desired
@@ -341,6 +342,13 @@ class Server:
         """Method, path, query and body of each request."""
         self.headers: list[dict[str, str]] = []
         self.on_write: Callable[[Server, Obj], None] = lambda _, __: None
+        self.ports: list[int] = []
+        """From which port each request came."""
+        self.ends_connections = False
+        """After an answer, without saying so."""
+        self.compresses = False
+        self.redirects: dict[str, str] = {}
+        """By path: where else it is."""
         self.rejects: tuple[int, Obj] | None = None
         """With what each write is answered instead."""
         self.kubeconfig = Path()
@@ -365,12 +373,20 @@ class Server:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
                 server.asked.append((self.command, url.path, parse_qs(url.query), body))
                 server.headers.append(dict(self.headers.items()))
+                server.ports.append(self.client_address[1])
                 code, data, kind = server.respond(self.command, url.path, body)
-                self.send_response(code)
+                elsewhere = server.redirects.get(url.path)
+                self.send_response(code if elsewhere is None else 307)
+                if elsewhere is not None:
+                    self.send_header("Location", elsewhere)
                 self.send_header("Content-Type", kind)
+                if server.compresses:
+                    data = gzip.compress(data)
+                    self.send_header("Content-Encoding", "gzip")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
+                self.close_connection = self.close_connection or server.ends_connections
 
             do_GET = do_PATCH = do_DELETE = _answer  # noqa: N815
 

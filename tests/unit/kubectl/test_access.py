@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import ssl
 import stat
 import subprocess
@@ -16,11 +17,14 @@ import pytest
 import trustme
 
 from kubectl_whatsapp import access
-from kubectl_whatsapp.access import AccessError, Options, RequestError, access_of, find
+from kubectl_whatsapp.access import Options, access_of, find
+from kubectl_whatsapp.client import Client
+from kubectl_whatsapp.errors import AccessError, RequestError
 
 from .clusters import a_cluster, kubeconfig, serving
 
 Obj = dict[str, Any]
+CLUSTER = "/apis/multiconnect.dev/v1alpha1/namespaces/shop/whatsappclusters/acme"
 KEY = base64.b64encode(b"a private key").decode()
 
 
@@ -66,6 +70,29 @@ def test_kubectl_is_found_in_the_path(tmp_path: Path) -> None:
 def test_a_kubectl_that_fails(tmp_path: Path, code: str, sentence: str) -> None:
     with pytest.raises(AccessError, match=sentence):
         find(Options(), environ={"KUBECTL": str(program(tmp_path, "kubectl", code))})
+
+
+def test_kubectl_is_started_before_it_is_needed_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        f"open({str(tmp_path / 'calls')!r}, 'a').write(' '.join(sys.argv[1:3]) + '\\n'); print({json.dumps(kubeconfig('https://one:1'))!r})"
+    )
+    monkeypatch.setenv("KUBECTL", str(program(tmp_path, "kubectl", code)))
+    with access.kubectl_started(["status", "acme", "--context", "b", "--kubeconfig=/k"]):
+        assert find(Options(context="b", kubeconfig="/k")).server == "https://one:1"
+    assert (tmp_path / "calls").read_text(encoding="utf-8") == "--context=b --kubeconfig=/k\n"
+
+    with access.kubectl_started(["status", "--context=other", "acme"]):
+        assert find(Options()).server == "https://one:1", "with other flags it is started again"
+
+
+def test_a_kubectl_that_nobody_needed_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECTL", str(program(tmp_path, "kubectl", "time.sleep(600)")))
+    with access.kubectl_started(["status", "acme"]):
+        (process,) = access._started.values()
+    assert process.returncode == -signal.SIGKILL
+    monkeypatch.setenv("KUBECTL", str(tmp_path / "none"))
+    with access.kubectl_started(["status", "acme"]), pytest.raises(AccessError, match="No such file"):
+        find(Options())
 
 
 def test_a_kubectl_that_hangs_or_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,11 +187,11 @@ def test_a_token_in_a_file_and_what_is_not_supported(tmp_path: Path) -> None:
         access_of(kubeconfig("https://api:1", **{"client-key-data": "~"}), Options())
     with pytest.raises(AccessError, match="several groups"):
         access_of(kubeconfig("https://api:1", **{"as": "eve", "as-groups": ["a", "b"]}), Options()).client()
-    with pytest.raises(AccessError, match="file does not exist"):
+    with pytest.raises(AccessError, match="/no/such/file: the file does not exist"):
         access_of(kubeconfig("https://api:1", **{"client-certificate": "/no/such/file", "client-key": "/no/such/file"}), Options()).client()
 
 
-def client_of(url: str, **user: Any) -> access.Client:
+def client_of(url: str, **user: Any) -> Client:
     return access_of(kubeconfig(url, **user), Options()).client()
 
 
@@ -207,6 +234,74 @@ def test_tls_is_checked_unless_the_kubeconfig_says_otherwise(tmp_path: Path) -> 
             else:
                 with pytest.raises(RequestError, match="certificate verify failed"):
                     client.get(path, timeout=30)
+
+
+def test_the_certificate_may_have_another_name_than_the_address(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("api.example").configure_cert(context)
+    more = {"certificate-authority-data": base64.b64encode(authority.cert_pem.bytes()).decode()}
+    with serving(a_cluster(), tmp_path) as server:
+        server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
+        for name, is_trusted in (("api.example", True), ("other.example", False)):
+            config = kubeconfig(server.url.replace("http:", "https:"))
+            config["clusters"][0]["cluster"] |= {**more, "tls-server-name": name}
+            client = access_of(config, Options()).client()
+            if is_trusted:
+                assert client.get(CLUSTER, timeout=30)["kind"] == "WhatsAppCluster"
+            else:
+                with pytest.raises(RequestError, match="certificate verify failed"):
+                    client.get(CLUSTER, timeout=30)
+
+
+def test_a_connection_is_used_again_and_replaced_if_the_server_has_ended_it(tmp_path: Path) -> None:
+    with serving(a_cluster(), tmp_path) as server:
+        client = client_of(f"{server.url}/")
+        for _ in range(2):
+            assert client.get(CLUSTER, timeout=30)["kind"] == "WhatsAppCluster"
+        ports = server.ports
+        assert (len(ports), len(set(ports))) == (2, 1)
+        server.ends_connections = True
+        client.get(CLUSTER, timeout=30)
+        server.ends_connections = False
+        assert client.get(CLUSTER, timeout=30)["kind"] == "WhatsAppCluster"
+    assert [path for _, path, *_ in server.asked] == [CLUSTER] * 4
+
+
+def test_a_compressed_answer_is_read(tmp_path: Path) -> None:
+    with serving(a_cluster(), tmp_path) as server:
+        server.compresses = True
+        assert client_of(server.url).get(CLUSTER, timeout=30)["kind"] == "WhatsAppCluster"
+    assert server.headers[0]["Accept-Encoding"] == "gzip"
+
+
+def test_a_server_below_a_path_and_a_name_with_a_blank(tmp_path: Path) -> None:
+    with serving(a_cluster(), tmp_path) as server:
+        server.texts["/k8s/clusters/c-1/x%20y"] = "found"
+        assert client_of(f"{server.url}/k8s/clusters/c-1").text("/x y", timeout=30) == "found"
+
+
+def test_a_redirect_is_followed(tmp_path: Path) -> None:
+    with serving(a_cluster(), tmp_path) as server:
+        server.redirects["/there"] = CLUSTER
+        assert client_of(server.url).get("/there", timeout=30)["kind"] == "WhatsAppCluster"
+
+
+def test_a_log_is_read_as_utf_8_though_the_api_server_names_no_encoding(tmp_path: Path) -> None:
+    with serving(a_cluster(), tmp_path) as server:
+        server.texts["/log"] = "grün ✓\n"
+        assert client_of(server.url).text("/log", timeout=30) == "grün ✓\n"
+        assert list(client_of(server.url).lines("/log", timeout=30)) == ["grün ✓"]
+
+
+def test_with_a_proxy_in_the_environment_the_client_library_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(a_cluster(), tmp_path) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "")
+        client = client_of("http://api.invalid:6443")
+        with pytest.raises(RequestError, match="not found"):
+            client.get("/x", timeout=30)
+    assert proxy.asked[0][1] == "/x"
 
 
 def test_a_proxy_of_the_kubeconfig_is_used(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_whatsapp import changes
-from kubectl_whatsapp.access import RequestError
+from kubectl_whatsapp.errors import RequestError
 from whatsapp_operator.core import manifests
 from whatsapp_operator.shell.objects.reading import reshard_now_of, switchovers_of
 

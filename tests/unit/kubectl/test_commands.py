@@ -392,16 +392,45 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
         process.stderr.close()
 
 
+HEAVY = {"aiohttp", "asyncio", "cryptography", "httpx", "httpx2", "kopf", "lightkube", "msgspec", "pykube", "requests", "urllib3", "yaml"}
+OWN = {f"kubectl_whatsapp.{name}" for name in ("checks", "dashboard", "planning", "redact", "render", "view", "why")}
+NOT_LOADED: dict[tuple[str, ...], set[str]] = {
+    ("--version",): {*HEAVY, "dataclasses", "rich", "ssl", "subprocess", "typer", "kubectl_whatsapp.cli"},
+    ("--help",): {*HEAVY, *OWN, "http.client", "rich", "ssl", "whatsapp_operator"},
+    ("status", "acme"): {*HEAVY, *OWN - {"kubectl_whatsapp.render", "kubectl_whatsapp.view"}, "rich.markdown", "whatsapp_operator"},
+    ("status", "acme", "-o", "json"): {*HEAVY, "kubectl_whatsapp.render", "rich.console"},
+    ("check", "acme"): {*HEAVY, *OWN - {f"kubectl_whatsapp.{name}" for name in ("checks", "render", "view")}, "whatsapp_operator"},
+    ("logs", "acme", "shard-0"): {*HEAVY, *OWN, "rich.console", "whatsapp_operator"},
+    ("why", "acme"): HEAVY - {"msgspec"} | {"logging", "whatsapp_operator.shell.kube.nodes", "whatsapp_operator.shell.whatsapp.session"},
+}
+"""By command line: modules that it must not load, each of which takes a hundredth to a tenth of a second."""
+
+
 @pytest.mark.slow
-def test_what_help_and_status_load_is_little(tmp_path: Path) -> None:
+@pytest.mark.parametrize("args", NOT_LOADED, ids=" ".join)
+def test_a_command_loads_only_what_it_needs(tmp_path: Path, args: tuple[str, ...]) -> None:
     code = "import sys; from kubectl_whatsapp.__main__ import main; main(sys.argv[1:]); print(sorted(sys.modules), file=sys.stderr)"
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
-    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True, env=env)
-    assert not {"pykube", "requests", "rich.console", "whatsapp_operator", "yaml"} & set(ast.literal_eval(done.stderr.splitlines()[-1]))
+    patience = [] if args[0].startswith("-") else ["--request-timeout", "60"]
     with serving(a_cluster(), tmp_path) as server:
-        env["KUBECONFIG"] = str(server.kubeconfig)
-        done = subprocess.run([sys.executable, "-c", code, "status", "acme"], capture_output=True, text=True, check=True, env=env)
-    assert not {"whatsapp_operator", "kopf", "lightkube", "msgspec"} & set(ast.literal_eval(done.stderr.splitlines()[-1]))
+        server.texts[LOG] = "one"
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "KUBECONFIG": str(server.kubeconfig)}
+        done = subprocess.run([sys.executable, "-c", code, *args, *patience], capture_output=True, text=True, check=True, env=env)
+
+    assert done.stdout
+    assert "could not" not in done.stdout
+    assert sorted(NOT_LOADED[args] & set(ast.literal_eval(done.stderr.splitlines()[-1]))) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), ("st",), ("status", "acme", "-o", "")])
+def test_completion_of_what_needs_no_cluster_loads_no_client(words: tuple[str, ...]) -> None:
+    code = "import sys; from kubectl_whatsapp.complete import main; main(); print(sorted(sys.modules), file=sys.stderr)"
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, env=env)
+
+    loaded = set(ast.literal_eval(done.stderr.splitlines()[-1]))
+    assert done.stdout.endswith(":4\n")
+    assert sorted((HEAVY | {"http.client", "kubectl_whatsapp.access", "rich", "typer"}) & loaded) == []
 
 
 # --- the package -----------------------------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def test_the_plugin_as_one_file_says_what_the_page_needs(
     monkeypatch.setitem(sys.modules, "aiohttp", None)
 
     assert main(["dashboard"]) == 4
-    assert "the live page needs the Python package aiohttp. Install the plugin with pip" in capsys.readouterr().err
+    assert "this command needs the Python package aiohttp, which is missing for Python" in capsys.readouterr().err
 
 
 # --- events ------------------------------------------------------------------------------------------------------------------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -37,6 +40,34 @@ def test_what_is_slow_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
     assert set(found.found) == set(VERDICT) - {"nodes", "pods"}
     assert found.items("pods") is None
     assert found.unread_titles().keys() == {"nodes", "its pods"}
+
+
+def test_what_was_answered_while_something_else_took_long_counts() -> None:
+    times = iter([0.0, 100.0])
+    api, asked = Api(a_cluster()), threading.Semaphore(0)
+
+    def get(path: str, *, timeout: float, **query: str) -> dict[str, object]:
+        try:
+            return a_cluster().found["cluster"] if path.endswith("/acme") else {"items": []}
+        finally:
+            asked.release()
+
+    def meanwhile() -> None:
+        for _ in VERDICT:
+            assert asked.acquire(timeout=60)
+        wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith("read ")])
+
+    with patch.object(api, "get", get):
+        found = read(api, TARGET, deadline=1.0, clock=lambda: next(times, 100.0), meanwhile=meanwhile)
+
+    assert (set(found.found), found.unread) == (set(VERDICT), {})
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_what_is_not_there_is_no_trouble_and_what_is_forbidden_is() -> None:

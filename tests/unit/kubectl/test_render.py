@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from kubectl_whatsapp import checks, planning, render
+from kubectl_whatsapp.reading import OPERATOR_LABEL
 from kubectl_whatsapp.view import view
 from kubectl_whatsapp.why import why
 from kubectl_whatsapp.world import World
@@ -37,9 +38,9 @@ def test_the_verdict_comes_first_and_no_line_is_too_long(name: str, width: int) 
 
     assert max(map(len, text.splitlines())) <= width
     assert " ".join(text.split()).startswith(f"shop/acme: {found.verdict.sentence}")
-    words = re.sub(r"\s", "", text)
+    words = re.sub(r"[\s│├└─]", "", text)
     for why_not in (*(one.why for one in found.shards), *(one.why for one in found.standbys)):
-        assert re.sub(r"\s", "", why_not) in words or width < 100
+        assert re.sub(r"\s", "", why_not) in words
     for what in found.unread:
         assert re.sub(r"\s", "", what) in words
 
@@ -58,10 +59,63 @@ def test_why_plan_and_check_fit_too(width: int) -> None:
 
 
 def test_a_narrow_terminal_gets_lines_and_a_wide_one_a_table() -> None:
-    found = view(a_cluster().read())
+    found = planning.planned(World(a_cluster().read()), shards=4, spares=1)
 
-    assert "SHARD 0\n  served: yes\n  holder: acme-coreapp-0\n  node: node-0\n" in printed(render.status(found), 40)
-    assert re.search(r"^0 +yes +acme-coreapp-0 +node-0 +10-first +3h", printed(render.status(found), 80), re.MULTILINE)
+    assert "STEP 1\n  what: Coreapps 3 -> 5\n  interrupts: nothing\n" in printed(render.plan(found), 40)
+    assert re.search(r"^1 +Coreapps 3 -> 5 +nothing ", printed(render.plan(found), 120), re.MULTILINE)
+
+
+STATUS = """\
+shop/acme: 1 of 2 shards is not served: shard 0: node node-0 is gone. No operator leads, so no shard is moved.
+├── The operator's last word is Serving: All 2 shards are served; 1 failure can be taken.
+├── Deliberately not done
+│   └── Planned changes are held: the cluster is paused. Failovers go on.
+├── Shards: 2; the spec asks for 4
+│   ├── 0 not served: node node-0 is gone (acme-coreapp-0 on node-0, epoch 10-first, for 3h)
+│   └── 1 served by acme-coreapp-1 on node-1, epoch 11-first, for 3h
+├── Standbys: 0 of 1 could take a shard; the spec asks for 1 spare
+│   └── acme-coreapp-2 on node-2: not eligible (acme-coreapp-2 is not ready)
+├── Operation: step 4 of 5, Restarting
+│   ├── shards 2 -> 4
+│   ├── deadline 12:02:40Z (in 2m)
+│   └── then: shards get their holders
+├── Operator: op-a_1234 led, and leads no more; its Lease was renewed 5m ago; 0 replicas are ready
+├── Certificate: expires 2027-05-01, in 116 days
+├── Last handovers (1 of 1)
+│   └── 7m ago: shard 0, Failover from acme-coreapp-2 to acme-coreapp-0 (PodDeleted), commit 31 ms, serve 12 ms
+├── could not read its Deployments (no answer within 1.0 s)
+└── Next:
+    kubectl -n whatsapp-operator-system get pods,leases
+    kubectl -n whatsapp-operator-system logs --selector {selector} --tail 50
+    kubectl -n shop describe pod acme-coreapp-0
+    kubectl -n shop describe pod acme-coreapp-2
+    kubectl whatsapp why acme -n shop
+"""
+
+
+def test_the_tree_of_a_cluster_in_trouble() -> None:
+    assert printed(render.status(view(troubled().read())), 200) == STATUS.replace("{selector}", OPERATOR_LABEL)
+
+
+def test_a_branch_stays_in_its_place_in_a_narrow_terminal() -> None:
+    text = printed(render.status(view(a_cluster().read())), 40)
+
+    assert "├── Shards: 2; the spec asks for 2\n│   ├── 0 served by acme-coreapp-0 on \n│   │   node-0, epoch 10-first, for 3h\n" in text
+
+
+def test_standbys_that_could_not_be_read_are_not_called_absent() -> None:
+    text = printed(render.status(view(a_cluster().without("pods").read())), 120)
+
+    assert "├── Standbys: not known; the spec asks for 1 spare\n" in text
+    assert "0 not known: pods could not be read (acme-coreapp-0, epoch 10-first, for 3h)" in text
+
+
+def test_without_unicode_the_tree_is_drawn_in_ascii() -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    Console(file=out, width=120, highlight=False, emoji=False, markup=False).print(render.status(view(a_cluster().read())))
+    out.flush()
+
+    assert b"+-- Shards: 2; the spec asks for 2\n|   +-- 0 served by acme-coreapp-0" in out.buffer.getvalue()
 
 
 def test_of_many_shards_those_with_trouble_are_shown_and_wide_shows_all() -> None:
@@ -69,9 +123,9 @@ def test_of_many_shards_those_with_trouble_are_shown_and_wide_shows_all() -> Non
     text, wide = printed(render.status(found), 120), printed(render.status(found, wide=True), 120)
 
     assert "node node-17 is gone" in text
-    assert "24 more, see -o wide" in text
-    assert len(re.findall(r"^\d+ +(?:yes|no)", text, re.MULTILINE)) == 8
-    assert len(re.findall(r"^\d+ +(?:yes|no)", wide, re.MULTILINE)) == 32
+    assert "24 more are served, see -o wide" in text
+    assert len(re.findall(r"── \d+ (?:not )?served", text)) == 8
+    assert len(re.findall(r"── \d+ (?:not )?served", wide)) == 32
 
 
 def test_colour_only_on_a_terminal_and_not_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:

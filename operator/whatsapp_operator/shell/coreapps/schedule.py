@@ -6,13 +6,14 @@ import itertools
 import math
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from zlib import crc32
 
 from whatsapp_operator.core.desired import Probe
 from whatsapp_operator.shell.clock import Clock
 
-from .loop_lag import LoopLag
+if TYPE_CHECKING:
+    from .loop_lag import LoopLag
 
 MIN_UNRESPONSIVE = 3
 """Fewer unresponsive targets are no sign that this process is cut off."""

@@ -22,30 +22,13 @@ from whatsapp_operator.shell.clock import Clock
 
 from .errors import Expired, KubeError, Rejected
 from .kinds import LEASE, NODE, Kind, Obj
+from .node import node_of
 
 log = logging.getLogger(__name__)
 
 LEASE_NAMESPACE: Final = "kube-node-lease"
-OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
-"""Set by a person or a controller when the machine is known to be off (kubernetes.io/docs/reference/labels-annotations-taints)."""
 GONE_FOR: Final = 3600.0
 """Seconds for which a deleted node is remembered; its pods are long deleted then."""
-ZONES: Final = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
-
-LEAVING_TAINTS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "ToBeDeletedByClusterAutoscaler": "kubernetes/autoscaler, cluster-autoscaler/utils/taints: set before the drain",
-        "karpenter.sh/disrupted": "karpenter.sh/docs/concepts/disruption: set before the replacement is made and the node drained",
-        "karpenter.sh/disruption": "the same before Karpenter 1.0 (karpenter.sh/v0.36/concepts/disruption)",
-        "aws-node-termination-handler/": "aws/aws-node-termination-handler, TAINT_NODE: spot-itn, scheduled-maintenance, ...",
-        "cloud.google.com/impending-node-termination": "GKE's maintenance handler: the machine will be stopped",
-        "node.cloudprovider.kubernetes.io/shutdown": "kubernetes.io/docs/reference/labels-annotations-taints: the machine is shut down",
-    }
-)
-"""Taints of nodes whose pods will be removed soon, with the source of each. A key that ends in / stands for all with this prefix.
-
-Not included, because the node may stay: DeletionCandidateOfClusterAutoscaler (a soft hint), kubernetes.azure.com/scalesetpriority and
-similar (how a node was bought), node.kubernetes.io/unreachable and not-ready (`ready` covers them)."""
 
 
 class NodeReads(Protocol):
@@ -81,30 +64,6 @@ class Patience:
     """Pause after a 403 from then on: the right is missing, and may be granted at any time."""
     reported_after: float = 5.0
     """Failures are reported after so long: a shorter one is not worth a report."""
-
-
-# --- reading one object ---------------------------------------------------------------------------------------------------
-
-
-def node_of(obj: Obj) -> Node:
-    """Return what a Node object says. Its Lease is read separately."""
-    meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
-    taints = [one for one in spec.get("taints") or () if one.get("effect") != "PreferNoSchedule"]
-    keys = [str(one.get("key")) for one in taints]
-    labels = meta.get("labels") or {}
-    ready = next((one.get("status") for one in status.get("conditions") or () if one.get("type") == "Ready"), None)
-    leaving = next((key for key in keys if _announces_removal(key)), None)
-    return Node(
-        name=meta["name"],
-        zone=next((labels[label] for label in ZONES if labels.get(label)), None),
-        ready={"True": True, "False": False}.get(str(ready)),
-        leaving=leaving or ("cordoned" if spec.get("unschedulable") else None),
-        out_of_service=OUT_OF_SERVICE in keys,
-    )
-
-
-def _announces_removal(key: str) -> bool:
-    return any(key.startswith(known) if known.endswith("/") else key == known for known in LEAVING_TAINTS)
 
 
 def _judged(node: Node | None) -> tuple[bool | None, str | None, bool]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from whatsapp_operator.core import pace
 from whatsapp_operator.core.names import Key, Obj
-from whatsapp_operator.shell.whatsapp.session import Access
+from whatsapp_operator.shell.whatsapp.access import Access
 
 from .event_log import EventLog
 from .observe import Memory

@@ -50,7 +50,8 @@ from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import AlreadyExists, Conflict, KubeError, NotFound, Rejected, TestFailed
 from whatsapp_operator.shell.metrics import Metrics, Phase
 from whatsapp_operator.shell.tracing import Timeline, Tracing
-from whatsapp_operator.shell.whatsapp.session import Access, Clients
+from whatsapp_operator.shell.whatsapp.access import Access
+from whatsapp_operator.shell.whatsapp.session import Clients
 
 from .events import EventWriter
 from .observe import Memory, Observation, Rejection

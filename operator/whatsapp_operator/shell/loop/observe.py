@@ -20,12 +20,16 @@ from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
 from whatsapp_operator.shell.kube.kinds import Kind
-from whatsapp_operator.shell.objects import assemble
+from whatsapp_operator.shell.objects import (
+    assemble,
+    pem,  # noqa: F401  # so that no observation waits until it is loaded
+)
 from whatsapp_operator.shell.objects.assemble import Gathered, Known, Parts, ProbeResult, Slow
 from whatsapp_operator.shell.objects.reading import desired_of, is_ready, targets_of
 from whatsapp_operator.shell.objects.rejections import missing_names, rejection_of
 from whatsapp_operator.shell.objects.shapes import bare, damage_of
-from whatsapp_operator.shell.whatsapp.session import Access, Clients, Credentials
+from whatsapp_operator.shell.whatsapp.access import Access, Credentials
+from whatsapp_operator.shell.whatsapp.session import Clients
 
 T = TypeVar("T")
 

@@ -29,7 +29,7 @@ from whatsapp_operator.core.snapshot import (
     Workload,
 )
 from whatsapp_operator.shell.addresses import host_port
-from whatsapp_operator.shell.whatsapp.session import Access, Credentials
+from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
 from .reading import account_secret_of, component_of, coreapp_of, image_problem_of, is_ready, is_unobserved, webapps_change
 from .rejections import replica_failure_of

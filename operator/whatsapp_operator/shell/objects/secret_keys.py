@@ -15,10 +15,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-
 from whatsapp_operator.core import checksums, manifests
 from whatsapp_operator.core.desired import Desired
 from whatsapp_operator.core.manifests.pods import DATABASE_KEYS
@@ -99,11 +95,10 @@ def _certificates(raw: bytes) -> Fault | None:
 
 
 def _no_certificate(raw: bytes) -> str | None:
-    try:
-        if x509.load_pem_x509_certificates(raw):
-            return None
-    except ValueError:
-        pass
+    from . import pem  # noqa: PLC0415  # the library is not loaded by programs that read no Secrets
+
+    if pem.has_certificates(raw):
+        return None
     if raw.startswith(b"\x30") and not raw.isascii():
         return ": it is binary (DER). Convert it: openssl x509 -inform der -outform pem."
     if b"PRIVATE KEY-----" in raw:
@@ -121,17 +116,9 @@ def _authority(raw: bytes) -> Fault | None:
 
 
 def _private_key(raw: bytes) -> Fault | None:
-    try:
-        # The strength of the key is not checked: that takes long, and TLS libraries do it.
-        serialization.load_pem_private_key(raw, None, unsafe_skip_rsa_key_validation=True)
-    except TypeError:
-        return "is encrypted with a passphrase. Put the private key there without one."
-    except UnsupportedAlgorithm:
-        # The client may support a kind of key that this library does not.
-        return None
-    except ValueError:
-        return "is no PEM private key. Put the whole key there, from -----BEGIN to the line that ends it."
-    return None
+    from . import pem  # noqa: PLC0415
+
+    return pem.private_key_fault(raw)
 
 
 # --- the table ----------------------------------------------------------------------------------------------------------------
@@ -228,12 +215,9 @@ def _fault(one: Named, secret: Obj) -> str | None:
 
 
 def _are_a_pair(certificate: bytes, key: bytes) -> bool:
-    """Return whether they belong together; True if this library does not support their kind."""
-    try:
-        private = serialization.load_pem_private_key(key, None, unsafe_skip_rsa_key_validation=True)
-        return x509.load_pem_x509_certificate(certificate).public_key() == private.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        return True
+    from . import pem  # noqa: PLC0415
+
+    return pem.are_a_pair(certificate, key)
 
 
 # --- findings -------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import re
 import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Protocol
@@ -26,6 +26,8 @@ from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Answer, Call, Client, Login, Operation
 from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.kube.transport import HandshakeGuard
+
+from .access import Access, Credentials
 
 log = logging.getLogger(__name__)
 
@@ -47,41 +49,6 @@ NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx
 
 Passwords = tuple[str, str, str]
 """Username, password and initial password: what a login was tried with."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
-    """Addresses and credentials of the API of one cluster. Its repr shows nothing secret."""
-
-    addresses: tuple[str, ...]
-    """Ready Webapps, ``ip:port``."""
-    server_name: str
-    """Name in their certificate."""
-    authority: str | None = field(default=None, repr=False)
-    """PEM of the authority; None: the system's."""
-    verifies: bool = True
-    """Whether the certificate is checked at all."""
-    username: str = field(default="admin", repr=False)
-    password: str = field(default="", repr=False)
-    initial_password: str = field(default="", repr=False)
-    tls_secret: str = ""
-    """Name of the Secret with the Webapps' certificate."""
-    problem: str | None = None
-    """What is wrong with a Secret that is needed to reach them; nothing is sent then."""
-    hidden: tuple[str, ...] = field(default=(), repr=False)
-    """Values of Secrets that the client may know, and that are masked in its texts."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
-    """What Set Shards sends in addition to the number. Its repr shows nothing secret."""
-
-    country_code: str = ""
-    phone_number: str = ""
-    pin: str | None = field(default=None, repr=False)
-    certificate: str | None = field(default=None, repr=False)
-    fingerprint: str | None = None
-    secret_version: str | None = None
 
 
 class Clients(Protocol):

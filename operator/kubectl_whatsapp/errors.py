@@ -1,0 +1,21 @@
+"""How a way to the API server, or a request, can fail: as sentences for a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Obj = dict[str, Any]
+
+
+class AccessError(Exception):
+    """There is no way to the API server; the message says why, and what to do."""
+
+
+class RequestError(Exception):
+    """A request did not lead to what was asked for; the message says why in a few words."""
+
+    def __init__(self, message: str, *, status: int | None = None, details: Obj | None = None) -> None:
+        """``status``: of HTTP, None without an answer; ``details``: the API server's own Status object, if it sent one."""
+        super().__init__(message)
+        self.status = status
+        self.details = details or {}
