@@ -115,7 +115,7 @@ release-files: setup binaries ## Make packages, charts, SBOMs and notes into bui
 	@$(RUN)/python -m localkube.release files build/release $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(UNRELEASED),--unreleased)
 
 release-check: setup binaries ## What can be checked of a release here: SBOMs, builds that repeat, charts, notes, workflows
-	$(PYTEST) auto tests/release
+	$(PYTEST) auto tests/release tests/images
 
 demo: control-plane ## A running cluster that fails over and reshards before your eyes (KEEP=1 leaves it running; OBSERVE=1: a Prometheus evaluates the alerts)
 	@$(RUN)/python hack/demo $(if $(KEEP),--keep) $(if $(OBSERVE),--observe)

@@ -198,7 +198,9 @@ def test_a_list_that_may_be_read_and_not_watched_is_said_to_be_in_trouble_all_th
         one.stopped.set()
 
 
-@pytest.mark.parametrize("event", ["[]", '{"type": "MODIFIED", "object": {"metadata": {"name": "new"}}}', '{"type": "BOOKMARK", "object": 7}'])
+@pytest.mark.parametrize(
+    "event", ["[]", '{"type": "MODIFIED", "object": {"metadata": {"name": "new"}}}', '{"type": "BOOKMARK", "object": 7}']
+)
 def test_an_event_that_cannot_be_understood_is_said_and_leads_to_a_new_list(
     api: WatchedApi, event: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
