@@ -77,8 +77,8 @@ plugin: setup ## Make build/kubectl-whatsapp.pyz, the plugin as one file for mac
 
 # Tests that share an environment go to one worker, the longest first; conftest.py says which.
 PYTEST = $(RUN)/pytest --dist loadscope --no-loadscope-reorder --durations 10 -n
-# Two for the tests on real control planes, which mostly wait, and one for each of two processors.
-WORKERS ?= 4
+# One for each of two processors, and four for the tests on real control planes, which mostly wait.
+WORKERS ?= 6
 TOOLING := hack/localkube/tests
 
 quick: setup ## Style, types, layers, unit tests but the slow ones, 21 seeds of the simulation: for the inner loop
@@ -110,7 +110,7 @@ browser: setup ## Tests of the live page in a real browser alone (chromium)
 	$(PYTEST) 1 tests/browser
 
 integration: setup binaries ## Integration tests alone, on a real API server
-	$(PYTEST) $(WORKERS) tests/integration tests/conformance
+	$(PYTEST) 4 tests/integration tests/conformance
 
 test: binaries ## All checks, then all tests but those on kind (WORKERS=...)
 	@$(MAKE) --no-print-directory --jobs 2 check
@@ -121,7 +121,7 @@ release-files: setup binaries ## Make packages, charts, SBOMs and notes into bui
 	@$(RUN)/python -m localkube.release files build/release $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(UNRELEASED),--unreleased)
 
 release-check: setup binaries ## What can be checked of a release here: SBOMs, builds that repeat, charts, notes, workflows
-	$(PYTEST) auto tests/release
+	$(PYTEST) auto tests/release tests/images
 
 demo: control-plane ## A running cluster that fails over and reshards before your eyes (KEEP=1 leaves it running; OBSERVE=1: a Prometheus evaluates the alerts)
 	@$(RUN)/python hack/demo $(if $(KEEP),--keep) $(if $(OBSERVE),--observe)

@@ -1,8 +1,8 @@
 """What every tier shares: one event loop less, the order of tests on several workers, and lanes that are never skipped in silence.
 
-Tests on real control planes form two groups, each of which one worker runs, in order: those that share the operators' control plane, and
-the others. More of them at a time would be too much for two processors. They begin first, for they take longest and mostly wait; the other
-workers fill the processors meanwhile (``--no-loadscope-reorder`` keeps this order).
+Tests on real control planes mostly wait, so there are more workers than processors: two for what computes, the others for these tests. A
+worker keeps the control planes that it has started, so it takes one module after the other that runs on the same, the longest first
+(``--no-loadscope-reorder`` keeps this order). A worker without work of its own kind takes any.
 
 A test that cannot run on this machine is skipped with the reason ``lane <name>: <why and what helps>``. The last lines of the output say
 which lanes were skipped. In CI (the variable CI is set) nothing is skipped: a skip is a failure, unless the variable of its lane is 1.
@@ -18,21 +18,30 @@ import signal
 from collections import Counter
 from collections.abc import Generator
 from functools import cache
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-GROUPS = {
-    "integration": "planes",
-    "conformance": "planes",
-    "charts": "charts",
-    "images": "charts",
-    "release": "charts",
-    "browser": "planes",
-}
-"""By folder: the group of its tests, unless they share the operators' control plane."""
+KINDS = {"integration": "planes", "conformance": "planes", "browser": "planes"}
+"""By folder: of which kind its modules are, unless they share the operators' control plane; all others compute."""
+PLANES = ("operators", "planes")
+COMPUTING_WORKERS = 2
+TOGETHER = {"charts": "charts", "images": "charts", "release": "charts"}
+"""By folder: the group of its tests, all of which one worker runs, since they share what takes long to make."""
+LONGEST = (
+    "test_set_shards_table.py",
+    "test_leader.py",
+    "test_plugin.py",
+    "test_operator_resize.py",
+    "test_operator_failover.py",
+    "test_operator_lifecycle.py",
+    "test_documented_commands.py",
+    "test_chaos_short.py",
+)
+"""What begins first, so that no worker is left alone with it in the end."""
 SHARES_OPERATORS = re.compile(r"\b(environment: Environment|harness: Harness)[,)]")
 """What a module has whose tests take part in the operators' control plane."""
 LANES = {
@@ -52,13 +61,30 @@ def _no_stray_event_loop() -> None:
 
 
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
-    """Gives all tests of a group to one worker, and every other test to the next worker that is free.
+    """Gives all tests of a group or module to one worker, and to each worker first what is of its kind.
 
     pytest-xdist's own ``loadgroup`` puts the group into a test's id, which pytest 9.2 no longer lets it change.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return _group_of(self.config.rootpath / nodeid.split("::", maxsplit=1)[0]) or nodeid
+        module = nodeid.split("::", maxsplit=1)[0]
+        path = self.config.rootpath / module
+        return TOGETHER.get(path.parent.name) or (module if _kind_of(path) else nodeid)
+
+    def _assign_work_unit(self, node: object) -> None:
+        on_planes = [*takewhile(self._kind, self.workqueue)]
+        first = {self._kind(scope): scope for scope in reversed(on_planes)}
+        first[""] = next(islice(self.workqueue, len(on_planes), None), "")
+        self.workqueue.move_to_end(next(filter(None, map(first.get, self._kinds(node)))), last=False)
+        super()._assign_work_unit(node)
+
+    def _kind(self, scope: str) -> str:
+        return _kind_of(self.config.rootpath / scope)
+
+    def _kinds(self, node: object) -> tuple[str, ...]:
+        """Of which kind a worker's work is to be, the best first."""
+        place = self.nodes.index(node) - COMPUTING_WORKERS
+        return ("", *PLANES) if place < 0 else (*PLANES[place % 2 :], *PLANES[: place % 2], "")
 
 
 def pytest_configure() -> None:
@@ -74,13 +100,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> GroupSche
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the groups first, and what judges other tests last."""
+    """Put what takes long first, and what judges other tests last."""
     items.sort(key=_place)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Let a worker without a group give way to those whose tests measure times on a real cluster."""
-    if "PYTEST_XDIST_WORKER" in os.environ and not _group(item) and not item.config.stash.get(GAVE_WAY, False):
+    """Let a worker whose tests compute give way to those whose tests measure times on a real cluster."""
+    computes = not _kind_of(item.path) and item.path.parent.name not in TOGETHER
+    if "PYTEST_XDIST_WORKER" in os.environ and computes and not item.config.stash.get(GAVE_WAY, False):
         item.config.stash[GAVE_WAY] = True
         os.nice(5)
 
@@ -116,24 +143,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
         terminalreporter.write_line(f"SKIPPED LANE {name}, {tests}: {why}" if name else f"SKIPPED {tests}: {why}", yellow=True)
 
 
-def _group(item: pytest.Item) -> str:
-    """The group of a test; empty: any worker may run it."""
-    return _group_of(item.path)
-
-
 @cache
-def _group_of(module: Path) -> str:
-    """The group of a module's tests. One that is taken for the wrong one of two costs another control plane, and nothing else."""
-    group = GROUPS.get(module.parent.name, "")
-    return "operators" if group == "planes" and SHARES_OPERATORS.search(module.read_text(encoding="utf-8")) else group
+def _kind_of(module: Path) -> str:
+    """The kind of a module; empty: it computes. One that is taken for the wrong one of ``PLANES`` costs another control plane, no more."""
+    kind = KINDS.get(module.parent.name, "")
+    return "operators" if kind and SHARES_OPERATORS.search(module.read_text(encoding="utf-8")) else kind
 
 
 def _place(item: pytest.Item) -> int:
-    """The place of a test among all: groups, then cases that take long, then the others, then what judges them."""
+    """The place of a test among all: what runs on control planes, then what takes long, then the others, then what judges them."""
     if item.get_closest_marker("last"):
-        return 3
+        return 5
+    if _kind_of(item.path):
+        return 0 if item.path.name in LONGEST else 1
     folder = item.path.parent.name
-    return {"operators": 0, "planes": 0, "charts": 1, "": 1 if folder == "simulation" else 2}[_group(item)]
+    return 2 if folder in TOGETHER else 3 if folder == "simulation" else 4
 
 
 def _judged(report: R) -> R:

@@ -217,7 +217,8 @@ class Helm:
     def __init__(self, program: Path, folder: Path, *, env: Mapping[str, str] | None = None) -> None:
         """``folder`` is for what Helm itself keeps."""
         self._program = program
-        self._env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), **(env or {})}
+        # It ends before collecting its garbage is worth the time.
+        self._env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), "GOGC": "off", **(env or {})}
 
     def run(self, *args: str, values: str = "", timeout: float = HELM_SECONDS) -> str:
         """What Helm prints; ``values`` are more values as YAML, for commands that take them.

@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-STEP_SECONDS = 300.0
+STEP_SECONDS = 900.0
 
 
 @dataclass

@@ -5,6 +5,7 @@ Not a build: no base image, no layers, no mount. That is for the tests on kind.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -46,6 +47,8 @@ class Built:
 
     emulation: Emulation
     stages: dict[str, Stage]
+    files: dict[str, str]
+    """By name, as the build left them."""
 
     def run(self, target: str, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run an image's entrypoint as the image would: its environment and no other, its user, in its folder."""
@@ -86,27 +89,44 @@ class Built:
         return Path(self.emulation.moved(source))
 
 
+def build(folder: Path, wheels: Path, stage_of: dict[str, Stage]) -> Built:
+    """Make the files of both images below ``folder`` by the Dockerfile's own commands, from nothing."""
+    context = folder / "context"
+    for name in ("operator/whatsapp_operator", "operator/wabiz_sim"):
+        shutil.copytree(ROOT / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (context / "hack" / "lock").mkdir(parents=True)
+    for lock in LOCKS.values():
+        shutil.copy(lock, context / "hack" / "lock")
+    (context / "build").mkdir()
+    (context / "build" / "wheels").symlink_to(wheels)
+    base = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    emulation = Emulation(context, folder, base)
+    for name in ("dependencies", "compiled"):
+        emulation.run(stage_of[name])
+    return Built(emulation, stage_of, tree(folder / "opt"))
+
+
 @pytest.fixture(scope="module")
 def built(stage_of: dict[str, Stage], wheels: Path) -> Iterator[Built]:
     # not pytest's own folder, which nobody else may enter
     folder = Path(tempfile.mkdtemp(prefix="whatsapp-image-"))
     folder.chmod(0o755)
     try:
-        context = folder / "context"
-        for name in ("operator/whatsapp_operator", "operator/wabiz_sim"):
-            shutil.copytree(ROOT / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
-        (context / "hack" / "lock").mkdir(parents=True)
-        for lock in LOCKS.values():
-            shutil.copy(lock, context / "hack" / "lock")
-        (context / "build").mkdir()
-        (context / "build" / "wheels").symlink_to(wheels)
-        base = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-        emulation = Emulation(context, folder, base)
-        for name in ("dependencies", "compiled"):
-            emulation.run(stage_of[name])
-        yield Built(emulation, stage_of)
+        yield build(folder, wheels, stage_of)
     finally:
         shutil.rmtree(folder)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """What each file below a folder is, in what a layer keeps of it without its time."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            found[name] = f"-> {os.readlink(path)}"
+        elif path.is_file():
+            found[name] = f"{path.stat().st_mode:o} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+    return found
 
 
 def files(*folders: Path) -> set[Path]:
@@ -221,3 +241,14 @@ def test_the_stand_in_has_what_it_needs_for_postgresql(built: Built) -> None:
         [built.venv("simulator") / "bin" / "python", "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert loaded.stdout == "binary\n"
+
+
+@pytest.mark.slow
+def test_two_builds_of_the_images_files_are_the_same(built: Built, stage_of: dict[str, Stage], wheels: Path) -> None:
+    """Last, and in the same place: an environment of Python knows its own path."""
+    place = built.emulation.root
+    for path in place.iterdir():
+        shutil.rmtree(path)
+    again = build(place, wheels, stage_of)
+    assert len(again.files) > 1000
+    assert sorted(name for name, _ in built.files.items() ^ again.files.items()) == []

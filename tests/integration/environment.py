@@ -41,6 +41,7 @@ KINDS = (
     "pods,services,statefulsets,deployments,replicasets,poddisruptionbudgets,networkpolicies,secrets,persistentvolumeclaims,configmaps,"
     "controllerrevisions,endpoints,whatsappclusters"
 )
+CLUSTERS = "multiconnect.dev/v1alpha1:whatsappclusters"
 LONG = 90.0
 """Seconds in which anything must have happened; nothing but a failing test waits so long."""
 _numbers = itertools.count(1)
@@ -146,11 +147,20 @@ class Environment:
             self.mark()
         return await asyncio.to_thread(self.plane.kubectl, "-n", self.namespace, *args, input=input)
 
+    async def call(self, method: str, path: str, body: Any = None, **options: Any) -> Obj:
+        """As an administrator, in the namespace: ``path`` is an API version, a colon, and what follows the namespace."""
+        if method != "GET":
+            self.mark()
+        api, _, rest = path.partition(":")
+        whole = f"/{'apis' if '/' in api else 'api'}/{api}/namespaces/{self.namespace}/{rest}"
+        answer: Obj = await asyncio.to_thread(self.plane.call, method, whole, body, **options)
+        return answer
+
     async def create(self, name: str = "acme", *, shards: int = 2, spares: int = 1, **spec: Any) -> None:
         body = {"shards": shards, "spares": spares, "client": {"type": "Simulator", "simulator": {"restartSeconds": 1}}, **spec}
         obj = {"apiVersion": "multiconnect.dev/v1alpha1", "kind": "WhatsAppCluster", "metadata": {"name": name}, "spec": body}
         self.newest.pop(name, None)
-        await self.kubectl("create", "-f", "-", input=json.dumps(obj))
+        await self.call("POST", f"{CLUSTERS}?fieldValidation=Strict", obj)
 
     async def created(self, name: str = "acme", **spec: Any) -> None:
         """A cluster that is ready and at rest."""
@@ -158,15 +168,16 @@ class Environment:
         await self.at_rest(name)
 
     async def patch(self, name: str = "acme", **spec: Any) -> None:
-        generation = ("-o", "jsonpath={.metadata.generation}")
-        newest = await self.kubectl("patch", "whatsappcluster", name, "--type=merge", "-p", json.dumps({"spec": spec}), *generation)
-        self.newest[name] = int(newest)
+        self.newest[name] = (await self._merge(name, {"spec": spec}))["metadata"]["generation"]
 
     async def annotate(self, key: str, value: str, name: str = "acme") -> None:
-        await self.kubectl("annotate", "--overwrite", "whatsappcluster", name, f"{key}={value}")
+        await self._merge(name, {"metadata": {"annotations": {key: value}}})
+
+    async def _merge(self, name: str, body: Obj) -> Obj:
+        return await self.call("PATCH", f"{CLUSTERS}/{name}", body, content="application/merge-patch+json")
 
     async def delete_pod(self, pod: str) -> None:
-        await self.kubectl("delete", "pod", pod, "--wait=false")
+        await self.call("DELETE", f"v1:pods/{pod}")
 
     async def kill(self, pod: str) -> None:
         """SIGKILL to the pod's container."""
@@ -300,7 +311,7 @@ class Environment:
         return (await self.until(found, f"a commit of shard {shard}", timeout))[0]
 
     async def events(self, reason: str | None = None) -> list[Obj]:
-        items: list[Obj] = json.loads(await self.kubectl("get", "events", "-o", "json"))["items"]
+        items = (await self.call("GET", "v1:events"))["items"]
         return [event for event in items if event["involvedObject"]["kind"] == "WhatsAppCluster" and reason in {None, event["reason"]}]
 
     async def event(self, reason: str, contains: str = "") -> Obj:
@@ -378,7 +389,7 @@ class Environment:
 
     async def _check_secrets(self, log: str) -> None:
         """No value of a Secret of the namespace, no token of the operator anywhere that people read."""
-        secrets = json.loads(await self.kubectl("get", "secrets", "-o", "json"))["items"]
+        secrets = (await self.call("GET", "v1:secrets"))["items"]
         values = {base64.b64decode(data).decode("utf-8", "replace") for secret in secrets for data in (secret.get("data") or {}).values()}
         values |= {line for value in values for line in value.splitlines()}
         for path in (self.harness.folder / "operators").glob("*.kubeconfig"):
@@ -396,7 +407,7 @@ class Environment:
 async def an_environment(harness: Harness) -> AsyncIterator[Environment]:
     """A fresh namespace, its clusters deleted afterwards, everything checked."""
     namespace = f"environment-{next(_numbers)}"
-    await asyncio.to_thread(harness.plane.kubectl, "create", "namespace", namespace)
+    await asyncio.to_thread(harness.plane.call, "POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
     observer = Observer(harness.plane.admin_kubeconfig, namespace, ask_client=True)
     with observer as seen:
         environment = Environment(harness, namespace, seen)
@@ -404,8 +415,8 @@ async def an_environment(harness: Harness) -> AsyncIterator[Environment]:
             yield environment
             await environment.check()
         finally:
-            await environment.kubectl("delete", "whatsappclusters", "--all", "--wait=false")
-    await asyncio.to_thread(harness.plane.kubectl, "delete", "namespace", namespace, "--wait=false")
+            await environment.call("DELETE", CLUSTERS)
+    await asyncio.to_thread(harness.plane.call, "DELETE", f"/api/v1/namespaces/{namespace}")
 
 
 async def reported_of(environment: Environment, commit: Commit) -> Obj:

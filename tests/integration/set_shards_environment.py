@@ -134,9 +134,8 @@ class Trial(Environment):
 
     async def patch(self, name: str = "acme", **spec: Any) -> None:
         """Change the spec; returns when the change is seen, so that what is seen next is not what was before."""
-        output = "jsonpath={.metadata.generation}"
-        wanted = int(await self.kubectl("patch", "whatsappcluster", name, "--type=merge", "-p", json.dumps({"spec": spec}), "-o", output))
-        await self.until(lambda _: self.cluster(name)["metadata"]["generation"] >= wanted, f"generation {wanted}")
+        await super().patch(name, **spec)
+        await self.until(lambda _: self.cluster(name)["metadata"]["generation"] >= self.newest[name], f"generation {self.newest[name]}")
 
     async def resize(self, shards: int | None = None) -> None:
         """Want B shards, or so many."""

@@ -22,7 +22,8 @@ from localkube.scenarios.runner.report import broken
 
 pytestmark = pytest.mark.integration
 
-LONGEST_S = 150.0
+LONGEST_S = 400.0
+"""Only a round that hangs takes so long, also on a busy machine; the times of its faults have bounds of their own."""
 
 
 def test_a_short_round_of_chaos_keeps_every_promise(binaries: Binaries, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from .environment import Environment, Harness, an_environment, condition_of, light_traffic, reported_of, selected
+from .environment import Environment, Harness, Obj, an_environment, condition_of, light_traffic, reported_of, selected
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -119,9 +119,8 @@ async def the_last_spare_goes_then_the_holder(environment: Environment) -> None:
         assert environment.reason("Ready") == "Serving"
         assert environment.status()["reason"] == "NoSpareLeft", "it is said before the next failure"
         await environment.delete_pod(old)
+        await environment.said(lambda status: is_unserved(status, 0), "shard 0 is Unserved, and it is said")
         await environment.until(lambda _: environment.reason("Ready") == "Unserved", "Unserved")
-        assert environment.status()["shardMap"][0]["state"] == "Unserved"
-        assert "shard 0" in environment.status()["message"]
         assert (await environment.event("Unserved"))["type"] == "Warning"
         assert len(environment.seen.commits) == before
         await new_pods_again(environment)
@@ -140,9 +139,8 @@ async def of_two_lost_holders_the_lower_shard_gets_the_only_spare(environment: E
         await environment.kubectl("delete", "pod", *old.values(), "--force", "--grace-period=0")
         commit = await environment.commit(0, before)
         assert commit.holder == spare
-        await environment.until(lambda _: environment.status()["shardMap"][1]["state"] == "Unserved", "shard 1 is Unserved")
-        assert environment.status()["shardMap"][0]["state"] == "Serving"
-        assert "shard 1" in environment.status()["message"]
+        unserved = await environment.said(lambda status: is_unserved(status, 1), "shard 1 is Unserved, and it is said")
+        assert unserved["shardMap"][0]["state"] == "Serving"
         assert len(environment.seen.commits) == before + 1
         await new_pods_again(environment)
         await environment.commit(1, before)
@@ -172,11 +170,12 @@ async def an_evicted_holder_is_replaced_before_it_is_gone(environment: Environme
         uid = environment.uid(old)
         await evict(environment, old)
         commit = await environment.commit(0, before)
-        assert environment.uid(old) == uid, "the pod was still there when its shard moved"
         entry = await reported_of(environment, commit)
         assert (entry["evidence"], entry["from"]) == ("PodDraining", old)
         await traffic.next_delivery(0, commit.monotonic)
         await environment.at_rest()
+        gone = await environment.until(lambda seen: seen.gone_at(uid), f"{old} is gone")
+        assert (gone or 0) > commit.version, "the pod was still there when its shard moved"
         assert not (await traffic.report()).rejections, "no message was rejected"
 
 
@@ -203,6 +202,13 @@ def coreapps(environment: Environment) -> set[str]:
 
 def holders(environment: Environment) -> set[str]:
     return set(environment.seen.holders(environment.namespace, "acme").values())
+
+
+def is_unserved(status: Obj, shard: int) -> Obj:
+    """A status that says of this shard that it is not served, in its map and in its sentence; empty if this one does not."""
+    states = [entry["state"] for entry in status.get("shardMap") or ()]
+    says = states[shard : shard + 1] == ["Unserved"] and f"shard {shard}" in status["message"]
+    return status if says and condition_of(status, "Ready", "Unserved") else {}
 
 
 async def no_new_pods(environment: Environment) -> None:

@@ -30,15 +30,19 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
 _numbers = itertools.count(1)
+LEASE_SECONDS = 4
+"""As long as the operator's, if not said otherwise."""
+UNHURRIED = 15
+"""Where no Lease runs out on purpose: a busy machine renews this one in time."""
 
 CANDIDATE = """
 import asyncio, json, logging, signal, sys
 from whatsapp_operator.shell.kube.client import LightKube
 from whatsapp_operator.shell.kube.errors import Conflict, KubeError, LeaseTooShort
 from whatsapp_operator.shell.kube.kinds import LEASE
-from whatsapp_operator.shell.kube.lease import Election, boottime
+from whatsapp_operator.shell.kube.lease import Election, Timings, boottime
 
-path, namespace, identity = sys.argv[1:]
+path, namespace, identity, lease = sys.argv[1:]
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 
@@ -47,7 +51,8 @@ def say(what, **more):
 
 async def main():
     kube = LightKube.from_kubeconfig(path)
-    election = Election(kube, namespace=namespace, name="op", identity=identity, watch=kube.watch)
+    timings = Timings(duration=float(lease), renew_deadline=float(lease) - 1)
+    election = Election(kube, namespace=namespace, name="op", identity=identity, watch=kube.watch, timings=timings)
     fenced = kube.fenced(election)
 
     async def work(term):
@@ -181,14 +186,14 @@ class Environment:
         self.candidates: list[Candidate] = []
         self.wires: list[Wire] = []
 
-    async def candidate(self, identity: str, *, wire: Wire | None = None) -> Candidate:
+    async def candidate(self, identity: str, *, wire: Wire | None = None, lease: int = LEASE_SECONDS) -> Candidate:
         path = self.control_plane.admin_kubeconfig
         if wire is not None:
             self.wires.append(wire)
             access = kubeconfig.read(path)
             path = replace(access, server=f"https://127.0.0.1:{await wire.open()}").write(self.folder / f"{identity}.kubeconfig")
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", CANDIDATE, str(path), self.namespace, identity),
+            *(sys.executable, "-c", CANDIDATE, str(path), self.namespace, identity, str(lease)),
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT / "operator")},
         )
@@ -252,11 +257,11 @@ def test_the_judge_notices_what_a_former_leader_wrote_late(tmp_path: Path) -> No
 
 async def test_a_graceful_handover_is_reported_by_the_watch(control_plane: ControlPlane, tmp_path: Path) -> None:
     async with an_environment(control_plane, tmp_path) as environment:
-        leader = await environment.candidate("c0")
+        leader = await environment.candidate("c0", lease=UNHURRIED)
         await leader.until("leads")
         took = []
         for number in range(1, 8):
-            follower = await environment.candidate(f"c{number}")
+            follower = await environment.candidate(f"c{number}", lease=UNHURRIED)
             await asyncio.sleep(0.5)
             asked = leader.signal(signal.SIGTERM)
             took.append(await follower.until("leads") - asked)

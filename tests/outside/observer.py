@@ -165,6 +165,11 @@ class Observer:
         with self._changed:
             return tuple(self._removed)
 
+    def gone_at(self, uid: str) -> int | None:
+        """The resourceVersion at which an object with this uid went; None if that was not seen."""
+        with self._changed:
+            return next((change.version for change in self._history if change.gone and change.uid == uid), None)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What the observer had to do over: reconnects (nothing is lost by them) and relists (something may be)."""

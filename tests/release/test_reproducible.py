@@ -1,27 +1,20 @@
-"""Two makes of one commit give the same bytes: wheel, sdist, charts, and the files of the images."""
+"""Two makes of one commit give the same bytes: wheel, sdist and charts; tests/images does it for the files of the images."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
-import shutil
-import sys
 import tarfile
-import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from images.dockerfile import Emulation, stages
 from localkube.charts import Helm
 from localkube.errors import LocalKubeError
 from localkube.release.__main__ import CHECKSUMS, checksums
 from localkube.release.packages import charts, distributions, settle
-from localkube.release.sbom import LOCKS
 
 from .conftest import EPOCH, ROOT
 
@@ -81,52 +74,3 @@ def test_checksums_are_read_by_their_program(tmp_path: Path) -> None:
     checksums(tmp_path)
     checksums(tmp_path)
     assert (tmp_path / CHECKSUMS).read_text(encoding="utf-8") == f"{hashlib.sha256(b'a').hexdigest()}  a.whl\n"
-
-
-# ---- the images
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """One path for both builds: an environment of Python knows its own."""
-    folder = Path(tempfile.mkdtemp(prefix="whatsapp-image-"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """What each file below a folder is, in what a layer keeps of it without its time."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            found[name] = f"-> {os.readlink(path)}"
-        elif path.is_file():
-            found[name] = f"{path.stat().st_mode:o} {hashlib.sha256(path.read_bytes()).hexdigest()}"
-    return found
-
-
-def built(place: Path, wheels: Path) -> dict[str, str]:
-    """The files of both images, made by the Dockerfile's own commands from nothing."""
-    shutil.rmtree(place)
-    context = place / "context"
-    for name in ("operator/whatsapp_operator", "operator/wabiz_sim"):
-        shutil.copytree(ROOT / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (context / "hack" / "lock").mkdir(parents=True)
-    for lock in LOCKS.values():
-        shutil.copy(ROOT / lock, context / "hack" / "lock")
-    (context / "build").mkdir()
-    (context / "build" / "wheels").symlink_to(wheels)
-    python = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    dockerfile = stages((ROOT / "operator" / "Dockerfile").read_text(encoding="utf-8"))
-    emulation = Emulation(context, place, python)
-    for name in ("dependencies", "compiled"):
-        emulation.run(dockerfile[name])
-    return tree(place / "opt")
-
-
-@pytest.mark.slow
-def test_two_builds_of_the_images_files_are_the_same(place: Path, wheels: Path) -> None:
-    one, two = built(place, wheels), built(place, wheels)
-    assert len(one) > 1000
-    assert sorted(name for name, _ in one.items() ^ two.items()) == []

@@ -62,14 +62,14 @@ class Access:
 
 
 class Caller:
-    """Plain HTTPS calls to one API server, a connection each: for readiness, tokens and metrics, not for work."""
+    """Plain HTTPS calls to one API server, a connection each: for readiness, tokens, metrics and what tests change now and then."""
 
     def __init__(self, access: Access) -> None:
         self._access, self._tls = access, access.tls()
 
-    def request(self, method: str, path: str, body: Any = None, *, timeout: float = 5.0) -> tuple[int, str]:
-        """(status, body) of one call; ``body`` is sent as JSON. httpx.HTTPError when there was no answer."""
-        url, headers = self._access.server + path, self._access.headers
+    def request(self, method: str, path: str, body: Any = None, *, timeout: float = 5.0, content: str = "") -> tuple[int, str]:
+        """(status, body) of one call; ``body`` is sent as JSON, of the type ``content`` if given. httpx.HTTPError if nothing answered."""
+        url, headers = self._access.server + path, {**self._access.headers, **({"Content-Type": content} if content else {})}
         answer = httpx.request(method, url, json=body, headers=headers, verify=self._tls, timeout=timeout, trust_env=False)
         return answer.status_code, answer.text
 

@@ -131,10 +131,9 @@ class Operators:
 
     def leader(self) -> str | None:
         """Return the name of the replica whose process holds the Lease, or None."""
-        text = self._plane.kubectl(
-            "get", "lease", self._account, "-n", self._namespace, "--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}"
-        )
-        name = text.strip().rpartition("_")[0]
+        leases = f"/apis/coordination.k8s.io/v1/namespaces/{self._namespace}/leases"
+        found = self._plane.call("GET", f"{leases}?fieldSelector=metadata.name={self._account}")["items"]
+        name = "".join(lease["spec"].get("holderIdentity") or "" for lease in found).rpartition("_")[0]
         return name if name in self.running and self.running[name].alive() else None
 
     def close(self) -> None:
