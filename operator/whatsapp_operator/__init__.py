@@ -82,6 +82,8 @@ A map of the modules (a test checks it against the tree):
 - ``shell.watch.index``: index of pods by events; keeps probes running while another process leads.
 - ``shell.watch.supervise``: keeps Kopf watching, in a separate thread.
 - ``shell.whatsapp.access``: addresses and credentials of the WhatsApp Business API, as values.
+- ``shell.whatsapp.failures``: what a call to it failed with.
+- ``shell.whatsapp.masking``: no secret in what it answers.
 - ``shell.whatsapp.session``: client of the WhatsApp Business API.
 """
 

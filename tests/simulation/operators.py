@@ -31,7 +31,8 @@ from whatsapp_operator.shell.loop.reconcile import Reconciler
 from whatsapp_operator.shell.objects.reading import desired_of
 from whatsapp_operator.shell.watch.index import PodIndex
 from whatsapp_operator.shell.whatsapp.access import Access
-from whatsapp_operator.shell.whatsapp.session import ApiError, ApiSession, ApiSessions
+from whatsapp_operator.shell.whatsapp.failures import ApiError
+from whatsapp_operator.shell.whatsapp.session import ApiSession, ApiSessions
 
 from .apiserver import ApiServer
 from .client import Account, Fate

@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 
 from whatsapp_operator.core.snapshot import Answer, Login, Rejection
-from whatsapp_operator.shell.whatsapp.session import LOGIN_PAUSE, LOGIN_SPAN, MOST_LOGINS, masked
+from whatsapp_operator.shell.whatsapp.masking import masked
+from whatsapp_operator.shell.whatsapp.session import LOGIN_PAUSE, LOGIN_SPAN, MOST_LOGINS
 
 from .wabiz_server import CERTIFICATE, CREDENTIALS, INITIAL, PASSWORD, PIN, SECRETS, Talk, pair, refused_port, rejection, talk
 

@@ -7,16 +7,13 @@ message, log line or value that leaves this module.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
-import re
 import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Any, Protocol
 
 import httpx
@@ -28,6 +25,8 @@ from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.kube.transport import HandshakeGuard
 
 from .access import Access, Credentials
+from .failures import ApiError, describe, faults_of, tls_problem
+from .masking import masked, secrets_of
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +40,6 @@ MOST_LOGINS, LOGIN_SPAN = 10, 60.0
 """Logins with the same passwords in so many seconds, if new tokens are rejected at once."""
 TOKEN_RENEWAL = timedelta(days=6)
 """Age at which a token is renewed; the client's last 7 days (client#login)."""
-LONGEST_TEXT = 200
-"""Characters of the client's error texts that are shown."""
-STARS = "***"
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
 """Errors before anything of the request was sent: there was no connection, or none with TLS."""
 
@@ -72,36 +68,6 @@ class Clients(Protocol):
     def forget(self, key: Key) -> None:
         """Drop everything about a cluster."""
         ...
-
-
-class ApiError(Exception):
-    """The API answered with an error or not at all. The message names the call and the status, nothing else."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int | None = None,
-        faults: tuple[answers.ApiFault, ...] = (),
-        retry_after: timedelta | None = None,
-        sent: bool = True,
-    ) -> None:
-        """``faults``: the errors in the answer, without secrets. ``sent`` is False only if certainly nothing of the request was sent."""
-        super().__init__(message)
-        self.status = status
-        self.faults = faults
-        self.retry_after = retry_after
-        self.sent = sent
-
-    @property
-    def code(self) -> int | None:
-        """The first error's code."""
-        return self.faults[0].code if self.faults else None
-
-    @property
-    def details(self) -> str:
-        """The texts of the errors."""
-        return "; ".join(one.text for one in self.faults if one.text)
 
 
 class TooLate(Exception):  # noqa: N818 - it is no fault: laws#5 requires it
@@ -216,7 +182,7 @@ class ApiSession:
             send_by = noted_at + SEND_WITHIN
             await self._send(access, "POST", "/v1/account/shards", body=body, timeout=self._call_timeout, send_by=send_by)
         except ApiError as error:
-            call = replace(call, detail=_describe(error))
+            call = replace(call, detail=describe(error))
             log.warning("Set Shards(%s) of %s: %s", operation.to, self._key, call.detail)
             meaning = answers.meaning(error.status, error.faults)
             is_stale = error.sent and meaning is answers.STALE_TOKEN
@@ -300,7 +266,7 @@ class ApiSession:
         """
         entry = (access.username, access.initial_password)
         if not is_strong(access.password):
-            self._reject(tried, _describe(first), is_new_password_rejected=True)
+            self._reject(tried, describe(first), is_new_password_rejected=True)
             msg = "the password breaks the client's rules for a new one, so the first login was not sent"
             raise ApiError(msg, status=400, sent=False)
         try:
@@ -310,7 +276,7 @@ class ApiSession:
         except ApiError as error:
             # 400: the client does not accept the new password.
             if error.status in {400, 401, 403}:
-                self._reject(tried, _describe(error if error.status == 400 else first), is_new_password_rejected=error.status == 400)
+                self._reject(tried, describe(error if error.status == 400 else first), is_new_password_rejected=error.status == 400)
             raise
         self.client = replace(self.client, first_login_at=self._clock.now())
         return answer
@@ -369,11 +335,11 @@ class ApiSession:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             # Not chained: httpx's error holds the request, which holds the token. OSError: TLS that breaks while the answer is read.
             self._turn += 1  # the next call goes to another Webapp
-            msg = f"{what}: {_tls_problem(error, access) or type(error).__name__}"
+            msg = f"{what}: {tls_problem(error, access) or type(error).__name__}"
             raise ApiError(msg, sent=not isinstance(error, NEVER_SENT)) from None
         if not answer.is_success:
-            secrets = (*_secrets(access, body or {}), self._token[0] if self._token else "")
-            faults = tuple(replace(one, text=masked(one.text, secrets)) for one in _errors(answer))
+            secrets = (*secrets_of(access, body or {}), self._token[0] if self._token else "")
+            faults = tuple(replace(one, text=masked(one.text, secrets)) for one in faults_of(answer))
             code = faults[0].code if faults else None
             msg = f"{what}: HTTP {answer.status_code}" + (f", error {code}" if code else "")
             # A date in Retry-After is of the client's clock, which is in its header Date.
@@ -416,63 +382,10 @@ def _body_of(credentials: Credentials, shards: int) -> dict[str, Any]:
     return body
 
 
-def _secrets(access: Access, body: dict[str, Any]) -> Iterator[str]:
-    """Yield the secrets of a request, as they are sent: the client may repeat them."""
-    for password in (access.password, access.initial_password):
-        yield password
-        yield base64.b64encode(f"{access.username}:{password}".encode()).decode()
-    yield from access.hidden
-    yield from (body[name] for name in ("pin", "cert", "new_password") if name in body)
-
-
-def masked(text: str, secrets: Iterable[str]) -> str:
-    """Return a text of the client on one line, with stars for each secret in it and for each long piece of one. Pure."""
-    hidden = {form for one in secrets if one for form in (one, " ".join(one.split()), json.dumps(one)[1:-1])}
-
-    def starred(text: str) -> str:
-        for secret in sorted(hidden, key=len, reverse=True):
-            text = text.replace(secret, STARS)
-        return re.sub(r"[\w+/=-]{12,}", lambda piece: STARS if any(piece[0] in secret for secret in hidden) else piece[0], text)
-
-    # Line breaks are removed between the two: a secret may be repeated with them or without.
-    return starred(" ".join("".join(char if char.isprintable() else " " for char in starred(text)).split()))
-
-
 def is_strong(password: str) -> bool:
     """Return whether the client accepts a new password: 8 to 64 characters, with a digit, both cases and a special character."""
     kinds = (str.isdigit, str.isupper, str.islower, lambda char: not char.isalnum())
     return 8 <= len(password) <= 64 and all(any(map(kind, password)) for kind in kinds)
-
-
-def _describe(error: ApiError) -> str:
-    """Return an error as a sentence for people."""
-    text = error.details[:LONGEST_TEXT].rstrip(". ")
-    return f"{error}: {text}" if text else str(error)
-
-
-def _tls_problem(error: Exception, access: Access) -> str | None:
-    """Return what to do about an untrusted certificate of the Webapps; None if the error is another one."""
-    why = re.search(r"certificate verify failed: (.*?)\.? \(_ssl", str(error))
-    where = f"keys tls.crt and ca.crt of Secret {access.tls_secret}, and spec.webapp.tls"
-    return f"its TLS certificate is not trusted: {why[1]}; see {where}" if why else None
-
-
-def _errors(answer: httpx.Response) -> Iterator[answers.ApiFault]:
-    """Yield the errors of the documented envelope, as far as it is valid."""
-    try:
-        found = answer.json()["errors"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return
-    for one in islice(found, answers.MOST_ERRORS) if isinstance(found, list) else ():
-        if isinstance(one, dict):
-            text = ": ".join(str(one[key]) for key in ("title", "details") if one.get(key))
-            yield answers.ApiFault(_code(one.get("code")), text)
-
-
-def _code(value: object) -> int | None:
-    """Return an error's code; None if it is not valid."""
-    text = str(value)
-    return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else None
 
 
 class ApiSessions:
