@@ -67,22 +67,41 @@ def _failed(sentence: str, code: int = cli.FAILED) -> int:
     return code
 
 
-def _ended(_: int, __: FrameType | None) -> NoReturn:
-    sys.exit(143)
+def _ended(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def run() -> NoReturn:
-    """Run a command as a process: Ctrl-C and a closed pipe end it without a traceback, SIGTERM in order, so that keys are removed."""
+    """Run a command as a process: every failure and signal ends it without a traceback, and in order, so that keys are removed."""
     signal.signal(signal.SIGTERM, _ended)
+    signal.signal(signal.SIGHUP, _ended)  # the terminal was closed
+    if sys.stdout is None or sys.stderr is None:  # closed by who started it
+        sys.stdout, sys.stderr = sys.stdout or open(os.devnull, "w"), sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         code = main(begun=BEGUN)
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         code = 141
+    except SystemExit as error:
+        # typer and rich end with 1 after a closed pipe, which here would mean that a person should act.
+        code = 141 if error.code == 1 else int(error.code or 0)
+    except OSError as error:
+        _discard_output()
+        code = _failed(f"the command ended early: {error.strerror or error}.", 4)
+    except Exception as error:
+        if os.environ.get("KUBECTL_WHATSAPP_TRACEBACK"):
+            raise
+        what = f"{type(error).__name__}: {error}"[:300]
+        code = _failed(f"this is a fault of the plugin ({what}). With KUBECTL_WHATSAPP_TRACEBACK=1 it says where; please report it.", 4)
     sys.exit(code)
+
+
+def _discard_output() -> None:
+    """Write nothing more: what is left would fail once more at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -214,6 +214,10 @@ def _inaction(world: World) -> Iterator[str]:
 
 def _next_steps(world: World, shards: tuple[Shard, ...], standbys: tuple[Standby, ...], leader: Leader | None) -> Iterator[str]:
     target = world.read.target
+    if "cluster" in world.read.absent:
+        yield "kubectl get whatsappclusters --all-namespaces"
+    if "lease" in world.read.absent:  # then --operator-namespace and --lease say where it is
+        yield f"kubectl get leases --all-namespaces --field-selector metadata.name={target.lease}"
     if leader is not None and not leader.alive:
         place = f"-n {target.operator_namespace}"
         yield f"kubectl {place} get pods,leases"
