@@ -107,9 +107,9 @@ def _standbys(world: World, holders: set[str]) -> Iterator[Standby]:
         epoch = labels(pod).get(EPOCH_LABEL)
         if not trouble and epoch:
             trouble = f"it still carries epoch {epoch} of shard {labels(pod).get(SHARD_LABEL, '?')}"
-        if not trouble and node and (world.nodes.get(node, {}).get("spec") or {}).get("unschedulable"):
-            trouble = f"node {node} is cordoned; it would be used only if there is no other"
-        yield Standby(pod=name, node=node, eligible=not trouble, why=trouble)
+        is_cordoned = bool(node) and bool((world.nodes.get(node or "", {}).get("spec") or {}).get("unschedulable"))
+        remark = f"node {node} is cordoned; it would be used only if there is no other" if is_cordoned else ""
+        yield Standby(pod=name, node=node, eligible=not trouble, why=trouble or remark)
 
 
 # --- the operator ---------------------------------------------------------------------------------------------------------
