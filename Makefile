@@ -64,7 +64,7 @@ wheels: setup ## Fetch the images' dependencies into build/wheels, for builds wh
 plugin: setup ## Make build/kubectl-whatsapp.pyz, the plugin as one file for machines without pip
 	@rm -rf build/plugin && mkdir -p build
 	@$(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin --require-hashes -r hack/lock/kubectl.txt
-	@$(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin --no-deps --no-build-isolation .
+	@$(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin --upgrade --no-deps --no-build-isolation .
 	@$(RUN)/shiv --site-packages build/plugin --compressed --reproducible --entry-point kubectl_whatsapp.__main__:run \
 	  --python '/usr/bin/env python3' --output-file build/kubectl-whatsapp.pyz
 	@echo "build/kubectl-whatsapp.pyz: put it into the PATH as kubectl-whatsapp"
