@@ -65,7 +65,7 @@ wheels: setup ## Fetch the images' dependencies into build/wheels, for builds wh
 plugin: setup ## Make build/kubectl-whatsapp.pyz, the plugin as one file for machines without pip
 	@rm -rf build/plugin build/plugin-* && mkdir -p build
 	@$(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin --require-hashes -r hack/lock/kubectl.txt
-	@$(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin --no-deps --no-build-isolation .
+	@$(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin --upgrade --no-deps --no-build-isolation .
 	@sed -n '/^msgspec==/,/[^\\]$$/p' hack/lock/kubectl.txt > build/plugin-compiled.txt
 	@for python in 3.11 3.12 3.13 3.14; do \
 	  $(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin-$$python --python-version $$python --only-binary :all: --no-deps \

@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from types import FrameType
 from typing import Final, NoReturn
@@ -24,8 +26,6 @@ MODULES: Final = {
 """The commands of each module, which registers them as it is imported."""
 NEW_OBJECTS: Final = 50_000
 """So many new objects begin a search for garbage. Python's default is 700: loading this program would search some hundred times."""
-SIGTERMED: Final = 143
-"""Exit code after SIGTERM."""
 PYTHON: Final = ".".join(map(str, sys.version_info[:2]))
 MISSING: Final = f"is missing for Python {PYTHON}. Install the plugin with pip: pip install 'whatsapp-operator[kubectl]'."
 
@@ -86,13 +86,16 @@ def _failed(sentence: str, code: int) -> int:
     return code
 
 
-def _on_sigterm(_: int, __: FrameType | None) -> NoReturn:
-    raise SystemExit(SIGTERMED)
+def _ended(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def run() -> NoReturn:
-    """Run a command as a process: Ctrl-C and a closed pipe end it without a traceback, SIGTERM in order, so that keys are removed."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    """Run a command as a process: every failure and signal ends it without a traceback, and in order, so that keys are removed."""
+    signal.signal(signal.SIGTERM, _ended)
+    signal.signal(signal.SIGHUP, _ended)  # the terminal was closed
+    if sys.stdout is None or sys.stderr is None:  # closed by who started it
+        sys.stdout, sys.stderr = sys.stdout or open(os.devnull, "w"), sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     gc.set_threshold(NEW_OBJECTS)
     try:
         code = main(begun=BEGUN)
@@ -100,13 +103,29 @@ def run() -> NoReturn:
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         code = 141
-    except SystemExit:
-        code = SIGTERMED
+    except SystemExit as error:
+        # typer and rich end with 1 after a closed pipe, which here would mean that a person should act.
+        code = 141 if error.code == 1 else int(error.code or 0)
+    except OSError as error:
+        _discard_output()
+        code = _failed(f"the command ended early: {error.strerror or error}.", 4)
+    except Exception as error:
+        if os.environ.get("KUBECTL_WHATSAPP_TRACEBACK"):
+            traceback.print_exc()
+        what = f"{type(error).__name__}: {error}"[:300]
+        code = _failed(f"this is a fault of the plugin ({what}). With KUBECTL_WHATSAPP_TRACEBACK=1 it says where; please report it.", 4)
+    with suppress(OSError):
+        sys.stdout.flush()
     if access := sys.modules.get("kubectl_whatsapp.access"):
         access.remove_files()
     os._exit(code)  # Python's own end takes all modules apart, which a person need not wait for
+
+
+def _discard_output() -> None:
+    """Write nothing more: what is left would fail once more at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -95,6 +95,11 @@ def causes(error: RequestError) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sentences)) or (str(error),)
 
 
+def is_unknown(error: RequestError) -> bool:
+    """Whether a write that failed so may have been made all the same: there was no answer, or the server could not say."""
+    return error.status is None or error.status >= 500
+
+
 def wait(
     client: Client, target: Target, until: Callable[[Obj], T], *, seconds: float, clock: Callable[[], float] = time.monotonic
 ) -> tuple[T | None, float]:

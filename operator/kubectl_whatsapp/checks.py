@@ -70,7 +70,8 @@ def _leader(f: Facts) -> Answer:
 def _replicas(f: Facts) -> Answer:
     ready = f.view.leader.replicas_ready if f.view.leader else None
     if ready is None:
-        return Level.UNKNOWN, "no pod of the operator was found."
+        why = f.world.read.unread.get("operators")
+        return Level.UNKNOWN, f"the operator's pods could not be read ({why})." if why else "no pod of the operator was found."
     return (
         (Level.OK, f"{ready} replicas are ready.") if ready >= 2 else (Level.WARNING, f"{ready} replica is ready; two survive a failure.")
     )

@@ -15,6 +15,7 @@ import typer
 from kubectl_whatsapp import access, reading, rights
 from kubectl_whatsapp.access import Access, Options
 from kubectl_whatsapp.errors import AccessError, RequestError
+from kubectl_whatsapp.marks import is_name
 from kubectl_whatsapp.reading import Read, Target
 from kubectl_whatsapp.shape import Output, dump
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 MISUSED: Final = 2
 """Exit code after a wrong option or argument, as with every command."""
+UNKNOWN: Final = 3
+"""Exit code when it is not known whether a change was made."""
 FAILED: Final = 4
 """Exit code when a command could not do its work. 0 to 3 are the levels of a verdict."""
 NOT_IN_TIME: Final = 5
@@ -186,6 +189,14 @@ def _question(
     output: Output,
 ) -> Question:
     found = access.find(Options(context=context, kubeconfig=kubeconfig, namespace=namespace))
+    for what, name in (
+        ("WhatsAppCluster", cluster or "any"),
+        ("namespace", found.namespace),
+        ("namespace", operator_namespace),
+        ("Lease", lease),
+    ):
+        if not is_name(name):
+            fail(f"{name} cannot be the name of a {what}: names have small letters, digits, '-' and '.' alone.", MISUSED)
     target = Target(found.namespace, cluster, operator_namespace, lease)
     return Question(access=found, client=found.client(), target=target, output=output, seconds=request_timeout, begun=begun)
 

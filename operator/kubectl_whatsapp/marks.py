@@ -57,6 +57,11 @@ def route_of(service: Obj, cluster: str, uid: str) -> Route | None:
     )
 
 
+def is_name(text: str) -> bool:
+    """Whether an object of Kubernetes can have this name. What cannot be one must not become part of a path."""
+    return len(text) <= 253 and bool(re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", text))
+
+
 def moment(text: object) -> datetime | None:
     """Return a time as Kubernetes writes it, in UTC; None if it is none."""
     try:

@@ -56,7 +56,7 @@ class Standby:
     node: str | None
     eligible: bool
     why: str = ""
-    """Why it could not take a shard."""
+    """Why it could not take a shard; of one that could: why it is the last choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,7 +75,9 @@ def _restart(f: Facts) -> str:
 
 def _leaderless(f: Facts) -> str | None:
     text = f.served if f.shards and all(one.served for one in f.shards) else "Not every shard is known to be served"
-    return f"{text}, and no operator leads: the next failure would move no shard." if f.is_leaderless else None
+    target = f.world.read.target
+    absent = f" (there is no Lease {target.operator_namespace}/{target.lease})" if "lease" in f.world.read.absent else ""
+    return f"{text}, and no operator leads{absent}: the next failure would move no shard." if f.is_leaderless else None
 
 
 def _not_reported(f: Facts) -> str | None:

@@ -107,9 +107,9 @@ def _standbys(world: World, holders: set[str]) -> Iterator[Standby]:
         epoch = labels(pod).get(EPOCH_LABEL)
         if not trouble and epoch:
             trouble = f"it still carries epoch {epoch} of shard {labels(pod).get(SHARD_LABEL, '?')}"
-        if not trouble and node and (world.nodes.get(node, {}).get("spec") or {}).get("unschedulable"):
-            trouble = f"node {node} is cordoned; it would be used only if there is no other"
-        yield Standby(pod=name, node=node, eligible=not trouble, why=trouble)
+        is_cordoned = bool(node) and bool((world.nodes.get(node or "", {}).get("spec") or {}).get("unschedulable"))
+        remark = f"node {node} is cordoned; it would be used only if there is no other" if is_cordoned else ""
+        yield Standby(pod=name, node=node, eligible=not trouble, why=trouble or remark)
 
 
 # --- the operator ---------------------------------------------------------------------------------------------------------
@@ -214,6 +214,10 @@ def _inaction(world: World) -> Iterator[str]:
 
 def _next_steps(world: World, shards: tuple[Shard, ...], standbys: tuple[Standby, ...], leader: Leader | None) -> Iterator[str]:
     target = world.read.target
+    if "cluster" in world.read.absent:
+        yield "kubectl get whatsappclusters --all-namespaces"
+    if "lease" in world.read.absent:  # then --operator-namespace and --lease say where it is
+        yield f"kubectl get leases --all-namespaces --field-selector metadata.name={target.lease}"
     if leader is not None and not leader.alive:
         place = f"-n {target.operator_namespace}"
         yield f"kubectl {place} get pods,leases"

@@ -41,6 +41,13 @@ def _namespace(text: str) -> str:
     return text.strip()
 
 
+def _lease_name(text: str) -> str:
+    if len(text) > 253 or not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", text):
+        msg = "the name of a Lease, such as whatsapp-operator"
+        raise ValueError(msg)
+    return text
+
+
 def _namespaces(text: str) -> tuple[str, ...]:
     try:
         return tuple(_namespace(name) for name in text.split(",") if name.strip())
@@ -117,7 +124,7 @@ class Settings:
     kubeconfig: Path | None = _setting(  # noqa: RUF009  # it returns a field
         "KUBECONFIG", None, Path, "file that says how to reach the API server (default: the service account of the pod)"
     )
-    lease_name: str = _setting("LEASE_NAME", "whatsapp-operator", str, "name of the Lease; its holder alone acts")
+    lease_name: str = _setting("LEASE_NAME", "whatsapp-operator", _lease_name, "name of the Lease; its holder alone acts")
     lease_seconds: float = _setting("LEASE_SECONDS", 4.0, _number(4.0), "time after which a leader that does not renew is replaced")
     renew_deadline_seconds: float = _setting(
         "LEASE_RENEW_DEADLINE_SECONDS", 3.0, _number(3.0), "time after which a leader that cannot renew its Lease stops acting"

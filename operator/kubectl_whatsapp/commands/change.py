@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kubectl_whatsapp import changes
-from kubectl_whatsapp.cli import NOT_IN_TIME, Question, command, fail
+from kubectl_whatsapp.cli import NOT_IN_TIME, UNKNOWN, Question, command, fail, note
 from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import SWITCHOVER_ANNOTATION
 
@@ -91,7 +91,11 @@ def switchover(
         fail(f"another switchover is requested ({SWITCHOVER_ANNOTATION}: {pending}); wait until it is done, or remove the annotation.")
     change = changes.switchover(number, to, reason, version=before["metadata"]["resourceVersion"])
     _apply(question, change)
-    found, took = _moved(question, number, held.get("epoch"), timeout)
+    try:
+        found, took = _moved(question, number, held.get("epoch"), timeout)
+    except KeyboardInterrupt:
+        note(_stands(question))
+        raise
     origin, result = held.get("holder"), {"shard": number, "from": held.get("holder"), "to": found["holder"], "epoch": found["epoch"]}
     phases = changes.phases(found)
     result |= {"seconds": round(took, 3), **phases}
@@ -125,8 +129,20 @@ def _moved(question: Question, shard: int, epoch: str | None, timeout: float) ->
     if found == {}:
         fail(f"the operator rejected the switchover: {_rejection(question)}")
     if found is None:
-        fail(f"shard {shard} has not moved after {took:.0f} s; see `kubectl whatsapp status {question.target.name}`.", NOT_IN_TIME)
+        fail(
+            f"shard {shard} has not moved after {took:.0f} s; see `kubectl whatsapp status {question.target.name}`. {_stands(question)}",
+            NOT_IN_TIME,
+        )
     return dict(found), took
+
+
+def _stands(question: Question) -> str:
+    """What becomes of a request that was not carried out, and how to take it back."""
+    target = question.target
+    return (
+        "The request stands, and an operator that leads carries it out. To take it back: "
+        f"kubectl annotate whatsappcluster {target.name} -n {target.namespace} {SWITCHOVER_ANNOTATION}-"
+    )
 
 
 def _rejection(question: Question) -> str:
@@ -174,7 +190,11 @@ def _apply(question: Question, change: changes.Change, *, shown: bool = False) -
     try:
         changes.apply(question.client, question.target, change)
     except RequestError as error:
-        fail(f"nothing was changed: {'; '.join(changes.causes(error))}")
+        why = "; ".join(changes.causes(error))
+        if changes.is_unknown(error):
+            name = question.target.name
+            fail(f"it is not known whether {name} was changed ({why}). See its annotations before you try again.", UNKNOWN)
+        fail(f"nothing was changed: {why}")
     if shown:
         question.show(
             "Change", {"name": question.target.name, "change": change.sentence}, lambda: f"{question.target.name}: {change.sentence}."

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from kubectl_whatsapp import changes, reading
-from kubectl_whatsapp.cli import Question, command, fail, note
+from kubectl_whatsapp.cli import MISUSED, Question, command, fail, note
 from kubectl_whatsapp.errors import RequestError
+from kubectl_whatsapp.marks import is_name
 from kubectl_whatsapp.reading import Read
 from kubectl_whatsapp.shape import document
 
@@ -49,6 +50,8 @@ def report(
         fail(f"{path} cannot be written: {error.strerror}.")
     found = {"file": str(path), "parts": sorted(parts), "unread": read.unread_titles()}
     missing = "".join(f"\ncould not read {what} ({why})" for what, why in read.unread_titles().items())
+    if "cluster" in read.absent:
+        missing = f"\nThere is no WhatsAppCluster {read.target.name} in namespace {read.target.namespace}.{missing}"
     question.show("Report", found, lambda: f"{path}: {len(parts)} files, secrets redacted. Read it before you send it.{missing}")
     return 0
 
@@ -129,7 +132,8 @@ def logs(
             for line in question.client.lines(_log_path(namespace, pod), timeout=PATIENCE, tailLines=str(tail), follow="true"):
                 print(line, flush=True)
         except RequestError as error:
-            fail(f"the log of {pod} could not be read: {error}")
+            more = f". If the operator is no pod in {namespace}, see --operator-namespace and --lease." if what == "operator" else ""
+            fail(f"the log of {pod} could not be read: {error}{more}")
         if changes.shard_number(what) is None:
             return 0
         tail = 0
@@ -142,6 +146,8 @@ def _pod(question: Question, what: str) -> tuple[str, str]:
     if what == "operator":
         return target.operator_namespace, _leader(question)
     if shard is None:
+        if not is_name(what):
+            fail(f"{what} cannot be the name of a pod.", MISUSED)
         return target.namespace, what
     try:
         holder = changes.entry(changes.read(question.client, target), shard).get("holder")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_whatsapp import changes
-from kubectl_whatsapp.cli import NOT_IN_TIME, Question, command, fail, note
+from kubectl_whatsapp.cli import NOT_IN_TIME, UNKNOWN, Question, command, fail, note
 from kubectl_whatsapp.errors import RequestError
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ def game_day(
     seen = view(found)
     number = changes.shard_number(shard) if shard else 0
     held = next((one for one in seen.shards if one.number == number), None)
+    if not seen.shards or number is None:
+        fail(f"nothing was deleted: {f'{shard} is no shard.' if number is None else seen.verdict.sentence}")
     if held is None or held.holder is None:
-        fail(f"{question.target.name} has no shard {shard or 0} with a holder.")
+        fail(f"{question.target.name} has no shard {number} with a holder.")
     if seen.verdict.level is not Level.OK or not any(one.eligible for one in seen.standbys):
         fail(f"nothing was deleted, for this would be no drill: {seen.verdict.sentence}")
     if seen.leader is None or not seen.leader.alive:
@@ -55,6 +57,9 @@ def game_day(
     try:
         question.client.delete(f"/api/v1/namespaces/{question.target.namespace}/pods/{held.holder}", uid=uid, timeout=changes.TIMEOUT)
     except RequestError as error:
+        if changes.is_unknown(error):
+            more = f"See `kubectl whatsapp status {question.target.name}`."
+            fail(f"it is not known whether {held.holder} was deleted ({error}). {more}", UNKNOWN)
         fail(f"nothing was deleted: {error}")
     return _watch(question, held, begun=begun, timeout=timeout)
 

@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from kubectl_whatsapp import model
+from kubectl_whatsapp.model import Level, Verdict
 from kubectl_whatsapp.shape import Output, camel, dump
 from kubectl_whatsapp.view import STEPS, view
+from kubectl_whatsapp.why import why
 
 from .clusters import Cluster, a_cluster, before
 
@@ -101,9 +103,6 @@ def test_deliberate_inaction_is_said() -> None:
 
 
 def test_a_standby_says_why_it_is_not_eligible() -> None:
-    def cordoned(found: dict[str, Any]) -> None:
-        found["nodes"]["items"][2]["spec"]["unschedulable"] = True
-
     def labelled(found: dict[str, Any]) -> None:
         found["pods"]["items"][2]["metadata"]["labels"] |= {"multiconnect.dev/epoch": "9-x", "multiconnect.dev/shard": "1"}
 
@@ -111,12 +110,26 @@ def test_a_standby_says_why_it_is_not_eligible() -> None:
         (a_cluster().unready("acme-coreapp-2"), "acme-coreapp-2 is not ready"),
         (a_cluster().deleting("acme-coreapp-2"), "acme-coreapp-2 is being deleted"),
         (a_cluster().without_node("node-2"), "node node-2 is gone"),
-        (a_cluster().but(cordoned), "node node-2 is cordoned; it would be used only if there is no other"),
         (a_cluster().but(labelled), "it still carries epoch 9-x of shard 1"),
     ]
-    for cluster, why in cases:
+    for cluster, reason in cases:
         (standby,) = view(cluster.read()).standbys
-        assert (standby.eligible, standby.why) == (False, why)
+        assert (standby.eligible, standby.why) == (False, reason)
+
+
+def test_a_standby_on_a_cordoned_node_is_the_last_choice_and_a_choice() -> None:
+    """As for the operator, which takes it if there is no other: the next failure leaves no shard unserved."""
+
+    def cordoned(found: dict[str, Any]) -> None:
+        found["nodes"]["items"][2]["spec"]["unschedulable"] = True
+
+    found = view(a_cluster().but(cordoned).read())
+    (standby,) = found.standbys
+    assert (standby.eligible, standby.why) == (True, "node node-2 is cordoned; it would be used only if there is no other")
+    assert found.verdict == Verdict(Level.OK, "All 2 shards are served; 1 spare could take over.")
+    answer = why(a_cluster().but(cordoned).read(), 0).shard
+    assert answer is not None
+    assert [one.pod for one in answer.candidates if one.eligible] == [standby.pod], "why says the same"
 
 
 def test_a_service_of_another_owner_is_no_shard() -> None:
