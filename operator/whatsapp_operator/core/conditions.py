@@ -152,10 +152,13 @@ READY: tuple[ConditionRule, ...] = (
         ),
         lambda f: f"The Webapp does not answer: {f.snapshot.client.problem}",
     ),
-    ConditionRule(
-        Reason.SERVING, "True", lambda _: True, lambda f: f"All {f.shards or f.settled_shards} shards are served{_spare_text(f)}."
-    ),
+    ConditionRule(Reason.SERVING, "True", lambda _: True, lambda f: f"{_served_text(f)}{_spare_text(f)}."),
 )
+
+
+def _served_text(f: Facts) -> str:
+    count = f.shards or f.settled_shards
+    return "The one shard is served" if count == 1 else f"All {count} shards are served"
 
 
 def _spare_text(f: Facts) -> str:

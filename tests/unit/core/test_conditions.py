@@ -16,6 +16,7 @@ RESIZE = "Set Shards 2 -> 4: all Coreapps will restart."
 
 READY: dict[str, tuple[Situation, str, str, str]] = {
     "one spare": (SETTLED, "True", "Serving", "All 2 shards are served; 1 failure can be taken."),
+    "one shard": (situation().settled(shards=1), "True", "Serving", "The one shard is served; 1 failure can be taken."),
     "two spares": (situation().settled(spares=2), "True", "Serving", "All 2 shards are served; 2 failures can be taken."),
     "no spare wanted": (situation().settled(spares=0), "True", "Serving", "All 2 shards are served."),
     "no spare left": (SETTLED.without_pod(2), "True", "Serving", "All 2 shards are served, but no spare is left."),
