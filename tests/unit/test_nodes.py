@@ -416,6 +416,24 @@ async def test_rights_that_are_taken_away_leave_nothing_known() -> None:
         assert nodes.unread().keys() == {"Node"}
 
 
+async def test_a_refusal_after_a_long_absence_is_the_first_one() -> None:
+    """An API server that has just started rejects everything for a moment, until its authorizer has read the roles."""
+    server = Server()
+    server.put(NODE, a_node("n0"))
+    async with watching(server) as (nodes, _):
+        await asyncio.sleep(1)
+        server.down = True
+        server.news.set()
+        server.news = asyncio.Event()
+        await asyncio.sleep(180)
+        server.down, server.refused = False, {NODE, LEASE}
+        await asyncio.sleep(6)
+        assert nodes.snapshot() is not None
+        server.refused = set()
+        await asyncio.sleep(6)
+        assert nodes.unread() == {}
+
+
 @pytest.mark.parametrize("kind", [NODE, LEASE], ids=lambda kind: str(kind.kind))
 async def test_one_refusal_costs_nothing(kind: Kind) -> None:
     """A passing fault of the authorizer: what is known stays known, and some seconds later all is as before."""

@@ -87,6 +87,8 @@ class _Feed:
     trouble: str = field(default="")
     failing_since: float | None = None
     """Since when every attempt failed, by the monotonic clock."""
+    denied_since: float | None = None
+    """Since when every attempt was answered with 403, by the monotonic clock."""
 
 
 class Nodes:
@@ -189,7 +191,8 @@ class Nodes:
 
     def _recover(self, feed: _Feed) -> None:
         """Note that a watch works."""
-        feed.failing_since, feed.trouble = None, ""
+        feed.failing_since = feed.denied_since = None
+        feed.trouble = ""
         if all(one.failing_since is None for one in self._feeds):
             self._logged_denial = ""
 
@@ -203,6 +206,7 @@ class Nodes:
         if not isinstance(error, KubeError):
             log.error("The watch of %s failed by an internal error of the operator", feed.kind.plural, exc_info=error)
         if not (isinstance(error, Rejected) and error.code == 403):
+            feed.denied_since = None
             self._lose(feed, str(error))
             return self._patience.last_retry
         if not self._logged_denial:
@@ -214,7 +218,9 @@ class Nodes:
             )
         self._logged_denial = feed.trouble = str(error)
         self._lose(feed, feed.trouble)
-        if now - feed.failing_since < self._patience.kept:
+        # Not since the first failure: an API server that comes back after an outage rejects everything until it has read the roles.
+        feed.denied_since = now if feed.denied_since is None else feed.denied_since
+        if now - feed.denied_since < self._patience.kept:
             return self._patience.last_retry
         feed.is_known = False
         return self._patience.denied
