@@ -71,8 +71,8 @@ plugin: setup ## Make build/kubectl-whatsapp.pyz, the plugin as one file for mac
 
 # Tests that share an environment go to one worker, the longest first; conftest.py says which.
 PYTEST = $(RUN)/pytest --dist loadscope --no-loadscope-reorder --durations 10 -n
-# One for each of two processors, and four for the tests on real control planes, which mostly wait.
-WORKERS ?= 6
+# One for each of two processors, and three for the tests on real control planes, which mostly wait.
+WORKERS ?= 5
 TOOLING := hack/localkube/tests
 
 quick: setup ## Style, types, layers, unit tests but the slow ones, 21 seeds of the simulation: for the inner loop
