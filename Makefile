@@ -104,7 +104,7 @@ browser: setup ## Tests of the live page in a real browser alone (chromium)
 	$(PYTEST) 1 tests/browser
 
 integration: setup binaries ## Integration tests alone, on a real API server
-	$(PYTEST) 4 tests/integration tests/conformance
+	$(PYTEST) 3 tests/integration tests/conformance
 
 test: binaries ## All checks, then all tests but those on kind (WORKERS=...)
 	@$(MAKE) --no-print-directory --jobs 2 check

@@ -64,7 +64,10 @@ class WatchedList:
         threading.Thread(target=self.run, name=f"watch {self.source.title}", daemon=True).start()
 
     def run(self) -> None:
-        """Read and watch until it is stopped. An expired version (410), every other rejection and every answer that cannot be understood lead to a new list."""
+        """Read and watch until it is stopped.
+
+        An expired version (410), every other rejection and every answer that cannot be understood lead to a new list.
+        """
         while not self._stopped.is_set():
             try:
                 if not self._version:
