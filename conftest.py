@@ -132,8 +132,8 @@ def _place(item: pytest.Item) -> int:
     """The place of a test among all: groups, then cases that take long, then the others, then what judges them."""
     if item.get_closest_marker("last"):
         return 3
-    folder = item.path.parent.name
-    return {"operators": 0, "planes": 0, "charts": 1, "": 1 if folder == "simulation" else 2}[_group(item)]
+    takes_long = item.path.parent.name == "simulation" or item.get_closest_marker("slow")
+    return {"operators": 0, "planes": 0, "charts": 1, "": 1 if takes_long else 2}[_group(item)]
 
 
 def _judged(report: R) -> R:
