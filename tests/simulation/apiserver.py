@@ -130,7 +130,7 @@ class ApiServer:
         self.not_in_status: set[str] = set()
         """The same of `status`."""
         self._objects: dict[Kind, dict[Name, Obj]] = {}
-        self._listed: dict[Kind, dict[tuple[str | None, tuple[tuple[str, str], ...]], list[Obj]]] = {}
+        self._listed: dict[Kind, dict[tuple[str | None, tuple[tuple[str, str], ...]], Sequence[Obj]]] = {}
         """What was listed since an object of the kind last changed."""
         self._past: dict[Kind, dict[Name, list[tuple[float, Obj | None]]]] = {}
         self._uids = 0
@@ -164,13 +164,13 @@ class ApiServer:
         """Return objects in the order of their names."""
         kind = own(kind)
         if as_of is not None:
-            return self._found(kind, namespace, labels, as_of)
+            return [*self._found(kind, namespace, labels, as_of)]
         listed, asked = self._listed.setdefault(kind, {}), (namespace, tuple((labels or {}).items()))
         if asked not in listed:
             listed[asked] = self._found(kind, namespace, labels, as_of)
         return [*listed[asked]]
 
-    def _found(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None, as_of: float | None) -> list[Obj]:
+    def _found(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None, as_of: float | None) -> Sequence[Obj]:
         found = [
             (name, obj)
             for name, obj in self._all(kind, as_of)
