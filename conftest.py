@@ -157,7 +157,8 @@ def _place(item: pytest.Item) -> int:
     if _kind_of(item.path):
         return 0 if item.path.name in LONGEST else 1
     folder = item.path.parent.name
-    return 2 if folder in TOGETHER else 3 if folder == "simulation" else 4
+    takes_long = folder == "simulation" or item.get_closest_marker("slow")
+    return 2 if folder in TOGETHER else 3 if takes_long else 4
 
 
 def _judged(report: R) -> R:

@@ -130,6 +130,8 @@ class ApiServer:
         self.not_in_status: set[str] = set()
         """The same of `status`."""
         self._objects: dict[Kind, dict[Name, Obj]] = {}
+        self._listed: dict[Kind, dict[tuple[str | None, tuple[tuple[str, str], ...]], Sequence[Obj]]] = {}
+        """What was listed since an object of the kind last changed."""
         self._past: dict[Kind, dict[Name, list[tuple[float, Obj | None]]]] = {}
         self._uids = 0
         self.checks: list[Callable[[Change], None]] = []
@@ -160,9 +162,18 @@ class ApiServer:
 
     def list(self, kind: Named, namespace: str | None, labels: Mapping[str, str] | None = None, as_of: float | None = None) -> list[Obj]:
         """Return objects in the order of their names."""
+        kind = own(kind)
+        if as_of is not None:
+            return [*self._found(kind, namespace, labels, as_of)]
+        listed, asked = self._listed.setdefault(kind, {}), (namespace, tuple((labels or {}).items()))
+        if asked not in listed:
+            listed[asked] = self._found(kind, namespace, labels, as_of)
+        return [*listed[asked]]
+
+    def _found(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None, as_of: float | None) -> Sequence[Obj]:
         found = [
             (name, obj)
-            for name, obj in self._all(own(kind), as_of)
+            for name, obj in self._all(kind, as_of)
             if (namespace is None or name[0] == namespace) and matches(labels, obj["metadata"].get("labels"))
         ]
         return [obj for _, obj in sorted(found, key=itemgetter(0))]
@@ -376,6 +387,7 @@ class ApiServer:
 
     def _remove(self, actor: str, kind: Kind, name: Name, before: Obj, *, by_version: bool) -> None:
         self.revision += 1
+        self._listed.pop(kind, None)
         del self._objects[kind][name]
         self._past[kind][name].append((self._now(), None))
         self._tell(Change(self._now(), actor, "delete", kind, name, before, None, self.revision, by_version=by_version))
@@ -389,6 +401,7 @@ class ApiServer:
     def _store(self, actor: str, verb: str, kind: Kind, name: Name, before: Obj | None, after: Obj, *, by_version: bool = False) -> Obj:
         self.revision += 1
         after = {**after, "metadata": {**after["metadata"], "resourceVersion": str(self.revision)}}
+        self._listed.pop(kind, None)
         self._objects.setdefault(kind, {})[name] = after
         past = self._past.setdefault(kind, {}).setdefault(name, [])
         past.append((self._now(), after))

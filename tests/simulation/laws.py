@@ -114,6 +114,10 @@ class Laws:
     log: deque[str] = field(default_factory=lambda: deque(maxlen=3000))
 
     def __post_init__(self) -> None:
+        self._pods: tuple[list[Obj], list[Obj]] = [], []
+        """All pods when they were last asked for, and which of them are Coreapps of the cluster."""
+        self._routes: tuple[list[Any], list[tuple[int, Obj]]] = [], []
+        """The same of Services and the cluster's uid."""
         self._prepared: dict[str, str] = {}
         self._labeller: dict[str, str] = {}
         self._highest: dict[int, int] = {}
@@ -167,15 +171,22 @@ class Laws:
 
     def pods(self) -> list[Obj]:
         """Coreapp pods of the cluster."""
-        return [pod for pod in self.server.list(POD, self.namespace) if _number(pod, f"{self.name}-coreapp-") is not None]
+        listed = self.server.list(POD, self.namespace)
+        if listed != self._pods[0]:
+            self._pods = listed, [pod for pod in listed if _number(pod, f"{self.name}-coreapp-") is not None]
+        return self._pods[1]
 
     def routes(self) -> Iterator[tuple[int, Obj]]:
         """Shard Services of the cluster."""
-        wac = self.wac()
-        for service in self.server.list(SERVICE, self.namespace):
-            number = _number(service, f"{self.name}-shard-")
-            if number is not None and (wac is None or _owned(service, wac["metadata"]["uid"])):
-                yield number, service
+        wac, listed = self.wac(), self.server.list(SERVICE, self.namespace)
+        known = [wac["metadata"]["uid"] if wac is not None else None, *listed]
+        if known != self._routes[0]:
+            numbered = [(_number(service, f"{self.name}-shard-"), service) for service in listed]
+            self._routes = (
+                known,
+                [(n, one) for n, one in numbered if n is not None and (wac is None or _owned(one, wac["metadata"]["uid"]))],
+            )
+        yield from self._routes[1]
 
     def _named(self) -> Iterator[tuple[int, str, str]]:
         """Yield shard, pod and epoch as the shard Services name them."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextvars import Context
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from random import Random
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ from whatsapp_operator.shell.kube.nodes import Nodes
 from whatsapp_operator.shell.loop.execute import Executor
 from whatsapp_operator.shell.loop.observe import Observer
 from whatsapp_operator.shell.loop.reconcile import Reconciler
+from whatsapp_operator.shell.metrics import Metrics
 from whatsapp_operator.shell.objects.reading import desired_of
 from whatsapp_operator.shell.watch.index import PodIndex
 from whatsapp_operator.shell.whatsapp.access import Access
@@ -260,6 +261,12 @@ class SimSessions(ApiSessions):
         return self._sessions[key]
 
 
+@cache
+def _metrics() -> Metrics:
+    """The series of all operators: nothing reads them here, and to begin them costs as much as a minute of simulated rest."""
+    return Metrics()
+
+
 class Operator:
     """One process. `campaign` seeks the Lease as the real one does; `lead` makes it believe that it leads, with any Lease."""
 
@@ -304,10 +311,11 @@ class Operator:
         return Reconciler(
             kube=kube,
             observer=Observer(**parts, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot, nodes_unread=self.nodes.unread),
-            executor=Executor(**parts, identity=self.name),
+            executor=Executor(**parts, identity=self.name, metrics=_metrics()),
             clock=self.clock,
             forget=self._forget,
             nonce=lambda: "".join(self._rng.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(5)),
+            metrics=_metrics(),
         )
 
     def wake(self, key: Key) -> None:

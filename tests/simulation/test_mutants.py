@@ -527,8 +527,9 @@ def test_a_broken_operator_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyP
     assert found is not None, f"not caught in {MOST_SEEDS} seeds"
     seed, broken = found
     assert broken.law == mutant.caught_as, str(broken).splitlines()[0]
-    monkeypatch.undo()
-    simulate(mutant.trial, seed)
+    if (mutant.trial, seed) not in UNBROKEN:
+        monkeypatch.undo()
+        simulate(mutant.trial, seed)
 
 
 TRIALS: tuple[Trial, ...] = (
@@ -549,9 +550,10 @@ TRIALS: tuple[Trial, ...] = (
     many_hang_at_once,
     behind_a_wall,
 )
+UNBROKEN = dict.fromkeys([*((trial, seed) for trial in TRIALS for seed in range(3)), *((mutant.trial, mutant.first) for mutant in MUTANTS)])
+"""What the operator as it is passes, each once: many broken operators share a trial and its seed."""
 
 
-@pytest.mark.parametrize("trial", TRIALS)
-def test_the_operator_as_it_is_passes_the_same_trials(trial: Trial) -> None:
-    for seed in range(3):
-        simulate(trial, seed)
+@pytest.mark.parametrize(("trial", "seed"), UNBROKEN)
+def test_the_operator_as_it_is_passes_the_same_trials(trial: Trial, seed: int) -> None:
+    simulate(trial, seed)

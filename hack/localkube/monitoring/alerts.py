@@ -269,7 +269,7 @@ OF_CLUSTERS = (
         name="WhatsAppClusterStalled",
         severity=CRITICAL,
         expr=f"{_condition('Stalled', 'True')} == 1",
-        hold="0s",
+        hold="30s",
         summary=f"{IN_CLUSTER} waits for a person.",
         meaning="Condition Stalled is True: the operator cannot go on by itself.",
         impact="Failovers go on. Everything else that is named in the condition waits.",

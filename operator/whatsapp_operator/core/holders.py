@@ -43,7 +43,14 @@ class Holders(Claims):
 
     def failure(self, route: Route) -> Evidence | None:
         """Return why the holder of a route must be replaced, or None."""
-        return evidence.failure(self, route)
+        if route not in self._failures:
+            self._failures[route] = evidence.failure(self, route)
+        return self._failures[route]
+
+    @cached_property
+    def _failures(self) -> dict[Route, Evidence | None]:
+        """What ``failure`` found out about this snapshot: rules and conditions ask several times for each route."""
+        return {}
 
     @cached_property
     def failed(self) -> tuple[tuple[Route, Evidence], ...]:

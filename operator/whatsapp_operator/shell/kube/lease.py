@@ -16,7 +16,6 @@ import asyncio
 import logging
 import time
 from contextlib import aclosing, suppress
-from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -422,9 +421,9 @@ class Election:
 
     def _record(self, found: Obj | None, *, holder: str, epoch: int, new_term: bool) -> Obj:
         """Return the Lease to write over `found`; fields of others stay."""
-        record: Obj = deepcopy(found) if found is not None else {"metadata": {"namespace": self._namespace, "name": self._name}}
-        record |= {"apiVersion": LEASE.api_version, "kind": LEASE.kind}
-        spec = record.setdefault("spec", {})
+        record: Obj = {**found} if found is not None else {"metadata": {"namespace": self._namespace, "name": self._name}}
+        spec = {**_spec(found)}
+        record |= {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "spec": spec}
         now = self._wall()
         if _stamp(now) == spec.get("renewTime"):  # the server drops a write that changes nothing, and then no candidate would see a renewal
             now += timedelta(microseconds=1)
