@@ -242,7 +242,8 @@ def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
         for line in (f"Figures: {file}", *(_invitation(folder) if keep or wait else ())):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         if harness.prometheus is not None and (keep or wait):
-            console.print(f"Alerts and metrics: {harness.prometheus.url}/alerts", highlight=False, soft_wrap=True)
+            killed = "WhatsAppOperatorReplicaDown fires five minutes after the demo has killed an operator."
+            console.print(f"Alerts and metrics: {harness.prometheus.url}/alerts ({killed})", highlight=False, soft_wrap=True)
         if complaint := demo.complaint():
             raise LocalKubeError(complaint)
         if wait:
