@@ -77,8 +77,8 @@ plugin: setup ## Make build/kubectl-whatsapp.pyz, the plugin as one file for mac
 
 # Tests that share an environment go to one worker, the longest first; conftest.py says which.
 PYTEST = $(RUN)/pytest --dist loadscope --no-loadscope-reorder --durations 10 -n
-# One for each of two processors, and three for the tests on real control planes, which mostly wait.
-WORKERS ?= 5
+# One for each of two processors, and two for the tests on real control planes, which mostly wait. With a third they fail by overload.
+WORKERS ?= 4
 TOOLING := hack/localkube/tests
 
 quick: setup ## Style, types, layers, unit tests but the slow ones, 21 seeds of the simulation: for the inner loop
@@ -110,7 +110,7 @@ browser: setup ## Tests of the live page in a real browser alone (chromium)
 	$(PYTEST) 1 tests/browser
 
 integration: setup binaries ## Integration tests alone, on a real API server
-	$(PYTEST) 3 tests/integration tests/conformance
+	$(PYTEST) 2 tests/integration tests/conformance
 
 test: binaries ## All checks, then all tests but those on kind (WORKERS=...)
 	@$(MAKE) --no-print-directory --jobs 2 check

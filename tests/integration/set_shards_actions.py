@@ -12,7 +12,7 @@ from typing import Any
 
 from wabiz_sim.certificate import decode, fingerprint, read
 
-from .set_shards_environment import LONG, SECRET, SETTLES, SHUT, Trial
+from .set_shards_environment import LONG, RESTART_TIMEOUT, SECRET, SETTLES, SHUT, Trial
 
 Action = Callable[[Trial], Awaitable[None]]
 PIN = "739184"
@@ -84,8 +84,8 @@ async def token_expired(s: Trial) -> None:
 # --- preflight
 
 
-def spoiled(word: str, **changes: str | None) -> Action:
-    """The account's Secret is as it should not be; nothing is sent until it is put right."""
+def spoiled(word: str, *, right_pin: str | None = None, **changes: str | None) -> Action:
+    """The account's Secret is as it should not be; nothing is sent until it is put right, with a PIN if the account has one."""
 
     async def action(s: Trial) -> None:
         await s.put_account(**changes)
@@ -93,7 +93,7 @@ def spoiled(word: str, **changes: str | None) -> Action:
         assert SECRET in await s.word("Stalled", word)
         assert s.reason("CertificateValid") == word
         assert await s.made() == []
-        await s.put_account()
+        await s.put_account(pin=right_pin)
 
     return action
 
@@ -247,8 +247,7 @@ def pin(sent: str | None) -> Action:
 async def pin_malformed(s: Trial) -> None:
     """A PIN that is none is not even sent."""
     await s.stand_in("pin", pin=PIN)
-    await spoiled("PinMalformed", pin="73918")(s)
-    await s.put_account(pin=PIN)
+    await spoiled("PinMalformed", right_pin=PIN, pin="73918")(s)
     await s.rest()
     await _without_pin(s)
 
@@ -446,7 +445,7 @@ async def deleted_in_the_restart(s: Trial) -> None:
 async def never_back(s: Trial) -> None:
     """A Coreapp does not come back in time: it is named, and its shard moves."""
     late = s.holder(0)
-    await s.fault(call="restart", fault="slow", pod=late, seconds=20)
+    await s.fault(call="restart", fault="slow", pod=late, seconds=RESTART_TIMEOUT + 30)
     await s.resize()
     message = await s.word("Reconciling", "RestartOverdue")
     assert late in message

@@ -44,7 +44,7 @@ SETTLES = TIMEOUT + RESTART_TIMEOUT + 2
 SECRET = "acme-account"
 SHUT = {"name": "leap-day", "schedule": "0 0 29 2 *", "durationMinutes": 5}
 LONG = 90.0
-AT_ONCE = 10
+AT_ONCE = 6
 """Lanes that play at the same time: with all of them one operator on two busy cores needs longer to observe than a case may take."""
 THREADS = 96
 """Each lane waits in threads: for what its observer sees, and for kubectl."""

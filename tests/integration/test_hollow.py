@@ -59,11 +59,13 @@ class FakeComponent:
         self.answers.append(asyncio.create_task(self._answer(reader, writer)))
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while await reader.readline():
-                await self.gate.wait()
-                writer.write(b"here\n")
-        writer.close()
+        try:
+            with suppress(ConnectionError):
+                while await reader.readline():
+                    await self.gate.wait()
+                    writer.write(b"here\n")
+        finally:  # also when it is cancelled
+            writer.close()
 
     async def stop(self, grace: float) -> None:
         self.ready = False

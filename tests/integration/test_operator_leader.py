@@ -81,6 +81,9 @@ async def test_a_leader_killed_in_the_middle_of_a_growth_loses_nothing(harness: 
     await environment.created(shards=1, spares=1)
     await environment.patch(shards=2)
     await environment.said(lambda status: "operation" in status, "the noted call")
+    async with asyncio.timeout(LONG):  # killed before the call, the next leader would wait for minutes until it is settled
+        while not (await environment.books())["set_shards_calls"]:
+            await asyncio.sleep(0.01)
     leader = await asyncio.to_thread(harness.leader_soon)
     harness.operators.running[leader].signal(signal.SIGKILL)
     await environment.at_rest()

@@ -14,7 +14,7 @@ from .set_shards_cases import CASES, LANES
 from .set_shards_environment import House, Suite
 
 pytestmark = pytest.mark.integration
-ALL_SECONDS = 420.0
+ALL_SECONDS = 900.0
 """Within so many seconds the whole table is played."""
 
 

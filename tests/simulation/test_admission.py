@@ -75,18 +75,12 @@ KINDS_OF_CHANGE: dict[str, tuple[Mutate, tuple[str, ...]]] = {
 """What admission does, and what of it the status is to name: a label more is nobody's loss."""
 
 
-def condition(world: World, kind: str) -> tuple[str, str, str]:
-    status = (world.server.get(WAC, (NAMESPACE, NAME)) or {}).get("status") or {}
-    found: Obj = next((one for one in status.get("conditions") or () if one["type"] == kind), {})
-    return found.get("status", ""), found.get("reason", ""), found.get("message", "")
-
-
 def is_at_rest(world: World) -> bool:
     """All is as it is wanted, as far as admission lets it, and the status says so."""
     wac = world.server.get(WAC, (NAMESPACE, NAME))
     if wac is None or any(world.undone_in_truth(wac)):
         return False
-    text = {kind: condition(world, kind)[0] for kind in ("Ready", "Reconciling", "Stalled")}
+    text = {kind: world.condition(kind)[0] for kind in ("Ready", "Reconciling", "Stalled")}
     seen = (wac.get("status") or {}).get("observedGeneration") == wac["metadata"]["generation"]
     return seen and text == {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
 
@@ -107,7 +101,7 @@ async def stays_silent(world: World, seconds: float = 60.0) -> None:
 
 
 def assert_reported(world: World, named: tuple[str, ...]) -> None:
-    status, reason, message = condition(world, "Stalled")
+    status, reason, message = world.condition("Stalled")
     assert (status, reason) == ("False", "ChangedByAdmission" if named else "UpToDate")
     assert [part for part in named if part not in message] == [], message
 
@@ -349,7 +343,7 @@ def test_a_change_that_is_rejected_holds_up_no_resize() -> None:
         wac = world.server.get(WAC, (NAMESPACE, NAME))
         assert wac is not None
         await world.until(lambda: world.account.shards == 4 and not [*world.undone_in_truth(wac)], within=120, what="resized")
-        assert condition(world, "Stalled")[:2] == ("True", "ChangeRejected")
+        assert world.condition("Stalled")[:2] == ("True", "ChangeRejected")
         world.server.admission.clear()
         await comes_to_rest(world)
 

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from .client import Fate
-from .kinds import WAC
-from .world import NAME, NAMESPACE, Change, World, simulate
+from .world import Change, World, simulate
 
 STATUSES = (400, 401, 403, 429, 500, 503)
 ApiFault = tuple[int | None, str]
@@ -61,16 +60,6 @@ IMAGES = {name: f"registry.example/{name}:v2.53.4" for name in ("coreapp", "weba
 NEWER = {name: f"registry.example/{name}:v2.55.1" for name in ("coreapp", "webapp")}
 
 
-def status_of(world: World) -> dict[str, Any]:
-    found: dict[str, Any] = (world.server.get(WAC, (NAMESPACE, NAME)) or {}).get("status") or {}
-    return found
-
-
-def condition(world: World, kind: str) -> tuple[str, str, str]:
-    found: dict[str, Any] = next((one for one in status_of(world).get("conditions") or () if one["type"] == kind), {})
-    return str(found.get("status")), str(found.get("reason")), str(found.get("message"))
-
-
 def calls(world: World) -> int:
     """How often Set Shards was sent so far."""
     return world.laws.applied["5"]
@@ -97,13 +86,13 @@ async def stalls(world: World, reason: str, advice: str, answers: Iterable[Fate]
     world.account.fates.extend(answers)
     before = calls(world)
     world.edit(shards=3 - world.account.shards)
-    await world.until(lambda: condition(world, "Stalled")[:2] == ("True", reason), within=20, what=f"Stalled {reason}")
-    assert advice in condition(world, "Stalled")[2]
+    await world.until(lambda: world.condition("Stalled")[:2] == ("True", reason), within=20, what=f"Stalled {reason}")
+    assert advice in world.condition("Stalled")[2]
     await world.pause(15)
     world.living()[0].kill()
     world.operator().lead(len(world.operators))
     await world.pause(15)
-    assert condition(world, "Stalled")[:2] == ("True", reason)
+    assert world.condition("Stalled")[:2] == ("True", reason)
     assert calls(world) == before + 1
     world.account.fates.clear()
 
@@ -121,8 +110,8 @@ def put_right(final: str, reason: str, advice: str, answers: Iterable[Fate], men
         await settled(world)
         for number, answer in enumerate(answers, 1):
             await stalls(world, reason, advice, [answer])
-            assert condition(world, "CertificateValid")[1] == fit
-            assert ("loggedOffAt" in status_of(world).get("certificate", {})) == (final == "certificate")
+            assert world.condition("CertificateValid")[1] == fit
+            assert ("loggedOffAt" in world.status().get("certificate", {})) == (final == "certificate")
             before = calls(world)
             mend(world, number)
             await world.until_done()
@@ -173,7 +162,7 @@ def test_a_banned_account_is_sent_nothing_any_more(answer: Fate) -> None:
         put(world, 1)
         world.edit(client={"type": "Simulator", "images": NEWER})
         await world.pause(120)
-        assert condition(world, "Ready")[:2] == ("False", "Banned")
+        assert world.condition("Ready")[:2] == ("False", "Banned")
         assert calls(world) == before
 
     simulate(story)
@@ -188,17 +177,17 @@ async def waits(world: World, answers: list[Fate]) -> None:
     stalled: list[str] = []
 
     def check(_: Change) -> None:
-        state, reason, _why = condition(world, "Stalled")
+        state, reason, _why = world.condition("Stalled")
         stalled.extend([reason] if state == "True" else [])
 
     world.server.checks.append(check)
     before = calls(world)
     world.account.fates.extend(answers)
     world.edit(shards=3 - world.account.shards)
-    await world.until(lambda: condition(world, "Reconciling")[1] == "ServerBusy", within=20, what="ServerBusy")
+    await world.until(lambda: world.condition("Reconciling")[1] == "ServerBusy", within=20, what="ServerBusy")
     await world.until_done(within=120)
     assert (calls(world), stalled) == (before + len(answers) + 1, [])
-    assert not {"refusedFingerprint", "refusedPinVersion", "loggedOffAt"} & status_of(world).get("certificate", {}).keys()
+    assert not {"refusedFingerprint", "refusedPinVersion", "loggedOffAt"} & world.status().get("certificate", {}).keys()
 
 
 def test_a_busy_answer_is_waited_for_under_every_status() -> None:
@@ -233,13 +222,13 @@ def test_a_client_that_asks_for_a_pause_gets_it_under_any_leader_and_any_spec() 
         await world.pause(60)
         world.edit(shards=4)
         await world.pause(170)
-        assert condition(world, "Reconciling")[:2] == ("True", "ServerBusy")
+        assert world.condition("Reconciling")[:2] == ("True", "ServerBusy")
         assert calls(world) == before + 1
         await world.until(lambda: calls(world) == before + 2, within=90, what="the second call")
         # The second operator's clock may be an hour apart: it counts from when it saw the answer.
         assert 300 <= world.loop.time() - start <= 380
         await world.until_done()
-        assert "operation" not in status_of(world)
+        assert "operation" not in world.status()
         await world.stays_silent(60)
 
     simulate(story)
@@ -253,12 +242,12 @@ def test_a_401_is_a_stale_token_once_and_then_a_busy_client() -> None:
         world.account.fates.append(Fate(status=401, applied=None, code=1005, text="Access denied", lasts=True))
         before, tokens = calls(world), len(world.account.tokens)
         world.edit(shards=2)
-        await world.until(lambda: condition(world, "Reconciling")[1] == "ServerBusy", within=20, what="ServerBusy")
+        await world.until(lambda: world.condition("Reconciling")[1] == "ServerBusy", within=20, what="ServerBusy")
         await world.pause(110)
         # One at once; then 2, 4, 8, 16, 32 and 60 s, give or take a fifth.
         assert 5 <= calls(world) - before <= 8
         assert len(world.account.tokens) - tokens <= 9
-        assert condition(world, "Stalled")[0] == "False"
+        assert world.condition("Stalled")[0] == "False"
         world.account.fates.clear()
         await world.until_done(within=90)
 

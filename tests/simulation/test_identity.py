@@ -14,7 +14,7 @@ from whatsapp_operator.shell.kube.kinds import POD as POD_KIND
 
 from .kinds import DEPLOYMENT, NETWORKPOLICY, PDB, POD, PVC, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .operators import Operator
-from .test_partial_sight import Fault, blind_operator, condition, says
+from .test_partial_sight import Fault, blind_operator, says
 from .world import NAME, NAMESPACE, World, simulate
 
 SEEDS = 1
@@ -129,7 +129,7 @@ def test_a_foreign_service_under_a_name_that_is_needed_is_named_and_hinders_only
         await world.stays_silent(10.0)
         world.edit(shards=4)
         await world.until(says(world, "Stalled", "True", "NameConflict"), within=60, what="reported")
-        assert f"Service {taken}" in condition(world, "Stalled")[2]
+        assert f"Service {taken}" in world.condition("Stalled")[2]
         assert world.account.shards == 2
         old = world.holder(0)
         assert old is not None

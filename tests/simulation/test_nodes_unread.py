@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.shell.kube.errors import KubeError, Rejected, Unavailable
-from whatsapp_operator.shell.kube.kinds import LEASE, NODE, WAC, Kind, Obj
+from whatsapp_operator.shell.kube.kinds import LEASE, NODE, Kind, Obj
 
 from .kube import SimKube
 from .operators import Operator
-from .world import NAME, NAMESPACE, World, simulate
+from .world import World, simulate
 
 SEEDS = 3
 DENIED = Rejected("HTTP 403, Forbidden", code=403, reason="Forbidden")
@@ -45,12 +45,6 @@ def gatekept(world: World) -> tuple[Operator, Gatekeeper]:
     operator = Operator(world, "operator-0", kube=kube)
     world.operators.append(operator)
     return operator, kube
-
-
-def condition(world: World, kind: str) -> tuple[str, str, str]:
-    status = (world.server.get(WAC, (NAMESPACE, NAME)) or {}).get("status") or {}
-    found = next(one for one in status["conditions"] if one["type"] == kind)
-    return found["status"], found["reason"], found["message"]
 
 
 @pytest.mark.parametrize("kind", [NODE, LEASE], ids=lambda kind: str(kind.kind))
@@ -88,9 +82,9 @@ def test_failover_goes_on_and_the_status_says_what_is_missing(answer: str) -> No
         operator.campaign()
         await world.until_done(within=120)
         kube.failing.update({NODE: ANSWERS[answer], LEASE: ANSWERS[answer]})
-        await world.until(lambda: condition(world, "Stalled")[:2] == ("True", "ReadFailed"), within=90, what="reported")
-        assert "Lease, Node" in condition(world, "Stalled")[2]
-        assert "neither makes nor changes" not in condition(world, "Stalled")[2]
+        await world.until(lambda: world.condition("Stalled")[:2] == ("True", "ReadFailed"), within=90, what="reported")
+        assert "Lease, Node" in world.condition("Stalled")[2]
+        assert "neither makes nor changes" not in world.condition("Stalled")[2]
         old = world.holder(0)
         assert old is not None
         world.cluster.hang(old)
@@ -127,7 +121,7 @@ def test_an_operator_that_hears_nobody_any_more_fails_its_self_check(is_denied: 
         operator.cut([*world.cluster.park.nodes])
         await world.pause(25)
         assert (len(world.laws.handovers), {machine.uid for machine in world.coreapps()}) == (handovers, uids)
-        assert condition(world, "Ready")[:2] == ("Unknown", "SelfCheckFailed")
+        assert world.condition("Ready")[:2] == ("Unknown", "SelfCheckFailed")
         operator.cut(())
         kube.failing.clear()
         await world.until_done(within=120)

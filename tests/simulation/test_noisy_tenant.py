@@ -76,12 +76,6 @@ def annotations_of(world: World) -> dict[str, str]:
     return (world.server.get(WAC, (NAMESPACE, NAME)) or {})["metadata"].get("annotations") or {}
 
 
-def condition(world: World, kind: str) -> tuple[str, str]:
-    status = (world.server.get(WAC, (NAMESPACE, NAME)) or {}).get("status") or {}
-    found = next(one for one in status["conditions"] if one["type"] == kind)
-    return found["status"], found["reason"]
-
-
 async def fails_over(world: World, *, within: float = 1.0) -> None:
     old = world.holder(0)
     assert old is not None
@@ -128,7 +122,7 @@ def test_a_number_that_is_none_stops_no_failover_and_is_named(text: str) -> None
     async def story(world: World) -> None:
         await settled(world)
         world.annotate(reshard_now=text)
-        await world.until(lambda: condition(world, "Stalled") == ("True", "FieldInvalid"), within=5, what="said")
+        await world.until(lambda: world.condition("Stalled")[:2] == ("True", "FieldInvalid"), within=5, what="said")
         await fails_over(world)
         world.annotate(reshard_now=None)
         await world.until_done(within=120)

@@ -193,12 +193,6 @@ def blind_operator(world: World) -> tuple[Operator, PartlyBlind]:
     return operator, kube
 
 
-def condition(world: World, kind: str) -> tuple[str, str, str]:
-    status = (world.server.get(WAC, (NAMESPACE, NAME)) or {}).get("status") or {}
-    found = next(one for one in status["conditions"] if one["type"] == kind)
-    return found["status"], found["reason"], found["message"]
-
-
 def observed_generation(world: World) -> int:
     status = (world.server.get(WAC, (NAMESPACE, NAME)) or {}).get("status") or {}
     return int(status["observedGeneration"])
@@ -223,7 +217,7 @@ def has_spare(world: World) -> bool:
 
 
 def says(world: World, kind: str, status: str, reason: str) -> Callable[[], bool]:
-    return lambda: condition(world, kind)[:2] == (status, reason)
+    return lambda: world.condition(kind)[:2] == (status, reason)
 
 
 def hand_over(world: World, shard: int) -> Callable[[], bool]:
@@ -261,7 +255,7 @@ def test_failover_goes_on_although_a_kind_cannot_be_read(kind: Kind, fault: str,
         kube.failing[kind] = FAULTS[fault]
         if kind in OPTIONAL:
             await world.until(says(world, "Stalled", "True", "ReadFailed"), within=60, what="the status says what cannot be read")
-            assert kind.kind in condition(world, "Stalled")[2]
+            assert kind.kind in world.condition("Stalled")[2]
             assert kube.failed[kind] > 0
         await world.until(hand_over(world, 0), within=1.0, what="handed over")
         await world.pause(world.rng.random() * 10)
@@ -325,8 +319,8 @@ def test_an_observation_that_fails_is_reported_in_the_status(kind: Kind, fault: 
         kube.failing[kind] = FAULTS[fault]
         world.edit(spares=2)
         await world.until(says(world, "Ready", "Unknown", "ReadFailed"), within=90, what="reported")
-        assert condition(world, "Stalled")[:2] == ("True", "ReadFailed")
-        assert str(kube.failing[kind].error) in condition(world, "Stalled")[2]
+        assert world.condition("Stalled")[:2] == ("True", "ReadFailed")
+        assert str(kube.failing[kind].error) in world.condition("Stalled")[2]
         assert observed_generation(world) == 2
         writes = world.laws.writes
         await world.pause(60)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from whatsapp_operator.shell.kube.errors import Unavailable
@@ -12,19 +10,9 @@ from .apiserver import TooManyRequests
 from .kinds import EVENT, PDB, SERVICE, STATEFULSET, WAC
 from .laws import CLUSTER
 from .operators import Operator
-from .world import NAME, NAMESPACE, Change, World, simulate
+from .world import NAME, NAMESPACE, Change, World, condition_of, simulate
 
 WHOLE = (NAMESPACE, NAME)
-
-
-def status_of(world: World) -> dict[str, Any]:
-    found: dict[str, Any] = (world.server.get(WAC, WHOLE) or {}).get("status") or {}
-    return found
-
-
-def condition(status: dict[str, Any], kind: str) -> tuple[str, str]:
-    found: dict[str, Any] = next((one for one in status.get("conditions") or () if one["type"] == kind), {})
-    return str(found.get("status")), str(found.get("reason"))
 
 
 def noted_intents(world: World) -> set[str]:
@@ -64,7 +52,7 @@ def test_no_intent_is_reported_when_another_act_fails_in_the_tick_that_was_to_ca
         world.edit(shards=shards)
         await world.pause(20)
         assert intents == set()
-        assert condition(status_of(world), "Reconciling")[1] != "AnswerUnknown"
+        assert world.condition("Reconciling")[1] != "AnswerUnknown"
         machine = world.holder(0)
         assert machine is not None
         assert machine.coreapp is not None
@@ -107,7 +95,7 @@ def test_a_note_whose_answer_is_lost_has_no_call_and_nobody_waits_for_one() -> N
         intents, restarts, lost = noted_intents(world), world.account.restarts, list[str]()
 
         def lose(what: str) -> None:
-            operation = status_of(world).get("operation")
+            operation = world.status().get("operation")
             if what == f"status WhatsAppCluster {NAME}" and operation and not lost:
                 lost.append(operation["id"])
                 raise TooManyRequests("the answer is lost")
@@ -129,18 +117,18 @@ def test_a_ban_is_remembered_when_another_rule_speaks_first() -> None:
         world.account.is_banned = True
         intents = noted_intents(world)
         world.edit(shards=4)
-        await world.until(lambda: condition(status_of(world), "Stalled") == ("True", "Banned"), within=60, what="Banned")
+        await world.until(lambda: world.condition("Stalled")[:2] == ("True", "Banned"), within=60, what="Banned")
         foreign = {"metadata": {"namespace": NAMESPACE, "name": f"{NAME}-shard-3"}, "spec": {"selector": {"app": "other"}}}
         world.server.create("squatter", {"apiVersion": "v1", "kind": "Service", **foreign})
-        await world.until(lambda: condition(status_of(world), "Stalled") == ("True", "NameConflict"), within=30, what="NameConflict")
+        await world.until(lambda: world.condition("Stalled")[:2] == ("True", "NameConflict"), within=30, what="NameConflict")
         operator.kill()
         world.operator().lead(2)
         await world.pause(10)
         world.server.delete("user", SERVICE, (NAMESPACE, f"{NAME}-shard-3"))
-        await world.until(lambda: condition(status_of(world), "Stalled") != ("True", "NameConflict"), within=30, what="the name is free")
+        await world.until(lambda: world.condition("Stalled")[:2] != ("True", "NameConflict"), within=30, what="the name is free")
         await world.pause(30)
-        assert condition(status_of(world), "Stalled") == ("True", "Banned")
-        assert condition(status_of(world), "Ready") == ("False", "Banned")
+        assert world.condition("Stalled")[:2] == ("True", "Banned")
+        assert world.condition("Ready")[:2] == ("False", "Banned")
         assert len(intents) == 1
 
     simulate(story)
@@ -156,8 +144,8 @@ def test_a_cluster_is_not_ready_before_its_first_number_of_shards_is_settled(sha
         def check(change: Change) -> None:
             status = ((change.after or {}).get("status") or {}) if change.kind is WAC else {}
             if status.get("conditions"):
-                steps.append(condition(status, "Ready"))
-                if condition(status, "Ready")[0] == "True":
+                steps.append(condition_of(status, "Ready")[:2])
+                if condition_of(status, "Ready")[0] == "True":
                     assert (status["shards"], status.get("settledShards")) == (shards, shards)
 
         world.server.checks.append(check)
@@ -179,13 +167,13 @@ def test_a_status_restored_from_another_life_brings_no_call_of_that_life() -> No
         operator = await settled(world, 2)
 
         def die(what: str) -> None:
-            if what == f"status WhatsAppCluster {NAME}" and status_of(world).get("operation"):
+            if what == f"status WhatsAppCluster {NAME}" and world.status().get("operation"):
                 operator.kill()
 
         operator.kube.after_write = die
         world.edit(shards=8)
         await world.until(lambda: operator.dead, within=60, what="the intent is noted")
-        saved = status_of(world)
+        saved = world.status()
         assert saved["operation"]["to"] == 8
         world.server.delete("user", WAC, WHOLE)
         world.recreate()

@@ -13,7 +13,7 @@ from unit.test_secret_keys import good
 
 from .apiserver import Change
 from .kinds import EVENT, SECRET, WAC, Obj
-from .test_partial_sight import condition, says
+from .test_partial_sight import says
 from .world import NAME, NAMESPACE, World, simulate
 
 ACCOUNT: Obj = {"account": {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "account"}}}
@@ -93,7 +93,7 @@ def test_a_Secret_that_does_not_come_is_Failed_within_ten_seconds(spec: dict[str
         world.create(shards=2, **spec)
         await world.until(lambda: kstatus(world) is Verdict.FAILED, within=10, what="Failed")
         assert says(world, "Stalled", "True", "SecretMissing")()
-        assert condition(world, "Reconciling")[0] == "False"
+        assert world.condition("Reconciling")[0] == "False"
         await world.pause(15)
         assert kstatus(world) is Verdict.FAILED
 

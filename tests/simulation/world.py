@@ -50,6 +50,12 @@ RESTART_TIMEOUT = timedelta(seconds=20)
 REVISION = "controller-revision-hash"
 
 
+def condition_of(status: Obj, kind: str) -> tuple[str, str, str]:
+    """Status, reason and message of a condition; empty texts if it is not there."""
+    found: Obj = next((one for one in status.get("conditions") or () if one["type"] == kind), {})
+    return found.get("status", ""), found.get("reason", ""), found.get("message", "")
+
+
 class World:
     """Everything that there is in one simulation."""
 
@@ -144,6 +150,15 @@ class World:
         service = self.server.get(SERVICE, (NAMESPACE, f"{NAME}-shard-{shard}"))
         uid = ((service or {}).get("metadata", {}).get("annotations") or {}).get(HOLDER, "").partition("/")[2]
         return self.cluster.machines.get(uid)
+
+    def status(self) -> Obj:
+        """The cluster's status as stored; empty if there is none."""
+        found: Obj = (self.server.get(WAC, (NAMESPACE, NAME)) or {}).get("status") or {}
+        return found
+
+    def condition(self, kind: str) -> tuple[str, str, str]:
+        """Status, reason and message of a condition as stored; empty texts if it is not there."""
+        return condition_of(self.status(), kind)
 
     def delete_pod(self, machine: Machine, *, force: bool = False) -> None:
         """Delete a pod by hand."""
