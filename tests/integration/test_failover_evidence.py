@@ -85,7 +85,7 @@ async def slow_answers_and_lost_probes_move_nothing(environment: Environment) ->
             assert environment.reason("Ready") == "Serving"
             await asyncio.sleep(0.1)
         late, swallowed = await asyncio.gather(*probes)
-        assert 0.8 <= late, f"answers were to be late; the slowest took {late:.2f} s"
+        assert late >= 0.8, f"answers were to be late; the slowest took {late:.2f} s"
         assert swallowed >= NO_ANSWER_SECONDS, f"probes were to be swallowed; the slowest answer took {swallowed:.2f} s"
         for shard in (0, 1):
             await control.disturb(environment.namespace, environment.holder(shard), late=0.0, swallow=0.0)
