@@ -1,6 +1,6 @@
 """GET requests with the standard library alone.
 
-Most commands only read, and the client library takes long to load: ``status`` beside a running demo on 2 cores took 0.48 s (p95) with it
+Most commands only read, and the client library takes long to load: ``status`` of a running demo on 2 CPUs took 0.48 s (p95) with it
 and 0.28 s without.
 """
 
