@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kubectl_whatsapp import changes
-from kubectl_whatsapp.cli import NOT_IN_TIME, UNKNOWN, Question, command, fail, note
+from kubectl_whatsapp.cli import MISUSED, NOT_IN_TIME, UNKNOWN, Question, command, fail, note
 from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import SWITCHOVER_ANNOTATION
 
@@ -28,7 +28,7 @@ def plan(
     change in a server-side dry run. Ends with 0 if the change would be accepted, else with 1.
     """
     if shards is None and spares is None:
-        fail("give --shards, --spares or both.")
+        fail("give --shards, --spares or both.", MISUSED)
     read = question.read_at_once(load="planning")
     from kubectl_whatsapp import planning, world  # noqa: PLC0415  # loaded while it was read
 
@@ -77,7 +77,7 @@ def switchover(
     """
     number = changes.shard_number(shard)
     if number is None:
-        fail(f"{shard} is no shard; give its number, as 0 or shard-0.")
+        fail(f"{shard} is no shard; give its number, as 0 or shard-0.", MISUSED)
     before = _cluster(question)
     held = changes.entry(before, number)
     if not held:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_whatsapp import changes
-from kubectl_whatsapp.cli import NOT_IN_TIME, UNKNOWN, Question, command, fail, note
+from kubectl_whatsapp.cli import MISUSED, NOT_IN_TIME, UNKNOWN, Question, command, fail, note
 from kubectl_whatsapp.errors import RequestError
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ def game_day(
     Does nothing unless all shards are served, a spare could take over and an operator leads, in a namespace with the label
     multiconnect.dev/test=true or with --yes-in-production.
     """
+    number = changes.shard_number(shard) if shard else 0
+    if number is None:
+        fail(f"nothing was deleted: {shard} is no shard; give its number, as 0 or shard-0.", MISUSED)
     if not yes:
         _must_be_test_namespace(question)
     found = question.read()
@@ -41,10 +44,9 @@ def game_day(
     from kubectl_whatsapp.view import view  # noqa: PLC0415
 
     seen = view(found)
-    number = changes.shard_number(shard) if shard else 0
     held = next((one for one in seen.shards if one.number == number), None)
-    if not seen.shards or number is None:
-        fail(f"nothing was deleted: {f'{shard} is no shard.' if number is None else seen.verdict.sentence}")
+    if not seen.shards:
+        fail(f"nothing was deleted: {seen.verdict.sentence}")
     if held is None or held.holder is None:
         fail(f"{question.target.name} has no shard {number} with a holder.")
     if seen.verdict.level is not Level.OK or not any(one.eligible for one in seen.standbys):

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from kubectl_whatsapp import changes, reading
-from kubectl_whatsapp.cli import NOT_IN_TIME, Question, command, fail
+from kubectl_whatsapp.cli import MISUSED, NOT_IN_TIME, Question, command, fail
 from kubectl_whatsapp.shape import Output
 
 REFRESH = 1.0
@@ -77,7 +77,7 @@ def why(
     """
     number = changes.shard_number(shard) if shard else None
     if shard and number is None:
-        fail(f"{shard} is no shard; give its number, as 3 or shard-3.")
+        fail(f"{shard} is no shard; give its number, as 3 or shard-3.", MISUSED)
     read = question.read_at_once(reading.RULES, load="why")
     from kubectl_whatsapp.why import why as answer  # noqa: PLC0415  # loads the operator's rules
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pykube  # noqa: F401  # first in this thread: while another one loads it, pytest changes what is done with its warnings
 import pytest
+
+from .clusters import Server, a_cluster, serving
 
 FAKE = """#!{python} -S
 import json, os, sys
@@ -31,3 +34,11 @@ def fake_kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _use_fake_kubectl(fake_kubectl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECTL", str(fake_kubectl))
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """An API server with one cluster that is well, which kubectl's configuration names."""
+    with serving(a_cluster(), tmp_path) as one:
+        monkeypatch.setenv("KUBECONFIG", str(one.kubeconfig))
+        yield one

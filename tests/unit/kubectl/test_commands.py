@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,6 @@ from .test_redact import BASE64, CANARY, JWT
 Obj = dict[str, Any]
 ROOT = Path(__file__).parents[3]
 LOG = "/api/v1/namespaces/shop/pods/acme-coreapp-0/log"
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with serving(a_cluster(), tmp_path) as one:
-        monkeypatch.setenv("KUBECONFIG", str(one.kubeconfig))
-        yield one
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
@@ -73,9 +65,6 @@ def test_only_commands_that_write_have_more_than_get_list_and_watch() -> None:
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["switchover", "acme", "x"], "x is no shard; give its number, as 0 or shard-0."),
-        (["why", "acme", "x"], "x is no shard"),
-        (["plan", "acme"], "give --shards, --spares or both."),
         (["plan", "nope", "--shards", "4"], "WhatsAppCluster shop/nope: it does not exist."),
         (["pause", "nope"], "nothing was changed"),
         (["switchover", "nope", "0"], "WhatsAppCluster shop/nope could not be read"),
@@ -111,6 +100,24 @@ def test_a_wrong_argument_shows_how_a_command_is_used(capsys: pytest.CaptureFixt
     assert (code, printed.out) == (2, "")
     assert printed.err.startswith("usage: kubectl whatsapp ")
     assert f"\nkubectl whatsapp: {sentence}" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["switchover", "acme", "x"], "x is no shard; give its number, as 0 or shard-0."),
+        (
+            ["game-day", "acme", "--shard", "x", "--yes-in-production"],
+            "nothing was deleted: x is no shard; give its number, as 0 or shard-0.",
+        ),
+        (["why", "acme", "x"], "x is no shard; give its number, as 3 or shard-3."),
+        (["plan", "acme"], "give --shards, --spares or both."),
+    ],
+)
+def test_an_argument_that_means_nothing_ends_as_a_wrong_one(
+    server: Server, capsys: pytest.CaptureFixture[str], args: list[str], sentence: str
+) -> None:
+    assert run(capsys, *args) == (2, "", f"kubectl whatsapp: {sentence}\n")
 
 
 def test_without_a_cluster_in_the_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,11 @@ from kubectl_whatsapp.model import Level
 from kubectl_whatsapp.view import view
 
 from .clusters import Server, a_cluster, serving
+from .test_commands import run
 
 Obj = dict[str, Any]
 ROOT = Path(__file__).parents[3]
 UNKNOWN = 3
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with serving(a_cluster(), tmp_path) as one:
-        monkeypatch.setenv("KUBECONFIG", str(one.kubeconfig))
-        yield one
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    code = main([*args, "--request-timeout", "30"])
-    printed = capsys.readouterr()
-    return code, printed.out, printed.err
 
 
 # --- writes whose outcome is not known ---------------------------------------------------------------------------------------
@@ -92,7 +79,7 @@ def test_a_cluster_that_is_not_there(server: Server, capsys: pytest.CaptureFixtu
     code, out, _ = run(capsys, "report", "nope", "-f", str(tmp_path / "r.tar.gz"))
     assert "There is no WhatsAppCluster nope in namespace shop." in out
     code, _, err = run(capsys, "game-day", "acme", "--shard", "banana", "--yes-in-production")
-    assert (code, "banana is no shard" in err) == (4, True)
+    assert (code, "banana is no shard" in err) == (2, True)
     assert [method for method, *_ in server.asked if method != "GET"] == []
 
 
