@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from .environment import Environment, Harness, Obj, an_environment, condition_of, light_traffic, reported_of, selected
+from .environment import LONG, Environment, Harness, Obj, an_environment, condition_of, light_traffic, reported_of, selected
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -76,7 +76,9 @@ async def slow_answers_and_lost_probes_move_nothing(environment: Environment) ->
     async with light_traffic(environment), environment.control() as control:
         await control.disturb(environment.namespace, environment.holder(0), late=0.8)
         await control.disturb(environment.namespace, environment.holder(1), swallow=0.3)
-        probes = [asyncio.create_task(slowest_answer(environment, environment.holder(shard))) for shard in (0, 1)]
+        # That an answer comes late is waited for as long as a crowded machine may take; that none comes shows sooner.
+        patience = {0: LONG, 1: NO_ANSWER_SECONDS}
+        probes = [asyncio.create_task(slowest_answer(environment, environment.holder(shard), patience[shard])) for shard in (0, 1)]
         deadline = time.monotonic() + QUIET_SECONDS
         while time.monotonic() < deadline:  # what is waited for is that nothing happens
             assert len(environment.seen.commits) == before, (
@@ -85,25 +87,25 @@ async def slow_answers_and_lost_probes_move_nothing(environment: Environment) ->
             assert environment.reason("Ready") == "Serving"
             await asyncio.sleep(0.1)
         late, swallowed = await asyncio.gather(*probes)
-        assert late >= 0.8, f"answers were to be late; the slowest took {late:.2f} s"
+        assert LONG > late >= 0.8, f"answers were to be late; the slowest took {late:.2f} s"
         assert swallowed >= NO_ANSWER_SECONDS, f"probes were to be swallowed; the slowest answer took {swallowed:.2f} s"
         for shard in (0, 1):
             await control.disturb(environment.namespace, environment.holder(shard), late=0.0, swallow=0.0)
     await environment.at_rest()
 
 
-async def slowest_answer(environment: Environment, name: str) -> float:
-    """Probe a Coreapp while the disturbance lasts, as the operator does; seconds that the slowest answer took, or NO_ANSWER_SECONDS."""
+async def slowest_answer(environment: Environment, name: str, patience: float) -> float:
+    """Probe a Coreapp while the disturbance lasts, as the operator does; seconds of the slowest answer, or ``patience``."""
     pod = environment.seen.find("Pod", environment.namespace, name) or {}
     slowest, deadline = 0.0, time.monotonic() + QUIET_SECONDS
     while time.monotonic() < deadline:
         began = time.monotonic()
-        timeout = aiohttp.ClientTimeout(total=NO_ANSWER_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=patience)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             with suppress(TimeoutError):
                 await session.get(f"http://{pod['status']['podIP']}:6253/")
-        slowest = max(slowest, min(time.monotonic() - began, NO_ANSWER_SECONDS))
-        if slowest >= NO_ANSWER_SECONDS:
+        slowest = max(slowest, min(time.monotonic() - began, patience))
+        if slowest >= patience:
             break
         await asyncio.sleep(0.1)
     return slowest

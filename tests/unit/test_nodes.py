@@ -73,6 +73,14 @@ class Server:
         self.version += 1
         obj["metadata"]["resourceVersion"] = str(self.version)
         self.log.append((self.version, kind, what, obj))
+        self._wake()
+
+    def go_down(self) -> None:
+        """Break every watch, and answer nothing until ``down`` is False again."""
+        self.down = True
+        self._wake()
+
+    def _wake(self) -> None:
         self.news.set()
         self.news = asyncio.Event()
 
@@ -274,9 +282,7 @@ async def test_an_outage_of_the_api_server_makes_no_node_seem_lost(outage: float
     kubelets = Kubelets(server, *names)
     async with watching(server) as (nodes, changed):
         await asyncio.sleep(39.5)
-        server.down = True
-        server.news.set()
-        server.news = asyncio.Event()
+        server.go_down()
         await asyncio.sleep(outage)
         assert nodes.snapshot() is not None, "what was known is known still"
         server.down = False
@@ -337,9 +343,7 @@ async def test_what_went_while_we_were_deaf_is_gone() -> None:
         server.renew(name, "once")
     async with watching(server) as (nodes, changed):
         await asyncio.sleep(1)
-        server.down = True
-        server.news.set()
-        server.news = asyncio.Event()
+        server.go_down()
         await asyncio.sleep(1)
         server.delete(NODE, "n1")
         server.delete(LEASE, "n0")
@@ -422,9 +426,7 @@ async def test_a_refusal_after_a_long_absence_is_the_first_one() -> None:
     server.put(NODE, a_node("n0"))
     async with watching(server) as (nodes, _):
         await asyncio.sleep(1)
-        server.down = True
-        server.news.set()
-        server.news = asyncio.Event()
+        server.go_down()
         await asyncio.sleep(180)
         server.down, server.refused = False, {NODE, LEASE}
         await asyncio.sleep(6)
@@ -444,9 +446,8 @@ async def test_one_refusal_costs_nothing(kind: Kind) -> None:
     async with watching(server) as (nodes, changed):
         await asyncio.sleep(30)
         before = len([one for one in server.asked if one[0] == "list"])
-        server.refused, server.down = {kind}, True
-        server.news.set()
-        server.news = asyncio.Event()
+        server.refused = {kind}
+        server.go_down()
         await asyncio.sleep(0.1)
         server.down = False
         while len([one for one in server.asked if one[0] == "list"]) == before:
@@ -469,9 +470,7 @@ async def test_what_cannot_be_read_for_a_while_is_reported_and_its_end_too() -> 
     server.put(NODE, a_node("n0"))
     async with watching(server) as (nodes, _):
         await asyncio.sleep(1)
-        server.down = True
-        server.news.set()
-        server.news = asyncio.Event()
+        server.go_down()
         await asyncio.sleep(4)
         assert nodes.unread() == {}
         await asyncio.sleep(10)
