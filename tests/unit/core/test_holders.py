@@ -189,6 +189,8 @@ def test_a_label_of_another_epoch_is_a_conflict_only_while_another_Service_names
     assert failure(SETTLED.with_holder(0, labels=labels_for(0, "5-dead"))) is None
     assert failure(SETTLED.with_holder(0, labels={})) is None
     assert failure(SETTLED.with_holder(0, labels=labels_for(1, epoch_of(1)))) is Evidence.LABEL_CONFLICT
+    foreign = SETTLED.with_route(1, foreign=True).with_holder(0, labels=labels_for(1, epoch_of(1)))
+    assert failure(foreign) is None, "the Service of another owner gives nobody a shard"
 
 
 @pytest.mark.parametrize(
