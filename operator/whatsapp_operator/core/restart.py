@@ -144,5 +144,14 @@ class Restart(Counts):
 
     @cached_property
     def missing(self) -> tuple[Coreapp, ...]:
-        """Coreapps that were started, should stay, and are not back with the number of shards."""
-        return tuple(pod for pod in self.snapshot.coreapps if pod.phase == "Running" and not pod.deleting and not self.has_restarted(pod))
+        """Coreapps that were started, should stay, and are not back with the number of shards.
+
+        A holder was started before, also if its pod is pending again.
+        """
+        return tuple(
+            pod
+            for pod in self.snapshot.coreapps
+            if (pod.phase == "Running" or (pod.phase == "Pending" and pod.uid in self.holder_uids))
+            and not pod.deleting
+            and not self.has_restarted(pod)
+        )

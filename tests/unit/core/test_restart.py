@@ -228,3 +228,11 @@ def test_a_coreapp_is_missing_if_it_runs_is_to_stay_and_is_not_back(changes: dic
     one = SETTLED.with_pod(2, **{"report": Report(shards=1), **changes})
 
     assert [pod.ordinal for pod in one.facts().missing] == ([2] if missing else [])
+
+
+@pytest.mark.parametrize(("phase", "missing"), [("Pending", True), ("Running", True), ("Failed", False), ("Succeeded", False)])
+def test_a_holder_whose_pod_is_pending_again_is_missing(phase: str, missing: bool) -> None:
+    """Otherwise the restart would count as over, and the shard would leave a pod that is restarting."""
+    one = SETTLED.with_pod(1, report=None, ready=False, phase=phase)
+
+    assert [pod.ordinal for pod in one.facts().missing] == ([1] if missing else [])

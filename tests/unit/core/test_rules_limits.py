@@ -77,13 +77,13 @@ def test_a_busy_client_says_how_long_it_wants_to_be_left_alone() -> None:
 
 def test_a_restart_is_over_for_the_user_when_only_pods_that_never_started_are_missing() -> None:
     """What is waited for then is not the restart but the scheduler: that is said."""
-    one = restarting().restarted(4)
-    for ordinal in (3, 4):
-        one = one.with_pod(ordinal, phase="Pending", ready=False, report=None)
+    started = restarting().restarted(4)
+    one = started.with_pod(4, phase="Pending", ready=False, report=None)
 
     assert "Restarting" not in rules_of(one)
     assert one.row() == "ReplacingPods"
     assert "Restarting" in rules_of(one.with_pod(4, phase="Running"))
+    assert "Restarting" in rules_of(started.with_pod(3, phase="Pending", ready=False, report=None)), "a holder was started before"
 
 
 # --- replicas
