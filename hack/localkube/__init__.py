@@ -8,14 +8,18 @@ The map, from the ground up (see the first line of each module):
 ``figures``     how measured times are summed up, and the 35 s they are compared with
 ``provenance``  the commit, machine, load and command that figures come from
 ``programs``    which programs at which version, and where they come from
-``charts``      the Helm charts: derived, linted, rendered
 ``wheels``      the images' dependencies
-``reference``   the documents that are made from the code: reasons, diagrams, fields
-``plane``       the control plane and the operator as processes, their certificates and kubeconfigs
-``offline``     kind clusters and their images, also where no registry is reached
+``kubeconfig``  how a program reaches an API server, and as whom
 ``hollow``      the hollow nodes
+``plane``       the control plane and the operator as processes, and their certificates
+``monitoring``  the alerts, their runbooks and the Grafana dashboard; a Prometheus that reads them
+``charts``      the Helm charts: derived, linted, rendered
+``reference``   the documents that are made from the code: reasons, diagrams, fields
+``offline``     kind clusters and their images, also where no registry is reached
+``release``     what a release holds: packages, bills of materials, notes
 ``scenarios``   what is shown, measured and broken: demo, bench, chaos, scale, e2e
 ``screenshot``  the picture of the live page
+``site``        the documentation as a site
 ``pages``       the files of figures and the text that is made of them; ``blocks`` how each is shown in Markdown
 ``tests``       the tests of all this
 

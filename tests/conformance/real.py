@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from localkube.plane.kubeconfig import Access
+from localkube.kubeconfig import Access
 
 from .backend import RESOURCES, Failure, Obj
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import httpx
 import pytest
 
-from localkube.plane import kubeconfig
+from localkube import kubeconfig
 from localkube.plane.controlplane import ControlPlane
 from simulation import virtual
 from simulation.apiserver import ApiServer, Change, Name

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from localkube import kubeconfig
 from localkube.errors import LocalKubeError
-from localkube.plane import kubeconfig, processes
+from localkube.kubeconfig import Caller
+from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane
-from localkube.plane.kubeconfig import Caller
 from localkube.programs.binaries import Binaries
 
 pytestmark = pytest.mark.integration

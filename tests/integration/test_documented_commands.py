@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import pytest
 
-from localkube.plane import kubeconfig
+from localkube import kubeconfig
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import NAME, NAMESPACE, Operators
 from localkube.plane.processes import Spawner, stop, wait_until

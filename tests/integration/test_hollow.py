@@ -17,12 +17,13 @@ from typing import Any
 import aiohttp
 import pytest
 
+from localkube import kubeconfig
 from localkube.hollow.components import Make, Resolve
 from localkube.hollow.control import HollowControl, HollowControlError
+from localkube.hollow.fleet import Hollow
 from localkube.hollow.kube import Kube, RefusedError
-from localkube.hollow.process import Hollow, controlled, running, simulated
+from localkube.hollow.process import controlled, running, simulated
 from localkube.hollow.status import is_ready
-from localkube.plane import kubeconfig
 from localkube.plane.controlplane import ControlPlane
 from localkube.programs.binaries import Binaries
 

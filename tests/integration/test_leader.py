@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from localkube.plane import kubeconfig
+from localkube import kubeconfig
 from localkube.plane.controlplane import ControlPlane
 from whatsapp_operator.shell.kube.lease import boottime
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from localkube.hollow.process import Hollow, running
+from localkube.hollow.fleet import Hollow
+from localkube.hollow.process import running
+from localkube.kubeconfig import read
 from localkube.plane.controlplane import ControlPlane
-from localkube.plane.kubeconfig import read
 from localkube.plane.operators import NAME, NAMESPACE, Operators, manifests
 from whatsapp_operator.core.snapshot import Node
 from whatsapp_operator.shell.clock import SystemClock

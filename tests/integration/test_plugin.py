@@ -25,7 +25,7 @@ from kubectl_whatsapp.__main__ import main
 from kubectl_whatsapp.access import Options, access_of
 from kubectl_whatsapp.dashboard import board
 from kubectl_whatsapp.rights import NEEDED, Right, Where
-from localkube.plane.kubeconfig import read
+from localkube.kubeconfig import read
 from localkube.plane.operators import NAMESPACE
 from localkube.programs.binaries import Binaries
 from outside.wire import Wire

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from localkube.plane.kubeconfig import read
+from localkube.kubeconfig import read
 from localkube.plane.operators import Operators
 from localkube.plane.processes import stop
 

@@ -16,8 +16,8 @@ from urllib.parse import quote
 import aiohttp
 import httpx
 
+from localkube import kubeconfig
 from localkube.errors import LocalKubeError
-from localkube.plane import kubeconfig
 from outside.client import UPSTREAM_PORT
 
 Obj = dict[str, Any]

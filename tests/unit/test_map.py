@@ -1,10 +1,11 @@
-"""The maps in the docstrings of the operator and of the simulator name just the modules that there are."""
+"""The maps in the docstrings of the operator, of the simulator and of the tooling name just the modules that there are."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import localkube
 import wabiz_sim
 import whatsapp_operator
 
@@ -17,8 +18,14 @@ def test_the_map_is_the_tree() -> None:
     assert modules == named
 
 
-def test_the_map_of_the_stand_in_is_the_tree() -> None:
+def test_the_map_of_the_simulator_is_the_tree() -> None:
     modules = {path.name for path in Path(wabiz_sim.__file__).parent.glob("*.py") if path.name != "__init__.py"}
     named = set(re.findall(r"^    (\w+\.py)  ", wabiz_sim.__doc__ or "", flags=re.MULTILINE))
 
     assert modules == named
+
+
+def test_the_map_of_the_tooling_is_the_tree() -> None:
+    there = {path.stem for path in Path(localkube.__file__).parent.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+
+    assert there - {"__init__"} == set(re.findall(r"``(\w+)``", localkube.__doc__ or ""))

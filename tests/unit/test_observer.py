@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from localkube.kubeconfig import Access
 from localkube.plane import certificates
-from localkube.plane.kubeconfig import Access
 from outside import laws as laws_module
 from outside.client import ClientReport, SetShardsCall, shards_when
 from outside.laws import (

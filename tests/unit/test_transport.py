@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from localkube.hollow.kube import Kube
-from localkube.plane.kubeconfig import Access
+from localkube.kubeconfig import Access
 from whatsapp_operator.shell.kube.transport import ReconnectingTransport
 
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
 
 from localkube.errors import LocalKubeError
+from localkube.hollow.fleet import Hollow
 from localkube.hollow.pods import HollowPod, NotRunningError
-
-if TYPE_CHECKING:
-    from localkube.hollow.process import Hollow
 
 Obj = dict[str, Any]
 ADDRESS_FILE = "hollow.json"

@@ -15,7 +15,7 @@ import httpx2
 import msgspec
 
 from localkube.errors import LocalKubeError
-from localkube.plane.kubeconfig import Access
+from localkube.kubeconfig import Access
 from whatsapp_operator.shell.kube.transport import close_if_cancelled
 
 logger = logging.getLogger("localkube.hollow")

@@ -18,11 +18,12 @@ from typing import Any
 import httpx
 import yaml
 
+from localkube import kubeconfig
 from localkube.errors import LocalKubeError
 from localkube.files import only_one
-from localkube.plane import certificates, kubeconfig, processes
+from localkube.kubeconfig import Access, Caller
+from localkube.plane import certificates, processes
 from localkube.plane.certificates import Certificates
-from localkube.plane.kubeconfig import Access, Caller
 from localkube.plane.processes import EarlyEndError, Process, Spawner
 from localkube.programs.binaries import Binaries, provide
 from localkube.run import output

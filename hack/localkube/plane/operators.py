@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
+from localkube.kubeconfig import read
 from localkube.plane.controlplane import ControlPlane
-from localkube.plane.kubeconfig import read
 from localkube.plane.processes import Process, Spawner, stop
 
 REPOSITORY = Path(__file__).resolve().parents[3]

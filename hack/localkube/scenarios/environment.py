@@ -11,9 +11,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from localkube import kubeconfig
 from localkube.errors import LocalKubeError
 from localkube.hollow.kube import Kube
-from localkube.plane import kubeconfig
 from localkube.progress import Report
 from localkube.scenarios.cluster import GROUP, LEASE, LEASES, NAMESPACE, SWITCHOVER, Holder, coreapps_of, is_settled
 from localkube.scenarios.traffic import Stream

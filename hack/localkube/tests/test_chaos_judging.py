@@ -11,8 +11,8 @@ from typing import Any, cast
 import pytest
 
 from localkube.errors import LocalKubeError
+from localkube.kubeconfig import Access
 from localkube.plane import certificates
-from localkube.plane.kubeconfig import Access
 from localkube.scenarios.cluster import Holder
 from localkube.scenarios.faults.actions import victims_on
 from localkube.scenarios.faults.hollow import FAULTS, named

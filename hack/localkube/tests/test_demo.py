@@ -16,8 +16,8 @@ from rich.console import Console
 
 from localkube.errors import LocalKubeError, sentence
 from localkube.files import write_json
+from localkube.kubeconfig import Access
 from localkube.plane import certificates, processes
-from localkube.plane.kubeconfig import Access
 from localkube.plane.processes import Spawner
 from localkube.scenarios import harness as demo_harness
 from localkube.scenarios.demo import command as demo

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from localkube import kubeconfig
 from localkube.errors import LocalKubeError, guarded
+from localkube.kubeconfig import Access
 from localkube.plane import command as cluster
-from localkube.plane import kubeconfig, processes
+from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane
-from localkube.plane.kubeconfig import Access
 from localkube.plane.processes import Process, Spawner
 from localkube.programs.binaries import Binaries
 

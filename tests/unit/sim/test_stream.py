@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from localkube.kubeconfig import Access
 from localkube.plane import certificates
-from localkube.plane.kubeconfig import Access
 from localkube.scenarios.traffic import Stream
 from outside.traffic import Message
 from wabiz_sim.store import SqliteStore

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from localkube.plane.kubeconfig import read
+from localkube.kubeconfig import read
 
 DENIED = "egress denied: "  # how the line of a connection that was not made begins
 

@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from localkube import kubeconfig
 from localkube.hollow.kube import Kube
 from localkube.hollow.nodes import HollowNode
-from localkube.plane import kubeconfig
 from whatsapp_operator.core.manifests import HEALTHCHECK_PORT, WEBAPP_PORT
 
 Obj = dict[str, Any]

@@ -9,8 +9,8 @@ from collections import Counter
 from typing import Any
 from urllib.parse import urlsplit
 
+from localkube import kubeconfig
 from localkube.hollow.control import HollowControl
-from localkube.plane import kubeconfig
 from localkube.plane.certificates import Certificates
 from localkube.plane.processes import Process, load
 from localkube.progress import Report
