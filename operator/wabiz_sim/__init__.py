@@ -7,7 +7,7 @@ It sends nothing to WhatsApp. Three components, each one process (or one object 
     process.py      the life of a component: start, stop, kill, hang, resume
     listener.py     one port that can be closed at once
     body.py         bodies of requests, which may be hostile
-    bell.py         a notification that something changed
+    notifier.py     a notification that something changed
     link.py         a component's registration at the upstream, renewed after each loss
     epoch.py        the fencing token of a shard
     sharding.py     recipient -> shard

@@ -8,12 +8,12 @@ from typing import Any
 
 from aiohttp import web
 
-from .bell import Bell
 from .disturbance import NEAR, Disturbance
 from .epoch import Epoch
 from .gateway import Gateway, GatewayStatus
 from .link import Frame, Link
 from .listener import Listener
+from .notifier import Notifier
 from .process import Process
 from .resolve import Resolve, by_dns, join_host_port
 from .role import Holder, Role, RoleNote
@@ -41,7 +41,7 @@ class Coreapp(Process):
         self._holders: dict[int, Holder] = {}
         self._gateway: Gateway | None = None
         self._webhook = Webhook(self)
-        self._changed = Bell()
+        self._changed = Notifier()
         self._link: Link | None = None
         self._link_task: asyncio.Task[None] | None = None
         self._restart_seconds: asyncio.Queue[float] = asyncio.Queue()
@@ -188,7 +188,7 @@ class Coreapp(Process):
                 self._serve(noted)
             elif noted is not None:
                 self._known().note(None)
-        self._changed.ring()
+        self._changed.notify()
 
     # role assignments of the operator
 
@@ -208,8 +208,8 @@ class Coreapp(Process):
         self._leave_gateway()
         self._assigned = role
         self._holders.pop(role.shard, None)
-        self._gateway = Gateway(self, role, self._webhook, self._changed.ring)
-        self._changed.ring()
+        self._gateway = Gateway(self, role, self._webhook, self._changed.notify)
+        self._changed.notify()
         self.log.info("%s serves shard %d under epoch %s", self.settings.pod_name, role.shard, role.epoch)
 
     def _stand_by(self) -> None:
@@ -218,7 +218,7 @@ class Coreapp(Process):
         self._known().note(None)
         self._assigned = None
         self._leave_gateway()
-        self._changed.ring()
+        self._changed.notify()
         self.log.info("%s stands by", self.settings.pod_name)
 
     def _leave_gateway(self) -> None:
@@ -263,7 +263,7 @@ class Coreapp(Process):
             self._holders[order.shard] = Holder(join_host_port(order.holder, MESSAGING_PORT), order.epoch)
             if self._assigned is not None and self._assigned.shard == order.shard:
                 self._stand_by()
-            self._changed.ring()
+            self._changed.notify()
 
     # requests of the Webapp
 

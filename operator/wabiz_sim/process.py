@@ -37,8 +37,8 @@ class Process(abc.ABC):
         self._fresh_session: aiohttp.ClientSession | None = None
         self._stopped = asyncio.Event()
         self._failure: BaseException | None = None
-        self._burial: asyncio.Task[None] | None = None
-        self._last_rites: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._killing: asyncio.Task[None] | None = None
 
     @abc.abstractmethod
     async def come_up(self) -> None:
@@ -113,14 +113,14 @@ class Process(abc.ABC):
 
     async def kill(self) -> None:
         """Kill it: every listener and connection is closed at once, without close frames. May be called again."""
-        if self._burial is None:
+        if self._stopping is None:
             self._state = _STOPPED
             for listener in self.listeners:
                 listener.abort()
-            self._burial = asyncio.create_task(self._bury())
-        await asyncio.shield(self._burial)  # the caller may be cancelled; it is finished all the same
+            self._stopping = asyncio.create_task(self._stop())
+        await asyncio.shield(self._stopping)  # the caller may be cancelled; it is finished all the same
 
-    async def _bury(self) -> None:
+    async def _stop(self) -> None:
         sessions = [session for session in (self._session, self._fresh_session) if session is not None]
         closing = [asyncio.ensure_future(session.connector.close()) for session in sessions if session.connector is not None]
         await asyncio.sleep(0)  # the connections are cut first, so that no cancelled task can send a close frame on them
@@ -169,7 +169,7 @@ class Process(abc.ABC):
             return
         self._failure = task.exception()
         self.log.error("%s died", self.settings.pod_name, exc_info=self._failure)
-        self._last_rites = asyncio.create_task(self.kill())
+        self._killing = asyncio.create_task(self.kill())
 
     async def _killed_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):

@@ -7,8 +7,8 @@ from typing import Any
 
 import aiohttp
 
-from .bell import Bell
 from .link import UNREACHABLE, Frame
+from .notifier import Notifier
 from .process import Process
 
 _POST_SECONDS = 10.0
@@ -19,7 +19,7 @@ class Webhook:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._changed = Bell()
+        self._changed = Notifier()
         self._places = asyncio.Semaphore(6)  # webhooks.max_concurrent_requests, its default
         self.url = ""
         self.backoff_seconds = 3.0
@@ -30,7 +30,7 @@ class Webhook:
         self.url = settings.get("webhooks", {}).get("url", "")
         self.backoff_seconds = settings.get("callback_backoff_delay_ms", 3000) / 1000
         self.most_backoff_seconds = settings.get("max_callback_backoff_delay_ms", 900_000) / 1000
-        self._changed.ring()
+        self._changed.notify()
 
     async def deliver(self, inbound: Frame) -> None:
         """Return when the webhook accepted the message ``{"id", "from", "body"}``; retries until cancelled."""

@@ -67,7 +67,7 @@ def test_a_watch_that_died_is_no_silence(observed: ControlPlane) -> None:
 
     def observe() -> None:
         with observer as seen:
-            observer.bury("the watch of Pod objects failed for 10 s")
+            observer.report_death("the watch of Pod objects failed for 10 s")
             with pytest.raises(ObserverError, match="no longer sees"):
                 seen.wait_until(lambda _: True, 1)
             with pytest.raises(ObserverError, match="no longer sees"):

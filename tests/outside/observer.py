@@ -92,7 +92,7 @@ class Observer:
         self._reports: dict[tuple[str, str], list[ClientReport]] = {}
         self.shrinks: tuple[int | None, ...] = ()
         """Since ``verify``: for each time that Coreapps were made fewer, the shards that the client had then, None if it cannot be said."""
-        self._asking = Repeat(self._ask_clients, self.bury, "observer of the clients") if ask_client else None
+        self._asking = Repeat(self._ask_clients, self.report_death, "observer of the clients") if ask_client else None
         connect: Any = kubernetes.config.new_client_from_config  # typed in some releases of the client only
         self._client = connect(str(kubeconfig))
         self._watches = [_Watch(kind, read, self) for kind, read in self._readers()]
@@ -349,7 +349,7 @@ class Observer:
         with self._changed:
             self._notes.append(text)
 
-    def bury(self, text: str) -> None:
+    def report_death(self, text: str) -> None:
         """Take in that a watch has died."""
         with self._changed:
             self._died.append(text)
@@ -421,11 +421,11 @@ class _Watch(threading.Thread):
                 failing_since = failing_since or now
                 self._observer.note(f"reconnected the watch of {self.kind} objects at {self._version}: {_sentence(error)}")
                 if now - failing_since > BLIND_SECONDS:
-                    self._observer.bury(f"the watch of {self.kind} objects failed for {BLIND_SECONDS:g} s: {_sentence(error)}")
+                    self._observer.report_death(f"the watch of {self.kind} objects failed for {BLIND_SECONDS:g} s: {_sentence(error)}")
                     return
                 self._ended.wait(RETRY_SECONDS)
             except BaseException as error:  # a mistake here must not look like silence
-                self._observer.bury(f"the watch of {self.kind} objects ended by {_sentence(error)}")
+                self._observer.report_death(f"the watch of {self.kind} objects ended by {_sentence(error)}")
                 raise
 
     def _follow(self) -> None:

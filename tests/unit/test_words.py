@@ -98,6 +98,10 @@ NAMES = frozenset(
         "evasions",
         "presses",
         "goodbye",
+        "bell",
+        "burial",
+        "bury",
+        "rites",
     ]
 )
 """Parts of identifiers."""

@@ -20,7 +20,7 @@ from localkube.programs.binaries import provide
 from localkube.programs.prometheus import prometheus
 from localkube.progress import Report, quiet
 
-HOLLOW_S = OPERATOR_S = 60.0
+OPERATOR_S = 60.0
 """So long a start may take on a busy machine; what is measured begins later."""
 LOGGED_IN = "on_login"  # in an operator's log as soon as it watches; it campaigns from before
 

@@ -161,7 +161,6 @@ class LightKube:
         """Prepare for the API server of `config`; nothing is sent yet. A `fence` of None lets every write pass."""
         self._fence: Fence = fence or Unfenced()
         self._limits = limits or CallLimits()
-        self._field_manager = field_manager
         self.writes: Counter[tuple[str, str]] = Counter()
         """Writes sent so far by (verb, kind), rejected ones too; shared with all `fenced` views. Metrics read it."""
         tls, failed = None, ""
