@@ -6,6 +6,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
@@ -30,6 +31,10 @@ FAILED: Final = 4
 """Exit code when a command could not do its work. 0 to 3 are the levels of a verdict."""
 NOT_IN_TIME: Final = 5
 """Exit code when what was waited for did not come."""
+SHORTEST: Final = 0.1
+"""So many seconds reading must have at least."""
+LONGEST: Final = 86400.0
+"""So many seconds can be asked for at most."""
 
 app = typer.Typer(
     name="kubectl whatsapp",
@@ -112,6 +117,19 @@ class Question:
         render.show(text())
 
 
+def seconds(least: float = 0.0) -> Callable[[str], float]:
+    """Return a parser of a number of seconds that a person may wait. It takes no other number, nor nan and inf."""
+
+    def parse(given: str) -> float:
+        with suppress(ValueError):
+            if least <= (found := float(given)) <= LONGEST:
+                return found
+        msg = f"{given} is no number of seconds from {least:g} to {LONGEST:g}."
+        raise typer.BadParameter(msg)
+
+    return parse
+
+
 _SHARED: Final[dict[str, Any]] = {
     "namespace": (Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the cluster (default: the context's).")], ""),
     "context": (Annotated[str, typer.Option("--context", help="Context of the kubeconfig.")], ""),
@@ -128,7 +146,13 @@ _SHARED: Final[dict[str, Any]] = {
     ),
     "request_timeout": (
         Annotated[
-            float, typer.Option("--request-timeout", help="Seconds for all reading; what is not answered by then is named.", min=0.1)
+            float,
+            typer.Option(
+                "--request-timeout",
+                help="Seconds for all reading; what is not answered by then is named.",
+                parser=seconds(SHORTEST),
+                metavar="SECONDS",
+            ),
         ],
         reading.DEADLINE,
     ),

@@ -89,7 +89,12 @@ def test_the_steps_are_reasons_of_the_operator() -> None:
 
 def test_without_the_cluster_no_pod_is_taken_for_a_standby() -> None:
     found = view(a_cluster().without("cluster").read())
-    assert (found.shards, found.standbys, found.next_steps) == ((), (), ())
+    assert (found.shards, found.standbys) == ((), ())
+    assert found.next_steps == (
+        "kubectl auth can-i get whatsappclusters.multiconnect.dev -n shop",
+        "kubectl get --raw '/readyz?verbose'",
+        "kubectl whatsapp status acme -n shop --request-timeout 10",
+    )
 
 
 def test_deliberate_inaction_is_said() -> None:
@@ -145,5 +150,26 @@ def test_a_pod_that_was_made_again_holds_nothing() -> None:
     def again(found: dict[str, Any]) -> None:
         found["pods"]["items"][0]["metadata"]["uid"] = "new"
 
-    shard = view(a_cluster().but(again).read()).shards[0]
-    assert (shard.served, shard.why) == (False, "acme-coreapp-0 was made again and does not hold it any more")
+    found = view(a_cluster().but(again).read())
+    assert (found.shards[0].served, found.shards[0].why) == (False, "acme-coreapp-0 was made again and does not hold it any more")
+    assert [one.pod for one in found.standbys] == ["acme-coreapp-0", "acme-coreapp-2"], "its name is that of the holder, and it is free"
+
+
+def noted(lease: dict[str, Any], at: str) -> None:
+    """The API server's own note of the last renewal, among those of other changes."""
+    other = {"manager": "kubectl", "time": before(seconds=0), "fieldsV1": {"f:metadata": {"f:labels": {}}}}
+    lease["metadata"]["managedFields"] = [other, {"manager": "m", "time": at, "fieldsV1": {"f:spec": {"f:renewTime": {}}}}]
+
+
+@pytest.mark.parametrize("minutes", [-5, 0, 5])
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_a_holder_of_a_lease_may_have_a_wrong_clock(minutes: int, is_alive: bool) -> None:
+    def renewed_by_another_clock(found: dict[str, Any]) -> None:
+        for lease in (found["lease"], found["nodeLeases"]["items"][0]):
+            lease["spec"]["renewTime"] = before(minutes=minutes)
+            noted(lease, before(seconds=1) if is_alive else before(minutes=2))
+
+    found = view(a_cluster().but(renewed_by_another_clock).read())
+    assert found.leader is not None
+    assert (found.leader.alive, found.shards[0].served) == (is_alive, is_alive)
+    assert (found.verdict.level is Level.OK) is is_alive
