@@ -80,7 +80,7 @@ def entry() -> ModuleType:
     [(["--n"], "hack/bench "), (["--plugin", "--n"], "hack/bench --plugin "), (["--scale", "2", "--x"], "hack/bench --scale ")],
 )
 def test_an_option_chooses_the_bench(
-    argv: list[str], program: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    argv: list[str], program: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = entry()
     monkeypatch.setattr(found, "PYTHON", tmp_path / "none")
