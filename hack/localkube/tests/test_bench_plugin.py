@@ -22,7 +22,7 @@ ONE = Case("status", "status", ("status", "acme"), 0, "served", 0.3)
 
 
 def answers(*given: tuple[float, str]) -> Any:
-    """What gives these answers one after the other, and the last one for ever."""
+    """What gives these answers one after the other, and then the last one each time."""
     left = [*given]
     return lambda _: left.pop(0) if len(left) > 1 else left[0]
 
