@@ -130,7 +130,7 @@ def seconds(least: float = 0.0) -> Callable[[str], float]:
     return parse
 
 
-_SHARED: Final[dict[str, Any]] = {
+SHARED: Final[dict[str, Any]] = {
     "namespace": (Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the cluster (default: the context's).")], ""),
     "context": (Annotated[str, typer.Option("--context", help="Context of the kubeconfig.")], ""),
     "kubeconfig": (Annotated[str, typer.Option("--kubeconfig", help="Path of the kubeconfig.")], ""),
@@ -158,6 +158,7 @@ _SHARED: Final[dict[str, Any]] = {
     ),
     "output": (Annotated[Output, typer.Option("--output", "-o", help="How to print it.")], Output.TEXT),
 }
+"""The options of every command, by the name of their parameter, with their defaults."""
 _CLUSTER: Final = Annotated[str, typer.Argument(help="Name of the WhatsAppCluster.", metavar="CLUSTER")]
 _ANY_CLUSTER: Final = Annotated[str, typer.Argument(help="Name of the WhatsAppCluster (default: all).", metavar="[CLUSTER]")]
 
@@ -176,7 +177,7 @@ def command(name: str, *, for_one: bool = True) -> Callable[[Command], Command]:
         kind = inspect.Parameter.KEYWORD_ONLY
 
         def run(ctx: typer.Context, **given: Any) -> int:
-            shared = {key: given.pop(key) for key in ("cluster", *_SHARED)}
+            shared = {key: given.pop(key) for key in ("cluster", *SHARED)}
             return function(_question(begun=ctx.obj, **shared), **given) or 0
 
         parameters = [
@@ -185,7 +186,7 @@ def command(name: str, *, for_one: bool = True) -> Callable[[Command], Command]:
             if for_one
             else inspect.Parameter("cluster", kind, annotation=_ANY_CLUSTER, default=""),
             *(one.replace(kind=kind) for one in own),
-            *(inspect.Parameter(key, kind, annotation=annotation, default=default) for key, (annotation, default) in _SHARED.items()),
+            *(inspect.Parameter(key, kind, annotation=annotation, default=default) for key, (annotation, default) in SHARED.items()),
         ]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
         run.__annotations__ = {one.name: one.annotation for one in parameters}

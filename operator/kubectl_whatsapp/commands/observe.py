@@ -73,7 +73,7 @@ def why(
 ) -> int:
     """Say which of the operator's rules decides, and why.
 
-    On what evidence, which rules above it do not hold, and what would change it. The operator's own rules are run on what can be read.
+    Names the evidence, the rules above that do not hold, and what would change it. The operator's own rules are run on what can be read.
     What only the operator can know is taken for granted, and named.
     """
     number = changes.shard_number(shard) if shard else None
