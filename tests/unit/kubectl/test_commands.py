@@ -25,6 +25,7 @@ from whatsapp_operator.core import manifests
 
 from .clusters import Cluster, Server, a_cluster, named, serving
 from .test_redact import BASE64, CANARY, JWT
+from .test_view import documented
 
 Obj = dict[str, Any]
 ROOT = Path(__file__).parents[3]
@@ -66,6 +67,15 @@ def test_what_is_no_time_is_asked_for_before_anything_is_changed(
         code = main([*args, f"{option}={given}"])
         assert (code, f"{given} is no number of seconds from {least} to 86400." in capsys.readouterr().err) == (2, True), args
     assert server.asked == []
+
+
+@pytest.mark.parametrize(("kind", "args"), [("Change", ("pause", "acme")), ("Report", ("report", "acme", "-f", "{folder}/x.tar.gz"))])
+def test_the_shape_of_what_a_command_did_is_documented(
+    server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str, args: tuple[str, ...]
+) -> None:
+    found = json.loads(run(capsys, *(one.format(folder=tmp_path) for one in args), "-o", "json")[1])
+    assert (found.pop("apiVersion"), found.pop("kind")) == ("kubectl-whatsapp/v1", kind)
+    assert found.keys() == documented(kind)
 
 
 def test_a_shard_that_is_not_there_is_no_success(server: Server, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_whatsapp import model
+from kubectl_whatsapp import checks, model, planning
+from kubectl_whatsapp import why as reasons
 from kubectl_whatsapp.model import Level, Verdict
 from kubectl_whatsapp.shape import Output, camel, dump
 from kubectl_whatsapp.view import STEPS, view
@@ -48,6 +49,24 @@ def test_each_field_of_the_shape_is_documented() -> None:
     classes = [one for one in vars(model).values() if is_dataclass(one)]
 
     assert {camel(field.name) for one in classes for field in fields(one)} <= documented
+
+
+def documented(kind: str) -> set[str]:
+    """The fields of a kind, as the page has them."""
+    (line,) = re.findall(rf"^\| `{kind}` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return set(re.findall(r"`(\w+)`", line))
+
+
+OTHER_KINDS = {
+    "Why": (reasons.Why, reasons.RuleAnswer, reasons.ShardAnswer, reasons.EvidenceAnswer, reasons.CandidateAnswer),
+    "Plan": (planning.Planned, planning.PlannedStep),
+    "Check": (checks.Report, checks.Check),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_each_field_of_the_other_shapes_is_documented_and_no_other(kind: str) -> None:
+    assert documented(kind) == {camel(field.name) for one in OTHER_KINDS[kind] for field in fields(one)}
 
 
 def test_the_golden_has_each_field() -> None:
