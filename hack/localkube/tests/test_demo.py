@@ -18,6 +18,7 @@ from rich.console import Console
 from localkube.errors import LocalKubeError, sentence
 from localkube.files import write_json
 from localkube.plane import certificates, processes
+from localkube.plane.folder import remove
 from localkube.plane.kubeconfig import Access
 from localkube.plane.processes import Spawner
 from localkube.scenarios import harness as demo_harness
@@ -223,6 +224,8 @@ def test_the_invitation_leads_to_the_plugin(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[1:] == [f"kubectl-whatsapp {__version__}", str(folder / "kubeconfig")]
+    remove(folder)
+    assert not folder.exists(), "what was written for it is removed with the demo"
 
 
 def test_errors_of_ours_are_their_own_sentence() -> None:

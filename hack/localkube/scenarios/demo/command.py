@@ -271,8 +271,8 @@ def _invitation(folder: Path) -> list[str]:
 
 def _plugin(folder: Path) -> Path:
     """Write a program that runs the plugin of this source, where kubectl finds it; returns the folder for the PATH."""
-    program = folder / "bin" / "kubectl-whatsapp"
-    program.parent.mkdir(exist_ok=True)
+    program = folder / "operators" / "bin" / "kubectl-whatsapp"  # it goes with what was started there
+    program.parent.mkdir(parents=True, exist_ok=True)
     source = Path(__file__).parents[4] / "operator"
     command = f"PYTHONPATH={shlex.quote(str(source))} exec {shlex.quote(sys.executable)} -m kubectl_whatsapp"
     program.write_text(f'#!/bin/sh\n{command} "$@"\n', encoding="utf-8")
