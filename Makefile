@@ -21,7 +21,7 @@ $(VENV)/.ready: hack/lock/dev.txt
 
 setup: $(VENV)/.ready ## Install the tools of this project into .venv, by hash
 
-binaries: setup ## Find, fetch or build the control plane's programs, helm, kubeconform and actionlint (once; about 7 minutes when built)
+binaries: setup ## Find, fetch or build the control plane's programs, helm, kubeconform, actionlint and kstatus (once; about 7 minutes when built)
 	@$(RUN)/python hack/cluster programs
 
 control-plane: setup ## Find, fetch or build the control plane's programs alone (once; about 4 minutes when built)
@@ -132,8 +132,8 @@ demo-down: setup ## Remove what `make demo KEEP=1` left
 dashboard-picture: control-plane ## Take docs/dashboard.png again, from a real run (chromium)
 	@$(RUN)/python hack/dashboard-picture
 
-bench: control-plane ## Measure failovers and resizes (CASE=..., N=..., RESIZES=...; SCALE=1000: what so many clusters cost)
-	@$(RUN)/python hack/bench $(if $(SCALE),--scale $(SCALE) $(if $(N),--failovers $(N)),$(if $(CASE),--case $(CASE)) $(if $(N),--n $(N)) $(if $(RESIZES),--resizes $(RESIZES)))
+bench: control-plane ## Measure failovers and resizes (CASE=..., N=..., RESIZES=...; SCALE=1000: what so many clusters cost; PLUGIN=1: kubectl whatsapp)
+	@$(RUN)/python hack/bench $(if $(PLUGIN),--plugin $(if $(N),--n $(N)),$(if $(SCALE),--scale $(SCALE) $(if $(N),--failovers $(N)),$(if $(CASE),--case $(CASE)) $(if $(N),--n $(N)) $(if $(RESIZES),--resizes $(RESIZES))))
 
 chaos: control-plane ## Break everything, ten times, under messages; up to 40 minutes (ONLY=hang,node-lost N=... SOAK=seconds)
 	@$(RUN)/python hack/chaos $(if $(ONLY),--only $(ONLY)) $(if $(N),--n $(N)) $(if $(SOAK),--soak $(SOAK))

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
 COMMANDS = {
     "bench": "localkube.scenarios.bench.failovers",  # failover times on a real API server
+    "bench --plugin": "localkube.scenarios.bench.plugin",  # how long kubectl whatsapp takes
     "bench --scale": "localkube.scenarios.scale.command",  # what one operator costs with very many clusters
     "chaos": "localkube.scenarios.chaos",  # every fault many times
     "charts": "localkube.charts",  # the Helm charts: derived, linted, rendered
@@ -30,8 +31,9 @@ def main(name: str, argv: list[str]) -> int | str:
     if PYTHON.exists() and Path(sys.prefix).resolve() != PYTHON.parent.parent.resolve():
         os.execv(PYTHON, [str(PYTHON), *sys.argv])  # noqa: S606 - the same program, in the project's environment
     sys.path[:0] = [str(ROOT / "hack"), str(ROOT / "operator"), str(ROOT / "tests")]
+    wanted = {f"{name} {option}" for option in argv}
     try:
-        command = importlib.import_module(COMMANDS[f"{name} --scale" if name == "bench" and "--scale" in argv else name])
+        command = importlib.import_module(COMMANDS[next((one for one in COMMANDS if one in wanted), name)])
     except ModuleNotFoundError as error:
         return f"hack/{name}: the Python package {error.name} is missing: make the project's environment first, with 'make setup'"
     guarded = importlib.import_module("localkube.errors").guarded

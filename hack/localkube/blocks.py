@@ -133,6 +133,12 @@ def bench_block(figures: Row) -> str:
     return joined(figures, table, FEW, *notes, *cost, end=listed(figures["complaints"]))
 
 
+def plugin_block(figures: Row) -> str:
+    """How long the plugin takes."""
+    table = markdown(("command", *COLUMNS), [[row["what"], *cells(row)] for row in figures["cases"].values()])
+    return joined(figures, table, FEW, end=listed(figures["complaints"]))
+
+
 def resizes(cases: Mapping[str, Row]) -> str:
     """What became of the messages that were sent during resizes, and after the restart of those that shrink."""
     changed = [row for row in cases.values() if "after_restart" in row]
@@ -242,6 +248,7 @@ BLOCKS: dict[str, Callable[[Row], str]] = {
     "chaos": chaos_block,
     "bench": bench_block,
     "scale": scale_block,
+    "plugin": plugin_block,
     "e2e": e2e_block,
     "chaos-modes": chaos_modes_block,
     "e2e-modes": e2e_modes_block,

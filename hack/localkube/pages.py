@@ -25,11 +25,12 @@ SOURCES = {
     "demo": ("build/demo.json", "make demo"),
     "bench": ("build/bench.json", "make bench"),
     "scale": ("build/bench-scale.json", "make bench SCALE=1000"),
+    "plugin": ("build/bench-plugin.json", "make bench PLUGIN=1"),
     "chaos": ("build/chaos.json", "make chaos"),
     "e2e": ("build/e2e.json", "make e2e"),
 }
 """Per file of figures: what the program writes, and the command that runs it."""
-PAGES = ("README.md", "docs/benchmarks.md", "docs/end-to-end.md", "docs/failure-modes.md")
+PAGES = ("README.md", "docs/benchmarks.md", "docs/end-to-end.md", "docs/failure-modes.md", "docs/kubectl.md")
 PLACE = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 PICTURE = FOLDER / "demo.svg"
 """Drawn from the timeline of the demo that is kept."""

@@ -27,7 +27,7 @@ MODULES: Final = {
 NEW_OBJECTS: Final = 50_000
 """So many new objects begin a search for garbage. Python's default is 700: loading this program would search some hundred times."""
 PYTHON: Final = ".".join(map(str, sys.version_info[:2]))
-MISSING: Final = f"is missing for Python {PYTHON}. Install the plugin with pip: pip install 'whatsapp-operator[kubectl]'."
+MISSING: Final = f"is missing for Python {PYTHON}. Install the plugin with pip instead (docs/kubectl.md#install)."
 
 
 def main(argv: Sequence[str] | None = None, *, begun: float | None = None) -> int:

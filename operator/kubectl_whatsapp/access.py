@@ -37,6 +37,7 @@ CREDENTIAL_SECONDS: Final = 60.0
 """Within so long an exec plugin must have printed a credential: it may ask a person to log in."""
 EXEC_VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 """The versions of exec credentials that are served (kubernetes.io, "client-go credential plugins")."""
+CHOOSE: Final = " See `kubectl config get-contexts`; choose with --context, or name a file by --kubeconfig or the variable KUBECONFIG."
 FILES: Final = ("certificate-authority", "client-certificate", "client-key")
 
 
@@ -92,7 +93,7 @@ def find(options: Options, *, environ: Mapping[str, str] = os.environ) -> Access
     started = _started.pop(tuple(command), None)
     from kubectl_whatsapp import client  # noqa: F401, PLC0415  # loaded while kubectl runs
 
-    printed = _run(command, environ, KUBECTL_SECONDS, "kubectl cannot say where the API server is", started=started)
+    printed = _run(command, environ, KUBECTL_SECONDS, "kubectl cannot say where the API server is", hint=CHOOSE, started=started)
     try:
         config = json.loads(printed)
     except ValueError:

@@ -10,7 +10,7 @@ from typing import Final
 from kubectl_whatsapp.model import Level, View
 from kubectl_whatsapp.reading import Read
 from kubectl_whatsapp.view import view
-from kubectl_whatsapp.world import World, condition
+from kubectl_whatsapp.world import World, condition, counted
 
 Answer = tuple[Level, str]
 WORST: Final = (Level.CRITICAL, Level.UNKNOWN, Level.WARNING, Level.OK)
@@ -53,7 +53,7 @@ def _reachable(f: Facts) -> Answer:
     if not unread:
         return Level.OK, f"everything was read in {f.view.seconds:.2f} s."
     level = Level.WARNING if f.world.cluster else Level.UNKNOWN
-    return level, "; ".join(f"could not read {what} ({why})" for what, why in unread.items())
+    return level, "; ".join(f"could not read {what} ({why})" for what, why in unread.items()) + "."
 
 
 def _leader(f: Facts) -> Answer:
@@ -111,7 +111,8 @@ def _spread(f: Facts) -> Answer:
     if most <= spares:
         return Level.OK, f"no node has more holders than there are spares ({spares})."
     node = next(node for node in holders if holders.count(node) == most)
-    return Level.WARNING, f"node {node} has {most} holders and there are {spares} spares: its loss leaves shards unserved."
+    few = f"{counted(spares, 'spare')} could take over"
+    return Level.WARNING, f"node {node} has {counted(most, 'holder')}, and {few}: its loss leaves shards unserved."
 
 
 def _apart(f: Facts) -> Answer:

@@ -6,6 +6,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
@@ -30,6 +31,10 @@ FAILED: Final = 4
 """Exit code when a command could not do its work. 0 to 3 are the levels of a verdict."""
 NOT_IN_TIME: Final = 5
 """Exit code when what was waited for did not come."""
+SHORTEST: Final = 0.1
+"""So many seconds reading must have at least."""
+LONGEST: Final = 86400.0
+"""So many seconds can be asked for at most."""
 
 app = typer.Typer(
     name="kubectl whatsapp",
@@ -112,7 +117,20 @@ class Question:
         render.show(text())
 
 
-_SHARED: Final[dict[str, Any]] = {
+def seconds(least: float = 0.0) -> Callable[[str], float]:
+    """Return a parser of a number of seconds that a person may wait. It takes no other number, nor nan and inf."""
+
+    def parse(given: str) -> float:
+        with suppress(ValueError):
+            if least <= (found := float(given)) <= LONGEST:
+                return found
+        msg = f"{given} is no number of seconds from {least:g} to {LONGEST:g}."
+        raise typer.BadParameter(msg)
+
+    return parse
+
+
+SHARED: Final[dict[str, Any]] = {
     "namespace": (Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the cluster (default: the context's).")], ""),
     "context": (Annotated[str, typer.Option("--context", help="Context of the kubeconfig.")], ""),
     "kubeconfig": (Annotated[str, typer.Option("--kubeconfig", help="Path of the kubeconfig.")], ""),
@@ -128,12 +146,19 @@ _SHARED: Final[dict[str, Any]] = {
     ),
     "request_timeout": (
         Annotated[
-            float, typer.Option("--request-timeout", help="Seconds for all reading; what is not answered by then is named.", min=0.1)
+            float,
+            typer.Option(
+                "--request-timeout",
+                help="Seconds for all reading; what is not answered by then is named.",
+                parser=seconds(SHORTEST),
+                metavar="SECONDS",
+            ),
         ],
         reading.DEADLINE,
     ),
     "output": (Annotated[Output, typer.Option("--output", "-o", help="How to print it.")], Output.TEXT),
 }
+"""The options of every command, by the name of their parameter, with their defaults."""
 _CLUSTER: Final = Annotated[str, typer.Argument(help="Name of the WhatsAppCluster.", metavar="CLUSTER")]
 _ANY_CLUSTER: Final = Annotated[str, typer.Argument(help="Name of the WhatsAppCluster (default: all).", metavar="[CLUSTER]")]
 
@@ -152,7 +177,7 @@ def command(name: str, *, for_one: bool = True) -> Callable[[Command], Command]:
         kind = inspect.Parameter.KEYWORD_ONLY
 
         def run(ctx: typer.Context, **given: Any) -> int:
-            shared = {key: given.pop(key) for key in ("cluster", *_SHARED)}
+            shared = {key: given.pop(key) for key in ("cluster", *SHARED)}
             return function(_question(begun=ctx.obj, **shared), **given) or 0
 
         parameters = [
@@ -161,7 +186,7 @@ def command(name: str, *, for_one: bool = True) -> Callable[[Command], Command]:
             if for_one
             else inspect.Parameter("cluster", kind, annotation=_ANY_CLUSTER, default=""),
             *(one.replace(kind=kind) for one in own),
-            *(inspect.Parameter(key, kind, annotation=annotation, default=default) for key, (annotation, default) in _SHARED.items()),
+            *(inspect.Parameter(key, kind, annotation=annotation, default=default) for key, (annotation, default) in SHARED.items()),
         ]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
         run.__annotations__ = {one.name: one.annotation for one in parameters}

@@ -62,6 +62,18 @@ def is_name(text: str) -> bool:
     return len(text) <= 253 and bool(re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", text))
 
 
+def renewed(lease: Obj) -> datetime | None:
+    """Return when a Lease was last renewed; None if never.
+
+    The clock of its holder may be wrong. The API server notes the time of each renewal by its own, to the second (managedFields).
+    """
+    fields = (
+        one for one in lease["metadata"].get("managedFields") or () if "f:renewTime" in ((one.get("fieldsV1") or {}).get("f:spec") or {})
+    )
+    noted = [at for one in fields if (at := moment(one.get("time"))) is not None]
+    return max(noted, default=moment((lease.get("spec") or {}).get("renewTime")))
+
+
 def moment(text: object) -> datetime | None:
     """Return a time as Kubernetes writes it, in UTC; None if it is none."""
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from kubectl_whatsapp.world import World, condition
+from kubectl_whatsapp.world import World, condition, counted
 
 Obj = dict[str, Any]
 
@@ -56,7 +56,7 @@ def planned(world: World, *, shards: int, spares: int, rejected: tuple[str, ...]
     base = Planned(
         namespace=world.read.target.namespace,
         name=world.read.target.name,
-        sentence=f"{_change(before, shards)} shards, {_change(spares_before, spares)} spares.",
+        sentence=f"{_change(before, shards, 'shard')}, {_change(spares_before, spares, 'spare')}.",
         accepted=not rejected and not unjudged,
         rejected=rejected,
         unread={**world.read.unread_titles(), **({"whether the API server would accept it": unjudged} if unjudged else {})},
@@ -71,8 +71,8 @@ def planned(world: World, *, shards: int, spares: int, rejected: tuple[str, ...]
     )
 
 
-def _change(before: int | None, after: int) -> str:
-    return str(after) if before == after else f"{before} -> {after}"
+def _change(before: int | None, after: int, what: str) -> str:
+    return counted(after, what) if before == after else f"{before} -> {counted(after, what)}"
 
 
 def _steps(world: World, current: int, shards: int, spares: int) -> Iterator[PlannedStep]:

@@ -14,7 +14,7 @@ from rich.tree import Tree
 
 from kubectl_whatsapp.model import Handover, Leader, Level, Operation, Shard, Standby, View
 from kubectl_whatsapp.reading import PODS
-from kubectl_whatsapp.world import stamp
+from kubectl_whatsapp.world import counted, stamp
 
 if TYPE_CHECKING:
     from kubectl_whatsapp.checks import Report
@@ -187,7 +187,7 @@ def _standbys_title(view: View) -> str:
         return "Standbys"
     eligible = f"{sum(one.eligible for one in view.standbys)} of {len(view.standbys)} could take a shard"
     known = "not known" if PODS in view.unread else eligible
-    return f"Standbys: {known}; the spec asks for {view.spec_spares} spare{'' if view.spec_spares == 1 else 's'}"
+    return f"Standbys: {known}; the spec asks for {counted(view.spec_spares, 'spare')}"
 
 
 def _standby(standby: Standby) -> Text:
@@ -247,6 +247,8 @@ def _why(found: Why, *, wide: bool) -> Iterator[RenderableType]:
         yield Text.assemble((title, "bold"), (found.problem, "magenta"))
     else:
         yield Text.assemble((title, "bold"), (f"{found.rule} decides. ", "bold"), found.sentence)
+        if found.stopped:
+            yield Text(found.stopped, style="bold red")
         yield _indented(f"It means: {found.meaning}")
         yield _indented(f"What changes it: {found.what_changes_it}")
     if found.shard is not None:
@@ -299,6 +301,8 @@ def _plan(found: Planned) -> Iterator[RenderableType]:
     yield Text.assemble((f"{found.namespace}/{found.name}: ", "bold"), found.sentence)
     yield from (Text(f"Rejected: {one}", style="bold red") for one in found.rejected)
     yield from (Text(f"Held: {one}", style="yellow") for one in found.held)
+    if found.accepted and not found.steps:
+        yield Text("Nothing would change.")
     if found.steps:
         rows = [(str(number), one.what, one.interrupts, one.takes) for number, one in enumerate(found.steps, 1)]
         yield Rows(("STEP", "WHAT", "INTERRUPTS", "TAKES"), rows)

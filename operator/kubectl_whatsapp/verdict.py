@@ -8,7 +8,7 @@ from typing import Final
 
 from kubectl_whatsapp.marks import moment
 from kubectl_whatsapp.model import Leader, Level, Shard, Standby, Verdict
-from kubectl_whatsapp.world import World, condition, stamp
+from kubectl_whatsapp.world import World, condition, counted, stamp
 
 PASSING: Final = frozenset({"Bootstrapping", "Restarting", "FailingOver", "NotReconciled"})
 """Reasons of ``Ready`` for a state that the operator is about to end."""
@@ -145,7 +145,7 @@ def _under_way(f: Facts) -> str | None:
 
 
 def _well(f: Facts) -> str | None:
-    return f"{f.served}; {f.spares} spare{'s' if f.spares != 1 else ''} could take over."
+    return f"{f.served}; {counted(f.spares, 'spare')} could take over."
 
 
 VERDICTS: Final[tuple[tuple[Level, Callable[[Facts], str | None]], ...]] = (

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Final
 
-from kubectl_whatsapp.marks import EPOCH_LABEL, SHARD_LABEL, moment, route_of
+from kubectl_whatsapp.marks import EPOCH_LABEL, SHARD_LABEL, Route, moment, renewed, route_of
 from kubectl_whatsapp.model import Condition, Handover, Leader, Operation, Shard, Standby, View
 from kubectl_whatsapp.reading import OPERATOR_LABEL, Read
 from kubectl_whatsapp.verdict import Facts, verdict
@@ -19,15 +19,15 @@ from kubectl_whatsapp.world import World, condition, labels
 Obj = dict[str, Any]
 
 LEASE_SLACK: Final = timedelta(seconds=2)
-"""The API server's clock is read to the second, and a renewal may be in progress."""
+"""The API server's clock is read to the second twice, and a renewal may be in progress."""
 
 
 def view(read: Read) -> View:
     """Return what is shown of a cluster. What could not be read makes the answer smaller, never wrong."""
     world = World(read)
     shards = tuple(_shards(world))
-    standbys = tuple(_standbys(world, {one.holder for one in shards if one.holder}))
-    leader = _leader(world)
+    standbys = tuple(_standbys(world, shards))
+    leader = leader_of(world)
     return View(
         namespace=read.target.namespace,
         name=read.target.name,
@@ -55,12 +55,10 @@ def view(read: Read) -> View:
 
 
 def _shards(world: World) -> Iterator[Shard]:
-    services = world.read.items("services")
-    if not world.cluster or services is None:
+    if not world.cluster or world.read.items("services") is None:
         yield from _reported(world)
         return
-    routes = (route_of(one, world.read.target.name, world.uid) for one in services)
-    found = {route.shard: route for route in routes if route is not None}
+    found = {route.shard: route for route in _routes(world)}
     for number in range(max(world.status.get("shards") or world.status.get("settledShards") or 0, 0)):
         route = found.get(number)
         if route is None or route.holder is None or route.epoch is None:
@@ -70,6 +68,11 @@ def _shards(world: World) -> Iterator[Shard]:
         served, why = _served(world, route.epoch, route.holder, route.holder_uid, pod)
         node = (pod.get("spec") or {}).get("nodeName") if pod else None
         yield Shard(number=number, served=served, holder=route.holder, node=node, epoch=route.epoch, since=route.committed_at, why=why)
+
+
+def _routes(world: World) -> list[Route]:
+    routes = (route_of(one, world.read.target.name, world.uid) for one in world.read.items("services") or ())
+    return [route for route in routes if route is not None]
 
 
 def _reported(world: World) -> Iterator[Shard]:
@@ -97,11 +100,14 @@ def _served(world: World, epoch: str, holder: str, uid: str | None, pod: Obj | N
     return not trouble, trouble
 
 
-def _standbys(world: World, holders: set[str]) -> Iterator[Standby]:
+def _standbys(world: World, shards: tuple[Shard, ...]) -> Iterator[Standby]:
+    holders = {one.holder for one in shards}
+    uids = {route.holder: route.holder_uid for route in _routes(world)}
     # Without the cluster it is not known who holds a shard.
     for pod in world.component("coreapp") if world.cluster else ():
         name, trouble = pod["metadata"]["name"], world.pod_trouble(pod)
-        if name in holders:
+        # A holder that was made again has its name and holds nothing.
+        if name in holders and (uids.get(name) or pod["metadata"].get("uid")) == pod["metadata"].get("uid"):
             continue
         node = (pod.get("spec") or {}).get("nodeName")
         epoch = labels(pod).get(EPOCH_LABEL)
@@ -115,7 +121,8 @@ def _standbys(world: World, holders: set[str]) -> Iterator[Standby]:
 # --- the operator ---------------------------------------------------------------------------------------------------------
 
 
-def _leader(world: World) -> Leader | None:
+def leader_of(world: World) -> Leader | None:
+    """Return who leads, by the Lease; None if the Lease could not be read."""
     lease = world.read.found.get("lease")
     operators = world.read.items("operators")
     # Without any pod the operator runs elsewhere, or under other labels.
@@ -123,11 +130,11 @@ def _leader(world: World) -> Leader | None:
     if lease is None:
         return Leader(holder="", renewed=None, alive=False, replicas_ready=ready) if "lease" in world.read.absent else None
     spec: Obj = lease.get("spec") or {}
-    renewed = moment(spec.get("renewTime"))
+    last = renewed(lease)
     lasts = timedelta(seconds=float(spec.get("leaseDurationSeconds") or 0))
     holder = str(spec.get("holderIdentity") or "")
-    alive = bool(holder) and renewed is not None and world.read.at - renewed <= lasts + LEASE_SLACK
-    return Leader(holder=holder, renewed=renewed, alive=alive, replicas_ready=ready)
+    alive = bool(holder) and last is not None and world.read.at - last <= lasts + LEASE_SLACK
+    return Leader(holder=holder, renewed=last, alive=alive, replicas_ready=ready)
 
 
 def _conditions(world: World) -> Iterator[Condition]:
@@ -216,6 +223,11 @@ def _next_steps(world: World, shards: tuple[Shard, ...], standbys: tuple[Standby
     target = world.read.target
     if "cluster" in world.read.absent:
         yield "kubectl get whatsappclusters --all-namespaces"
+    if "cluster" in world.read.unread:
+        place = f"-n {target.namespace}"
+        yield f"kubectl auth can-i get whatsappclusters.multiconnect.dev {place}"
+        yield "kubectl get --raw '/readyz?verbose'"
+        yield f"kubectl whatsapp status {target.name} {place} --request-timeout 10"
     if "lease" in world.read.absent:  # then --operator-namespace and --lease say where it is
         yield f"kubectl get leases --all-namespaces --field-selector metadata.name={target.lease}"
     if leader is not None and not leader.alive:

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from kubectl_whatsapp.marks import moment
 from kubectl_whatsapp.reading import Read
-from kubectl_whatsapp.world import World, condition
+from kubectl_whatsapp.view import leader_of
+from kubectl_whatsapp.world import World, condition, counted
 from whatsapp_operator.core import conditions, evidence, handovers, record, rules
 from whatsapp_operator.core.actions import Plan
 from whatsapp_operator.core.desired import Desired, Tuning
@@ -92,6 +93,8 @@ class Why:
     sentence: str = ""
     meaning: str = ""
     what_changes_it: str = ""
+    stopped: str = ""
+    """Why nothing of it is done now; empty if an operator leads, or that is not known."""
     said_no: tuple[RuleAnswer, ...] = ()
     """Rules that are asked before it and do not hold, in their order."""
     also: tuple[RuleAnswer, ...] = ()
@@ -141,6 +144,8 @@ def _answered(blank: Why, world: World, desired: Desired, shard: int | None) -> 
     active = {
         str(one.get("reason")) for kind in ("Reconciling", "Stalled") if (one := condition(world.cluster, kind)).get("status") == "True"
     }
+    leader = leader_of(world)
+    stopped = "No operator leads: nothing of this is done until one does." if leader is not None and not leader.alive else ""
     is_same = rule in active if active else rule in {Reason.UP_TO_DATE, Reason.CHANGED_BY_ADMISSION}
     return replace(
         blank,
@@ -148,7 +153,8 @@ def _answered(blank: Why, world: World, desired: Desired, shard: int | None) -> 
         state=str(plan.decision.state),
         sentence=plan.decision.why,
         meaning=_meaning(rule),
-        what_changes_it=_advice(rule),
+        what_changes_it=f"{'An operator must lead. ' * bool(stopped)}{_advice(rule)}",
+        stopped=stopped,
         said_no=tuple(answers[:first]),
         also=tuple(one for one in answers[first + 1 :] if one.holds and one.rule != Reason.UP_TO_DATE),
         evidence=tuple(_evidence(facts, plan)),
@@ -260,7 +266,8 @@ def _advice(reason: str) -> str:
 
 def _evidence(f: Facts, plan: Plan) -> Iterator[str]:
     replicas = f"{f.replicas} replicas, {len(f.ready)} ready" if f.snapshot.statefulset else "no StatefulSet"
-    yield f"spec: {f.desired.shards} shards, {f.desired.spares} spares; Coreapps: {replicas}; Webapps ready: {f.webapps_ready}"
+    spec = f"{counted(f.desired.shards, 'shard')}, {counted(f.desired.spares, 'spare')}"
+    yield f"spec: {spec}; Coreapps: {replicas}; Webapps ready: {f.webapps_ready}"
     yield f"shards by the client: {f.shards if f.shards is not None else 'not known'}; last settled: {f.settled_shards or 'none'}"
     for route, proof in f.failed:
         yield f"shard {route.shard}: {route.holder} failed ({proof})"

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
-from kubectl_whatsapp.marks import COMPONENT_LABEL, PAUSED_ANNOTATION, moment
+from kubectl_whatsapp.marks import COMPONENT_LABEL, PAUSED_ANNOTATION, renewed
 from kubectl_whatsapp.reading import Read
 
 Obj = dict[str, Any]
@@ -32,7 +32,7 @@ class World:
     @cached_property
     def heartbeats(self) -> dict[str, datetime | None]:
         """When each node last renewed its Lease, by name of the node."""
-        return {name: moment((one.get("spec") or {}).get("renewTime")) for name, one in _by_name(self.read.items("nodeLeases")).items()}
+        return {name: renewed(one) for name, one in _by_name(self.read.items("nodeLeases")).items()}
 
     @property
     def annotations(self) -> Mapping[str, str]:
@@ -107,6 +107,11 @@ def labels(obj: Obj) -> Mapping[str, str]:
 def condition(obj: Obj, kind: str) -> Obj:
     """Return a condition of an object; empty if it has none of that type."""
     return next((one for one in (obj.get("status") or {}).get("conditions") or () if one.get("type") == kind), {})
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words, such as ``1 spare`` and ``2 spares``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def stamp(at: datetime) -> str:

@@ -150,6 +150,14 @@ async def test_everything_is_on_the_page_under_a_name(browser: Browser) -> None:
             await expect(page.locator("#operator")).to_contain_text("op-a_1234 leads")
 
 
+async def test_without_an_operator_the_answer_to_why_says_that_nothing_is_done(browser: Browser) -> None:
+    for cluster, times in ((a_cluster(), 0), (a_cluster().operator_dead(), 1)):
+        with watched(renamed(cluster, "shop", "acme")) as api:
+            async with a_page(browser, api, "#shop/acme/0") as (page, _, _):
+                await expect(page.locator("#rule")).to_have_text("UpToDate")
+                await expect(page.get_by_text("No operator leads: nothing of this is done until one does.")).to_have_count(times)
+
+
 async def test_colour_is_never_the_only_sign(browser: Browser) -> None:
     with watched(renamed(a_cluster(4, 2).unready("acme-coreapp-1", "acme-coreapp-5"), "shop", "acme")) as api:
         async with a_page(browser, api) as (page, _, _):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 
-from outside.kstatus import Verdict, verdict
+from localkube.programs.binaries import provide
+from localkube.programs.versions import kstatus_programs
+from outside.kstatus import Verdict, by_library, verdict
 from outside.observer import Observer
 from wabiz_sim.certificate import make
 
@@ -129,4 +132,8 @@ async def test_kstatus_from_creation_to_deletion(environment: Environment) -> No
     await until(environment, Verdict.TERMINATING)
     await hold(environment, None)
     await environment.until(lambda _: not environment.cluster(), "the cluster is gone")
+    program = (await asyncio.to_thread(provide, os.environ, programs=kstatus_programs()))["kstatus"]
+    seen = versions(environment)
+    assert set(map(verdict, seen)) == set(Verdict)
+    assert by_library(program, seen) == [*map(verdict, seen)], "the library itself says the same at every moment"
     await asyncio.to_thread(environment.seen.verify)

@@ -29,6 +29,7 @@ from localkube.kubeconfig import read
 from localkube.plane.operators import NAMESPACE
 from localkube.programs.binaries import Binaries
 from outside.wire import Wire
+from unit.kubectl.test_view import documented
 
 from .environment import LONG, ROOT, Environment, Harness
 
@@ -150,6 +151,7 @@ async def test_a_switchover_and_a_drill_are_what_the_observer_notes(environment:
 
     assert moved.code == 0, moved.text
     assert (moved.json()["from"], moved.json()["to"], moved.json()["epoch"]) == (origin, commit.holder, commit.epoch)
+    assert moved.json().keys() - {"apiVersion", "kind"} <= documented("Switchover")
     assert environment.cluster()["metadata"]["annotations"]["multiconnect.dev/switchover-reason"] == "an exercise"
     await environment.at_rest()
 
@@ -164,6 +166,7 @@ async def test_a_switchover_and_a_drill_are_what_the_observer_notes(environment:
     drill = await plugin(environment, "game-day", "acme", "--shard", "1", "-o", "json")
     assert drill.code == 0, drill.text
     assert (drill.json()["from"], drill.json()["to"]) == (origin, (await environment.commit(1, commits)).holder)
+    assert drill.json().keys() - {"apiVersion", "kind"} <= documented("GameDay")
     assert drill.json()["evidence"] in {"PodDeleted", "ContainerTerminated", "ConnectionLost"}
     await environment.at_rest()
     assert (await plugin(environment, "status", "acme", "--until", "UpToDate", "--timeout", "60")).code == 0

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,9 +23,11 @@ import pytest_asyncio
 from localkube.hollow.control import HollowControlError
 from localkube.plane.operators import Operators
 from localkube.plane.processes import stop
+from localkube.programs.binaries import provide
 from outside.wire import Wire
 
 from .environment import LONG, ROOT, Environment, Harness, Obj, an_environment, light_traffic, now, reported_of
+from .test_plugin import here
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -187,6 +190,11 @@ async def test_clocks_an_hour_apart_change_nothing(pair: Pair) -> None:
         entry = environment.status()["recentHandovers"][0]
         assert read(entry["at"]) - datetime.now(UTC) > timedelta(minutes=59), "it does live an hour ahead"
         assert 0 <= entry["commitMilliseconds"] < 60_000, "no span is taken between two clocks"
+        with patch.dict(os.environ, {"KUBECTL": str(provide(os.environ)["kubectl"])}):
+            arguments = ("status", "acme", "-n", environment.namespace, "-o", "json")
+            seen = (await asyncio.to_thread(here, environment.plane.admin_kubeconfig, *arguments)).json()
+        age = read(seen["at"]) - read(seen["leader"]["renewed"])
+        assert (seen["leader"]["alive"], abs(age) < timedelta(minutes=1)) == (True, True), "the plugin goes by the API server's clock"
         before, old = len(environment.seen.commits), environment.holder(1)
         async with environment.control() as control:
             await control.hang(environment.namespace, old)

@@ -1,12 +1,16 @@
 """What kstatus makes of a resource: the words by which Flux, Argo CD, kpt and ``helm --wait`` decide whether to go on waiting.
 
-Written after the generic rules of ``sigs.k8s.io/cli-utils/pkg/kstatus``. It shares no line with the operator.
+Written after the generic rules of ``sigs.k8s.io/cli-utils/pkg/kstatus``, and compared with that library itself where its program is there.
+It shares no line with the operator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import subprocess
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 
@@ -37,3 +41,10 @@ def verdict(obj: Mapping[str, Any]) -> Verdict:
         return standard[0]
     ready = [READY[state] for kind, state in conditions if kind == "Ready" and state in READY]
     return ready[0] if ready else Verdict.CURRENT
+
+
+def by_library(program: Path, objects: Iterable[Mapping[str, Any]]) -> list[Verdict]:
+    """Return what the library says of each of these objects; ``program``: it is built around the library (hack/tools/kstatus)."""
+    text = "\n".join(json.dumps(obj) for obj in objects)
+    done = subprocess.run([program], input=text, capture_output=True, text=True, timeout=60, check=True)
+    return [Verdict(line) for line in done.stdout.splitlines()]

@@ -15,7 +15,7 @@ from localkube.plane.controlplane import ControlPlane
 from localkube.plane.processes import Spawner
 from localkube.programs.binaries import provide
 from localkube.programs.cache import version_of
-from localkube.programs.versions import chart_programs, pinned_programs, workflow_programs
+from localkube.programs.versions import chart_programs, kstatus_programs, pinned_programs, workflow_programs
 from localkube.progress import to_stderr
 
 FAST_RENEW_SECONDS = 3.0
@@ -29,8 +29,8 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     """
     options = _parser(root).parse_args(argv)
     if options.command == "programs":
-        ours = pinned_programs()
-        provide(os.environ, report=to_stderr, programs=ours if options.control_plane else (*ours, *chart_programs(), *workflow_programs()))
+        ours, others = pinned_programs(), (*chart_programs(), *workflow_programs(), *kstatus_programs())
+        provide(os.environ, report=to_stderr, programs=ours if options.control_plane else (*ours, *others))
         return 0
     where: Path = options.dir.absolute()
     if options.command == "up":

@@ -19,6 +19,7 @@ MODULES = {
     "helm": "helm.sh/helm/v3",
     "kubeconform": "github.com/yannh/kubeconform",
     "actionlint": "github.com/rhysd/actionlint",
+    "kstatus": "sigs.k8s.io/cli-utils",  # the program around that library is here
     "prometheus": "github.com/prometheus/prometheus",
     "kind": "sigs.k8s.io/kind",
     "containerd": "github.com/containerd/containerd/v2",
@@ -26,6 +27,9 @@ MODULES = {
     "pause": "",  # its source is here
 }
 """By folder under hack/tools: the Go module whose version its go.mod pins."""
+
+HERE = "localkube/tools/"
+"""The package of a program whose source is here begins so."""
 
 # name, folder, its package in the module, arguments for its version, what it says then, seconds of a cold build on 2 cores
 Row = tuple[str, str, str, str, str, int]
@@ -43,6 +47,8 @@ CHARTS: tuple[Row, ...] = (
 )
 # what judges the workflows
 WORKFLOWS: tuple[Row, ...] = (("actionlint", "actionlint", "/cmd/actionlint", "-version", "{version}", 20),)
+# what judges conditions as Flux and kpt do
+KSTATUS: tuple[Row, ...] = (("kstatus", "kstatus", HERE + "kstatus", "-v", "kstatus {version}", 40),)
 # where neither the PATH nor Debian has them
 PROMETHEUS: tuple[Row, ...] = (
     ("promtool", "prometheus", "/cmd/promtool", "--version", "version {version}", 200),
@@ -58,7 +64,7 @@ KIND: tuple[Row, ...] = (
     ("containerd-shim-runc-v2", "containerd", "/cmd/containerd-shim-runc-v2", "-v", "{version}", 10),
     ("ctr", "containerd", "/cmd/ctr", "--version", "{version}", 10),
     ("coredns", "coredns", "", "-version", "CoreDNS-{number}", 114),
-    ("pause", "pause", "localkube/tools/pause", "-v", "pause {version}", 1),
+    ("pause", "pause", HERE + "pause", "-v", "pause {version}", 1),
 )
 TAGS = {"containerd": "no_btrfs,no_devmapper"}
 """Build tags by folder. Without btrfs and devmapper containerd needs no C compiler."""
@@ -98,6 +104,7 @@ def _programs(rows: Sequence[Row], tools: Path = TOOLS) -> tuple[Program, ...]:
 pinned_programs = partial(_programs, CONTROL_PLANE)
 chart_programs = partial(_programs, CHARTS)
 workflow_programs = partial(_programs, WORKFLOWS)
+kstatus_programs = partial(_programs, KSTATUS)
 prometheus_programs = partial(_programs, PROMETHEUS)
 kind_programs = partial(_programs, KIND)
 
@@ -123,7 +130,7 @@ def _program(tools: Path, row: Row) -> Program:
         name=name,
         version=version,
         module=tools / folder,
-        package=MODULES[folder] + package,
+        package=package if package.startswith(HERE) else MODULES[folder] + package,
         go=go,
         version_args=tuple(args.split()),
         version_says=says.format(version=version, number=version[1:]),

@@ -1,4 +1,4 @@
-"""The reference: pages, diagrams and parts of the CRD that are made from the operator's own tables, so that they cannot go stale."""
+"""The reference: pages, diagrams and parts of the CRD, made from the tables of operator and plugin, so that they cannot go stale."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from localkube.errors import LocalKubeError
 from localkube.monitoring import pages
 
-from . import api, diagrams, events, reasons, rights
+from . import api, diagrams, events, plugin, reasons, rights
 
 CRD = Path("crds") / "whatsappclusters.yaml"
 MADE_BY = "made by `make reference`"
@@ -27,6 +27,7 @@ def derived(root: Path) -> dict[Path, str]:
         "api.md": api.page(files[crd]),
         "events.md": events.page(),
         "rbac.md": rights.page(root),
+        "kubectl-commands.md": plugin.page(),
         "metrics.md": pages.metrics_page(),
         "alerts.md": pages.alerts_page(),
     }

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from localkube.errors import LocalKubeError, sentence
 from localkube.files import write_json
 from localkube.kubeconfig import Access
 from localkube.plane import certificates, processes
+from localkube.plane.folder import remove
 from localkube.plane.processes import Spawner
 from localkube.scenarios import harness as demo_harness
 from localkube.scenarios.demo import command as demo
@@ -29,6 +31,7 @@ from outside.ledger import Ledger
 from outside.traffic import Message
 from wabiz_sim.gatewaylog import Totals
 from wabiz_sim.sharding import shard_of
+from whatsapp_operator import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -208,6 +211,21 @@ def test_a_demo_that_broke_off_is_a_complaint_and_still_has_figures(tmp_path: Pa
     assert figures["steps"][0]["seconds"] == 4.0001
     assert (figures["steps"][1]["seconds"], figures["messages"], figures["two_holders"]) == (None, None, None)
     assert figures["restart_seconds"] == played.restart < 45
+
+
+def test_the_invitation_leads_to_the_plugin(tmp_path: Path) -> None:
+    """In a folder whose name a shell would take apart."""
+    folder = tmp_path / "a demo"
+    folder.mkdir()
+    lines = [line.strip() for line in demo._invitation(folder)]
+    exports = "; ".join(line for line in lines if line.startswith("export "))
+    assert any(line.startswith("kubectl whatsapp status acme;") for line in lines)
+    script = f'{exports}; command -v kubectl && kubectl-whatsapp --version && echo "$KUBECONFIG"'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1:] == [f"kubectl-whatsapp {__version__}", str(folder / "kubeconfig")]
+    remove(folder)
+    assert not folder.exists(), "what was written for it is removed with the demo"
 
 
 def test_errors_of_ours_are_their_own_sentence() -> None:

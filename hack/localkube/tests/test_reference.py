@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kubectl_whatsapp.rights import NEEDED, sentence
 from localkube import reference
 from localkube.errors import LocalKubeError
 from localkube.reference import CRD, diagrams, reasons, rights
@@ -83,6 +84,15 @@ def a_copy(root: Path) -> Path:
         there.parent.mkdir(parents=True, exist_ok=True)
         there.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
     return root
+
+
+def test_the_page_of_the_plugin_has_every_command_option_and_right() -> None:
+    page = DERIVED[ROOT / "docs" / "kubectl-commands.md"]
+    assert re.findall(r"^## (.*)$", page, re.MULTILINE) == [*NEEDED, "Options of every command"]
+    assert all(sentence(command) in page for command in NEEDED)
+    for option in ("`--shards` |", "`--to` |", "`--until` |", "`--yes-in-production` |", "`--output`, `-o` | text |"):
+        assert page.count(f"| {option}") == 1, option
+    assert "`kubectl whatsapp switchover CLUSTER SHARD`" in page
 
 
 def test_what_is_stale_is_rewritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kubectl_whatsapp import changes
-from kubectl_whatsapp.cli import MISUSED, NOT_IN_TIME, UNKNOWN, Question, command, fail, note
+from kubectl_whatsapp.cli import MISUSED, NOT_IN_TIME, UNKNOWN, Question, command, fail, note, seconds
 from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import SWITCHOVER_ANNOTATION
 
@@ -22,10 +22,10 @@ def plan(
     shards: Annotated[int | None, typer.Option("--shards", help="Number of shards.")] = None,
     spares: Annotated[int | None, typer.Option("--spares", help="Number of spares.")] = None,
 ) -> int:
-    """Say what a change of shards or spares would do, without changing anything.
+    """Say what a change of shards or spares would do.
 
-    The steps, what each interrupts and how long, the pods that are needed, and what the API server says against it: it judges the
-    change in a server-side dry run. Ends with 0 if the change would be accepted, else with 1.
+    Nothing is changed. The steps, what each interrupts and how long, the pods that are needed, and what the API server says against it:
+    it judges the change in a server-side dry run. Ends with 0 if the change would be accepted, else with 1.
     """
     if shards is None and spares is None:
         fail("give --shards, --spares or both.", MISUSED)
@@ -69,11 +69,14 @@ def switchover(
     reason: Annotated[
         str, typer.Option("--reason", help="Why; kept in annotation multiconnect.dev/switchover-reason.", metavar="TEXT")
     ] = "",
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until the shard is served.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option("--timeout", help="Seconds to wait until the shard is served.", parser=seconds(), metavar="SECONDS")
+    ] = 60.0,
 ) -> int:
-    """Move a shard to a standby, wait until it is served there, and say how long it took.
+    """Move a shard to a standby, and say how long it took.
 
-    Ends with 0 when the shard has moved, 4 when the operator rejects the request, 5 when it has not moved in time.
+    Waits until it is served there. Ends with 0 when the shard has moved, 4 when the operator rejects the request, 5 when it has not moved
+    in time.
     """
     number = changes.shard_number(shard)
     if number is None:
@@ -157,7 +160,10 @@ def _rejection(question: Question) -> str:
 
 @command("reshard-now")
 def reshard_now(question: Question) -> int:
-    """Let the Set Shards that waits for a maintenance window go at once. All messages are interrupted while all Coreapps restart."""
+    """Let Set Shards go outside the maintenance windows.
+
+    All messages are interrupted while all Coreapps restart.
+    """
     cluster = _cluster(question)
     shards, current = (cluster.get("spec") or {}).get("shards"), (cluster.get("status") or {}).get("shards")
     if shards == current:
@@ -167,7 +173,10 @@ def reshard_now(question: Question) -> int:
 
 @command("pause")
 def pause(question: Question) -> int:
-    """Hold planned changes: scaling, Set Shards, roll-outs. Failovers go on."""
+    """Hold planned changes; failovers go on.
+
+    Planned changes are scaling, Set Shards and roll-outs.
+    """
     return _apply(question, changes.paused(yes=True), shown=True)
 
 

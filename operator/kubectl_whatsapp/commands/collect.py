@@ -34,10 +34,10 @@ def report(
     question: Question,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="The archive (default: CLUSTER-TIME.tar.gz).", metavar="PATH")] = None,
 ) -> int:
-    """Write one archive for a ticket: objects, Events, the verdict, the rules and the logs of a cluster and its operator.
+    """Write one archive for a ticket, without secrets.
 
-    Secrets are never read. Values of environment variables, telephone numbers, tokens, keys and what is like them are replaced by ***. Read
-    it before you send it.
+    Objects, Events, the verdict, the rules and the logs of a cluster and its operator. Secrets are never read. Values of environment
+    variables, telephone numbers, tokens, keys and what is like them are replaced by ***. Read it before you send it.
     """
     read = question.read([*reading.RULES, "events"], deadline=PATIENCE, load="why")
     at = datetime.now(UTC)
@@ -121,7 +121,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C; a shard is followed to its next holder.")] = False,
     tail: Annotated[int, typer.Option("--tail", help="Number of lines.")] = 50,
 ) -> int:
-    """Show the log of a shard's holder, of a pod, or of the operator's leader."""
+    """Show the log of a holder, a pod, or the operator's leader."""
     while True:
         namespace, pod = _pod(question, what)
         try:

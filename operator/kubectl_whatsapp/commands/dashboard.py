@@ -15,10 +15,10 @@ def dashboard(
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Show the clusters of all namespaces.")] = False,
     port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1 (default: a free one).", min=0, max=65535)] = 0,
 ) -> int:
-    """Serve a live page about one cluster, or about all of a namespace, until Ctrl-C. It only reads.
+    """Serve a live page about one or all clusters.
 
-    Open the address that it prints in a browser on this machine. The address holds a token: who has it reads what you may read. With -A
-    the rights are needed in all namespaces.
+    It only reads, and ends with Ctrl-C. Open the address that it prints in a browser on this machine. The address holds a token: who has
+    it reads what you may read. With -A the rights are needed in all namespaces.
     """
     import asyncio  # noqa: PLC0415  # they load the web server and the operator's rules, which no other command needs
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kubectl_whatsapp import changes
-from kubectl_whatsapp.cli import MISUSED, NOT_IN_TIME, UNKNOWN, Question, command, fail, note
+from kubectl_whatsapp.cli import MISUSED, NOT_IN_TIME, UNKNOWN, Question, command, fail, note, seconds
 from kubectl_whatsapp.errors import RequestError
 
 if TYPE_CHECKING:
@@ -25,12 +25,14 @@ def game_day(
     yes: Annotated[
         bool, typer.Option("--yes-in-production", help="Also in a namespace without the label multiconnect.dev/test=true.")
     ] = False,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until the shard is served again.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option("--timeout", help="Seconds to wait until the shard is served again.", parser=seconds(), metavar="SECONDS")
+    ] = 60.0,
 ) -> int:
-    """Delete the pod that holds a shard, and say how long it took until the shard was served again.
+    """Delete a holder, and say how long the failover took.
 
-    Does nothing unless all shards are served, a spare could take over and an operator leads, in a namespace with the label
-    multiconnect.dev/test=true or with --yes-in-production.
+    That is the time until the shard was served again. Does nothing unless all shards are served, a spare could take over and an operator
+    leads, in a namespace with the label multiconnect.dev/test=true or with --yes-in-production.
     """
     number = changes.shard_number(shard) if shard else 0
     if number is None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from kubectl_whatsapp import changes, reading
-from kubectl_whatsapp.cli import MISUSED, NOT_IN_TIME, Question, command, fail
+from kubectl_whatsapp.cli import FAILED, MISUSED, NOT_IN_TIME, Question, command, fail, seconds
 from kubectl_whatsapp.shape import Output
 
 REFRESH = 1.0
@@ -29,9 +29,9 @@ def status(
     question: Question,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again each second until Ctrl-C.")] = False,
     until: Annotated[Until | None, typer.Option("--until", help="Show it each second until the cluster is Ready or UpToDate.")] = None,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for --until.")] = 600.0,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for --until.", parser=seconds(), metavar="SECONDS")] = 600.0,
 ) -> int:
-    """Show the verdict first, then shards, standbys, what goes on, and what to do next.
+    """Show the verdict, shards, standbys, and what to do next.
 
     Ends with 0 when all is well, 1 when a person should act, 2 when messages are not delivered or the next failure would move no shard, 3
     when that is not known, 4 when the command itself failed, 5 when --until was not reached in time.
@@ -71,9 +71,10 @@ def _show(question: Question, *, at_once: bool = True) -> tuple[int, reading.Obj
 def why(
     question: Question, shard: Annotated[str, typer.Argument(help="Also ask about this shard, as 3 or shard-3.", metavar="[SHARD]")] = ""
 ) -> int:
-    """Say which of the operator's rules decides, on what evidence, which rules above it do not hold, and what would change it.
+    """Say which of the operator's rules decides, and why.
 
-    The operator's own rules are run on what can be read. What only the operator can know is taken for granted, and named.
+    Names the evidence, the rules above that do not hold, and what would change it. The operator's own rules are run on what can be read.
+    What only the operator can know is taken for granted, and named.
     """
     number = changes.shard_number(shard) if shard else None
     if shard and number is None:
@@ -89,14 +90,16 @@ def why(
         return render.why(found, wide=question.output is Output.WIDE)
 
     question.show("Why", found, text)
-    return 3 if found.problem else 0
+    if found.problem:
+        return 3
+    return FAILED if found.shard is not None and not found.shard.state else 0
 
 
 @command("check")
 def check(question: Question, short: Annotated[bool, typer.Option("--short", help="Show only what is not passed.")] = False) -> int:
-    """Check the prerequisites and the health of a cluster, one line a check, with the page to read.
+    """Check the prerequisites and the health of a cluster.
 
-    Ends like status: 0 when all checks are passed, else with the worst of them.
+    One line a check, with the page to read. Ends like status: 0 when all checks are passed, else with the worst of them.
     """
     read = question.read_at_once(load="checks")
     from kubectl_whatsapp import checks  # noqa: PLC0415  # loaded while it was read

@@ -31,7 +31,7 @@ BAD: tuple[tuple[str, Cluster, Level, str], ...] = (
         "holders are spread",
         a_cluster().but(lambda found: found["pods"]["items"][1]["spec"].update(nodeName="node-0")),
         Level.WARNING,
-        "node node-0 has 2 holders and there are 1 spares",
+        "node node-0 has 2 holders, and 1 spare could take over",
     ),
     ("holders are spread", a_cluster().but(lambda found: found["pods"]["items"].clear()), Level.UNKNOWN, "no holder is known"),
     ("Webapps", a_cluster().without_pod("acme-webapp-b"), Level.WARNING, "1 Webapp is ready"),

@@ -25,6 +25,7 @@ from whatsapp_operator.core import manifests
 
 from .clusters import Cluster, Server, a_cluster, named, serving
 from .test_redact import BASE64, CANARY, JWT
+from .test_view import documented
 
 Obj = dict[str, Any]
 ROOT = Path(__file__).parents[3]
@@ -52,8 +53,35 @@ def test_the_help_of_each_command_ends_with_its_rights(command: str, capsys: pyt
 
 
 def test_each_command_is_in_the_table_of_rights_and_in_its_order(capsys: pytest.CaptureFixture[str]) -> None:
-    listed = re.findall(r"^  ([a-z][a-z-]+)  ", run(capsys)[1], re.MULTILINE)
-    assert listed == [*NEEDED]
+    out = run(capsys)[1]
+    assert re.findall(r"^  ([a-z][a-z-]+)  ", out, re.MULTILINE) == [*NEEDED]
+    assert "..." not in out.partition("Commands:")[2], "what a command does is shown whole"
+
+
+@pytest.mark.parametrize(("option", "least"), [("--request-timeout", "0.1"), ("--timeout", "0")])
+@pytest.mark.parametrize("given", ["nan", "inf", "-1", "1e9", "soon", ""])
+def test_what_is_no_time_is_asked_for_before_anything_is_changed(
+    server: Server, capsys: pytest.CaptureFixture[str], option: str, least: str, given: str
+) -> None:
+    for args in (["status", "acme"], ["switchover", "acme", "0"], ["game-day", "acme", "--yes-in-production"]):
+        code = main([*args, f"{option}={given}"])
+        assert (code, f"{given} is no number of seconds from {least} to 86400." in capsys.readouterr().err) == (2, True), args
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(("kind", "args"), [("Change", ("pause", "acme")), ("Report", ("report", "acme", "-f", "{folder}/x.tar.gz"))])
+def test_the_shape_of_what_a_command_did_is_documented(
+    server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str, args: tuple[str, ...]
+) -> None:
+    found = json.loads(run(capsys, *(one.format(folder=tmp_path) for one in args), "-o", "json")[1])
+    assert (found.pop("apiVersion"), found.pop("kind")) == ("kubectl-whatsapp/v1", kind)
+    assert found.keys() == documented(kind)
+
+
+def test_a_shard_that_is_not_there_is_no_success(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "why", "acme", "shard-9")
+    assert (code, "There is no shard 9; shards go from 0 to 1." in out) == (4, True)
+    assert run(capsys, "why", "acme", "1")[0] == 0
 
 
 def test_only_commands_that_write_have_more_than_get_list_and_watch() -> None:
@@ -125,6 +153,7 @@ def test_without_a_cluster_in_the_kubeconfig(tmp_path: Path, monkeypatch: pytest
     code, _, err = run(capsys, "status", "acme")
     assert code == 4
     assert "kubectl cannot say where the API server is" in err or "names no cluster" in err
+    assert "`kubectl config get-contexts`" in err
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_only_set_shards_interrupts_everything_and_it_is_said_for_how_long() -> 
 
 
 def test_what_is_changed_is_said_and_what_stays_too() -> None:
-    assert plan(a_cluster(), shards=4).sentence == "2 -> 4 shards, 1 spares."
+    assert plan(a_cluster(), shards=4).sentence == "2 -> 4 shards, 1 spare."
     assert plan(a_cluster(), spares=2).sentence == "2 shards, 1 -> 2 spares."
 
 

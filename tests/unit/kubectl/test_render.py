@@ -45,6 +45,19 @@ def test_the_verdict_comes_first_and_no_line_is_too_long(name: str, width: int) 
         assert re.sub(r"\s", "", what) in words
 
 
+def test_an_answer_that_nobody_carries_out_is_not_shown_without_that() -> None:
+    lines = printed(render.why(why(troubled().read())), 200).splitlines()
+    assert " decides. " in lines[0]
+    assert lines[1] == "No operator leads: nothing of this is done until one does."
+
+
+def test_a_plan_of_nothing_says_so() -> None:
+    world = World(a_cluster().read())
+    assert "Nothing would change." in printed(render.plan(planning.planned(world, shards=2, spares=1)), 80)
+    assert "Nothing would change." not in printed(render.plan(planning.planned(world, shards=2, spares=1, rejected=("no",))), 80)
+    assert "Nothing would change." not in printed(render.plan(planning.planned(world, shards=4, spares=1)), 80)
+
+
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_why_plan_and_check_fit_too(width: int) -> None:
     for cluster in (a_cluster(), troubled()):

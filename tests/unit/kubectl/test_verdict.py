@@ -108,13 +108,13 @@ def test_each_entry_of_the_table_has_a_case() -> None:
 
 def _says(judge: object, cluster: Cluster) -> str | None:
     assert callable(judge)
-    from kubectl_whatsapp.view import _leader, _shards, _standbys
+    from kubectl_whatsapp.view import _shards, _standbys, leader_of
     from kubectl_whatsapp.world import World
 
     world = World(cluster.read())
     shards = tuple(_shards(world))
-    standbys = tuple(_standbys(world, {one.holder for one in shards if one.holder}))
-    said: str | None = judge(verdict.Facts(world, shards, standbys, _leader(world)))
+    standbys = tuple(_standbys(world, shards))
+    said: str | None = judge(verdict.Facts(world, shards, standbys, leader_of(world)))
     return said
 
 

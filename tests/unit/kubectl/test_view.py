@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_whatsapp import model
+from kubectl_whatsapp import checks, model, planning
+from kubectl_whatsapp import why as reasons
 from kubectl_whatsapp.model import Level, Verdict
 from kubectl_whatsapp.shape import Output, camel, dump
 from kubectl_whatsapp.view import STEPS, view
@@ -48,6 +49,24 @@ def test_each_field_of_the_shape_is_documented() -> None:
     classes = [one for one in vars(model).values() if is_dataclass(one)]
 
     assert {camel(field.name) for one in classes for field in fields(one)} <= documented
+
+
+def documented(kind: str) -> set[str]:
+    """The fields of a kind, as the page has them."""
+    (line,) = re.findall(rf"^\| `{kind}` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return set(re.findall(r"`(\w+)`", line))
+
+
+OTHER_KINDS = {
+    "Why": (reasons.Why, reasons.RuleAnswer, reasons.ShardAnswer, reasons.EvidenceAnswer, reasons.CandidateAnswer),
+    "Plan": (planning.Planned, planning.PlannedStep),
+    "Check": (checks.Report, checks.Check),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_each_field_of_the_other_shapes_is_documented_and_no_other(kind: str) -> None:
+    assert documented(kind) == {camel(field.name) for one in OTHER_KINDS[kind] for field in fields(one)}
 
 
 def test_the_golden_has_each_field() -> None:
@@ -89,7 +108,12 @@ def test_the_steps_are_reasons_of_the_operator() -> None:
 
 def test_without_the_cluster_no_pod_is_taken_for_a_standby() -> None:
     found = view(a_cluster().without("cluster").read())
-    assert (found.shards, found.standbys, found.next_steps) == ((), (), ())
+    assert (found.shards, found.standbys) == ((), ())
+    assert found.next_steps == (
+        "kubectl auth can-i get whatsappclusters.multiconnect.dev -n shop",
+        "kubectl get --raw '/readyz?verbose'",
+        "kubectl whatsapp status acme -n shop --request-timeout 10",
+    )
 
 
 def test_deliberate_inaction_is_said() -> None:
@@ -145,5 +169,26 @@ def test_a_pod_that_was_made_again_holds_nothing() -> None:
     def again(found: dict[str, Any]) -> None:
         found["pods"]["items"][0]["metadata"]["uid"] = "new"
 
-    shard = view(a_cluster().but(again).read()).shards[0]
-    assert (shard.served, shard.why) == (False, "acme-coreapp-0 was made again and does not hold it any more")
+    found = view(a_cluster().but(again).read())
+    assert (found.shards[0].served, found.shards[0].why) == (False, "acme-coreapp-0 was made again and does not hold it any more")
+    assert [one.pod for one in found.standbys] == ["acme-coreapp-0", "acme-coreapp-2"], "its name is that of the holder, and it is free"
+
+
+def noted(lease: dict[str, Any], at: str) -> None:
+    """The API server's own note of the last renewal, among those of other changes."""
+    other = {"manager": "kubectl", "time": before(seconds=0), "fieldsV1": {"f:metadata": {"f:labels": {}}}}
+    lease["metadata"]["managedFields"] = [other, {"manager": "m", "time": at, "fieldsV1": {"f:spec": {"f:renewTime": {}}}}]
+
+
+@pytest.mark.parametrize("minutes", [-5, 0, 5])
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_a_holder_of_a_lease_may_have_a_wrong_clock(minutes: int, is_alive: bool) -> None:
+    def renewed_by_another_clock(found: dict[str, Any]) -> None:
+        for lease in (found["lease"], found["nodeLeases"]["items"][0]):
+            lease["spec"]["renewTime"] = before(minutes=minutes)
+            noted(lease, before(seconds=1) if is_alive else before(minutes=2))
+
+    found = view(a_cluster().but(renewed_by_another_clock).read())
+    assert found.leader is not None
+    assert (found.leader.alive, found.shards[0].served) == (is_alive, is_alive)
+    assert (found.verdict.level is Level.OK) is is_alive

@@ -62,6 +62,15 @@ def test_what_was_asked_before_and_after_is_named_in_the_order_of_the_table() ->
     assert rest[0] == RuleAnswer(rule="FailingOver", holds=False, state="Working")
 
 
+def test_what_nobody_carries_out_is_said_to_stand_still() -> None:
+    lost = a_cluster().without_pod("acme-coreapp-0")
+    dead, unread = why(lost.operator_dead().read()), why(lost.without("lease").read())
+
+    assert dead.stopped == "No operator leads: nothing of this is done until one does."
+    assert dead.what_changes_it.startswith("An operator must lead. ")
+    assert (why(lost.read()).stopped, unread.stopped, why(lost.missing("lease").read()).stopped) == ("", "", dead.stopped)
+
+
 def test_each_reason_has_a_meaning_and_advice() -> None:
     assert [reason for reason in Reason if not (_meaning(reason) and _advice(reason))] == []
 

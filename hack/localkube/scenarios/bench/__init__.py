@@ -1,1 +1,1 @@
-"""Measures failovers and resizes on a real API server: ``failovers`` is the command ``hack/bench``."""
+"""Measures on a real API server: ``failovers`` is the command ``hack/bench``, ``plugin`` is ``hack/bench --plugin``."""

@@ -259,9 +259,25 @@ def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
 
 def _invitation(folder: Path) -> list[str]:
     """How to look around."""
-    path = [] if shutil.which("kubectl") else [f'  export PATH={shlex.quote(str(provide(os.environ)["kubectl"].parent))}:"$PATH"']
-    commands = f"  kubectl get wac,pods -L multiconnect.dev/role,multiconnect.dev/shard; kubectl describe wac {NAME}"
-    return ["To look around:", f"  export KUBECONFIG={shlex.quote(str(folder / 'kubeconfig'))}", *path, commands]
+    folders = [_plugin(folder), *([] if shutil.which("kubectl") else [provide(os.environ)["kubectl"].parent])]
+    return [
+        "To look around:",
+        f"  export KUBECONFIG={shlex.quote(str(folder / 'kubeconfig'))}",
+        f'  export PATH={":".join(shlex.quote(str(one)) for one in folders)}:"$PATH"',
+        f"  kubectl get wac,pods -L multiconnect.dev/role,multiconnect.dev/shard; kubectl describe wac {NAME}",
+        f"  kubectl whatsapp status {NAME}; kubectl whatsapp why {NAME} shard-0; kubectl whatsapp dashboard {NAME}",
+    ]
+
+
+def _plugin(folder: Path) -> Path:
+    """Write a program that runs the plugin of this source, where kubectl finds it; returns the folder for the PATH."""
+    program = folder / "operators" / "bin" / "kubectl-whatsapp"  # it goes with what was started there
+    program.parent.mkdir(parents=True, exist_ok=True)
+    source = Path(__file__).parents[4] / "operator"
+    command = f"PYTHONPATH={shlex.quote(str(source))} exec {shlex.quote(sys.executable)} -m kubectl_whatsapp"
+    program.write_text(f'#!/bin/sh\n{command} "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    return program.parent
 
 
 def _wait(folder: Path, console: Console) -> None:

@@ -252,6 +252,7 @@ function whyLines(why) {
   if (why.problem) return [paragraph(why.problem), ...(why.reported ? [paragraph(`The operator's last word is ${why.reported}`)] : [])];
   return [
     make("p", {}, make("strong", {id: "rule"}, why.rule), " decides. ", why.sentence),
+    why.stopped && make("p", {}, make("strong", {}, why.stopped)),
     why.meaning && paragraph(`It means: ${why.meaning}`),
     why.whatChangesIt && paragraph(`What changes it: ${why.whatChangesIt}`),
     lines(why.evidence),
