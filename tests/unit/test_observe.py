@@ -163,12 +163,12 @@ async def test_the_desired_state_is_kept_until_the_cluster_is_edited() -> None:
 
     (cluster,) = kube.objects[WAC]
     written = {**cluster, "metadata": {**cluster["metadata"], "resourceVersion": "999", "managedFields": [{"manager": "x"}]}, "status": {}}
-    kube.objects[WAC] = [written]
+    kube.objects[WAC][:] = [written]
     assert (await observe(eyes, memory)).desired is first.desired
 
-    kube.objects[WAC] = [{**written, "spec": {**cluster["spec"], "spares": 2}}]
+    kube.objects[WAC][:] = [{**written, "spec": {**cluster["spec"], "spares": 2}}]
     assert (await observe(eyes, memory)).desired.spares == 2
-    kube.objects[WAC] = [{**written, "metadata": {**written["metadata"], "annotations": {"multiconnect.dev/paused": "true"}}}]
+    kube.objects[WAC][:] = [{**written, "metadata": {**written["metadata"], "annotations": {"multiconnect.dev/paused": "true"}}}]
     assert (await observe(eyes, memory)).desired.paused
-    kube.objects[WAC] = [{**written, "metadata": {**written["metadata"], "deletionTimestamp": "2027-01-04T12:00:00Z"}}]
+    kube.objects[WAC][:] = [{**written, "metadata": {**written["metadata"], "deletionTimestamp": "2027-01-04T12:00:00Z"}}]
     assert (await observe(eyes, memory)).desired.deleting
