@@ -1,4 +1,4 @@
-"""What was derived from a desired state is shared by all observations of it: whatever is done with it, nobody changes it."""
+"""What was derived from a desired state is shared by all observations of it, so nobody may change it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .world import simulate
 
 
 @pytest.mark.parametrize("trial", [unheard_answers, certificates])
-def test_what_is_kept_is_as_derived_anew(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_is_never_changed(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     derive, again = Desired.derive, 0
 
     def compared(self: Desired, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -117,7 +117,7 @@ def test_a_first_install_that_the_operator_cannot_reach_is_no_endless_loop(seed:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_refusal_from_before_a_long_silence_moves_no_shard(seed: int) -> None:
+def test_a_connection_refused_before_a_long_silence_moves_no_shard(seed: int) -> None:
     """A holder restarts just before the leader can reach no Coreapp any more. It is back when there is a standby for its shard."""
 
     async def story(world: World) -> None:
@@ -129,7 +129,9 @@ def test_a_refusal_from_before_a_long_silence_moves_no_shard(seed: int) -> None:
         holder = world.holder(0)
         assert holder is not None
         world.cluster.crash(holder)
-        await world.until(lambda: "(ConnectionLost)" in str(world.status()["conditions"]), within=5, what="the leader notes the refusal")
+        await world.until(
+            lambda: "(ConnectionLost)" in str(world.status()["conditions"]), within=5, what="the leader notes the refused connection"
+        )
         operator.cut([*world.cluster.park.nodes])
         await world.pause(15)
         handovers = len(world.laws.handovers)

@@ -103,7 +103,7 @@ async def test_a_fresh_tether_takes_two_refusals_and_a_return_is_seen() -> None:
         await peer.gone()
 
 
-async def test_a_refusal_counts_until_a_silence_has_lasted_and_then_the_next_one_does() -> None:
+async def test_a_refused_connection_counts_until_a_silence_has_lasted_and_then_the_next_one_does() -> None:
     """It tells what was so then: the process may be back, and only this one's network be gone."""
     peer = Peer()
     await peer.listen()

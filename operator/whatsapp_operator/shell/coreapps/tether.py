@@ -385,7 +385,7 @@ class Tether:
             self._round()
 
     def on_lasting_silence(self) -> None:
-        """Forget the last report and the last refusal, which are too old to be trusted: now the silence is the evidence.
+        """Forget the last report and the last refused connection, which are too old to be trusted: the silence is the evidence.
 
         A process that refused connections may be back, and this process cut off. It is broken when it refuses again.
         """
