@@ -129,9 +129,7 @@ def test_a_connection_refused_before_a_long_silence_moves_no_shard(seed: int) ->
         holder = world.holder(0)
         assert holder is not None
         world.cluster.crash(holder)
-        await world.until(
-            lambda: "(ConnectionLost)" in str(world.status()["conditions"]), within=5, what="the leader notes the refused connection"
-        )
+        await world.until(lambda: "(ConnectionLost)" in str(world.status()["conditions"]), within=5, what="the leader notes it")
         operator.cut([*world.cluster.park.nodes])
         await world.pause(15)
         handovers = len(world.laws.handovers)
