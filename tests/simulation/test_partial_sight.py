@@ -117,6 +117,33 @@ def test_a_first_install_that_the_operator_cannot_reach_is_no_endless_loop(seed:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_connection_refused_before_a_long_silence_moves_no_shard(seed: int) -> None:
+    """A holder restarts just before the leader can reach no Coreapp any more. It is back when there is a standby for its shard."""
+
+    async def story(world: World) -> None:
+        world.create(shards=4, spares=0)
+        operator = world.operator()
+        operator.lead(1)
+        await world.until_done()
+        await world.pause(20)
+        holder = world.holder(0)
+        assert holder is not None
+        world.cluster.crash(holder)
+        await world.until(lambda: "(ConnectionLost)" in str(world.status()["conditions"]), within=5, what="the leader notes it")
+        operator.cut([*world.cluster.park.nodes])
+        await world.pause(15)
+        handovers = len(world.laws.handovers)
+        world.edit(spares=1)
+        await world.pause(20)
+        assert len(world.coreapps()) == 5, "there is a standby"
+        assert len(world.laws.handovers) == handovers
+        operator.cut(())
+        await world.until_done(within=120)
+
+    simulate(story, seed)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_many_that_hang_at_once_are_ended_one_after_the_other(seed: int) -> None:
     """One node, so that there is no majority of nodes for a self-check: the evidence stands, and the harm is bounded all the same."""
 

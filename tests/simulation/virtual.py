@@ -151,7 +151,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 process.put_off(handle)
             else:
                 self._ready.append(handle)
-        self._drop_cancelled()
+        if self._timers and (self._cancelled > len(self._timers) / 2 or self._timers[0][1]._cancelled):
+            self._drop_cancelled()
         ready, timers = self._ready, self._timers
         if not ready and not self._stopping:
             if not timers:
@@ -164,7 +165,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             ready.append(timer)
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if not handle.cancelled():
+            if not handle._cancelled:  # a call for each of very many costs time
                 handle._run()
 
     def _drop_cancelled(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 from whatsapp_operator.core.desired import Tuning
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
-from whatsapp_operator.shell.kube.kinds import POD, SECRET, STATEFULSET, Kind, Obj
+from whatsapp_operator.shell.kube.kinds import POD, SECRET, STATEFULSET, WAC, Kind, Obj
 from whatsapp_operator.shell.loop.observe import Memory, Observation, Observer
 
 from .test_snapshot import KEY, Clock, FakeKube, NothingHeard, world
@@ -152,3 +152,23 @@ async def test_events_that_cannot_be_read_keep_nothing_else_from_being_read() ->
     seen = (await observe(observer(kube), missing_for(2.0))).snapshot
     assert (seen.rejected_pods, seen.unread) == (None, {"Event": "list Event: 500"})
     assert len(seen.objects) > 8
+
+
+async def test_the_desired_state_is_kept_until_the_cluster_is_edited() -> None:
+    """A status that was written, and what the API server counts with it, is no edit."""
+    kube, memory = SlowKube(world()), Memory()
+    eyes = observer(kube)
+    kube.answers.set()
+    first = await observe(eyes, memory)
+
+    (cluster,) = kube.objects[WAC]
+    written = {**cluster, "metadata": {**cluster["metadata"], "resourceVersion": "999", "managedFields": [{"manager": "x"}]}, "status": {}}
+    kube.objects[WAC][:] = [written]
+    assert (await observe(eyes, memory)).desired is first.desired
+
+    kube.objects[WAC][:] = [{**written, "spec": {**cluster["spec"], "spares": 2}}]
+    assert (await observe(eyes, memory)).desired.spares == 2
+    kube.objects[WAC][:] = [{**written, "metadata": {**written["metadata"], "annotations": {"multiconnect.dev/paused": "true"}}}]
+    assert (await observe(eyes, memory)).desired.paused
+    kube.objects[WAC][:] = [{**written, "metadata": {**written["metadata"], "deletionTimestamp": "2027-01-04T12:00:00Z"}}]
+    assert (await observe(eyes, memory)).desired.deleting

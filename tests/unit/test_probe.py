@@ -103,6 +103,28 @@ async def test_a_fresh_tether_takes_two_refusals_and_a_return_is_seen() -> None:
         await peer.gone()
 
 
+async def test_a_refused_connection_counts_until_a_silence_has_lasted_and_then_the_next_one_does() -> None:
+    """It tells what was so then: the process may be back, and only this one's network be gone."""
+    peer = Peer()
+    await peer.listen()
+    async with watching(peer.port) as watch:
+        watch.hold("a")
+        await until(lambda: watch.tethers.report_of("a"))
+        await peer.gone()
+        await until(lambda: watch.tethers.broken_at("a"))
+
+        peer.hangs = True
+        await peer.listen()
+        await until(lambda: watch.tethers.broken_at("a") is None)
+        since = watch.tethers.unresponsive_since("a")
+        assert since is not None
+        assert datetime.now(UTC) - since >= timedelta(seconds=0.6)
+
+        await peer.gone()
+        await until(lambda: watch.tethers.broken_at("a"))
+        assert watch.tethers.unresponsive_since("a") is None
+
+
 async def test_a_hung_coreapp_is_silent_since_half_a_round_before_the_probe_and_its_loop_is_woken_when_that_lasts() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
         watch.hold("a")

@@ -12,6 +12,7 @@ from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.loop import reconcile
 from whatsapp_operator.shell.loop.cluster import Cluster
+from whatsapp_operator.shell.loop.observe import Memory
 from whatsapp_operator.shell.loop.reconcile import Reconciler
 from whatsapp_operator.shell.whatsapp.access import Access
 
@@ -101,3 +102,14 @@ async def test_few_clusters_and_busy_ones_rest_no_longer_than_planned(monkeypatc
     async with asyncio.timeout(1):
         await loop._rest(cluster, 0.1)
     assert fakes.asked == []
+
+
+async def test_what_was_read_and_derived_is_dropped_in_a_long_rest_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be too old, and very many clusters may rest."""
+    monkeypatch.setattr(pace, "SLOW_FOR", timedelta(seconds=0.05))
+    loop, held = reconciler(Fakes([])), cast("Any", object())
+    cluster = Cluster(Key("default", "c0"), memory=Memory(slow=held, desired=held))
+    await loop._rest(cluster, 0.05)
+    assert (cluster.memory.slow, cluster.memory.desired) == (held, held)
+    await loop._rest(cluster, 0.06)
+    assert (cluster.memory.slow, cluster.memory.desired) == (None, None)

@@ -184,9 +184,9 @@ def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
     for pod in f.snapshot.coreapps:
         if pod.deleting or pod.uid in busy:
             continue
-        claim = f.claim(pod)
-        route = next((route for route in f.snapshot.routes if route.shard == pod.shard_label and not route.foreign), None)
-        if claim == "dead" or (claim == "orphan" and f.shards_are_fresh and (pod.shard_label or 0) >= (f.shards or 0)):
+        claim, shard = f.claim(pod), pod.shard_label
+        route = next((route for route in f.snapshot.routes if route.shard == shard and not route.foreign), None)
+        if claim == "dead" or (claim == "orphan" and f.shards_are_fresh and (shard or 0) >= (f.shards or 0)):
             yield ClearLabels(coreapp=pod)
         elif claim == "pending":
             yield from (Touch(route=one, nonce=f.snapshot.nonce) for one in f.awaiting(pod))

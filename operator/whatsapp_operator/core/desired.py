@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 from .names import Key, Obj
 from .places import At
 from .windows import Window
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SHARD_COUNTS = (1, 2, 4, 8, 16, 32)
 """What Set Shards accepts (client#set-shards)."""
@@ -180,3 +183,13 @@ class Desired:
     image: str = "whatsapp-operator/wabiz-sim:dev"
     """The simulator of this operator's release."""
     tuning: Tuning = Tuning()
+    derived: dict[Callable[..., Any], tuple[object, Any]] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """By function: the last arguments and result of ``derive``."""
+
+    def derive(self, function: Callable[Concatenate[Desired, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return ``function(self, ...)``, which must be pure. For equal arguments it is the same object again: do not change it."""
+        last = self.derived.get(function)
+        if last is None or last[0] != (args, kwargs):
+            last = self.derived[function] = (args, kwargs), function(self, *args, **kwargs)
+        result: T = last[1]
+        return result

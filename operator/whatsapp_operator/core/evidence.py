@@ -47,9 +47,10 @@ class Proof:
 
 
 def _serves_another(f: Claims, route: Route, pod: Coreapp) -> bool:
+    if pod.epoch_label == route.epoch or f.claim(pod) != "committed":
+        return False
     # The Service of another owner gives nobody a shard: a label of it is a wrong label, which a restart does not make worse.
-    is_foreign = any(other.foreign and other.shard == pod.shard_label for other in f.snapshot.routes)
-    return pod.epoch_label != route.epoch and f.claim(pod) == "committed" and not is_foreign
+    return not any(other.foreign and other.shard == pod.shard_label for other in f.snapshot.routes)
 
 
 def _is_overdue(f: Claims, _: Route, pod: Coreapp) -> bool:

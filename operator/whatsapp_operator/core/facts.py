@@ -112,7 +112,9 @@ class Facts(Holders):
     def objects(self) -> tuple[Obj, ...]:
         """The objects that are maintained, as desired."""
         replicas, is_first_boot = self._webapp_replicas
-        objects = manifests.upkeep(self.desired, webapp_replicas=replicas, resharding=self.restart_is_expected, is_first_boot=is_first_boot)
+        objects = self.desired.derive(
+            manifests.upkeep, webapp_replicas=replicas, resharding=self.restart_is_expected, is_first_boot=is_first_boot
+        )
         return tuple(map(self._stamped, objects))
 
     @property
@@ -170,7 +172,7 @@ class Facts(Holders):
     @cached_property
     def absent(self) -> tuple[Obj, ...]:
         """Objects that are to be made now, Secrets included; none of a kind that could not be read."""
-        wanted = (*manifests.secrets(self.desired), *self.objects)
+        wanted = (*self.desired.derive(manifests.secrets), *self.objects)
         later = {*self.snapshot.unread, *({"StatefulSet", "Deployment"} if self.must_wait_for_names else ())}
         return tuple(obj for obj in wanted if not self.is_there(obj) and obj["kind"] not in later)
 

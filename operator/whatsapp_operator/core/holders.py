@@ -33,7 +33,11 @@ class Holders(Claims):
 
         A holder that was not probed yet, because the operator has just started, counts as serving: unknown is no failure.
         """
-        pod = self.holder(route)
+        if route not in self._served:
+            self._served[route] = self._could_serve(route, self.holder(route))
+        return self._served[route]
+
+    def _could_serve(self, route: Route, pod: Coreapp | None) -> bool:
         return (
             pod is not None
             and self.is_healthy(pod)
@@ -50,6 +54,11 @@ class Holders(Claims):
     @cached_property
     def _failures(self) -> dict[Route, Evidence | None]:
         """What ``failure`` found out about this snapshot: rules and conditions ask several times for each route."""
+        return {}
+
+    @cached_property
+    def _served(self) -> dict[Route, bool]:
+        """The same of ``is_served``."""
         return {}
 
     @cached_property

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -263,3 +264,20 @@ def test_a_damaged_holder_annotation_names_nobody(holder: str) -> None:
 
     assert read is not None
     assert (read.epoch, read.holder, read.holder_uid) == ("9-abcde", None, None)
+
+
+def test_what_is_derived_is_kept_for_equal_arguments_and_the_same_desired_state() -> None:
+    desired = situation().desired
+    first = desired.derive(manifests.upkeep, webapp_replicas=2, resharding=False)
+
+    assert first == manifests.upkeep(desired, webapp_replicas=2, resharding=False)
+    assert desired.derive(manifests.upkeep, webapp_replicas=2, resharding=False) is first
+    assert desired.derive(manifests.secrets) == manifests.secrets(desired), "each function has its own result"
+    assert desired.derive(manifests.upkeep, webapp_replicas=3, resharding=False) == manifests.upkeep(
+        desired, webapp_replicas=3, resharding=False
+    )
+    edited = replace(desired, spares=desired.spares + 1)
+    assert edited.derive(manifests.upkeep, webapp_replicas=3, resharding=False) == manifests.upkeep(
+        edited, webapp_replicas=3, resharding=False
+    )
+    assert replace(desired) == desired, "what was derived makes no difference"

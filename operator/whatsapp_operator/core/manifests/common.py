@@ -151,6 +151,16 @@ def component_labels(name: str, component: str) -> dict[str, str]:
     return {CLUSTER_LABEL: name, COMPONENT_LABEL: component}
 
 
+def object_labels(name: str, component: str) -> dict[str, str]:
+    """Return the labels of an object of one component of a cluster."""
+    return {
+        "app.kubernetes.io/name": "whatsapp-business-api",
+        "app.kubernetes.io/instance": name,
+        "app.kubernetes.io/managed-by": "whatsapp-operator",
+        **component_labels(name, component),
+    }
+
+
 def owned_object(desired: Desired, api_version: str, kind: str, name: str, component: str, **body: Any) -> dict[str, Any]:
     """Return an object with this name, the labels of its component and the cluster as its owner; ``body``: what it has besides metadata."""
     return {
@@ -159,12 +169,7 @@ def owned_object(desired: Desired, api_version: str, kind: str, name: str, compo
         "metadata": {
             "name": name,
             "namespace": desired.key.namespace,
-            "labels": {
-                "app.kubernetes.io/name": "whatsapp-business-api",
-                "app.kubernetes.io/instance": desired.key.name,
-                "app.kubernetes.io/managed-by": "whatsapp-operator",
-                **component_labels(desired.key.name, component),
-            },
+            "labels": object_labels(desired.key.name, component),
             "ownerReferences": [
                 {
                     "apiVersion": API_VERSION,

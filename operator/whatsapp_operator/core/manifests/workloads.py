@@ -29,6 +29,7 @@ from .common import (
     admin_secret_name,
     component_labels,
     coreapp_name,
+    object_labels,
     owned_object,
     service_of,
     shard_name,
@@ -48,7 +49,7 @@ def lost_labels(desired: Desired, obj: Obj) -> dict[str, str]:
     """
     cluster, name, wanted = desired.key.name, str(obj["metadata"]["name"]), dict[str, str]()
     if obj["kind"] == "Service" and (shard := shard_of(name, cluster)) is not None:
-        wanted = shard_service(desired, shard)["metadata"]["labels"]
+        wanted = _shard_labels(cluster, shard)
     elif obj["kind"] == "Pod" and (workload := name.rpartition("-")[0]) in {coreapp_name(cluster), simulator_name(cluster)}:
         wanted = component_labels(cluster, workload.removeprefix(f"{cluster}-"))
     live = obj["metadata"].get("labels") or {}
@@ -264,8 +265,12 @@ def shard_service(desired: Desired, shard: int) -> dict[str, Any]:
         # A shard has one holder, so only a claim moves its traffic, never a readiness flap (docs/architecture.md).
         publishNotReadyAddresses=True,
     )
-    service["metadata"]["labels"][SHARD_LABEL] = str(shard)
+    service["metadata"]["labels"] = _shard_labels(desired.key.name, shard)
     return service
+
+
+def _shard_labels(cluster: str, shard: int) -> dict[str, str]:
+    return {**object_labels(cluster, "coreapp"), SHARD_LABEL: str(shard)}
 
 
 def _coreapp_readiness(desired: Desired) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class LoopLag:
         """Start the timer; does nothing if it runs already."""
         if self._timer is None:
             self._beats.clear()
-            self._arm()
+            self._arm(self._clock.monotonic())
 
     def stop(self) -> None:
         """Stop the timer; ``start`` may start it again."""
@@ -54,13 +54,14 @@ class LoopLag:
     def _lateness(self) -> float:
         return self._clock.monotonic() - self._due if self._timer is not None else 0.0
 
-    def _arm(self) -> None:
-        self._due = self._clock.monotonic() + BEAT
+    def _arm(self, now: float) -> None:
+        self._due = now + BEAT
         self._timer = asyncio.get_running_loop().call_later(BEAT, self._beat)
 
     def _beat(self) -> None:
-        late = max(0.0, self._lateness())
+        now = self._clock.monotonic()
+        late = max(0.0, now - self._due)
         self._beats.append(late)
-        self._arm()
+        self._arm(now)
         if late >= TOLERANCE:
             self._late(late)

@@ -103,7 +103,8 @@ class ProbeSchedule:
         now = self.clock.monotonic()
         if self.is_fast and now - self.sped_up_at >= self.pace.standby_period:
             self.sped_up_at = now
-            for tether in self.known - self.unresponsive:
+            # In an order that does not depend on where objects lie in memory.
+            for tether in sorted(self.known - self.unresponsive, key=lambda one: one.target.ip):
                 tether.speed_up()
 
     def not_asked(self) -> int:

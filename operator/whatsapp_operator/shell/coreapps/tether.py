@@ -385,9 +385,12 @@ class Tether:
             self._round()
 
     def on_lasting_silence(self) -> None:
-        """Forget the last report, which is too old to be trusted."""
+        """Forget the last report and the last refused connection, which are too old to be trusted: the silence is the evidence.
+
+        A process that refused connections may be back, and this process cut off. It is broken when it refuses again.
+        """
         self._last_body = None
-        self.take(None, self.broken_at)
+        self.take(None)
         self._changed()
 
     def on_silence_end(self) -> None:

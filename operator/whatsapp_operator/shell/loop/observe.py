@@ -25,7 +25,7 @@ from whatsapp_operator.shell.objects import (
     pem,  # noqa: F401  # so that no observation waits until it is loaded
 )
 from whatsapp_operator.shell.objects.assemble import Gathered, Known, Parts, ProbeResult, Slow
-from whatsapp_operator.shell.objects.reading import desired_of, is_ready, targets_of
+from whatsapp_operator.shell.objects.reading import desired_of, is_ready, source_of, targets_of
 from whatsapp_operator.shell.objects.rejections import missing_names, rejection_of
 from whatsapp_operator.shell.objects.shapes import bare, damage_of
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
@@ -33,6 +33,8 @@ from whatsapp_operator.shell.whatsapp.session import Clients
 
 T = TypeVar("T")
 
+Fast = tuple[tuple[Iterable[Obj], str], ...]
+"""Objects that a failover depends on, as they were listed, with their kinds."""
 PATIENCE = 0.25
 """Seconds that an observation waits for slow objects when everything else is read: a failover must not wait for them."""
 CALL_PATIENCE = 1.0
@@ -77,6 +79,8 @@ class NotKept:
 class Memory:
     """What one cluster's loop remembers between observations. If it is lost, the next observations restore it."""
 
+    desired: tuple[Obj, Desired] | None = None
+    """The last desired state and what it was read from. While that is unchanged it is used again, with what was derived from it."""
     slow: Slow | None = None
     reading: asyncio.Task[Slow] | None = None
     """Reads the next ``slow``; an observation does not wait for its end."""
@@ -169,7 +173,7 @@ class Observer:
     async def _gather(self, key: Key, memory: Memory) -> tuple[Desired, Gathered] | None:
         """Read what a failover depends on, and start to read the rest; None if the cluster does not exist."""
         labels = manifests.cluster_labels(key.name)
-        fast: asyncio.Future[list[Obj] | None] = asyncio.get_running_loop().create_future()
+        fast: asyncio.Future[Fast | None] = asyncio.get_running_loop().create_future()
         names = manifests.coreapp_name(key.name), manifests.simulator_name(key.name)
         # Concurrently: each list may wait a tenth of a second for the API server's cache to be up to date.
         cluster_task = asyncio.ensure_future(self._read_cluster(key, memory, fast))
@@ -187,21 +191,23 @@ class Observer:
         except BaseException:
             fast.set_result(None)
             raise
-        lists: tuple[tuple[Iterable[Obj], str], ...] = ((services, "Service"), (statefulsets, "StatefulSet"), (pods, "Pod"))
-        fast.set_result([obj for listed, kind in lists for obj in assemble.sound(listed, kind, {})])
+        fast.set_result(((services, "Service"), (statefulsets, "StatefulSet"), (pods, "Pod")))
         if found is None:
             return None
         desired, cluster = found
         return desired, Gathered(cluster=cluster, services=tuple(services), pods=tuple(pods), statefulsets=tuple(statefulsets))
 
-    async def _read_cluster(self, key: Key, memory: Memory, fast: asyncio.Future[list[Obj] | None]) -> tuple[Desired, Obj] | None:
+    async def _read_cluster(self, key: Key, memory: Memory, fast: asyncio.Future[Fast | None]) -> tuple[Desired, Obj] | None:
         """Read the cluster itself. Also start to read what no failover depends on, while the other reads go on."""
         cluster = await self._kube.get(kinds.WAC, key.namespace, key.name)
         if cluster is None:
             return None
         if damage := damage_of(cluster, kinds.WAC.kind):
             raise Unavailable(damage)
-        desired = desired_of(cluster, image=self._image, tuning=self._tuning)
+        source = source_of(cluster)
+        if memory.desired is None or memory.desired[0] != source:
+            memory.desired = source, desired_of(cluster, image=self._image, tuning=self._tuning)
+        _, desired = memory.desired
         self._begin_slow(desired, memory, fast)
         return desired, cluster
 
@@ -303,7 +309,7 @@ class Observer:
                 raise Unavailable(damage)
         return [pod for pod, route in zip(found, missing, strict=True) if pod is not None and pod["metadata"]["uid"] == route.holder_uid]
 
-    def _begin_slow(self, desired: Desired, memory: Memory, fast: asyncio.Future[list[Obj] | None]) -> None:
+    def _begin_slow(self, desired: Desired, memory: Memory, fast: asyncio.Future[Fast | None]) -> None:
         """Start to read what no failover depends on, unless that is in progress or was done a moment ago."""
         if memory.slow is not None and not memory.slow.names >= _secret_names(desired):
             # The spec names a Secret that the last observation did not read: not read is not missing.
@@ -333,7 +339,7 @@ class Observer:
         memory.slow.again = True
         return memory.slow
 
-    async def _read_slow(self, desired: Desired, fast: asyncio.Future[list[Obj] | None], *, reads_events: bool) -> Slow:
+    async def _read_slow(self, desired: Desired, fast: asyncio.Future[Fast | None], *, reads_events: bool) -> Slow:
         """Read what no failover depends on. ``fast``: the other objects once they are read, or None if that failed.
 
         ``reads_events``: also read why pods are missing.
@@ -350,9 +356,10 @@ class Observer:
         read: list[Obj] = [
             obj for kind, one in zip(slow, lists, strict=True) for listed in one for obj in assemble.sound(listed, kind.kind, unread)
         ]
-        generated = {secret["metadata"]["name"] for secret in manifests.secrets(desired)}
+        generated = {secret["metadata"]["name"] for secret in desired.derive(manifests.secrets)}
         read += [assemble.without_content(obj) for name, obj in secrets.items() if name in generated and obj is not None]
-        known = await fast
+        others = await fast
+        known = None if others is None else [obj for listed, kind in others for obj in assemble.sound(listed, kind, {})]
         # Objects of kinds that could not be listed are not read by name.
         skipped = {} if known is not None else dict.fromkeys((kinds.SERVICE.kind, kinds.STATEFULSET.kind, kinds.POD.kind), "")
         rejected = await self._rejected(desired, known or [], unread) if reads_events else None

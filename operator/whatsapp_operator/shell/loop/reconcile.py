@@ -188,7 +188,8 @@ class Reconciler:
             await self._rest(cluster, rest.total_seconds())
 
     async def _rest(self, cluster: Cluster, seconds: float) -> None:
-        """Wait until the cluster is woken, at most for ``seconds``. Objects that are too old to be used again are dropped meanwhile.
+        """Wait until the cluster is woken, at most for ``seconds``. Objects that are too old to be used again are dropped meanwhile,
+        and so is what was derived from the spec: very many clusters may rest, and to derive it again takes a millisecond.
 
         With very many clusters a quiet one rests longer. Then its client is asked without an observation, so that drift is noticed as soon.
         """
@@ -197,7 +198,7 @@ class Reconciler:
         if seconds > usable_for:
             if await cluster.woken_within(usable_for):
                 return
-            cluster.memory.slow = None
+            cluster.memory.slow = cluster.memory.desired = None
             seconds -= usable_for
         if await cluster.woken_within(seconds) or cluster.quiet is None:
             return

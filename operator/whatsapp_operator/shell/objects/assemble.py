@@ -203,12 +203,16 @@ class Named:
 
 def needed_names(desired: Desired, objects: Iterable[Obj]) -> list[Ref]:
     """Return all names that a cluster needs: of its objects, and of the pods of its StatefulSets, which are among ``objects``."""
-    routes = (manifests.shard_service(desired, shard) for shard in range(desired.shards))
-    wanted = (*manifests.secrets(desired), *manifests.upkeep(desired, webapp_replicas=1, resharding=False), *routes)
     sets = (obj for ref, obj in by_ref(objects, desired.uid).items() if ref.kind == "StatefulSet")
     replicas = {ref_of(obj): int(obj["spec"].get("replicas", 1)) for obj in sets}
     pods = (Ref("Pod", f"{ref.name}-{ordinal}") for ref, number in replicas.items() for ordinal in range(number))
-    return [*dict.fromkeys((*map(ref_of, wanted), *pods))]
+    return [*dict.fromkeys((*desired.derive(_maintained), *pods))]
+
+
+def _maintained(desired: Desired) -> tuple[Ref, ...]:
+    """Return the names of the objects that the operator makes."""
+    routes = (manifests.shard_service(desired, shard) for shard in range(desired.shards))
+    return tuple(map(ref_of, (*manifests.secrets(desired), *manifests.upkeep(desired, webapp_replicas=1, resharding=False), *routes)))
 
 
 def unfound(desired: Desired, found: Iterable[Obj]) -> list[Ref]:

@@ -69,6 +69,12 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
     )
 
 
+def source_of(obj: Obj) -> Obj:
+    """Return what of a WhatsAppCluster its desired state is read from: all but its status, and what changes with each write."""
+    metadata = {key: value for key, value in obj["metadata"].items() if key not in {"managedFields", "resourceVersion"}}
+    return {**{key: value for key, value in obj.items() if key != "status"}, "metadata": metadata}
+
+
 def switchovers_of(text: str) -> tuple[tuple[Switchover, ...], str | None]:
     """Read the annotation ``multiconnect.dev/switchover``; return the requests, and the problem if none is valid. Pure; never raises."""
     name = manifests.SWITCHOVER_ANNOTATION
