@@ -84,7 +84,8 @@ class Forks:
         for file in (out, err):
             file.write_bytes(b"")
         print(json.dumps([dict(env), argv, str(out), str(err)]), file=_pipe(parent.stdin), flush=True)
-        status = _pipe(parent.stdout).readline() if select.select([parent.stdout], [], [], deadline)[0] else ""
+        said = _pipe(parent.stdout)
+        status = said.readline() if select.select([said], [], [], deadline)[0] else ""
         if not status:
             self.close()
         return Ended(int(status) if status else None, *(file.read_text(encoding="utf-8") for file in (out, err)))
