@@ -15,7 +15,7 @@ LINGERS = "from wabiz_sim import __main__, coreapp; coreapp.Coreapp.linger_secon
 
 
 async def _run(
-    world: World, component: str, number: int, tmp_path: Path, how: tuple[str, str] = ("-m", "wabiz_sim"), **more: str
+    world: World, component: str, number: int, tmp_path: Path, how: tuple[str, str] = ("-m", "wabiz_sim"), /, **more: str
 ) -> asyncio.subprocess.Process:
     env = {
         "PYTHONPATH": ":".join(path for path in sys.path if path),
