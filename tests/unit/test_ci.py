@@ -50,7 +50,7 @@ class Machine:
         """Run it: exit status, the last line of its output, and what was called."""
         given = {"PATH": str(self.programs), "POSTGRESQL_FOLDER": str(self.folder / "postgresql"), **env}
         done = subprocess.run(
-            [self.folder / ".ci" / "run"], env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30, check=False
+            [self.folder / ".ci" / "run"], env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False
         )
         calls = self.calls.read_text(encoding="utf-8").splitlines()
         return done.returncode, done.stdout.rstrip().splitlines()[-1], [call.rstrip() for call in calls]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
+import socket
+import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from .forked import Ended, Forks, forks
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -17,8 +20,11 @@ COMPLETION = "kubectl_complete-whatsapp"
 """Started by kubectl, which gives it the words of a command line to complete: --help is one of them."""
 SCRIPTS: dict[str, str] = {name: entry for name, entry in PROJECT["project"]["scripts"].items() if name != COMPLETION}
 OPERATOR = ["-m", "whatsapp_operator"]
+PATH = f"{ROOT / 'operator'}:{ROOT / 'hack'}"
 DEADLINE = 90.0
 """Seconds, on a busy machine too; a process that starts to work instead of ending never ends."""
+
+Run = Callable[..., Ended]
 
 KUBECONFIG = """
 apiVersion: v1
@@ -31,34 +37,30 @@ users: [{name: admin, user: {token: secret}}]
 """Of a workstation: an operator that takes it goes on forever to ask for the Lease."""
 
 
-@dataclass(frozen=True)
-class Ended:
-    """What came of a process."""
-
-    status: int | None
-    """None: it did not end."""
-    out: str
-    err: str
-
-
 @pytest.fixture
 def workstation(tmp_path: Path) -> dict[str, str]:
     """The environment of a person with a kubeconfig."""
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(KUBECONFIG, encoding="utf-8")
-    return {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'hack'}", "KUBECONFIG": str(kubeconfig), "HOME": str(tmp_path)}
+    return {"PYTHONPATH": PATH, "KUBECONFIG": str(kubeconfig), "HOME": str(tmp_path)}
 
 
-async def end_of(env: dict[str, str], *argv: str) -> Ended:
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(sys.executable, *argv, env=env, stdout=pipe, stderr=pipe)
-    try:
-        out, err = await asyncio.wait_for(process.communicate(), DEADLINE)
-    except TimeoutError:
-        process.kill()
-        out, err = await process.communicate()
-        return Ended(None, out.decode(), err.decode())
-    return Ended(process.returncode, out.decode(), err.decode())
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Processes that have their libraries already. What must start from nothing is started by ``fresh``."""
+    with forks(tmp_path_factory.mktemp("forked"), PATH) as one:
+        yield one
+
+
+@pytest.fixture
+def run(forked: Forks, workstation: dict[str, str]) -> Run:
+    """Run Python with these arguments, and with these variables next to those of a workstation."""
+    return lambda *argv, **env: forked.run({**workstation, **env}, *argv, deadline=DEADLINE)
+
+
+def fresh(env: dict[str, str], *argv: str) -> Ended:
+    done = subprocess.run([sys.executable, *argv], env=env, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def started(script: str) -> tuple[str, ...]:
@@ -71,8 +73,8 @@ def started(script: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("argv", [*(started(script) for script in SCRIPTS), tuple(OPERATOR), ("-m", "wabiz_sim")])
-async def test_help_and_version_are_printed_and_nothing_starts(workstation: dict[str, str], argv: tuple[str, ...]) -> None:
-    shown, version = await asyncio.gather(end_of(workstation, *argv, "--help"), end_of(workstation, *argv, "--version"))
+def test_help_and_version_are_printed_and_nothing_starts(workstation: dict[str, str], run: Run, argv: tuple[str, ...]) -> None:
+    shown, version = fresh(workstation, *argv, "--help"), run(*argv, "--version")
     assert (shown.status, version.status) == (0, 0)
     assert shown.out.lower().startswith("usage: ")
     assert (shown.err, version.err) == ("", "")
@@ -80,15 +82,15 @@ async def test_help_and_version_are_printed_and_nothing_starts(workstation: dict
 
 
 @pytest.mark.parametrize(("script", "argument"), [*((script, "--halp") for script in SCRIPTS), ("whatsapp-operator", "start")])
-async def test_an_argument_that_means_nothing(workstation: dict[str, str], script: str, argument: str) -> None:
-    ended = await end_of(workstation, *started(script), argument)
+def test_an_argument_that_means_nothing(run: Run, script: str, argument: str) -> None:
+    ended = run(*started(script), argument)
     assert (ended.status, ended.out) == (2, "")
     assert ended.err.startswith("usage: ")
     assert "Traceback" not in ended.err
 
 
-async def test_the_operators_help_lists_each_setting_with_its_default(workstation: dict[str, str]) -> None:
-    shown = (await end_of(workstation, *OPERATOR, "--help")).out
+def test_the_operators_help_lists_each_setting_with_its_default(run: Run) -> None:
+    shown = run(*OPERATOR, "--help").out
     source = (ROOT / "operator" / "whatsapp_operator" / "settings.py").read_text(encoding="utf-8")
     read = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+|KUBECONFIG)"', source))
     assert read >= {"POD_NAMESPACE", "KUBECONFIG", "LEASE_SECONDS", "METRICS_HOST", "SETTLE_GRACE_SECONDS"}
@@ -100,9 +102,9 @@ async def test_the_operators_help_lists_each_setting_with_its_default(workstatio
 @pytest.mark.parametrize(
     "tool", ["bench", "chaos", "charts", "cluster", "dashboard-picture", "demo", "e2e", "figures", "kind-offline", "wheels"]
 )
-async def test_the_tools_of_a_checkout(workstation: dict[str, str], tool: str) -> None:
+def test_the_tools_of_a_checkout(run: Run, tool: str) -> None:
     path = str(ROOT / "hack" / tool)
-    shown, wrong = await asyncio.gather(end_of(workstation, path, "--help"), end_of(workstation, path, "--halp"))
+    shown, wrong = run(path, "--help"), run(path, "--halp")
     assert (shown.status, wrong.status) == (0, 2)
     assert shown.out.startswith(f"usage: hack/{tool}")
     assert "Traceback" not in wrong.err
@@ -114,11 +116,18 @@ def test_all_tools_of_a_checkout_are_tried() -> None:
     assert set(tried) == tools
 
 
+def test_a_process_that_does_not_end_is_found(forked: Forks) -> None:
+    assert forked.run({}, "-c", "import time; time.sleep(3600)", deadline=1.0) == Ended(None, "", "")
+    assert forked.run({"NAME": "x"}, "-c", "import os; print(os.environ); exit(7)", deadline=DEADLINE) == Ended(
+        7, "environ({'NAME': 'x'})\n", ""
+    )
+
+
 # ---- what ends the operator before it begins
 
 
-async def test_outside_of_a_pod_the_namespace_must_be_named(workstation: dict[str, str]) -> None:
-    ended = await end_of(workstation, *OPERATOR)
+def test_outside_of_a_pod_the_namespace_must_be_named(run: Run) -> None:
+    ended = run(*OPERATOR)
     assert (ended.status, ended.out) == (2, "")
     assert re.fullmatch(r"whatsapp-operator: .*POD_NAMESPACE.*\n", ended.err)
 
@@ -132,20 +141,17 @@ async def test_outside_of_a_pod_the_namespace_must_be_named(workstation: dict[st
         ("KUBECONFIG", "/nowhere/kubeconfig"),
     ],
 )
-async def test_a_bad_setting_is_one_sentence(workstation: dict[str, str], name: str, value: str) -> None:
-    ended = await end_of({**workstation, "POD_NAMESPACE": "shop", name: value}, *OPERATOR)
+def test_a_bad_setting_is_one_sentence(run: Run, name: str, value: str) -> None:
+    ended = run(*OPERATOR, **{"POD_NAMESPACE": "shop", name: value})
     assert (ended.status, ended.out) == (2, "")
     assert re.fullmatch(r"whatsapp-operator: .*\n", ended.err)
     assert name.lower() in ended.err.lower()
     assert value in ended.err or value.rsplit(",", maxsplit=1)[-1] in ended.err
 
 
-async def test_a_port_of_metrics_that_is_taken_is_one_sentence(workstation: dict[str, str]) -> None:
-    taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    async with taken:
-        port = str(taken.sockets[0].getsockname()[1])
-        env = {**workstation, "POD_NAMESPACE": "shop", "METRICS_PORT": port, "METRICS_HOST": "127.0.0.1"}
-        ended = await end_of(env, *OPERATOR)
+def test_a_port_of_metrics_that_is_taken_is_one_sentence(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = run(*OPERATOR, POD_NAMESPACE="shop", METRICS_PORT=str(taken.getsockname()[1]), METRICS_HOST="127.0.0.1")
     assert (ended.status, ended.out) == (2, "")
     assert re.fullmatch(r"whatsapp-operator: metrics cannot be served .*\n", ended.err)
 

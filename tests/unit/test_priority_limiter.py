@@ -41,7 +41,7 @@ class Crowd:
 def run(story: Callable[[Crowd], Awaitable[None]], *, at_a_time: int = 3, background: int = 2) -> None:
     async def limited() -> None:
         crowd = Crowd(PriorityLimiter(at_a_time=at_a_time, background=background))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await story(crowd)
         for task in crowd.tasks.values():
             task.cancel()

@@ -15,7 +15,7 @@ from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.watch import supervise
 from whatsapp_operator.shell.watch.supervise import Deliver, Round, Supervisor
 
-SOON = 20.0
+SOON = 60.0
 
 
 async def never_dead() -> float:
@@ -112,6 +112,6 @@ async def test_one_that_does_not_end_is_left_behind() -> None:
     before = time.monotonic()
     await one.stop(within=0.2)
 
-    assert 0.2 <= time.monotonic() - before < SOON / 2
+    assert 0.2 <= time.monotonic() - before < 10
     async with asyncio.timeout(SOON):
         await one.ended

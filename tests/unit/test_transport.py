@@ -45,12 +45,12 @@ async def test_a_call_cancelled_in_the_tls_handshake_closes_its_connection(call:
         with warnings.catch_warnings(record=True) as left:
             warnings.simplefilter("always", ResourceWarning)
             calling = asyncio.ensure_future(call(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await greeted.wait()
             calling.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await calling
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await closed.wait()
             del calling
             gc.collect()

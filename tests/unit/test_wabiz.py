@@ -103,6 +103,7 @@ async def test_a_failed_handshake_sends_nothing(
     talk: Talk, handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ) -> None:
     await talk.ask()
+    talk.session._call_timeout = 0.5
     async with listening(handle) as address:
         assert_unsent(talk, await talk.call(addresses=(address,)))
 
@@ -165,6 +166,7 @@ async def test_a_call_without_an_answer_is_unknown(talk: Talk) -> None:
         return web.Response()
 
     talk.client.posted = waits
+    talk.session._call_timeout = 0.5
     call = await talk.call()
     over.set()
     assert (call.answer, call.not_sent, call.detail) == (Answer.UNKNOWN, False, "POST /v1/account/shards: ReadTimeout")
@@ -236,18 +238,18 @@ async def test_an_answer_from_before_an_unsent_call_makes_no_next_one(talk: Talk
 async def test_desks_ask_no_earlier_than_they_may(pair: Path) -> None:
     client, clock = Client(), ManualClock()
     woken = asyncio.Event()
-    desks = ApiSessions(clock=clock, wake=lambda _: woken.set(), call_timeout=0.5)
+    desks = ApiSessions(clock=clock, wake=lambda _: woken.set(), call_timeout=30.0)
     async with served(client, pair):
         access = Access(addresses=(client.address,), server_name="webapp", verifies=False, password=PASSWORD)
         desks.set_shards(KEY, replace(access, addresses=()), CREDENTIALS, operation(), clock.monotonic())
-        await asyncio.wait_for(woken.wait(), 5)
+        await asyncio.wait_for(woken.wait(), 60)
         desks.ask(KEY, access)
         assert not desks.state_of(KEY).asking
         clock.pass_by(seconds=UNSENT_PAUSE)
         woken.clear()
         desks.ask(KEY, access)
         assert desks.state_of(KEY).asking
-        await asyncio.wait_for(woken.wait(), 5)
+        await asyncio.wait_for(woken.wait(), 60)
         assert desks.state_of(KEY).shards == 1
         await desks.close()
 

@@ -23,7 +23,7 @@ from .fake_apiserver import CLUSTERS, PODS, SERVICES, WATCHED, FakeApiServer, an
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/whatsapp-operator"
 LEASE_TIMES = {"LEASE_SECONDS": "3", "LEASE_RENEW_DEADLINE_SECONDS": "2", "LEASE_RETRY_SECONDS": "0.5"}
-SOON = 20.0
+SOON = 60.0
 """Seconds in which anything must have happened, on a busy machine too."""
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from outside.wire import Wire
 
-WAIT = 5.0
+WAIT = 60.0
 SILENCE = 0.15
 
 

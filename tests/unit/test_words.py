@@ -10,6 +10,7 @@ import re
 import subprocess
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -136,10 +137,14 @@ def words_of(path: Path) -> Iterator[tuple[int, str]]:
 def _words_of_code(text: str, allowed: frozenset[str] = frozenset()) -> Iterator[tuple[int, str]]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.NAME:
-            yield from ((token.start[0], token.string) for part in _PARTS.findall(token.string) if part.lower() in NAMES - allowed)
-            yield from ((token.start[0], token.string) for _ in _FORMER.findall(token.string))
+            yield from ((token.start[0], token.string) for word in _words_of_name(token.string) if word not in allowed)
         elif token.type in {tokenize.COMMENT, tokenize.STRING}:
             yield from _words_of_prose(token.string, token.start[0])
+
+
+@cache
+def _words_of_name(name: str) -> list[str]:
+    return [*(part.lower() for part in _PARTS.findall(name) if part.lower() in NAMES), *_FORMER.findall(name)]
 
 
 def _words_of_prose(text: str, first: int) -> Iterator[tuple[int, str]]:

@@ -169,7 +169,7 @@ class Talk:
 
     def __init__(self, client: Client) -> None:
         self.client, self.clock, self.woken = client, ManualClock(), 0
-        self.session = ApiSession(KEY, clock=self.clock, wake=self._wake, call_timeout=0.5, ask_timeout=0.5)
+        self.session = ApiSession(KEY, clock=self.clock, wake=self._wake, call_timeout=30.0, ask_timeout=30.0)
         self.access = Access(addresses=(client.address,), server_name="webapp", verifies=False, password=PASSWORD, initial_password=INITIAL)
 
     def _wake(self, _: Key) -> None:

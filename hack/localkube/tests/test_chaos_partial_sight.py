@@ -27,7 +27,7 @@ from localkube.scenarios.hollow.servers import WATCH, ApiProxy, Rule, api_proxy,
 from outside.laws import Violation
 from outside.wire import Wire
 
-WAIT_S = 5.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

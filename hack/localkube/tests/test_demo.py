@@ -274,7 +274,7 @@ def test_down_ends_what_runs_and_removes_it(left_over: Any, capsys: pytest.Captu
 def test_a_process_that_ended_is_the_reason_that_is_given(tmp_path: Path) -> None:
     spawner = Spawner(leashed=True)
     process = spawner.start("operator-9", [sys.executable, "-c", "print('no way')"], folder=tmp_path, log=tmp_path / "log")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while process.alive() and time.monotonic() < deadline:
         time.sleep(0.01)
 

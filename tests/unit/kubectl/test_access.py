@@ -198,7 +198,7 @@ def client_of(url: str, **user: Any) -> Client:
 def test_a_request_carries_the_credential_and_who_is_acted_as(tmp_path: Path) -> None:
     with serving(a_cluster(), tmp_path) as server:
         client = client_of(server.url, token="t0", **{"as": "eve", "as-groups": ["ops"]})
-        found = client.get("/apis/multiconnect.dev/v1alpha1/namespaces/shop/whatsappclusters/acme", timeout=5, limit="1")
+        found = client.get("/apis/multiconnect.dev/v1alpha1/namespaces/shop/whatsappclusters/acme", timeout=30, limit="1")
         (headers,), (asked,) = server.headers, server.asked
 
     assert found["kind"] == "WhatsAppCluster"
@@ -211,7 +211,7 @@ def test_a_netrc_does_not_replace_the_credential(tmp_path: Path, monkeypatch: py
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login eve password other", encoding="utf-8")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     with serving(a_cluster(), tmp_path) as server:
-        client_of(server.url, token="t0").get("/apis/multiconnect.dev/v1alpha1/namespaces/shop/whatsappclusters/acme", timeout=5)
+        client_of(server.url, token="t0").get("/apis/multiconnect.dev/v1alpha1/namespaces/shop/whatsappclusters/acme", timeout=30)
 
     assert server.headers[0]["Authorization"] == "Bearer t0"
 
@@ -309,15 +309,15 @@ def test_a_proxy_of_the_kubeconfig_is_used(tmp_path: Path) -> None:
         config = kubeconfig("http://api.invalid:6443")
         config["clusters"][0]["cluster"]["proxy-url"] = proxy.url
         with pytest.raises(RequestError):
-            access_of(config, Options()).client().get("/x", timeout=5)
+            access_of(config, Options()).client().get("/x", timeout=30)
         assert proxy.asked[0][1] == "/x"
 
 
 def test_writes_say_who_writes_and_a_dry_run_stores_nothing(tmp_path: Path) -> None:
     with serving(a_cluster(), tmp_path) as server:
         client = client_of(server.url)
-        client.patch("/p", {"spec": {}}, timeout=5, dry_run=True)
-        client.delete("/q", uid="u", timeout=5)
+        client.patch("/p", {"spec": {}}, timeout=30, dry_run=True)
+        client.delete("/q", uid="u", timeout=30)
         patch, delete = server.asked
 
     assert patch == ("PATCH", "/p", {"dryRun": ["All"], "fieldManager": ["kubectl-whatsapp"]}, '{"spec": {}}')
@@ -332,15 +332,15 @@ def test_errors_say_what_the_api_server_says(tmp_path: Path) -> None:
             {"kind": "Status", "message": "spec.shards: \x1b[31m3 is wrong", "details": {"causes": [{"field": "spec.shards"}]}},
         )
         with pytest.raises(RequestError) as raised:
-            client_of(server.url).patch("/p", {}, timeout=5)
+            client_of(server.url).patch("/p", {}, timeout=30)
         server.rejects = 401, {"message": "Unauthorized"}
         with pytest.raises(RequestError, match="log in again"):
-            client_of(server.url).patch("/p", {}, timeout=5)
+            client_of(server.url).patch("/p", {}, timeout=30)
         server.texts["/broken"] = "no json"
         with pytest.raises(RequestError, match="no JSON"):
-            client_of(server.url).get("/broken", timeout=5)
-        assert client_of(server.url).text("/broken", timeout=5) == "no json"
-        assert list(client_of(server.url).lines("/broken", timeout=5)) == ["no json"]
+            client_of(server.url).get("/broken", timeout=30)
+        assert client_of(server.url).text("/broken", timeout=30) == "no json"
+        assert list(client_of(server.url).lines("/broken", timeout=30)) == ["no json"]
 
     assert (raised.value.status, raised.value.details["details"]["causes"]) == (422, [{"field": "spec.shards"}])
     assert "\x1b" not in str(raised.value), "no control characters reach the terminal"
@@ -351,4 +351,4 @@ def test_an_api_server_that_is_away_or_silent(tmp_path: Path) -> None:
     with slow as server, pytest.raises(RequestError, match=r"no answer within 0\.1 s"):
         client_of(server.url).get("/apis/multiconnect.dev/v1alpha1/namespaces/shop/whatsappclusters/acme", timeout=0.1)
     with pytest.raises(RequestError, match=r"the API server cannot be reached \(.*[Rr]efused"):
-        client_of(server.url).get("/x", timeout=5)
+        client_of(server.url).get("/x", timeout=30)

@@ -22,6 +22,12 @@ from .watched import WatchedApi, renamed, watched
 LONG = 60.0
 
 
+@pytest.fixture(autouse=True)
+def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "PAUSE", 0.05)
+    monkeypatch.setattr(lists, "REJECTED", 0.1)
+
+
 @pytest.fixture
 def api() -> Iterator[WatchedApi]:
     with watched(renamed(a_cluster(), "shop", "acme"), renamed(a_cluster(), "shop", "other"), renamed(a_cluster(), "den", "acme")) as one:
@@ -179,10 +185,7 @@ def test_a_rejected_list_says_why_and_is_tried_again(api: WatchedApi) -> None:
         one.stopped.set()
 
 
-def test_a_list_that_may_be_read_and_not_watched_is_said_to_be_in_trouble_all_the_time(
-    api: WatchedApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lists, "REJECTED", 0.1)
+def test_a_list_that_may_be_read_and_not_watched_is_said_to_be_in_trouble_all_the_time(api: WatchedApi) -> None:
     api.fault = lambda _, query: 403 if "watch" in query else None
     one = Following(api, Scope(namespace="shop"), "pods")
     one.list.start()
@@ -204,7 +207,6 @@ def test_a_list_that_may_be_read_and_not_watched_is_said_to_be_in_trouble_all_th
 def test_an_event_that_cannot_be_understood_is_said_and_leads_to_a_new_list(
     api: WatchedApi, event: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "REJECTED", 0.1)
     with following(api) as one:
         good = api.events
         monkeypatch.setattr(api, "events", lambda *_: iter([event.encode() + b"\n"]))

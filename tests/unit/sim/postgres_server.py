@@ -25,6 +25,7 @@ OTHER_ADDRESS = "127.0.0.2"
 """Served too, but in no certificate."""
 SUPERUSER, CLIENT, PLAIN, CERTIFIED = "postgres", "wabiz", "plain", "certified"
 START_SECONDS = 30.0
+MEMORY, NEEDED_BYTES = "/dev/shm", 1 << 30
 _SERVER_NAMES = ("postgres", "nobody")
 """PostgreSQL rejects root: it runs as the first of these users that there is."""
 
@@ -57,7 +58,8 @@ class PostgresServer:
         user = [f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}", "--clear-groups", "--pdeathsig=QUIT"]
         self._become: list[str | Path] = [shutil.which("setpriv") or "setpriv", *user] if os.getuid() == 0 else []
         # Not pytest's own folder, which no other user may enter.
-        self.folder = Path(tempfile.mkdtemp(prefix="whatsapp-postgres-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="whatsapp-postgres-", dir=_memory()))
+        self._prefix = ""
         self.port = _free_port()
         self.password = f"pw-{secrets.token_hex(12)}"
         self._spawner = Spawner(leashed=True)
@@ -74,7 +76,10 @@ class PostgresServer:
         return certificates.Certificates(self.folder / "tls")
 
     def environment(self, *, prefix: str, user: str = CLIENT, host: str = ADDRESS, port: int | None = None) -> dict[str, str]:
-        """``WA_DB_*`` for a client with databases of that prefix."""
+        """``WA_DB_*`` for a client with databases of that prefix; those of another one, of an earlier test, are removed."""
+        if prefix != self._prefix:
+            self._prefix = prefix
+            self._remove_databases()
         return {
             "WA_DB_ENGINE": "PGSQL",
             "WA_DB_HOSTNAME": host,
@@ -125,8 +130,13 @@ class PostgresServer:
     def admin(self, database: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
         """A superuser's connection, in autocommit mode."""
         return psycopg.connect(
-            host=ADDRESS, port=self.port, user=SUPERUSER, password=self.password, dbname=database, autocommit=True, connect_timeout=5
+            host=ADDRESS, port=self.port, user=SUPERUSER, password=self.password, dbname=database, autocommit=True, connect_timeout=30
         )
+
+    def _remove_databases(self) -> None:
+        with self.admin() as admin:
+            for (name,) in admin.execute("SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'").fetchall():
+                admin.execute(psycopg.sql.SQL("DROP DATABASE {} WITH (FORCE)").format(psycopg.sql.Identifier(str(name))))
 
     def close(self) -> None:
         """Stop at once and remove everything."""
@@ -195,6 +205,11 @@ def _signal_family(process: Process | None, number: signal.Signals) -> None:
     with suppress(OSError):  # ended meanwhile
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split():
             os.kill(int(child), number)
+
+
+def _memory() -> str | None:
+    """A folder in memory if there is one that is large enough: on a disk it takes seconds to make a database and to remove it."""
+    return MEMORY if os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free >= NEEDED_BYTES else None
 
 
 def _unprivileged() -> pwd.struct_passwd:

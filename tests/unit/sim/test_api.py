@@ -58,9 +58,10 @@ async def test_without_a_good_token_nothing_is_disclosed(world: World, path: str
 async def test_tokens_expire(world: World) -> None:
     await world.cluster(1)
     await world.serve(0, 0, "1-a")
-    await world.control("tokens", {"seconds": 0.3})
-    await world.login(PASSWORD, None)
     assert (await world.send(recipient(0, 1), "m1"))[0] == 201
+    await world.control("tokens", {"seconds": 0.3})
+    assert (await world.send(recipient(0, 1), "m1"))[0] == 201, "it counts for new tokens"
+    await world.login(PASSWORD, None)
 
     async def refused() -> bool:
         return (await world.send(recipient(0, 1), "m2"))[0] == 401

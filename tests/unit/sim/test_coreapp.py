@@ -8,7 +8,8 @@ import time
 import aiohttp
 import pytest
 
-from .world import World, closed, recipient, until
+from .stopwatch import Stopwatch
+from .world import LONG, World, closed, recipient, until
 
 
 async def test_it_starts_as_standby(world: World) -> None:
@@ -243,7 +244,7 @@ async def test_set_shards_restarts_it_inside_its_process(world: World) -> None:
 
     started = time.monotonic()
     await world.control("shards", {"n": 2})
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(LONG):
         assert await tether_reader.read() == b""  # the tether breaks
     assert closed(world.address(1), 6250)
     assert not cores[0].ready
@@ -270,20 +271,20 @@ async def test_a_tether_lasts_and_breaks_at_once_when_it_is_killed(world: World)
     _, cores, _ = await world.cluster(1)
     reader, writer = await asyncio.open_connection(world.address(1), 6253)
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 2)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), LONG)
     assert head.startswith(b"HTTP/1.1 200")
     assert b"close" not in head.lower()
-    body = await asyncio.wait_for(reader.read(4096), 2)
+    body = await asyncio.wait_for(reader.read(4096), LONG)
     assert json.loads(body)["uid"] == "uid-coreapp-0"
 
-    killed_at = time.monotonic()
+    watch = Stopwatch()
     killing = asyncio.create_task(cores[0].kill())
     try:
-        rest = await asyncio.wait_for(reader.read(), 2)
+        rest = await asyncio.wait_for(reader.read(), LONG)
     except ConnectionResetError:
         rest = b""
     assert rest == b""
-    assert time.monotonic() - killed_at < 0.1
+    assert watch.own < 0.1
     await killing
     writer.close()
     for port in (6250, 6251, 6252, 6253):
@@ -302,8 +303,8 @@ async def test_killed_it_leaves_nobody_waiting(world: World) -> None:
 
     await cores[0].kill()
 
-    with pytest.raises((aiohttp.ClientError, OSError)):
-        await asyncio.wait_for(waiting, 1)
+    with pytest.raises((aiohttp.ClientError, ConnectionError)):
+        await waiting
 
 
 async def test_hung_it_takes_connections_and_answers_nothing(world: World) -> None:
@@ -311,7 +312,7 @@ async def test_hung_it_takes_connections_and_answers_nothing(world: World) -> No
     cores[0].hang()
     assert not cores[0].ready
 
-    with socket.create_connection((world.address(1), 6253), timeout=1):
+    with socket.create_connection((world.address(1), 6253), timeout=LONG):
         pass
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(world.report(0), 0.2)
@@ -325,7 +326,7 @@ async def test_stopped_it_goes_on_redirecting_until_the_grace_ends(world: World)
     _, cores, _ = await world.cluster(2)
     await world.serve(0, 0, "1-a")
     stopping = asyncio.create_task(cores[0].stop(0.4))
-    started = time.monotonic()
+    watch = Stopwatch()
     await until(lambda: not cores[0].ready)
 
     await world.serve(1, 0, "2-b")
@@ -334,7 +335,8 @@ async def test_stopped_it_goes_on_redirecting_until_the_grace_ends(world: World)
     assert (await world.send(recipient(0, 1), "m1"))[0] == 201
 
     await stopping
-    assert 0.3 < time.monotonic() - started < 1.0
+    assert watch.elapsed > 0.3
+    assert watch.own < 1.0
     assert closed(world.address(1), 6250)
 
 
@@ -342,7 +344,7 @@ async def test_stopped_while_hung_it_is_killed_when_the_grace_ends(world: World)
     _, cores, _ = await world.cluster(1)
     cores[0].hang()
 
-    await asyncio.wait_for(cores[0].stop(0.1), 2)
+    await asyncio.wait_for(cores[0].stop(0.1), LONG)
 
     assert closed(world.address(1), 6253)
 
@@ -352,11 +354,11 @@ async def test_killed_in_the_middle_of_a_stop_it_is_gone_at_once(world: World) -
     stopping = asyncio.create_task(cores[0].stop(30))
     await until(lambda: not cores[0].ready)
 
-    started = time.monotonic()
+    watch = Stopwatch()
     await cores[0].kill()
     await stopping
 
-    assert time.monotonic() - started < 1.0
+    assert watch.own < 1.0
     assert closed(world.address(1), 6253)
 
 
@@ -366,7 +368,7 @@ async def test_a_kill_that_nobody_waits_for_is_finished_all_the_same(world: Worl
     await asyncio.sleep(0)
     killing.cancel()
 
-    await asyncio.wait_for(cores[0].wait_stopped(), 2)
+    await asyncio.wait_for(cores[0].wait_stopped(), LONG)
     await cores[0].kill()
 
     assert closed(world.address(1), 6253)
@@ -405,7 +407,7 @@ async def test_background_work_that_fails_ends_the_process_with_its_error(world:
     core.spawn(fail())
 
     with pytest.raises(LookupError, match="nobody thought of"):
-        await asyncio.wait_for(core.wait_stopped(), 2)
+        await asyncio.wait_for(core.wait_stopped(), LONG)
     assert closed(world.address(1), 6253)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from wabiz_sim.store import StoreError
 
-from .world import World, until
+from .world import LONG, World, until
 
 
 async def _dial(world: World, epoch: str, uid: str = "u", shard: int = 0, shards: int = 1) -> aiohttp.ClientWebSocketResponse:
@@ -114,7 +114,7 @@ async def test_a_stale_connection_cannot_send(world: World) -> None:
     await old.send_json({"type": "send", "id": "m1", "to": "1", "body": "x"})
     await new.send_json({"type": "send", "id": "m2", "to": "1", "body": "x"})
 
-    assert await new.receive_json(timeout=2) == {"type": "ack", "id": "m2", "duplicate": False}
+    assert await new.receive_json(timeout=LONG) == {"type": "ack", "id": "m2", "duplicate": False}
 
     assert (await world.control("missing", {"ids": ["m1", "m2"]})) == {"missing": ["m1"]}
     await old.close()

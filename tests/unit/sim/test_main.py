@@ -10,8 +10,13 @@ import pytest
 
 from .world import World, closed, until
 
+LINGERS = "from wabiz_sim import __main__, coreapp; coreapp.Coreapp.linger_seconds = 19.0; __main__.main()"
+"""A program that goes on serving that long after the first signal."""
 
-async def _run(world: World, component: str, number: int, tmp_path: Path, **more: str) -> asyncio.subprocess.Process:
+
+async def _run(
+    world: World, component: str, number: int, tmp_path: Path, how: tuple[str, str] = ("-m", "wabiz_sim"), /, **more: str
+) -> asyncio.subprocess.Process:
     env = {
         "PYTHONPATH": ":".join(path for path in sys.path if path),
         "POD_NAME": component,
@@ -21,7 +26,7 @@ async def _run(world: World, component: str, number: int, tmp_path: Path, **more
         "WABIZ_STATE_DIR": str(tmp_path / f"{component}-process"),
         **more,
     }
-    return await asyncio.create_subprocess_exec(sys.executable, "-m", "wabiz_sim", component, env=env, stderr=asyncio.subprocess.PIPE)
+    return await asyncio.create_subprocess_exec(sys.executable, *how, component, env=env, stderr=asyncio.subprocess.PIPE)
 
 
 @pytest.mark.slow
@@ -48,12 +53,12 @@ async def test_all_three_run_and_end_on_sigterm(world: World, tmp_path: Path) ->
 
 
 async def test_a_second_signal_ends_it_at_once(world: World, tmp_path: Path) -> None:
-    process = await _run(world, "coreapp", 1, tmp_path)
+    process = await _run(world, "coreapp", 1, tmp_path, ("-c", LINGERS))
     await until(lambda: not closed(world.address(1), 6253))
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
 
-    await asyncio.wait_for(process.communicate(), 2.5)
+    await asyncio.wait_for(process.communicate(), 15)
 
 
 async def test_bad_settings_are_one_sentence(world: World, tmp_path: Path) -> None:

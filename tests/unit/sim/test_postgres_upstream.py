@@ -16,7 +16,7 @@ from wabiz_sim.upstream import Upstream
 
 from .postgres_server import PostgresServer
 from .proxy import Proxy
-from .world import PASSWORD, World, closed, recipient, until
+from .world import LONG, PASSWORD, World, closed, recipient, until
 
 SENDERS, RESTARTS = 4, 3
 
@@ -55,7 +55,7 @@ async def _send_until_taken(world: World, to: str, message_id: str, refused: lis
             refused.append(status)
         return status == 201
 
-    await until(taken, 30)
+    await until(taken)
 
 
 async def _messages(world: World) -> list[dict[str, Any]]:
@@ -95,21 +95,21 @@ async def test_restarts_of_the_server_lose_and_double_nothing(
     senders = [asyncio.create_task(send(sender)) for sender in range(SENDERS)]
     for number in range(RESTARTS):
         enough = len(sent) + 20
-        await until(lambda enough=enough: len(sent) >= enough, 30)
+        await until(lambda enough=enough: len(sent) >= enough)
         await asyncio.to_thread(postgres.stop, how)
         try:
             if number == 0:  # away for longer than any caller waits
-                await until(lambda: len(refused) >= SENDERS, 30)
+                await until(lambda: len(refused) >= SENDERS)
         finally:
             await asyncio.to_thread(postgres.start)
     enough = len(sent) + 20
-    await until(lambda: len(sent) >= enough, 30)
+    await until(lambda: len(sent) >= enough)
     done.set()
     await asyncio.gather(*senders)
 
     assert server.running
     assert set(refused) == {503}
-    await until(lambda: _counted(world), 10)
+    await until(lambda: _counted(world))
     assert sorted(message["id"] for message in await _messages(world)) == sorted(sent)
     assert (await world.control("missing", {"ids": sent}))["missing"] == []
 
@@ -139,7 +139,7 @@ async def test_while_the_server_is_away_everything_but_the_sign_of_life_is_503(
         status, answer = await world.api("GET", "/v1/account/shards")
         return answer["account"]["shards"] if status == 200 else None
 
-    assert await until(shards, 10) == 2
+    assert await until(shards) == 2
     await _send_until_taken(world, recipient(0, 2), "m")
     assert [message["id"] for message in await _messages(world)] == ["m"]
 
@@ -151,10 +151,10 @@ async def test_set_shards_whose_commit_nobody_confirmed_is_an_error_and_then_rep
     server, cores = await _cluster(world, environment)
 
     async def answer_is_lost() -> int:
-        await asyncio.wait_for(proxy.requests.wait(), 10)
+        await asyncio.wait_for(proxy.requests.wait(), LONG)
         url = f"http://{world.address(250)}:8080/ws/node"
         async with world.session.ws_connect(url, params={"uid": "late", "role": "webapp"}) as member:
-            number = (await member.receive_json(timeout=5))["shards"]
+            number = (await member.receive_json(timeout=LONG))["shards"]
         proxy.cut()
         return int(number)
 
@@ -172,7 +172,7 @@ async def test_set_shards_whose_commit_nobody_confirmed_is_an_error_and_then_rep
     assert status == 503
 
     for core in cores:
-        await until(lambda core=core: core.ready and core.shards == 4, 10)
+        await until(lambda core=core: core.ready and core.shards == 4)
     counters = await world.control("counters")
     assert (counters["shards"], counters["restarts"]) == (4, 2)
     assert (await world.api("GET", "/v1/account/shards"))[1]["account"]["shards"] == 4
@@ -184,11 +184,11 @@ async def test_a_message_whose_commit_nobody_confirmed_is_taken_once(world: Worl
     await world.send(recipient(0, 2), "first")
     proxy.muted = True
     sending = asyncio.create_task(_send_until_taken(world, recipient(0, 2), "second"))
-    await asyncio.wait_for(proxy.requests.wait(), 10)
+    await asyncio.wait_for(proxy.requests.wait(), LONG)
     proxy.cut()
     await sending
 
-    await until(lambda: _counted(world), 10)
+    await until(lambda: _counted(world))
     assert [message["id"] for message in await _messages(world)] == ["first", "second"]
     counters = await world.control("counters")
     assert counters["accepted"] == {"0": 2}
@@ -299,7 +299,7 @@ async def test_bad_settings_of_the_database_are_one_sentence(
     world: World, environment: dict[str, str], tmp_path: Path, change: dict[str, str], status: int, said: str
 ) -> None:
     process = await _process(world, {**environment, **change}, tmp_path)
-    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    _, errors = await asyncio.wait_for(process.communicate(), LONG)
 
     assert process.returncode == status
     assert len(errors.decode().splitlines()) == 1
@@ -312,7 +312,7 @@ async def test_an_unreachable_database_is_said_at_once_and_sigterm_is_heard_mean
     process = await _process(world, {**environment, "WA_DB_PORT": "9"}, tmp_path)
     assert process.stderr is not None
     try:
-        said = (await asyncio.wait_for(process.stderr.readline(), 20)).decode()
+        said = (await asyncio.wait_for(process.stderr.readline(), LONG)).decode()
     finally:
         process.terminate()
         _, errors = await asyncio.wait_for(process.communicate(), 15)

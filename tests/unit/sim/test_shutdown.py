@@ -7,7 +7,7 @@ import pytest
 
 from wabiz_sim.members import Members
 
-from .world import World
+from .world import LONG, World
 
 PATHS = {"node": "ws/node?pod=p&ip=1&uid=u", "gateway": "ws/gateway?shard=0&shards=1&epoch=1-a&uid=u"}
 
@@ -34,12 +34,12 @@ async def test_one_that_comes_back_during_the_shutdown_does_not_hold_up_the_end(
 
     async def slow(members: Members, code: int) -> None:
         await close(members, code)
-        await asyncio.wait_for(opened.get(), 10)  # another party takes that long to answer
+        await asyncio.wait_for(opened.get(), LONG)  # another party takes that long to answer
 
     monkeypatch.setattr(Members, "close", slow)
     comer = asyncio.create_task(come_back())
     try:
-        await asyncio.wait_for(opened.get(), 10)
+        await asyncio.wait_for(opened.get(), LONG)
         async with asyncio.timeout(10.0):
             await server.stop(20.0)
     finally:

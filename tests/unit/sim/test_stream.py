@@ -46,7 +46,7 @@ class Sender(Stream):
     async def send(self, name: str) -> Message:
         """One message, until it is confirmed or given up."""
         message = self.start(name)
-        await until(lambda: message.delivered_at is not None or message.lost, 40)
+        await until(lambda: message.delivered_at is not None or message.lost)
         return message
 
     def start(self, name: str) -> Message:
@@ -110,7 +110,7 @@ async def test_a_message_over_a_mark_counts_in_exactly_one_play(sender: Sender, 
     await swallow(world, sender, applies=False)
     over = sender.start("over the mark")
     second = await sender.mark()
-    await until(lambda: over.lost, 40)
+    await until(lambda: over.lost)
     books.append(await sender.books(second, ()))
     third = await sender.mark()
     books.append(await sender.books(third, ()))

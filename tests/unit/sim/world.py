@@ -26,6 +26,8 @@ from wabiz_sim.webapp import Webapp
 P = TypeVar("P", bound=Process)
 _octets = itertools.count(1)
 PASSWORD = "Correct-Horse-7"
+LONG = 60.0
+"""Seconds in which everything has happened, also on a busy machine."""
 
 
 class World:
@@ -92,7 +94,7 @@ class World:
         return server, cores, webapp
 
     async def call(self, method: str, url: str, body: Any = None, **more: Any) -> tuple[int, Any]:
-        timeout = aiohttp.ClientTimeout(total=more.pop("timeout", 10))
+        timeout = aiohttp.ClientTimeout(total=more.pop("timeout", LONG))
         async with self.session.request(method, url, json=body, timeout=timeout, **more) as response:
             return response.status, await response.json(content_type=None)
 
@@ -119,7 +121,7 @@ class World:
         return await self.api("POST", "/v1/messages", body, headers={"X-Message-Id": message_id}, **more)
 
     async def set_shards(self, shards: Any, **more: Any) -> tuple[int, Any]:
-        timeout = more.pop("timeout", 10)
+        timeout = more.pop("timeout", LONG)
         body = {"cc": "1", "phone_number": "6315550000", "shards": shards, **more}
         return await self.api("POST", "/v1/account/shards", body, timeout=timeout)
 
@@ -195,7 +197,7 @@ def _trusting() -> ssl.SSLContext:
     return context
 
 
-async def until(fact: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = 60.0) -> Any:
+async def until(fact: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = LONG) -> Any:
     """Poll until ``fact`` is true; fails after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
@@ -217,7 +219,7 @@ def recipient(shard: int, shards: int, number: int = 0) -> str:
 def closed(host: str, port: int) -> bool:
     """True when nobody listens there."""
     with contextlib.closing(socket.socket()) as probe:
-        probe.settimeout(1)
+        probe.settimeout(LONG)
         return probe.connect_ex((host, port)) != 0
 
 
