@@ -27,7 +27,7 @@ class Stopwatch:
 
 
 def _waited() -> float:
-    """Seconds that this thread has waited for a processor (the second figure of proc_pid_schedstat); 0 where a kernel does not count them."""
+    """Seconds that this thread has waited for a processor (the second figure of proc_pid_schedstat); 0 where the kernel counts none."""
     try:
         return int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
     except FileNotFoundError:
