@@ -65,6 +65,7 @@ ELSEWHERE = {
     "make quick": Elsewhere(ITSELF, "make test"),
     "make check": Elsewhere("`make test` begins with it", "make test"),
     "make bench": Elsewhere(MINUTES, "hack/localkube/tests/test_bench.py"),
+    "make bench PLUGIN=1": Elsewhere(MINUTES, "hack/localkube/tests/test_bench_plugin.py"),
     'make figures TAKE="bench"': Elsewhere("it changes the documents", "hack/localkube/tests/test_pages.py"),
     "make e2e": Elsewhere(NO_DOCKER, ".ci/run"),
     "make e2e ONLY=drain N=5 KEEP=1": Elsewhere(NO_DOCKER, ".ci/run"),

@@ -44,12 +44,17 @@ class Fakes:
     def __init__(self) -> None:
         self.at = NOW + timedelta(milliseconds=10)
         self.conflicts = False
+        self.slips = timedelta(0)
+        """By how much the wall clock is set back each time that it was read."""
+        self._ahead = AHEAD
 
     def now(self) -> datetime:
         return self.at
 
     def wall(self) -> datetime:
-        return self.at + AHEAD
+        wall = self.at + self._ahead
+        self._ahead -= self.slips
+        return wall
 
     def monotonic(self) -> float:
         return (self.at - NOW).total_seconds()
@@ -154,6 +159,23 @@ async def test_a_failover_is_one_trace_with_its_phases_in_order(collector: Colle
         assert f'# {{trace_id="{trace_id}"}} {milliseconds / 1000}' in "\n".join(
             line for line in said.splitlines() if f'phase="{phase}"' in line and "_bucket" in line
         )
+
+
+async def test_a_wall_clock_that_is_set_meanwhile_moves_no_phase_against_another(collector: Collector) -> None:
+    tracing = Tracing(collector.url, identity="op-a_1")
+    cluster = Cluster(tracing)
+    cluster.fakes.slips = timedelta(milliseconds=1)
+    assert await cluster.hand_over()
+    await collector.until(lambda: len(collector.spans) == 7, LONG)
+    await asyncio.to_thread(tracing.close)
+
+    times = {span.name: span_times(span) for span in collector.spans}
+    starts = dict.fromkeys(Phase, timedelta(0)) | {Phase.DETECT: timedelta(seconds=-3)}
+    for phase, sooner in zip([*Phase][2:], [10, 30, 60, 60], strict=True):
+        starts[phase] = timedelta(milliseconds=sooner)
+    assert {phase.value: (start, start + timedelta(milliseconds=MILLISECONDS[phase])) for phase, start in starts.items()} == {
+        name: span for name, span in times.items() if name != "handover"
+    }
 
 
 async def test_an_attempt_that_is_not_committed_is_a_failed_trace(collector: Collector) -> None:

@@ -70,6 +70,11 @@ class Timeline:
     tracing: Tracing | None = None
     _span: Span | None = None
     _phases: list[_Phase] = field(default_factory=list)
+    _ahead: timedelta = field(init=False)
+    """By how much the wall clock is ahead of ``clock.now``. Read once: the times of one trace must not move against each other."""
+
+    def __post_init__(self) -> None:
+        self._ahead = self.clock.wall() - self.clock.now()
 
     def observe(self, phase: Phase, start: datetime, end: datetime | None = None) -> None:
         """Note a phase, by times of ``clock.now``; without ``end`` it ends now."""
@@ -111,5 +116,4 @@ class Timeline:
 
     def _nanoseconds(self, time: datetime) -> int:
         """Return a time of ``clock.now`` as wall time, which the spans of other processes have, in nanoseconds since 1970."""
-        wall = time + (self.clock.wall() - self.clock.now())
-        return (wall - _EPOCH) // timedelta(microseconds=1) * 1000
+        return (time + self._ahead - _EPOCH) // timedelta(microseconds=1) * 1000
