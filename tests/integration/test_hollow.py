@@ -10,12 +10,13 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from localkube import kubeconfig
 from localkube.hollow.components import Make, Resolve
@@ -26,6 +27,7 @@ from localkube.hollow.process import controlled, running, simulated
 from localkube.hollow.status import is_ready
 from localkube.plane.controlplane import ControlPlane
 from localkube.programs.binaries import Binaries
+from wabiz_sim.listener import Listener
 
 pytestmark = pytest.mark.integration
 
@@ -43,40 +45,22 @@ class FakeComponent:
         self.stopped = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
-        self.server: asyncio.Server | None = None
-        self.writers: list[asyncio.StreamWriter] = []
-        self.answers: list[asyncio.Task[None]] = []
+        # asyncio's own server leaves a connection open that it accepted just before it is closed.
+        self.listener = Listener(self.env["WABIZ_LISTEN"], 6253, [web.get("/", self._answer)], gate=self.gate)
 
     async def start(self) -> None:
-        self.server = await asyncio.start_server(self._accepted, self.env["WABIZ_LISTEN"], 6253)
+        await self.listener.open()
         self.ready = True
 
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Note the connection at once: a task for it might be cancelled before its first step, and would close nothing."""
-        if self.stopped.is_set():  # it was accepted in the moment of the end
-            writer.transport.abort()
-            return
-        self.writers.append(writer)
-        self.answers.append(asyncio.create_task(self._answer(reader, writer)))
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with suppress(ConnectionError):
-                while await reader.readline():
-                    await self.gate.wait()
-                    writer.write(b"here\n")
-        finally:  # also when it is cancelled
-            writer.close()
+    async def _answer(self, _: web.Request) -> web.Response:
+        return web.Response(text="here")
 
     async def stop(self, grace: float) -> None:
         self.ready = False
         await self.kill()
 
     async def kill(self) -> None:
-        if self.server is not None:
-            self.server.close()
-        for writer in self.writers:
-            writer.transport.abort()
+        await self.listener.close(0)
         self.stopped.set()
 
     def hang(self) -> None:
@@ -196,8 +180,8 @@ async def says(ip: str, seconds: float = 1.0) -> str:
         async with asyncio.timeout(seconds):
             reader, writer = await asyncio.open_connection(ip, 6253)
             try:
-                writer.write(b"?\n")
-                return (await reader.readline()).decode().strip() or "cut"
+                writer.write(b"GET / HTTP/1.1\r\nHost: coreapp\r\n\r\n")
+                return "here" if (await reader.readline()).startswith(b"HTTP/1.1 200") else "cut"
             finally:
                 writer.close()
     except ConnectionError:
