@@ -58,7 +58,7 @@ class Holders(Claims):
 
     @cached_property
     def _served(self) -> dict[Route, bool]:
-        """The same of ``is_served``."""
+        """What ``is_served`` found out about this snapshot, for the same reason."""
         return {}
 
     @cached_property

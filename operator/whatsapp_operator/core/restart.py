@@ -146,7 +146,7 @@ class Restart(Counts):
     def missing(self) -> tuple[Coreapp, ...]:
         """Coreapps that were started, should stay, and are not back with the number of shards.
 
-        A holder was started before, also if its pod is pending again.
+        A holder was started before, even if its pod is pending again.
         """
         return tuple(
             pod

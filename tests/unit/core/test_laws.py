@@ -23,8 +23,8 @@ from . import laws
 from .laws import CHECKS, Check, LawBroken
 from .mutants import MUTANTS, Mutant, patched
 from .random_situations import any_observations
-from .situations import NOW, Situation, situation
-from .witnesses import WITNESSES
+from .situations import NOW, Situation, epoch_of, labels_for, situation
+from .witnesses import WITNESSES, restarting
 
 SNAPSHOTS = 2000
 LEAST = 30
@@ -93,6 +93,19 @@ def test_every_law_holds_in_any_snapshot_and_would_have_caught_each_mutant() -> 
 @pytest.mark.parametrize("name", WITNESSES)
 def test_law_holds_where_each_row_wins(check: Check, name: str) -> None:
     check(rules.plan, WITNESSES[name])
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        restarting().restarted(4).with_pod(3, phase="Pending", ready=False, report=None, terminated=True),
+        restarting().restarted(4, [4]).with_route(2, foreign=True).with_holder(1, labels=labels_for(2, epoch_of(2))),
+    ],
+    ids=["its pod is pending again", "it carries the epoch of a Service of another owner"],
+)
+def test_law_9_a_holder_keeps_its_shard_in_a_restart(one: Situation) -> None:
+    """Random snapshots found both."""
+    assert laws.law_9_a_restart_is_no_failure(rules.plan, one)
 
 
 @many

@@ -188,9 +188,9 @@ class Reconciler:
             await self._rest(cluster, rest.total_seconds())
 
     async def _rest(self, cluster: Cluster, seconds: float) -> None:
-        """Wait until the cluster is woken, at most for ``seconds``. Objects that are too old to be used again are dropped meanwhile,
-        and so is what was derived from the spec: very many clusters may rest, and to derive it again takes a millisecond.
+        """Wait until the cluster is woken, at most for ``seconds``. Objects that are too old to be used again are dropped meanwhile.
 
+        What was derived from the spec is dropped, too: very many clusters may rest, and to derive it again takes a millisecond.
         With very many clusters a quiet one rests longer. Then its client is asked without an observation, so that drift is noticed as soon.
         """
         more = pace.quiet_rest(len(self._clusters)).total_seconds() - seconds
