@@ -53,7 +53,7 @@ class Facts(Holders):
             return min(SURGE, max(0, self.replicas - self.baseline_replicas - len(self.compensated)))
         return SURGE if self.outdated else 0
 
-    @property
+    @cached_property
     def is_template_settling(self) -> bool:
         """Whether the StatefulSet's template is about to change, or its controller has not observed the newest one."""
         workload, ref = self.snapshot.statefulset, manifests.coreapp_statefulset(self.desired.key.name)
