@@ -50,6 +50,8 @@ LANES = {
     "root": "ALLOW_SKIP_ROOT",
     "browser": "ALLOW_SKIP_BROWSER",
 }
+GARBAGE = (20_000, 20, 50)
+"""Thresholds of the garbage collector, as the operator itself sets them. By default it takes a twentieth of the time of all tests."""
 GAVE_WAY = pytest.StashKey[bool]()
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
@@ -102,6 +104,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> GroupSche
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what takes long first, and what judges other tests last."""
     items.sort(key=_place)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave alone what was imported and collected: it stays to the end."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -9,7 +9,7 @@ import re
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from operator import itemgetter
 from typing import Any
@@ -215,7 +215,7 @@ class ApiServer:
         if kind is EVENT:
             obj = _core_event(obj)
             self.events.append(obj)
-            self._tell(Change(self._now(), actor, "create", kind, name, None, obj, self.revision))
+            self._tell(self._change(actor, "create", kind, name, None, obj))
             return obj
         if "resourceVersion" in given:
             raise VersionOnCreate("resourceVersion should not be set on objects to be created")
@@ -272,7 +272,7 @@ class ApiServer:
         for index, event in enumerate(self.events):
             if (event["metadata"]["namespace"], event["metadata"]["name"]) == name:
                 self.events[index] = after = {**event, **body}
-                self._tell(Change(self._now(), actor, "patch", EVENT, name, event, after, self.revision))
+                self._tell(self._change(actor, "patch", EVENT, name, event, after))
                 return after
         raise NotFound(f"Event {name[1]} is not there")
 
@@ -314,7 +314,7 @@ class ApiServer:
         if part == "main":
             after = self._admitted(kind, after)
         if kind is WAC:
-            after = completed(after)
+            after = completed(after, before)
             if self.not_in_status and "status" in after:
                 after = {**after, "status": {key: value for key, value in after["status"].items() if key not in self.not_in_status}}
             noted = (after.get("status") or {}).get("operation")
@@ -390,7 +390,7 @@ class ApiServer:
         self._listed.pop(kind, None)
         del self._objects[kind][name]
         self._past[kind][name].append((self._now(), None))
-        self._tell(Change(self._now(), actor, "delete", kind, name, before, None, self.revision, by_version=by_version))
+        self._tell(self._change(actor, "delete", kind, name, before, None, by_version=by_version))
 
     def _needed(self, kind: Kind, name: Name) -> Obj:
         obj = self.get(kind, name)
@@ -406,11 +406,17 @@ class ApiServer:
         past = self._past.setdefault(kind, {}).setdefault(name, [])
         past.append((self._now(), after))
         del past[:-KEPT]
-        self._tell(Change(self._now(), actor, verb, kind, name, before, after, self.revision, by_version))
+        self._tell(self._change(actor, verb, kind, name, before, after, by_version=by_version))
         return after
 
+    def _change(
+        self, actor: str, verb: str, kind: Kind, name: Name, before: Obj | None, after: Obj | None, *, by_version: bool = False
+    ) -> Change:
+        now = self._now()
+        asked_at = now if self.asked_at is None else self.asked_at
+        return Change(now, actor, verb, kind, name, before, after, self.revision, by_version, asked_at)
+
     def _tell(self, change: Change) -> None:
-        change = replace(change, asked_at=change.at if self.asked_at is None else self.asked_at)
         recent = self._recent.setdefault(change.kind, deque())
         recent.append(change)
         while len(recent) > REMEMBERED and recent[0].at < change.at - REMEMBERED_FOR:

@@ -200,9 +200,7 @@ class Line(asyncio.Transport):
             self._say()
 
     def _say(self) -> None:
-        body = json.dumps(self._coreapp.report()).encode()
-        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-        asyncio.get_running_loop().call_soon(self._deliver, answer, context=self._context())
+        asyncio.get_running_loop().call_soon(self._deliver, self._coreapp.answer(), context=self._context())
 
     def _context(self) -> Context | None:
         return self._process.context if self._process is not None else None
@@ -266,6 +264,8 @@ class Coreapp:
         self.changed: Callable[[], None] = lambda: None
         """Called when it begins or ends to listen."""
         self._life = 0
+        self._said: tuple[dict[str, Any], bytes] = {}, b""
+        """The last answer, and what it was made of."""
 
     def report(self) -> dict[str, Any]:
         """Return the probe's answer."""
@@ -280,6 +280,14 @@ class Coreapp:
             "fenced": self.assigned is not None and not mine and self.account.refuses(*self.assigned, self.uid),
             "version": "v2.53.4",
         }
+
+    def answer(self) -> bytes:
+        """Return the probe's answer as it goes over the wire; it is mostly the same as the last time."""
+        report = self.report()
+        if report != self._said[0]:
+            body = json.dumps(report).encode()
+            self._said = report, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        return self._said[1]
 
     def start(self) -> None:
         """The process comes up: it listens, then registers, then knows its number of shards and resumes its last assignment."""

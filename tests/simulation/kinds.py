@@ -17,9 +17,9 @@ class Named(Protocol):
     def kind(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Kind:
-    """A kind of object."""
+    """A kind of object. There is one of each: it is equal to itself only, which makes it quick to look up."""
 
     api_version: str
     kind: str

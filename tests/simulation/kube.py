@@ -65,8 +65,7 @@ class SimKube:
         stale = may_be_stale and self._rng.random() < self._weather.stale
         lag = self._rng.random() * self._weather.stale_by if stale else 0.0
         self._weather.did["stale"] += stale
-        loop = asyncio.get_running_loop()
-        return await self._send(what, lambda: ask(loop.time() - lag if lag else None), READ_LIMIT)
+        return await self._send(what, lambda: ask(asyncio.get_running_loop().time() - lag if lag else None), READ_LIMIT)
 
     async def _write(self, what: str, kind: Kind, name: str, touch: Callable[[], None] | None, do: Callable[[], T]) -> T:
         if self._dead[0]:
@@ -108,22 +107,21 @@ class SimKube:
             there += rng.random()
             weather.did["slow"] += 1
         fate = rng.random()
-        unavailable = Unavailable(f"{what}: no answer")
         if weather.down or fate < weather.dropped:
             weather.did["down" if weather.down else "dropped"] += 1
-            loop.call_later(limit if rng.random() < 0.3 else there, _fail, answer, unavailable)
+            loop.call_later(limit if rng.random() < 0.3 else there, _fail, answer, Unavailable(f"{what}: no answer"))
             return await self._heard(answer)
         fate -= weather.dropped
         responses = True
         if fate < weather.lost:
             responses = False
             weather.did["lost"] += 1
-            loop.call_later(there + back, _fail, answer, unavailable)
+            loop.call_later(there + back, _fail, answer, Unavailable(f"{what}: no answer"))
         elif fate < weather.lost + weather.late:
             responses = False
             weather.did["late"] += 1
             there = limit + rng.random() * 4
-            loop.call_later(limit, _fail, answer, unavailable)
+            loop.call_later(limit, _fail, answer, Unavailable(f"{what}: no answer"))
         lands_after_death = rng.random() < 0.5
 
         def arrive() -> None:

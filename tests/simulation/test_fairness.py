@@ -64,6 +64,8 @@ class Tenant:
     failed_at: float | None = None
     """Since when the holder of shard 0 is gone."""
     kept: dict[Ref, Obj] | None = None
+    desired: Desired | None = None
+    """As it was last observed."""
 
     def objects_of(self, desired: Desired) -> dict[Ref, Obj]:
         """Its objects, under its own uid and in its own namespace, as they should be."""
@@ -111,6 +113,10 @@ class Api:
             switchover_text=read.switchover_text,
             switchover_problem=read.switchover_problem,
         )
+        if tenant.desired != desired:
+            tenant.desired = desired
+        # The real observer, too, uses the last one again while it is the same, with what was derived from it.
+        desired = tenant.desired
         now = self.clock.now()
         client = replace(case.snapshot.client, asked_at=now if case.snapshot.client.asked_at is not None else None)
         snapshot: Snapshot = replace(

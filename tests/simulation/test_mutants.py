@@ -40,6 +40,7 @@ from whatsapp_operator.shell.whatsapp import session
 from .client import Coreapp as ClientCoreapp
 from .laws import EPOCH, LawBroken
 from .operators import Operator, SimTethers
+from .test_random import WANTED
 from .trials import (
     Trial,
     a_foreign_service,
@@ -554,6 +555,10 @@ UNBROKEN = dict.fromkeys([*((trial, seed) for trial in TRIALS for seed in range(
 """What the operator as it is passes, each once: many broken operators share a trial and its seed."""
 
 
-@pytest.mark.parametrize(("trial", "seed"), UNBROKEN)
+ALSO_RANDOM: dict[Trial, int] = {overlapping: WANTED["overlapping"], elected: WANTED["elected"]}
+"""Trials whose first seeds, so many, test_random.py runs as well, to the end of a longer silence."""
+
+
+@pytest.mark.parametrize(("trial", "seed"), [(trial, seed) for trial, seed in UNBROKEN if seed >= ALSO_RANDOM.get(trial, 0)])
 def test_the_operator_as_it_is_passes_the_same_trials(trial: Trial, seed: int) -> None:
     simulate(trial, seed)

@@ -9,7 +9,7 @@ import asyncio
 import heapq
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 RESOLUTION = 1e-9
 """Timers that are due within so many seconds run together."""
+FEW = 50
+"""Cancelled timers that may stay in the heap."""
 START = datetime(2027, 1, 4, 12, 0, 0, tzinfo=UTC)
 """Wall time at which every simulation begins."""
 
@@ -79,6 +81,36 @@ def outside(do: Callable[..., T], *args: Any) -> T:
     return Context().run(do, *args)
 
 
+class _Handle(asyncio.Handle):
+    """A handle without the means for debugging, which ask the loop twice for each of very many."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Callable[..., object], args: Any, loop: VirtualLoop, context: Context | None) -> None:
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
+class _Timer(asyncio.TimerHandle):
+    """The same of a timer."""
+
+    __slots__ = ()
+
+    def __init__(self, when: float, callback: Callable[..., object], args: Any, loop: VirtualLoop, context: Context | None) -> None:
+        self._when = when
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+        self._scheduled = True
+        self._repr = self._source_traceback = None
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs ready tasks in order, then jumps. What it runs is a pure function of what it is given."""
 
@@ -106,16 +138,27 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call something after some seconds."""
-        return self.call_at(self.passed + delay, callback, *args, context=context)
+        when = self.passed + delay
+        timer = _Timer(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, timer))
+        return timer
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call something at a time."""
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        timer._scheduled = True  # type: ignore[attr-defined]
+        timer = _Timer(when, callback, args, self, context)
         heapq.heappush(self._timers, (when, timer))
         return timer
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call something next."""
+        self._check_closed()  # type: ignore[attr-defined]
+        handle = _Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def _timer_handle_cancelled(self, handle: Any) -> None:
         self._cancelled += handle._scheduled
@@ -151,7 +194,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 process.put_off(handle)
             else:
                 self._ready.append(handle)
-        if self._timers and (self._cancelled > len(self._timers) / 2 or self._timers[0][1]._cancelled):
+        if self._timers and (self._timers[0][1]._cancelled or self._cancelled > max(FEW, len(self._timers) / 2)):
             self._drop_cancelled()
         ready, timers = self._ready, self._timers
         if not ready and not self._stopping:
@@ -170,11 +213,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _drop_cancelled(self) -> None:
         """Forget timers that were cancelled: the first ones, or all of them once they are many."""
-        if len(self._timers) > 100 and self._cancelled > len(self._timers) / 2:
+        if len(self._timers) > 2 * FEW and self._cancelled > len(self._timers) / 2:
             self._keep([(when, timer) for when, timer in self._timers if not timer.cancelled()])
             self._cancelled = 0
-        while self._timers and self._timers[0][1].cancelled():
-            heapq.heappop(self._timers)
+        timers = self._timers
+        while timers and timers[0][1]._cancelled:
+            heapq.heappop(timers)
             self._cancelled -= 1
 
     def _write_to_self(self) -> None:

@@ -22,6 +22,7 @@ from whatsapp_operator.core import manifests, report, rules
 from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.shell.kube.kinds import SECRET, WAC, Obj
 from whatsapp_operator.shell.loop.observe import Memory, Observation, Observer
+from whatsapp_operator.shell.objects.assemble import Slow
 from whatsapp_operator.shell.objects.reading import desired_of
 from whatsapp_operator.shell.objects.secret_keys import findings_of
 from whatsapp_operator.shell.whatsapp.access import Access
@@ -120,6 +121,19 @@ def findings(changes: Mapping[tuple[str, str], bytes | None] = {}, desired: Desi
         if value is not None:
             data[name][key] = value
     return findings_of(desired or a_desired(), {name: secret(name, one) for name, one in data.items()})
+
+
+def test_findings_are_kept_while_the_secrets_are_the_same() -> None:
+    def read(version: str) -> Slow:
+        secrets = {name: secret(name, one, version) for name, one in good().items()}
+        return Slow(read_at=0.0, objects={}, names=frozenset(secrets), secrets=secrets, unread={})
+
+    desired, first, same, other = a_desired(), read("70"), read("70"), read("71")
+    found = first.findings(desired)
+    for later in (same, other):
+        later.keep_findings(first)
+    assert same.findings(desired) is found
+    assert other.findings(desired) is not found
 
 
 def test_good_secrets_are_no_fault() -> None:

@@ -11,15 +11,25 @@ from functools import cached_property
 from typing import Any
 
 from . import checksums, health, manifests
+from .desired import Desired
 from .holders import Holders
 from .names import Obj, Ref
 from .snapshot import Coreapp, Route
-from .upkeep import covers, differences, is_settled
+from .upkeep import Difference, covers, differences, is_settled
+
+Pairs = tuple[tuple[Obj, Obj | None], ...]
+"""Objects as they should be, each with the one that is there."""
+Differing = tuple[tuple[Obj, tuple[tuple[str, Difference], ...]], ...]
 
 RETRY_REJECTED_AFTER = timedelta(seconds=5)
 """Pause before a rejected object is tried again: a quota may have room by then. After an edit of the spec it is tried at once."""
 SURGE = 1
 """Coreapps beyond those wanted while a new pod template is rolled out, so that no spare is missed meanwhile."""
+
+
+def _uncovered(_: Desired, pairs: Pairs) -> Differing:
+    """Return the objects that are not as they should be, with the fields in which they differ."""
+    return tuple((obj, tuple(differences(live, obj))) for obj, live in pairs if live is not None and not covers(live, obj))
 
 
 class Facts(Holders):
@@ -43,7 +53,7 @@ class Facts(Holders):
             return min(SURGE, max(0, self.replicas - self.baseline_replicas - len(self.compensated)))
         return SURGE if self.outdated else 0
 
-    @property
+    @cached_property
     def is_template_settling(self) -> bool:
         """Whether the StatefulSet's template is about to change, or its controller has not observed the newest one."""
         workload, ref = self.snapshot.statefulset, manifests.coreapp_statefulset(self.desired.key.name)
@@ -179,13 +189,11 @@ class Facts(Holders):
     @cached_property
     def _differing(self) -> tuple[tuple[Obj, Mapping[str, bool]], ...]:
         """Objects that are there but not as they should be, with the fields and whether each is settled all the same."""
+        pairs = tuple((obj, self.snapshot.objects.get(Ref(obj["kind"], obj["metadata"]["name"]))) for obj in self.objects)
         found = []
-        for obj in self.objects:
-            ref = Ref(obj["kind"], obj["metadata"]["name"])
-            live, attempts = self.snapshot.objects.get(ref), self.snapshot.written.get(ref, {})
-            if live is not None and not covers(live, obj):
-                fields = {path: is_settled(one, attempts.get(path), self.snapshot.now) for path, one in differences(live, obj)}
-                found.append((obj, fields))
+        for obj, fields in self.desired.derive(_uncovered, pairs):
+            attempts = self.snapshot.written.get(Ref(obj["kind"], obj["metadata"]["name"]), {})
+            found.append((obj, {path: is_settled(one, attempts.get(path), self.snapshot.now) for path, one in fields}))
         return tuple(found)
 
     @cached_property

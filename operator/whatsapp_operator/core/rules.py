@@ -314,7 +314,10 @@ RULES: tuple[Rule, ...] = (
         Rule(
             name=one.name,
             state=one.state,
-            when=lambda f, one=one: (f.resize_is_wanted or one.name in objections.ALWAYS_REPORTED) and objections.objection(f) is one,  # type: ignore[misc]
+            # Only of one that holds it is asked whether it is the first.
+            when=lambda f, one=one: (  # type: ignore[misc]
+                one.when(f) and (f.resize_is_wanted or one.name in objections.ALWAYS_REPORTED) and objections.objection(f) is one
+            ),
             why=one.why,
         )
         for one in objections.OBJECTIONS

@@ -43,12 +43,13 @@ LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 WAC = Kind("multiconnect.dev/v1alpha1", "WhatsAppCluster", "whatsappclusters")
 
 KINDS = (POD, SERVICE, SECRET, PVC, CORE_EVENT, EVENT, NODE, STATEFULSET, DEPLOYMENT, PDB, NETWORKPOLICY, LEASE, WAC)
+_BY_NAMES: dict[tuple[Any, Any], Kind] = {(kind.api_version, kind.kind): kind for kind in KINDS}
 
 
 def kind_of(obj: Mapping[str, Any]) -> Kind:
     """Return the Kind that an object names by `apiVersion` and `kind`; ValueError if it is not in KINDS."""
-    for kind in KINDS:
-        if (obj.get("apiVersion"), obj.get("kind")) == (kind.api_version, kind.kind):
-            return kind
-    msg = f"apiVersion {obj.get('apiVersion')!r}, kind {obj.get('kind')!r} is not known here; add it to KINDS."
-    raise ValueError(msg)
+    kind = _BY_NAMES.get((obj.get("apiVersion"), obj.get("kind")))
+    if kind is None:
+        msg = f"apiVersion {obj.get('apiVersion')!r}, kind {obj.get('kind')!r} is not known here; add it to KINDS."
+        raise ValueError(msg)
+    return kind

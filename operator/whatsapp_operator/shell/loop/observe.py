@@ -329,7 +329,10 @@ class Observer:
         if memory.reading is not None:
             await asyncio.wait({memory.reading}, timeout=patience)
             if memory.reading.done():
+                before = memory.slow
                 memory.slow, memory.reading, memory.is_call_due = memory.reading.result(), None, False
+                if before is not None:
+                    memory.slow.keep_findings(before)
                 if memory.slow.names >= names:
                     return memory.slow
                 memory.slow = None

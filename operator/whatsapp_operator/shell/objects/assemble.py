@@ -68,9 +68,16 @@ class Slow:
 
     def findings(self, desired: Desired) -> Findings:
         """Return the findings for its Secrets, cached for the same desired state: parsing certificates and keys takes time."""
-        if self._findings is None or self._findings[0] != desired:
-            self._findings = desired, findings_of(desired, self.secrets)
-        return self._findings[1]
+        known = self._findings
+        # Mostly it is the same object, and to compare all fields takes a while.
+        if known is None or (known[0] is not desired and known[0] != desired):
+            known = self._findings = desired, findings_of(desired, self.secrets)
+        return known[1]
+
+    def keep_findings(self, before: Slow) -> None:
+        """Take over the findings of an earlier read if the Secrets are the same."""
+        if before.secrets == self.secrets:
+            self._findings = before._findings
 
     @property
     def passes(self) -> bool:
@@ -141,7 +148,7 @@ def parts_of(desired: Desired, gathered: Gathered, last: Mapping[str, Route], st
     # The name of a damaged Service may be unreadable too: so all known routes are kept.
     routes = {**last, **read} if "Service" in problems else read
     # By name and owner, not by label: a cluster that was deleted under the same name may still have pods.
-    sets = own_sets(statefulsets, desired.uid)
+    sets = {ref.name: obj["metadata"]["uid"] for ref, obj in objects.items() if ref.kind == "StatefulSet"}
     own = [pod for pod in pods if manifests.is_pod_of(pod, desired.key.name, sets)]
     mislabelled = [obj for obj in (*objects.values(), *own, *others(strays, own)) if _lacks_labels(desired, obj)]
     return Parts(
@@ -212,7 +219,9 @@ def needed_names(desired: Desired, objects: Iterable[Obj]) -> list[Ref]:
 def _maintained(desired: Desired) -> tuple[Ref, ...]:
     """Return the names of the objects that the operator makes."""
     routes = (manifests.shard_service(desired, shard) for shard in range(desired.shards))
-    return tuple(map(ref_of, (*manifests.secrets(desired), *manifests.upkeep(desired, webapp_replicas=1, resharding=False), *routes)))
+    # With the arguments that the plan has most often, so that the objects are made once.
+    kept = desired.derive(manifests.upkeep, webapp_replicas=desired.webapps, resharding=False, is_first_boot=False)
+    return tuple(map(ref_of, (*manifests.secrets(desired), *kept, *routes)))
 
 
 def unfound(desired: Desired, found: Iterable[Obj]) -> list[Ref]:

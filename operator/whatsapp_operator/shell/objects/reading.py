@@ -118,7 +118,10 @@ def registered_at_of(at: datetime | None) -> tuple[datetime | None, str | None]:
 
 
 def _condition(conditions: Iterable[Obj] | None, kind: str) -> Obj:
-    return next((one for one in conditions or () if one.get("type") == kind), {})
+    for one in conditions or ():
+        if one.get("type") == kind:
+            return one
+    return {}
 
 
 def _is_terminated(status: Obj, container: str) -> bool:
