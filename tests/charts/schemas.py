@@ -20,7 +20,7 @@ COMPLETE = "complete"
 def write(folder: Path, openapi: Mapping[str, Any], crd: Mapping[str, Any]) -> None:
     """Write a schema per kind of ``openapi`` (the API server's /openapi/v2) and of the CRD into ``folder``, named as kubeconform asks.
 
-    They reject unknown fields, and each has just what it needs of the others, for all of it is read anew for each kind. ``folder`` is made
+    They reject unknown fields, and each has just what it needs of the others, for all of it is read again for each kind. ``folder`` is made
     again, and is complete once it has the file ``complete``.
     """
     shutil.rmtree(folder, ignore_errors=True)
