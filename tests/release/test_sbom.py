@@ -65,6 +65,6 @@ def test_one_that_lacks_a_package_or_is_not_valid_is_none(made: tuple[str, dict[
         "no valid CycloneDX.*iri-reference": {"components": [{**bare[0], "externalReferences": [{"type": "other", "url": "no address"}]}]},
     }
     for said, parts in wrong.items():
-        monkeypatch.setattr(module, "described", lambda *_, bom={**bom, **parts}, **__: bom)
+        monkeypatch.setattr(module, "described", lambda *_, bom={**bom, "metadata": {}, **parts}, **__: bom)
         with pytest.raises(LocalKubeError, match=f"(?s){said}"):
             sbom(ROOT, image, version="1.2.3", epoch=EPOCH)
