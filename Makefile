@@ -64,11 +64,11 @@ wheels: setup ## Fetch the images' dependencies into build/wheels, for builds wh
 # Of what is compiled only msgspec cannot do without. Its libraries are named by the version of Python, so one folder holds all of them.
 plugin: setup ## Make build/kubectl-whatsapp.pyz, the plugin as one file for machines without pip
 	@rm -rf build/plugin build/plugin-* && mkdir -p build
-	@$(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin --require-hashes -r hack/lock/kubectl.txt
-	@$(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin --upgrade --no-deps --no-build-isolation .
+	@$(RUN)/pip install --quiet --disable-pip-version-check --no-compile --target build/plugin --require-hashes -r hack/lock/kubectl.txt
+	@$(RUN)/pip install --quiet --disable-pip-version-check --no-compile --target build/plugin --upgrade --no-deps --no-build-isolation .
 	@sed -n '/^msgspec==/,/[^\\]$$/p' hack/lock/kubectl.txt > build/plugin-compiled.txt
 	@for python in 3.11 3.12 3.13 3.14; do \
-	  $(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin-$$python --python-version $$python --only-binary :all: --no-deps \
+	  $(RUN)/pip install --quiet --disable-pip-version-check --no-compile --target build/plugin-$$python --python-version $$python --only-binary :all: --no-deps \
 	    --require-hashes -r build/plugin-compiled.txt && cp -n build/plugin-$$python/msgspec/*.so build/plugin/msgspec/ || exit 1; \
 	done; rm -rf build/plugin-*
 	@$(RUN)/shiv --site-packages build/plugin --compressed --reproducible --entry-point kubectl_whatsapp.__main__:run \

@@ -49,7 +49,7 @@ def derived(root: Path) -> dict[Path, str]:
     shipped = charts / OPERATOR / "files"
     files = {shipped / CRD.name: crd, shipped / "alerts.yaml": rules.text(), shipped / "dashboard.json": dashboard.text()}
     mine = json.loads((charts / OPERATOR / SCHEMA).read_text(encoding="utf-8"))
-    for chart, schema in ((OPERATOR, mine), (CLUSTER, cluster_schema(yaml.safe_load(crd)))):
+    for chart, schema in ((OPERATOR, mine), (CLUSTER, cluster_schema(yaml.load(crd, Loader=yaml.CSafeLoader)))):
         values, readme = charts / chart / "values.yaml", charts / chart / "README.md"
         required = with_required(schema, yaml.safe_load(values.read_text(encoding="utf-8")))
         files[charts / chart / SCHEMA] = json.dumps(required, indent=2) + "\n"

@@ -19,6 +19,8 @@ from localkube.progress import to_stderr
 from .render import ROOT, Charts
 from .schemas import COMPLETE, write
 
+SCHEMAS = Path(__file__).with_name("schemas.py")
+
 
 @pytest.fixture(scope="session")
 def chart_binaries(request: pytest.FixtureRequest) -> Binaries:
@@ -36,13 +38,14 @@ def charts(chart_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Schemas for kubeconform, asked of a real API server once per version of Kubernetes and of the CRD, then kept in build/schemas."""
-    folder = ROOT / "build" / "schemas" / f"{kubernetes_version()}-{sha256_of(ROOT / CRD)[:12]}"
+    """Schemas for kubeconform, asked of a real API server once per version of Kubernetes, CRD and ``write``, then kept in build/schemas."""
+    made_from = "-".join(sha256_of(path)[:12] for path in (ROOT / CRD, SCHEMAS))
+    folder = ROOT / "build" / "schemas" / f"{kubernetes_version()}-{made_from}"
     if not (folder / COMPLETE).exists():
         plane = ControlPlane.start(tmp_path_factory.mktemp("schemas"))
         try:
             openapi = json.loads(plane.kubectl("get", "--raw", "/openapi/v2"))
         finally:
             plane.stop()
-        write(folder, openapi, yaml.safe_load((ROOT / CRD).read_text(encoding="utf-8")))
+        write(folder, openapi, yaml.load((ROOT / CRD).read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))
     return folder

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,11 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Charts:
-    """Both charts, and Helm."""
+    """Both charts, and Helm. What was rendered or parsed is kept, and given again: nobody may change it."""
 
     helm: Helm
+    _rendered: dict[tuple[object, ...], Rendered] = field(default_factory=dict)
+    _parsed: dict[str, Obj | None] = field(default_factory=dict)
 
     def operator(self, *args: str, release: str = "whatsapp-operator", **values: Any) -> Rendered:
         return self._render(OPERATOR, release, NAMESPACE, args, values)
@@ -72,7 +75,16 @@ class Charts:
         return notes
 
     def _render(self, chart: str, release: str, namespace: str, args: tuple[str, ...], values: dict[str, Any]) -> Rendered:
-        where = str(ROOT / "charts" / chart)
-        version = ("--kube-version", kubernetes_version())
-        text = self.helm.run("template", release, where, "-n", namespace, *version, *args, values=yaml.safe_dump(values))
-        return Rendered(text, [obj for obj in yaml.load_all(text, Loader=yaml.CSafeLoader) if obj])
+        key = (chart, release, namespace, args, given := yaml.safe_dump(values))
+        if key not in self._rendered:
+            where = str(ROOT / "charts" / chart)
+            version = ("--kube-version", kubernetes_version())
+            text = self.helm.run("template", release, where, "-n", namespace, *version, *args, values=given)
+            objects = map(self._object, re.split("^---$", text, flags=re.MULTILINE))
+            self._rendered[key] = Rendered(text, [obj for obj in objects if obj])
+        return self._rendered[key]
+
+    def _object(self, document: str) -> Obj | None:
+        if document not in self._parsed:
+            self._parsed[document] = yaml.load(document, Loader=yaml.CSafeLoader)
+        return self._parsed[document]

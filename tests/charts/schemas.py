@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,15 +20,17 @@ COMPLETE = "complete"
 def write(folder: Path, openapi: Mapping[str, Any], crd: Mapping[str, Any]) -> None:
     """Write a schema per kind of ``openapi`` (the API server's /openapi/v2) and of the CRD into ``folder``, named as kubeconform asks.
 
-    They reject unknown fields. ``folder`` is made again, and is complete once it has the file ``complete``.
+    They reject unknown fields, and each has just what it needs of the others, for all of it is read again for each kind. ``folder`` is made
+    again, and is complete once it has the file ``complete``.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     definitions = {name: _strict(definition) for name, definition in openapi["definitions"].items()}
-    (folder / "definitions.json").write_text(json.dumps({"definitions": definitions}), encoding="utf-8")
+    refers = {name: set(re.findall(r'"#/definitions/([^"]+)"', json.dumps(definition))) for name, definition in definitions.items()}
     for name, definition in openapi["definitions"].items():
         for kind in definition.get("x-kubernetes-group-version-kind", ()):
-            _write(folder, kind["kind"], kind["group"], kind["version"], {"$ref": f"definitions.json#/definitions/{name}"})
+            needed = {one: definitions[one] for one in _reached(name, refers)}
+            _write(folder, kind["kind"], kind["group"], kind["version"], {"$ref": f"#/definitions/{name}", "definitions": needed})
     for version in crd["spec"]["versions"]:
         schema = strict(version["schema"]["openAPIV3Schema"])
         schema["properties"]["metadata"] = {"type": "object"}
@@ -39,6 +42,15 @@ def _write(folder: Path, kind: str, group: str, version: str, schema: Mapping[st
     # as kubeconform fills {{.ResourceKind}}{{.KindSuffix}}: of a group only what stands before the first dot
     name = "-".join(filter(None, (kind.lower(), group.partition(".")[0], version)))
     (folder / f"{name}.json").write_text(json.dumps(schema), encoding="utf-8")
+
+
+def _reached(name: str, refers: Mapping[str, set[str]]) -> set[str]:
+    """A definition and those that it refers to, directly or through others."""
+    reached, found = set[str](), {name}
+    while found:
+        reached |= found
+        found = set[str]().union(*(refers[one] for one in found)) - reached
+    return reached
 
 
 def _strict(definition: Mapping[str, Any]) -> Obj:

@@ -61,7 +61,7 @@ EVERYTHING: Obj = {
 
 @pytest.fixture(scope="module")
 def spec_schema() -> Obj:
-    crd = yaml.safe_load((ROOT / CRD).read_text(encoding="utf-8"))
+    crd = yaml.load((ROOT / CRD).read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     schema: Obj = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     return schema
 

@@ -1,12 +1,12 @@
-"""The sdist and the wheel: built without a network, complete, and all programs of the installed wheel start."""
+"""The sdist and the wheel: built without a network, the same each time, complete, and all programs of the installed wheel start."""
 
 from __future__ import annotations
 
 import email
-import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import tomllib
 import venv
 import zipfile
@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from localkube.release.packages import distributions
 from whatsapp_operator import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EPOCH = 1_900_000_000
 TOP = ("pyproject.toml", PROJECT["readme"], *PROJECT["license-files"])
 PACKAGES = ("whatsapp_operator", "wabiz_sim", "kubectl_whatsapp")
 COMPLETION = "kubectl_complete-whatsapp"
@@ -33,14 +35,16 @@ def run(*argv: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the sdist, and of the wheel that is built from the sdist; in a copy, because a build leaves files behind."""
-    source = tmp_path_factory.mktemp("source")
-    for name in TOP:
-        shutil.copy(ROOT / name, source)
-    for package in PACKAGES:
-        shutil.copytree(ROOT / "operator" / package, source / "operator" / package, ignore=shutil.ignore_patterns("__pycache__"))
-    run(sys.executable, "-m", "build", "--no-isolation", cwd=source)
-    return source / "dist"
+    """The folder of the sdist, and of the wheel that is built from the sdist, as a release makes them."""
+    return built(tmp_path_factory.mktemp("dist"))
+
+
+def built(folder: Path) -> Path:
+    """A folder with what is made where nothing of this environment is found but what is installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONPATH", raising=False)
+        distributions(ROOT, folder, epoch=EPOCH)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,14 @@ def test_the_sdist_has_what_it_is_built_from(dist: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {*TOP, *(f"operator/{package}/py.typed" for package in PACKAGES)} <= names
+
+
+def test_two_builds_are_the_same(dist: Path, wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    first, second = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in (dist, built(tmp_path / "again")))
+    assert len(first) == 2
+    assert [name for name in first.keys() | second.keys() if first.get(name) != second.get(name)] == []
+    times = {info.date_time for info in wheel.infolist()}
+    assert times == {time.gmtime(EPOCH)[:6]}, "they are of the commit, so that an equal minute proves nothing"
 
 
 def test_the_wheel_says_what_it_is_and_needs(wheel: zipfile.ZipFile) -> None:

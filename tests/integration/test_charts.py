@@ -55,9 +55,9 @@ def house(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory)
     control_plane.kubectl("delete", "namespace", NAMESPACE, "chart-a", "chart-b", "--wait=false")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def installed(house: House) -> Iterator[House]:
-    """The operator's chart, installed; without nodes its pods stay Pending."""
+    """The operator's chart, installed, as every test but the last leaves it; without nodes its pods stay Pending."""
     house.helm("install", "whatsapp-operator", str(CHARTS / OPERATOR))
     await_crd(house.plane)
     yield house
@@ -69,12 +69,18 @@ def installed(house: House) -> Iterator[House]:
 def test_the_api_server_takes_all_of_the_operators_chart(house: House, scope: str) -> None:
     text = house.template(OPERATOR, "whatsapp-operator", namespace=NAMESPACE, **SCOPES[scope])
     said = house.plane.kubectl("apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", "-", input=text)
-    objects = [obj for obj in yaml.safe_load_all(text) if obj]
+    objects = [obj for obj in yaml.load_all(text, Loader=yaml.CSafeLoader) if obj]
     assert len(said.splitlines()) == len(objects)
 
 
+def test_the_notes_of_an_installation_can_be_pasted(house: House) -> None:
+    said = house.helm("install", "whatsapp-operator", str(CHARTS / OPERATOR), "--dry-run=server")
+    assert "kubectl apply -f - <<'EOF'" in said
+
+
 def test_pod_security_takes_the_pods_of_both_charts(installed: House) -> None:
-    operator = [obj for obj in yaml.safe_load_all(installed.template(OPERATOR, "whatsapp-operator", namespace=NAMESPACE)) if obj]
+    text = installed.template(OPERATOR, "whatsapp-operator", namespace=NAMESPACE)
+    operator = [obj for obj in yaml.load_all(text, Loader=yaml.CSafeLoader) if obj]
     deployment = next(obj for obj in operator if obj["kind"] == "Deployment")
     template = deployment["spec"]["template"]
     pods = [{"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], "name": "p"}, "spec": template["spec"]}]
@@ -116,11 +122,6 @@ def test_the_api_server_takes_a_cluster(installed: House, preset: str) -> None:
     text = installed.template(CLUSTER, "acme", namespace="chart-a", preset=preset)
     said = installed.plane.kubectl("apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", "-", input=text)
     assert "whatsappcluster.multiconnect.dev/acme serverside-applied" in said
-
-
-def test_the_notes_of_an_installation_can_be_pasted(house: House) -> None:
-    said = house.helm("install", "whatsapp-operator", str(CHARTS / OPERATOR), "--dry-run=server")
-    assert "kubectl apply -f - <<'EOF'" in said
 
 
 def test_a_lost_line_does_not_reshard(installed: House) -> None:

@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +71,10 @@ class Ended:
 class Forks:
     """Starts processes, one after the other."""
 
-    def __init__(self, folder: Path, path: str) -> None:
-        """``folder``: for files of its own; ``path``: the PYTHONPATH of every process."""
+    def __init__(self, folder: Path, path: str, libraries: Sequence[str]) -> None:
+        """``folder``: for files of its own; ``path``: the PYTHONPATH of every process; ``libraries``: what they have loaded."""
         self._folder = folder
+        self._libraries = libraries
         self._env = {"PYTHONPATH": path, "HOME": str(folder)}
         self._parent: subprocess.Popen[str] | None = None
 
@@ -91,7 +92,7 @@ class Forks:
         return Ended(int(status) if status else None, *(file.read_text(encoding="utf-8") for file in (out, err)))
 
     def _start(self) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-c", PARENT, *LIBRARIES]
+        argv = [sys.executable, "-c", PARENT, *self._libraries]
         return subprocess.Popen(argv, env=self._env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
 
     def close(self) -> None:
@@ -108,9 +109,9 @@ def _pipe(stream: IO[str] | None) -> IO[str]:
 
 
 @contextmanager
-def forks(folder: Path, path: str) -> Iterator[Forks]:
+def forks(folder: Path, path: str, libraries: Sequence[str] = LIBRARIES) -> Iterator[Forks]:
     """Forks until the block ends."""
-    made = Forks(folder, path)
+    made = Forks(folder, path, libraries)
     try:
         yield made
     finally:

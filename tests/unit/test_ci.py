@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from .forked import Forks, forks
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKED_OUT = "There is no program 'docker': install it."
@@ -180,21 +182,28 @@ SKIPS = {
 }
 
 
-def pytest_says(folder: Path, which: str, *options: str, **env: str) -> tuple[int, list[str]]:
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Processes that have pytest already, and what the shared conftest.py imports."""
+    with forks(tmp_path_factory.mktemp("forked"), "", ("pytest", "asyncio", "xdist.scheduler")) as one:
+        yield one
+
+
+def pytest_says(forked: Forks, folder: Path, which: str, *options: str, **env: str) -> tuple[int, list[str]]:
     """Run a test that is skipped next to one that passes, with what all tests share: exit status and output."""
     shutil.copy(ROOT / "conftest.py", folder / "conftest.py")
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     (folder / "test_it.py").write_text(SKIPS[which], encoding="utf-8")
     (folder / "test_other.py").write_text("def test_other(): pass\n", encoding="utf-8")
-    argv = [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", *options, str(folder)]
-    env |= {"PATH": os.defpath, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=240, check=False)
-    return done.returncode, done.stdout.rstrip().splitlines()
+    argv = ["-m", "pytest", "-ra", "-p", "no:cacheprovider", *options, f"--rootdir={folder}", str(folder)]
+    ended = forked.run({**env, "PATH": os.defpath, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, *argv, deadline=240.0)
+    assert ended.status is not None, "it did not end"
+    return ended.status, ended.out.rstrip().splitlines()
 
 
 @pytest.mark.parametrize("which", ["postgres", "browser", "root", "other", "module", "fixture"])
-def test_a_skipped_lane_fails_in_ci(tmp_path: Path, which: str) -> None:
-    status, lines = pytest_says(tmp_path, which, CI="true")
+def test_a_skipped_lane_fails_in_ci(forked: Forks, tmp_path: Path, which: str) -> None:
+    status, lines = pytest_says(forked, tmp_path, which, CI="true")
     assert status != 0
     assert "skipped" not in lines[-1]
     assert "in CI nothing is skipped" in "\n".join(lines)
@@ -204,32 +213,32 @@ def test_a_skipped_lane_fails_in_ci(tmp_path: Path, which: str) -> None:
     ("which", "variable"),
     [("postgres", "POSTGRES"), ("browser", "BROWSER"), ("root", "ROOT"), ("module", "POSTGRES"), ("fixture", "POSTGRES")],
 )
-def test_ci_may_skip_a_lane_by_its_variable(tmp_path: Path, which: str, variable: str) -> None:
+def test_ci_may_skip_a_lane_by_its_variable(forked: Forks, tmp_path: Path, which: str, variable: str) -> None:
     name = {"POSTGRES": "PostgreSQL", "ROOT": "root", "BROWSER": "browser"}[variable]
-    status, lines = pytest_says(tmp_path, which, CI="true", **{f"ALLOW_SKIP_{variable}": "1"})
+    status, lines = pytest_says(forked, tmp_path, which, CI="true", **{f"ALLOW_SKIP_{variable}": "1"})
     assert status == 0
     assert lines[-2].startswith(f"SKIPPED LANE {name}, 1 test: "), lines
     other = {"POSTGRES": "ROOT", "ROOT": "POSTGRES", "BROWSER": "ROOT"}[variable]
-    assert pytest_says(tmp_path, which, CI="true", **{f"ALLOW_SKIP_{other}": "1"})[0] != 0
+    assert pytest_says(forked, tmp_path, which, CI="true", **{f"ALLOW_SKIP_{other}": "1"})[0] != 0
 
 
-def test_elsewhere_a_skipped_lane_is_said_in_the_last_lines(tmp_path: Path) -> None:
-    status, lines = pytest_says(tmp_path, "postgres")
+def test_elsewhere_a_skipped_lane_is_said_in_the_last_lines(forked: Forks, tmp_path: Path) -> None:
+    status, lines = pytest_says(forked, tmp_path, "postgres")
     assert status == 0
     assert lines[-2] == "SKIPPED LANE PostgreSQL, 1 test: no initdb here: apt-get install postgresql"
     assert "1 passed, 1 skipped" in lines[-1]
 
 
 @pytest.mark.parametrize("which", ["postgres", "module"])
-def test_several_workers_say_the_same_of_a_skipped_lane(tmp_path: Path, which: str) -> None:
-    status, lines = pytest_says(tmp_path, which, *WORKERS)
+def test_several_workers_say_the_same_of_a_skipped_lane(forked: Forks, tmp_path: Path, which: str) -> None:
+    status, lines = pytest_says(forked, tmp_path, which, *WORKERS)
     assert status == 0
     assert lines[-2].startswith("SKIPPED LANE PostgreSQL, 1 test: "), lines
     assert "1 passed, 1 skipped" in lines[-1]
-    status, lines = pytest_says(tmp_path, which, *WORKERS, CI="true")
+    status, lines = pytest_says(forked, tmp_path, which, *WORKERS, CI="true")
     assert status != 0
     assert "in CI nothing is skipped" in "\n".join(lines)
 
 
-def test_what_is_expected_to_fail_is_no_lane(tmp_path: Path) -> None:
-    assert pytest_says(tmp_path, "xfail", CI="true")[0] == 0
+def test_what_is_expected_to_fail_is_no_lane(forked: Forks, tmp_path: Path) -> None:
+    assert pytest_says(forked, tmp_path, "xfail", CI="true")[0] == 0

@@ -26,7 +26,7 @@ What is set together in practice: [examples](../examples). Reasons in the status
 
 def page(crd: str) -> str:
     """Return the page for the text of a CRD."""
-    spec = yaml.safe_load(crd)["spec"]
+    spec = yaml.load(crd, Loader=yaml.CSafeLoader)["spec"]
     (version,) = spec["versions"]
     names, root = spec["names"], version["schema"]["openAPIV3Schema"]["properties"]
     head = HEAD.format(group=spec["group"], version=version["name"], kind=names["kind"], short=names["shortNames"][0])

@@ -29,19 +29,26 @@ def sbom(root: Path, image: str, *, version: str, epoch: int, pip: Sequence[str]
     ``epoch``: the time of the commit, in seconds since 1970. ``pip``: more arguments, such as where the wheels are.
     LocalKubeError if they cannot be installed or the result is not valid.
     """
+    bom = described(root, image, version=version, epoch=epoch, pip=pip)
+    _check(bom, root / LOCKS[image])
+    return bom
+
+
+def described(root: Path, image: str, *, version: str, epoch: int, pip: Sequence[str] = ()) -> Bom:
+    """Return the same, but not checked yet. LocalKubeError if the packages cannot be installed."""
     lock = root / LOCKS[image]
     with tempfile.TemporaryDirectory(prefix="sbom-") as folder:
         python = f"{folder}/bin/python"
         output([sys.executable, "-m", "venv", "--without-pip", folder], timeout=SECONDS)
         argv = [sys.executable, "-m", "pip", f"--python={python}", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
         output([*argv, "--only-binary=:all:", "--no-deps", "--require-hashes", *pip, "-r", str(lock)], timeout=SECONDS)
-        argv = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--sv=1.6", "--of=JSON", python]
-        bom: Bom = json.loads(output(argv, timeout=SECONDS, env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}))
+        # not validated here: the whole is, once it is complete
+        argv = [sys.executable, "-m", "cyclonedx_py", "environment", "--no-validate", "--output-reproducible", "--sv=1.6", "--of=JSON"]
+        bom: Bom = json.loads(output([*argv, python], timeout=SECONDS, env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}))
     ref = f"whatsapp-operator/{image}@{version}"
     bom["metadata"]["component"] = {"type": "container", "name": f"whatsapp-operator/{image}", "version": version, "bom-ref": ref}
     dependencies = [one for one in bom.get("dependencies", ()) if one["ref"] != ref]
     bom["dependencies"] = [*dependencies, {"ref": ref, "dependsOn": sorted(one["bom-ref"] for one in bom["components"])}]
-    _check(bom, lock)
     return bom
 
 

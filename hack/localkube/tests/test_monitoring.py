@@ -33,7 +33,8 @@ def promtool(request: pytest.FixtureRequest) -> Path:
 
 
 def run(promtool: Path, *args: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([str(promtool), *args], input=given, capture_output=True, timeout=900, check=False)
+    env = {**os.environ, "GOGC": "1000"}  # it ends soon: to collect its garbage often is not worth the time
+    return subprocess.run([str(promtool), *args], input=given, env=env, capture_output=True, timeout=900, check=False)
 
 
 def said(result: subprocess.CompletedProcess[bytes]) -> str:

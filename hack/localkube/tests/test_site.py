@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sphinx.errors import ExtensionError
 
 from localkube import site
+from unit.forked import Ended, Forks, forks
 
 ROOT = Path(__file__).resolve().parents[3]
+LIBRARIES = ("sphinx.cmd.build", "sphinx.builders.html", "sphinx.ext.mathjax", "myst_parser.parsers.sphinx_", "furo", "mmdr")
 INDEX = """Index
 =====
 
@@ -35,20 +37,29 @@ flowchart LR
 README = "# Read me\n\n## One, two\n\nThe [fact](docs/page.md#fact).\n"
 
 
-def build(root: Path, page: str = PAGE, readme: str = README) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Processes that have Sphinx already, and what it loads for a page."""
+    with forks(tmp_path_factory.mktemp("forked"), "", LIBRARIES) as one:
+        yield one
+
+
+def build(forked: Forks, root: Path, page: str = PAGE, readme: str = README) -> Ended:
     """Build a small site with the configuration of this repository."""
     (root / "docs" / "folder").mkdir(parents=True, exist_ok=True)
     (root / "docs" / "folder" / "a.yaml").write_text("a: 1\n", encoding="utf-8")
     (root / "docs" / "index.rst").write_text(INDEX, encoding="utf-8")
     (root / "docs" / "page.md").write_text(page, encoding="utf-8")
     (root / "README.md").write_text(readme, encoding="utf-8")
-    argv: list[str | Path] = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "--quiet", "-c", ROOT / "docs", root, root / "build"]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    argv = ["-m", "sphinx", "-W", "--keep-going", "--quiet", "-c", str(ROOT / "docs"), str(root), str(root / "build")]
+    ended = forked.run(os.environ, *argv, deadline=120.0)
+    assert ended.status is not None, "it did not end"
+    return ended
 
 
-def test_links_anchors_and_diagrams_are_as_on_github(tmp_path: Path) -> None:
-    built = build(tmp_path)
-    assert (built.returncode, built.stderr) == (0, "")
+def test_links_anchors_and_diagrams_are_as_on_github(forked: Forks, tmp_path: Path) -> None:
+    built = build(forked, tmp_path)
+    assert (built.status, built.err) == (0, "")
     page = (tmp_path / "build" / "docs" / "page.html").read_text(encoding="utf-8")
     assert 'id="fact"' in page
     assert 'href="#fact"' in page
@@ -70,18 +81,18 @@ def test_links_anchors_and_diagrams_are_as_on_github(tmp_path: Path) -> None:
     ],
     ids=["anchor", "anchor of another page", "page", "diagram", "fetched"],
 )
-def test_a_fault_of_a_page_fails_the_build(tmp_path: Path, page: str, said: str) -> None:
-    built = build(tmp_path, page)
-    assert built.returncode != 0
-    assert said in built.stderr
+def test_a_fault_of_a_page_fails_the_build(forked: Forks, tmp_path: Path, page: str, said: str) -> None:
+    built = build(forked, tmp_path, page)
+    assert built.status != 0
+    assert said in built.err
 
 
-def test_a_page_that_no_list_has_fails_the_build(tmp_path: Path) -> None:
+def test_a_page_that_no_list_has_fails_the_build(forked: Forks, tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "lonely.md").write_text("# Lonely\n", encoding="utf-8")
-    built = build(tmp_path)
-    assert built.returncode != 0
-    assert "lonely.md" in built.stderr
+    built = build(forked, tmp_path)
+    assert built.status != 0
+    assert "lonely.md" in built.err
 
 
 def test_what_a_page_fetches_is_seen_and_what_it_links_to_is_not() -> None:
