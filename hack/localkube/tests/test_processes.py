@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from localkube.kubeconfig import Access
 from localkube.plane import command as cluster
 from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane
+from localkube.plane.operators import REPOSITORY, image_packages
 from localkube.plane.processes import Process, Spawner
 from localkube.programs.binaries import Binaries
 
@@ -42,6 +45,13 @@ def sleeper(tmp_path: Path) -> Iterator[Process]:
 
 
 # ---- processes
+
+
+def test_an_operator_finds_the_packages_of_its_image_and_no_other() -> None:
+    path = os.pathsep.join(map(str, (REPOSITORY / "operator", image_packages())))
+    code = "import sys, whatsapp_operator.__main__, opentelemetry.sdk.trace; print(*(name for name in sys.modules if '.' not in name))"
+    done = subprocess.run([sys.executable, "-S", "-c", code], env={"PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"kubernetes", "pykube", "rich", "pytest"}
 
 
 def test_stop_ends_the_process_even_when_it_is_stopped(sleeper: Process) -> None:
