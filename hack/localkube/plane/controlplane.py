@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -80,6 +81,9 @@ class ControlPlane:
         self._spawner = spawner
         self._running = running
         self._caller: Caller | None = None
+        self._reading, self._read = threading.Lock(), 0
+        self._writes: list[Write] = []
+        """What the audit log held of them up to its byte ``_read``."""
 
     # ---- start, find, stop
 
@@ -214,11 +218,16 @@ class ControlPlane:
 
     def writes(self) -> list[Write]:
         """Every write so far, oldest first, from the audit log. LocalKubeError if it was started without one."""
-        try:
-            lines = (self.folder / "audit.log").read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            raise LocalKubeError(f"{self.folder} keeps no audit log: start the control plane with audit_log=True") from None
-        return [_write(json.loads(line)) for line in lines if line.endswith("}")]  # a last line may be half written
+        with self._reading:  # each line once: tests ask again and again
+            try:
+                with (self.folder / "audit.log").open("rb") as log:
+                    log.seek(self._read)
+                    new, end, _ = log.read().rpartition(b"\n")  # a last line may be half written
+            except FileNotFoundError:
+                raise LocalKubeError(f"{self.folder} keeps no audit log: start the control plane with audit_log=True") from None
+            self._writes += [_write(json.loads(line)) for line in new.splitlines()]
+            self._read += len(new + end)
+            return [*self._writes]
 
     def pause_apiserver(self) -> None:
         """Stop the API server in its tracks (SIGSTOP): connections stay open and nothing answers."""
