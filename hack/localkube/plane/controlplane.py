@@ -39,6 +39,8 @@ CALL_SECONDS = 60.0
 """Of a single call; nothing but an API server that is lost takes so long."""
 PORT_TRIES = 5
 FAST_NODES = ("--node-monitor-period=1s", "--node-monitor-grace-period=12s")
+GARBAGE = {"GOGC": "400"}
+"""For its programs: less time for more memory. They collect garbage when they hold five times what was live, not twice."""
 _Args = Mapping[str, Sequence[str]]
 
 # Below the ports that Linux assigns to outgoing connections (from 32768), so that none is taken between choosing and using it.
@@ -291,7 +293,8 @@ class ControlPlane:
             raise LocalKubeError(f"{self.folder} was attached to, not started here")
         log = self.folder / "logs" / f"{name}.log"
         log.unlink(missing_ok=True)
-        self._running.append(self._spawner.start(name, [self._binaries[name], *args], folder=self.folder, log=log))
+        env = {**os.environ, **GARBAGE}
+        self._running.append(self._spawner.start(name, [self._binaries[name], *args], folder=self.folder, log=log, env=env))
         processes.save(self.folder / "processes.json", self._running)
 
     def _last_port(self) -> int | None:
