@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -175,6 +176,25 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
 
         with pytest.raises(LocalKubeError, match=f"port {port} on 127.0.0.1 is taken by another program"):
             ControlPlane.start(tmp_path / "x", binaries=Binaries({}), port=port)
+
+
+def test_writes_are_read_from_the_audit_log_as_they_come(tmp_path: Path) -> None:
+    plane = ControlPlane(tmp_path, binaries=None, spawner=None, running=[])
+    with pytest.raises(LocalKubeError, match="keeps no audit log"):
+        plane.writes()
+    lines = [
+        json.dumps({"user": {"username": name}, "verb": "create", "requestReceivedTimestamp": "", "objectRef": {"name": "é"}}) + "\n"
+        for name in ("a", "b", "c")
+    ]
+    with (tmp_path / "audit.log").open("a", encoding="utf-8", buffering=1) as log:
+        log.write(lines[0])
+        assert [one.user for one in plane.writes()] == ["a"]
+        log.write(lines[1])
+        log.write(lines[2][:20])
+        log.flush()
+        assert [one.user for one in plane.writes()] == ["a", "b"]
+        log.write(lines[2][20:])
+        assert [one.user for one in plane.writes()] == [one.user for one in plane.writes()] == ["a", "b", "c"]
 
 
 def test_a_program_that_dies_is_quoted(tmp_path: Path) -> None:
