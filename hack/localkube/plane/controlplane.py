@@ -37,6 +37,8 @@ START_SECONDS = 60.0
 VALID_SECONDS = 30 * 24 * 3600  # of a token
 CALL_SECONDS = 60.0
 """Of a single call; nothing but an API server that is lost takes so long."""
+KEPT_CONNECTIONS = 4
+"""To the API server, as administrator: a TLS handshake costs both sides more than a call."""
 PORT_TRIES = 5
 FAST_NODES = ("--node-monitor-period=1s", "--node-monitor-grace-period=12s")
 GARBAGE = {"GOGC": "400"}
@@ -152,6 +154,7 @@ class ControlPlane:
             for names, grace in groups:
                 processes.stop([process for process in self._running if process.name in names], grace=grace)
         finally:
+            self._forget_caller()
             if self._spawner is not None:
                 self._spawner.close()
 
@@ -262,7 +265,7 @@ class ControlPlane:
             path = self.admin_kubeconfig if client == "admin" else self.folder / f"{client}.kubeconfig"
             pair = made.certificate(client).read_text(), made.key(client).read_text()
             Access(server, made.authority.read_text(), *pair).write(path)
-        self._caller = None
+        self._forget_caller()
         args = _arguments(self.folder, ports, made)
 
         begun = time.monotonic()
@@ -307,8 +310,13 @@ class ControlPlane:
 
     def _admin(self) -> Caller:
         if self._caller is None:
-            self._caller = Caller(kubeconfig.read(self.admin_kubeconfig))
+            self._caller = Caller(kubeconfig.read(self.admin_kubeconfig), connections=KEPT_CONNECTIONS)
         return self._caller
+
+    def _forget_caller(self) -> None:
+        if self._caller is not None:
+            self._caller.close()
+            self._caller = None
 
     def _answers(self, path: str) -> bool:
         try:
@@ -342,8 +350,9 @@ def _arguments(folder: Path, ports: list[int], made: Certificates) -> _Args:
             f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=default={peer}",
-            "--heartbeat-interval=20",  # ms; there is no other member to lose an election to, so it may be over at once
-            "--election-timeout=200",
+            # ms: there is no other member to lose an election to, so it may be over soon; but each heartbeat wakes it, idle or not.
+            "--heartbeat-interval=50",
+            "--election-timeout=500",
             "--log-level=error",
         ],
         "kube-apiserver": [
