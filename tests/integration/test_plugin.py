@@ -288,6 +288,13 @@ def role(right: Right, name: str, account: str, namespace: str) -> Iterator[Obj]
     }
 
 
+def path_of(binding: Obj) -> str:
+    """Where the API server has a binding."""
+    namespace = binding["metadata"].get("namespace")
+    where = f"namespaces/{namespace}/" if namespace else ""
+    return f"/apis/{binding['apiVersion']}/{where}{binding['kind'].lower()}s/{binding['metadata']['name']}"
+
+
 def refused(text: str, right: Right) -> bool:
     """Whether a text says that just this right is missing, in the API server's words."""
     resource = f'resource "{right.resource}" in API group "{right.group}"'
@@ -338,8 +345,8 @@ async def check_rights(harness: Harness, environment: Environment, command: str,
 
     await until(ask, lambda found: FORBIDDEN not in found.text, f"{command} can with just its rights")
     # The last one first, and none comes back: what is needed to get so far is taken away later.
-    for right, objects in reversed(roles.items()):
-        await cluster_wide(harness, "delete", objects=objects[1:])
+    for right, (_, binding) in reversed(roles.items()):
+        await asyncio.to_thread(harness.plane.call, "DELETE", path_of(binding))
         await until(ask, lambda found, right=right: refused(found.text, right), f"{command} names {right.name}")  # type: ignore[misc]
 
 
