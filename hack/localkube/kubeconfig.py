@@ -62,16 +62,22 @@ class Access:
 
 
 class Caller:
-    """Plain HTTPS calls to one API server, a connection each: for readiness, tokens, metrics and what tests change now and then."""
+    """Plain HTTPS calls to one API server: for readiness, tokens, metrics and what tests change now and then."""
 
-    def __init__(self, access: Access) -> None:
-        self._access, self._tls = access, access.tls()
+    def __init__(self, access: Access, *, connections: int = 0) -> None:
+        """``connections``: so many are kept for the next calls, until ``close``; else each call has its own."""
+        limits = httpx.Limits(max_keepalive_connections=connections)
+        self._client = httpx.Client(base_url=access.server, headers=access.headers, verify=access.tls(), limits=limits, trust_env=False)
 
     def request(self, method: str, path: str, body: Any = None, *, timeout: float = 5.0, content: str = "") -> tuple[int, str]:
         """(status, body) of one call; ``body`` is sent as JSON, of the type ``content`` if given. httpx.HTTPError if nothing answered."""
-        url, headers = self._access.server + path, {**self._access.headers, **({"Content-Type": content} if content else {})}
-        answer = httpx.request(method, url, json=body, headers=headers, verify=self._tls, timeout=timeout, trust_env=False)
+        headers = {"Content-Type": content} if content else {}
+        answer = self._client.request(method, path, json=body, headers=headers, timeout=timeout)
         return answer.status_code, answer.text
+
+    def close(self) -> None:
+        """End the connections that were kept."""
+        self._client.close()
 
 
 def read(path: Path) -> Access:

@@ -204,7 +204,7 @@ class Trial(Environment):
         deadline = time.monotonic() + LONG
         while len(made := await self.made()) < count:
             assert time.monotonic() < deadline, f"{len(made)} calls instead of {count}: {self.seen.summary()}"
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         return made
 
     async def until_restarted(self, times: int) -> None:

@@ -104,7 +104,7 @@ class Ground:
 
 
 async def eventually(
-    read: Callable[[], Awaitable[Any]], want: Callable[[Any], object], what: str = "it", seconds: float = 20.0, every: float = 0.01
+    read: Callable[[], Awaitable[Any]], want: Callable[[Any], object], what: str = "it", seconds: float = 20.0, every: float = 0.05
 ) -> Any:
     """What `read` answers as soon as it is as wanted; fails with the last answer after `seconds`."""
     last: Any = None

@@ -289,7 +289,7 @@ def role(right: Right, name: str, account: str, namespace: str) -> Iterator[Obj]
 
 
 def path_of(binding: Obj) -> str:
-    """Where the API server has it."""
+    """Where the API server has a binding."""
     meta = binding["metadata"]
     where = f"namespaces/{meta['namespace']}/" if "namespace" in meta else ""
     return f"/apis/{binding['apiVersion']}/{where}{binding['kind'].lower()}s/{meta['name']}"

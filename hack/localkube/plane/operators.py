@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +65,27 @@ def await_crd(plane: ControlPlane) -> None:
         plane.kubectl("wait", f"--for={condition}", "crd/whatsappclusters.multiconnect.dev", "--timeout=30s")
 
 
+@cache
+def image_packages() -> Path:
+    """Return a folder of links to those packages of this environment that the operator's image has, which are those of its lock.
+
+    Kopf and httpx import what they find beyond their dependencies, and an operator starts a third sooner where that is not there.
+    Raises importlib.metadata.PackageNotFoundError if one of them is not installed.
+    """
+    lock = (REPOSITORY / "hack" / "lock" / "run.txt").read_text(encoding="utf-8")
+    installed = [distribution(name) for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)]
+    found = {Path(str(one.locate_file(file.parts[0]))) for one in installed for file in one.files or () if file.parts[0] != ".."}
+    # Named by what is in it: it is never out of date, and processes that make it at the same time make the same.
+    folder = REPOSITORY / "build" / "image-packages" / hashlib.sha256(repr(sorted(found)).encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in found:
+        with suppress(FileExistsError):
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
 class Operators:
-    """Replicas of the operator as processes next to a local control plane."""
+    """Replicas of the operator as processes next to a local control plane, with the packages of its image and no other."""
 
     def __init__(
         self,
@@ -119,7 +143,8 @@ class Operators:
             **self._env,
             **(env or {}),
         }
-        command = [sys.executable, "-m", module]
+        whole["PYTHONPATH"] += os.pathsep + str(image_packages())
+        command = [sys.executable, "-S", "-m", module]  # without site, and so without what else is installed
         process = self._spawner.start(name, command, folder=self._folder, log=self._folder / f"{name}.log", env=whole)
         self.running[name] = process
         return process

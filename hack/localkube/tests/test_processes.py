@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ from localkube.kubeconfig import Access
 from localkube.plane import command as cluster
 from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane
+from localkube.plane.operators import REPOSITORY, image_packages
 from localkube.plane.processes import Process, Spawner
 from localkube.programs.binaries import Binaries
 
@@ -42,6 +46,13 @@ def sleeper(tmp_path: Path) -> Iterator[Process]:
 
 
 # ---- processes
+
+
+def test_an_operator_finds_the_packages_of_its_image_and_no_other() -> None:
+    path = os.pathsep.join(map(str, (REPOSITORY / "operator", image_packages())))
+    code = "import sys, whatsapp_operator.__main__, opentelemetry.sdk.trace; print(*(name for name in sys.modules if '.' not in name))"
+    done = subprocess.run([sys.executable, "-S", "-c", code], env={"PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"kubernetes", "pykube", "rich", "pytest"}
 
 
 def test_stop_ends_the_process_even_when_it_is_stopped(sleeper: Process) -> None:
@@ -165,6 +176,25 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
 
         with pytest.raises(LocalKubeError, match=f"port {port} on 127.0.0.1 is taken by another program"):
             ControlPlane.start(tmp_path / "x", binaries=Binaries({}), port=port)
+
+
+def test_writes_are_read_from_the_audit_log_as_they_come(tmp_path: Path) -> None:
+    plane = ControlPlane(tmp_path, binaries=None, spawner=None, running=[])
+    with pytest.raises(LocalKubeError, match="keeps no audit log"):
+        plane.writes()
+    lines = [
+        json.dumps({"user": {"username": name}, "verb": "create", "requestReceivedTimestamp": "", "objectRef": {"name": "é"}}) + "\n"
+        for name in ("a", "b", "c")
+    ]
+    with (tmp_path / "audit.log").open("a", encoding="utf-8", buffering=1) as log:
+        log.write(lines[0])
+        assert [one.user for one in plane.writes()] == ["a"]
+        log.write(lines[1])
+        log.write(lines[2][:20])
+        log.flush()
+        assert [one.user for one in plane.writes()] == ["a", "b"]
+        log.write(lines[2][20:])
+        assert [one.user for one in plane.writes()] == [one.user for one in plane.writes()] == ["a", "b", "c"]
 
 
 def test_a_program_that_dies_is_quoted(tmp_path: Path) -> None:
