@@ -41,8 +41,8 @@ KEPT_CONNECTIONS = 4
 """To the API server, as administrator: a TLS handshake costs both sides more than a call."""
 PORT_TRIES = 5
 FAST_NODES = ("--node-monitor-period=1s", "--node-monitor-grace-period=12s")
-GARBAGE = {"GOGC": "400"}
-"""For its programs: less time for more memory. They collect garbage when they hold five times what was live, not twice."""
+GARBAGE = {"GOGC": "200"}
+"""For its programs: less time for more memory. They collect garbage when they hold three times what was live, not twice."""
 _Args = Mapping[str, Sequence[str]]
 
 # Below the ports that Linux assigns to outgoing connections (from 32768), so that none is taken between choosing and using it.
