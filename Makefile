@@ -85,7 +85,7 @@ quick: setup ## Style, types, layers, unit tests but the slow ones, 21 seeds of 
 	@$(MAKE) --no-print-directory --jobs 4 lint types contracts quick-tests
 
 quick-tests: setup
-	SIMULATION_SEEDS=7 $(PYTEST) 2 -m "not slow and not last" tests/unit tests/simulation/test_random.py
+	SIMULATION_SEEDS=7 $(PYTEST) $(WORKERS) -m "not slow and not last" tests/unit tests/simulation/test_random.py
 
 unit: setup ## Unit tests alone
 	$(PYTEST) auto tests/unit
