@@ -78,6 +78,8 @@ FOCUS = """() => {
 BOXES = """[...document.querySelectorAll(".shard")].map((one) => one.getBoundingClientRect())
   .map(({x, y, right, bottom}) => [x, y, right, bottom])"""
 SIZES = "[...document.querySelectorAll('#picture text')].map((one) => parseFloat(getComputedStyle(one).fontSize))"
+STILL = "async () => { while (document.getAnimations().length > 0) await new Promise(requestAnimationFrame); }"
+"""Waits until nothing moves. The promise of one animation would be rejected when a later change takes its place."""
 POSITIONS = """() => {
   window.positions = new Set();
   const shard = document.querySelector('.shard[data-key="0"]');
@@ -204,7 +206,7 @@ async def test_a_shard_that_moves_is_seen_to_move_unless_the_person_wants_no_mot
             fail_over(api)
             await expect(shard(page, 0)).to_have_attribute("aria-label", holder("acme-coreapp-2"))
             assert await element.evaluate("one => one.isConnected")  # it is the same element all the way
-            await page.evaluate("Promise.all(document.getAnimations().map((one) => one.finished))")
+            await page.evaluate(STILL)
             positions = await page.evaluate("[...window.positions]")
             spare = await page.locator('.pod[data-key="acme-coreapp-2"]').bounding_box()
             box = await shard(page, 0).bounding_box()
