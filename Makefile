@@ -84,8 +84,9 @@ TOOLING := hack/localkube/tests
 quick: setup ## Style, types, layers, unit tests but the slow ones, 21 seeds of the simulation: for the inner loop
 	@$(MAKE) --no-print-directory --jobs 4 lint types contracts quick-tests
 
+# Most of these tests wait for something, so there are more workers than processors.
 quick-tests: setup
-	SIMULATION_SEEDS=7 $(PYTEST) $(WORKERS) -m "not slow and not last" tests/unit tests/simulation/test_random.py
+	SIMULATION_SEEDS=7 $(PYTEST) 6 -m "not slow and not last" tests/unit tests/simulation/test_random.py
 
 unit: setup ## Unit tests alone
 	$(PYTEST) auto tests/unit
