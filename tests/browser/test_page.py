@@ -78,7 +78,13 @@ FOCUS = """() => {
 BOXES = """[...document.querySelectorAll(".shard")].map((one) => one.getBoundingClientRect())
   .map(({x, y, right, bottom}) => [x, y, right, bottom])"""
 SIZES = "[...document.querySelectorAll('#picture text')].map((one) => parseFloat(getComputedStyle(one).fontSize))"
-STILL = "async () => { while (document.getAnimations().length > 0) await new Promise(requestAnimationFrame); }"
+STILL = """async () => {
+  const deadline = performance.now() + 20000;
+  while (document.getAnimations().length > 0) {
+    if (performance.now() > deadline) throw new Error("something still moves after 20 s");
+    await new Promise(requestAnimationFrame);
+  }
+}"""
 """Waits until nothing moves. The promise of one animation would be rejected when a later change takes its place."""
 POSITIONS = """() => {
   window.positions = new Set();

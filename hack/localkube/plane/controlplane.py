@@ -222,10 +222,17 @@ class ControlPlane:
         return Access(admin.server, admin.authority, token=json.loads(text)["status"]["token"]).write(path, namespace=namespace)
 
     def writes(self) -> list[Write]:
-        """Every write so far, oldest first, from the audit log. LocalKubeError if it was started without one."""
+        """Every write so far, oldest first, from the audit log.
+
+        LocalKubeError if it was started without one, or if the API server began it again, as it does after 100 MB.
+        """
         with self._reading:  # each line once: tests ask again and again
             try:
                 with (self.folder / "audit.log").open("rb") as log:
+                    if log.seek(0, os.SEEK_END) < self._read:
+                        raise LocalKubeError(
+                            f"the API server of {self.folder} began its audit log again: what it wrote between is not known"
+                        )
                     log.seek(self._read)
                     new, end, _ = log.read().rpartition(b"\n")  # a last line may be half written
             except FileNotFoundError:

@@ -51,7 +51,9 @@ def sleeper(tmp_path: Path) -> Iterator[Process]:
 def test_an_operator_finds_the_packages_of_its_image_and_no_other() -> None:
     path = os.pathsep.join(map(str, (REPOSITORY / "operator", image_packages())))
     code = "import sys, whatsapp_operator.__main__, opentelemetry.sdk.trace; print(*(name for name in sys.modules if '.' not in name))"
-    done = subprocess.run([sys.executable, "-S", "-c", code], env={"PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], env={"PYTHONPATH": path}, capture_output=True, text=True, check=True, timeout=60
+    )
     assert not set(done.stdout.split()) & {"kubernetes", "pykube", "rich", "pytest"}
 
 
@@ -195,6 +197,9 @@ def test_writes_are_read_from_the_audit_log_as_they_come(tmp_path: Path) -> None
         assert [one.user for one in plane.writes()] == ["a", "b"]
         log.write(lines[2][20:])
         assert [one.user for one in plane.writes()] == [one.user for one in plane.writes()] == ["a", "b", "c"]
+    (tmp_path / "audit.log").write_text(lines[0], encoding="utf-8")
+    with pytest.raises(LocalKubeError, match="began its audit log again"):
+        plane.writes()
 
 
 def test_a_program_that_dies_is_quoted(tmp_path: Path) -> None:
