@@ -167,10 +167,10 @@ class Hollow:
 
     def _backends(self, namespace: str, selector: Mapping[str, str]) -> Iterator[Backend]:
         """The pods as a Service sees them: by what their node reports or, when that is lost, by what the API server thinks."""
-        for pod in self._pods.items.values():
+        for pod in self._pods.by_namespace[namespace].values():
             meta, status = pod["metadata"], pod.get("status") or {}
             labels = meta.get("labels") or {}
-            if meta["namespace"] != namespace or not selector.items() <= labels.items() or status.get("phase") in {"Failed", "Succeeded"}:
+            if not selector.items() <= labels.items() or status.get("phase") in {"Failed", "Succeeded"}:
                 continue
             own = self.pods.get(meta["uid"])
             yield Backend(

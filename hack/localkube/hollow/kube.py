@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Self
 
@@ -183,6 +184,8 @@ class Mirror:
 
     def __init__(self, kube: Kube, path: str, changed: Callable[[str, Obj], None], selector: str = "") -> None:
         self.items: dict[Key, Obj] = {}
+        self.by_namespace: defaultdict[str, dict[str, Obj]] = defaultdict(dict)
+        """The same objects by name, in each namespace: what is asked often need not go through all."""
         self.synced = asyncio.Event()
         self._kube, self._path, self._changed, self._selector = kube, path, changed, selector
 
@@ -220,10 +223,11 @@ class Mirror:
         return str(answer["metadata"]["resourceVersion"])
 
     def _take(self, kind: str, obj: Obj) -> None:
-        key = key_of(obj)
+        key = (namespace, name) = key_of(obj)
         old = self.items.pop(key, None)
+        self.by_namespace[namespace].pop(name, None)
         if kind != "DELETED":
-            self.items[key] = obj
+            self.items[key] = self.by_namespace[namespace][name] = obj
             if old is not None and old["metadata"]["uid"] != obj["metadata"]["uid"]:
                 self._report("DELETED", old)  # replaced by a namesake while it was not watched
         self._report(kind, obj)

@@ -87,11 +87,17 @@ def named(name: str, uid: str = "u", version: str = "11") -> Obj:
 
 @asynccontextmanager
 async def mirrored(collection: FakeCollection) -> AsyncIterator[list[tuple[str, str, str]]]:
+    async with mirror_of(collection) as (_, seen):
+        yield seen
+
+
+@asynccontextmanager
+async def mirror_of(collection: FakeCollection) -> AsyncIterator[tuple[Mirror, list[tuple[str, str, str]]]]:
     seen: list[tuple[str, str, str]] = []
     mirror = Mirror(cast("Kube", collection), "/x", lambda kind, obj: seen.append((kind, obj["metadata"]["name"], obj["metadata"]["uid"])))
     task = asyncio.create_task(mirror.run())
     try:
-        yield seen
+        yield mirror, seen
     finally:
         task.cancel()
 
@@ -118,3 +124,18 @@ async def test_a_mirror_lists_again_when_its_version_is_too_old_and_finds_what_w
         await until(lambda: collection.lists == 2)
 
         assert seen[2:] == [("DELETED", "a", "u"), ("DELETED", "b", "u"), ("MODIFIED", "b", "u2")]
+
+
+async def test_a_mirror_holds_the_same_objects_by_namespace() -> None:
+    collection = FakeCollection()
+    other = named("a")
+    other["metadata"]["namespace"] = "other"
+    collection.objects = [named("a"), named("b"), other]
+    for step in (("DELETED", named("a")), ("MODIFIED", named("b", version="12")), ("ADDED", named("c"))):
+        collection.script.put_nowait(step)
+    async with mirror_of(collection) as (mirror, seen):
+        await until(lambda: len(seen) == 6)
+
+        assert {namespace: list(objects) for namespace, objects in mirror.by_namespace.items()} == {"ns": ["b", "c"], "other": ["a"]}
+        assert mirror.by_namespace["ns"]["b"] is mirror.items["ns", "b"]
+        assert mirror.by_namespace["ns"]["b"]["metadata"]["resourceVersion"] == "12"
