@@ -75,7 +75,7 @@ class Mutant:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Position:
     """Where the walk is."""
 
     names: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ def mutants(module: str, source: str, tree: ast.Module) -> list[Mutant]:
     """Return every change of a module, in the order of its text. Annotations, texts for people and bodies of classes are left alone."""
     lines = source.splitlines()
     found: dict[Key, Mutant] = {}
-    for place, node, parent, name, index in _walk(tree, _Place()):
+    for place, node, parent, name, index in _walk(tree, _Position()):
         for new, before, after in _changes(node, place):
             first = getattr(before, "lineno", place.statement.lineno)
             mutant = Mutant(
@@ -117,10 +117,10 @@ def _shown(node: ast.AST) -> str:
     return text if len(text) <= 120 else f"{text[:80]} ... {text[-30:]}"
 
 
-_Step = tuple[_Place, ast.AST, ast.AST, str, int | None]
+_Step = tuple[_Position, ast.AST, ast.AST, str, int | None]
 
 
-def _walk(node: ast.AST, place: _Place) -> Iterator[_Step]:
+def _walk(node: ast.AST, place: _Position) -> Iterator[_Step]:
     for name, value in ast.iter_fields(node):
         if name in {"annotation", "returns", "decorator_list", "format_spec", "op", "ops", "ctx"}:
             continue
@@ -129,9 +129,9 @@ def _walk(node: ast.AST, place: _Place) -> Iterator[_Step]:
                 yield from _step(node, name, index, child, place)
 
 
-def _step(parent: ast.AST, name: str, index: int | None, child: ast.AST, place: _Place) -> Iterator[_Step]:
+def _step(parent: ast.AST, name: str, index: int | None, child: ast.AST, place: _Position) -> Iterator[_Step]:
     if isinstance(child, ast.ClassDef | ast.FunctionDef):
-        inside = _Place((*place.names, child.name), child, place.is_in_function or isinstance(child, ast.FunctionDef))
+        inside = _Position((*place.names, child.name), child, place.is_in_function or isinstance(child, ast.FunctionDef))
         yield from _walk(child, inside)
         return
     if isinstance(child, ast.stmt):
@@ -141,16 +141,16 @@ def _step(parent: ast.AST, name: str, index: int | None, child: ast.AST, place: 
             return  # fields and members: data, which the class has taken in
         targets = child.targets if isinstance(child, ast.Assign) else [child.target] if isinstance(child, ast.AnnAssign) else []
         names = place.names if place.names else (", ".join(map(ast.unparse, targets)),)
-        place = _Place(names, child, place.is_in_function, place.is_in_text)
+        place = _Position(names, child, place.is_in_function, place.is_in_text)
     elif isinstance(child, ast.Lambda):
-        place = _Place(place.names, place.statement, True, place.is_in_text)
+        place = _Position(place.names, place.statement, True, place.is_in_text)
     elif isinstance(child, ast.JoinedStr):
-        place = _Place(place.names, place.statement, place.is_in_function, True)
+        place = _Position(place.names, place.statement, place.is_in_function, True)
     yield place, child, parent, name, index
     yield from _walk(child, place)
 
 
-def _changes(node: ast.AST, place: _Place) -> Iterator[Change]:
+def _changes(node: ast.AST, place: _Position) -> Iterator[Change]:
     for new in _replacements(node, place):
         yield new, node, new
     match node:
@@ -176,7 +176,7 @@ def _changes(node: ast.AST, place: _Place) -> Iterator[Change]:
             yield ast.copy_location(ast.Pass(), node), node, None
 
 
-def _replacements(node: ast.AST, place: _Place) -> Iterator[ast.AST]:
+def _replacements(node: ast.AST, place: _Position) -> Iterator[ast.AST]:
     match node:
         case ast.Compare():
             for index, op in enumerate(node.ops):
@@ -195,7 +195,7 @@ def _replacements(node: ast.AST, place: _Place) -> Iterator[ast.AST]:
             yield from _constants(node, place)
 
 
-def _constants(node: ast.Constant, place: _Place) -> Iterator[ast.AST]:
+def _constants(node: ast.Constant, place: _Position) -> Iterator[ast.AST]:
     match node.value:
         case bool():
             yield _replaced(node, value=not node.value)

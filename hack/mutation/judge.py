@@ -37,7 +37,7 @@ EXAMPLES = 20
 
 
 @dataclass
-class Reach:
+class LineCoverage:
     """Which tests reach which line, and what each one costs in seconds of the processor."""
 
     cost: dict[str, float] = field(default_factory=dict)
@@ -141,7 +141,7 @@ class Judge:
 
     # --- what reaches what ---
 
-    def _learn(self, session: pytest.Session) -> Reach:
+    def _learn(self, session: pytest.Session) -> LineCoverage:
         """Run each test once with coverage; of test files that are as they were at the last time, read what was learned then."""
         path = self.root / "build" / "mutants" / "tests.json"
         stored = json.loads(path.read_text()) if path.exists() else {}
@@ -150,7 +150,7 @@ class Judge:
             by_file[item.path].append(item)
         support = [file for file in self.root.glob("tests/unit/core/*.py") if not file.name.startswith("test_")]
         common = self._digest([*self.root.glob("operator/whatsapp_operator/core/**/*.py"), *support])
-        tests = Reach()
+        tests = LineCoverage()
         kept: dict[str, dict[str, list[Any]]] = {}
         for file, items in by_file.items():
             digest = common + self._digest([file])

@@ -35,7 +35,7 @@ _WHY = {
 """Why a connection was closed, for the log, by the close code."""
 
 
-class Standing(Protocol):
+class AccountStatus(Protocol):
     """What the exchange needs to know about the account."""
 
     @property
@@ -66,7 +66,7 @@ class Exchange:
     def __init__(
         self,
         store: Store,
-        standing: Standing,
+        standing: AccountStatus,
         faults: Faults,
         gate: asyncio.Event,
         spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],

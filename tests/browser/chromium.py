@@ -39,7 +39,7 @@ async def a_browser() -> AsyncIterator[Browser]:
 
 
 @dataclass
-class Noted:
+class PageLog:
     """What a page has asked for, and what it has complained about."""
 
     requests: list[str] = field(default_factory=list)
@@ -54,11 +54,11 @@ class Noted:
 
 
 @asynccontextmanager
-async def a_tab(browser: Browser, url: str, **options: Any) -> AsyncIterator[tuple[Page, Noted]]:
+async def a_tab(browser: Browser, url: str, **options: Any) -> AsyncIterator[tuple[Page, PageLog]]:
     """A page that is open at ``url``. ``options``: of the browser's context, such as its viewport."""
     context = await browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
     context.set_default_timeout(PATIENCE)
-    page, noted = await context.new_page(), Noted()
+    page, noted = await context.new_page(), PageLog()
     page.on("request", lambda request: noted.requests.append(request.url))
     page.on("console", lambda message: noted.complaints.append(message.text) if message.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: noted.complaints.append(str(error)))

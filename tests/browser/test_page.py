@@ -15,7 +15,7 @@ from unit.kubectl.clusters import a_cluster, condition
 from unit.kubectl.dashboards import a_dashboard
 from unit.kubectl.watched import WatchedApi, changed, fail_over, renamed, watched
 
-from .chromium import PATIENCE, Noted, a_tab
+from .chromium import PATIENCE, PageLog, a_tab
 
 Obj = dict[str, Any]
 
@@ -48,7 +48,7 @@ CONTRAST = """() => {
   const linear = (one) => (one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
   const light = (colour) => colour.slice(0, 3).map((one) => linear(one / 255))
     .reduce((sum, one, at) => sum + one * [0.2126, 0.7152, 0.0722][at], 0);
-  const ground = (element) => {
+  const background = (element) => {
     const rect = element.ownerSVGElement && element.parentNode.querySelector(":scope > rect");
     if (rect && getComputedStyle(rect).fill !== "none") return numbers(getComputedStyle(rect).fill);
     for (let one = element; one; one = one.parentElement) {
@@ -61,7 +61,7 @@ CONTRAST = """() => {
     const text = [...element.childNodes].filter((one) => one.nodeType === 3 && one.data.trim()).map((one) => one.data).join("");
     if (!text || !element.checkVisibility() || ["SCRIPT", "TITLE", "title"].includes(element.tagName)) continue;
     const style = getComputedStyle(element);
-    const [one, other] = [light(numbers(element.ownerSVGElement ? style.fill : style.color)), light(ground(element))];
+    const [one, other] = [light(numbers(element.ownerSVGElement ? style.fill : style.color)), light(background(element))];
     found.push([text, (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05)]);
   }
   return found;
@@ -99,7 +99,7 @@ POSITIONS = """() => {
 
 
 @asynccontextmanager
-async def a_page(browser: Browser, api: WatchedApi, where: str = "", **options: Any) -> AsyncIterator[tuple[Page, Server, Noted]]:
+async def a_page(browser: Browser, api: WatchedApi, where: str = "", **options: Any) -> AsyncIterator[tuple[Page, Server, PageLog]]:
     """The page of a dashboard of an API server. At the end it has asked no other server, and has complained about nothing."""
     async with a_dashboard(api.url) as server:
         async with a_tab(browser, server.url + where, **options) as (page, noted):
@@ -350,8 +350,8 @@ async def test_texts_can_be_read_in_both_colour_schemes(browser: Browser, scheme
             found = await page.evaluate(CONTRAST)
             assert len(found) > 100
             assert not [(text, ratio) for text, ratio in found if ratio < 4.5]
-            ground = await page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
-            assert (sum(ground) < 3 * 60) == (scheme == "dark")
+            background = await page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+            assert (sum(background) < 3 * 60) == (scheme == "dark")
 
 
 async def test_32_shards_can_be_read(browser: Browser) -> None:

@@ -11,8 +11,8 @@ from simulation.apiserver import ApiServer, Rejected
 from simulation.client import Account
 from simulation.kube import SimKube
 from simulation.machines import Cluster
+from simulation.network import Network
 from simulation.virtual import VirtualLoop
-from simulation.weather import Weather
 from whatsapp_operator.shell.kube import errors, kinds
 
 from .backend import RESOURCES, Failure, Obj
@@ -37,7 +37,7 @@ class SimulatedServer:
         self._server = make_server(loop.time)
         self._account = Account(rng=Random(1), restart_seconds=1.0, now=loop.time)
         self._cluster = Cluster(self._server, rng=Random(1), account=self._account)
-        self._kube = SimKube(self._server, actor="user", rng=Random(1), weather=Weather())
+        self._kube = SimKube(self._server, actor="user", rng=Random(1), network=Network())
 
     def _placed(self, plural: str, obj: Obj) -> Obj:
         return {**obj, "metadata": {**obj["metadata"], "namespace": self.namespace}}

@@ -330,8 +330,8 @@ class Environment:
         """The names of all objects in the namespace, Events apart."""
         return set((await self.kubectl("get", KINDS, "-o", "name")).split())
 
-    async def books(self, name: str = "acme") -> Obj:
-        """The simulator's own books."""
+    async def client_state(self, name: str = "acme") -> Obj:
+        """The state of the client, as the simulator itself shows it."""
         ip = self.pods("simulator", name)[0]["status"]["podIP"]
         url = f"http://{ip}:8080/control/counters"
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session, session.get(url) as response:
@@ -372,7 +372,7 @@ class Environment:
                 assert self.seen.client_reports(self.namespace, obj["metadata"]["name"]), (
                     "the client was never asked for its number of shards"
                 )
-                assert (await self.books(obj["metadata"]["name"]))["two_holders"] == 0
+                assert (await self.client_state(obj["metadata"]["name"]))["two_holders"] == 0
                 assert_each_happened(await self.faults(obj["metadata"]["name"]))
         async with self.control() as control:
             ambiguous = {where: times for where, times in (await control.state())["ambiguous"].items() if "-shard-" in where}

@@ -131,7 +131,7 @@ async def shows_facts_only(s: Trial) -> None:
     assert known.issued_at is not None
     assert shown["issuedAt"] == f"{known.issued_at:%Y-%m-%dT%H:%M:%SZ}"
     assert s.seen.condition(s.namespace, "acme", "CertificateValid")["status"] == "True"
-    assigned = json.dumps([s.cluster(), await s.events()]) + s.house.operator_log()
+    assigned = json.dumps([s.cluster(), await s.events()]) + s.lane_harness.operator_log()
     blob = decode(s.right)
     for spelled in (s.right, s.right[:40], blob.hex(), blob[-64:].hex(), base64.b64encode(blob[-30:]).decode()):
         assert spelled not in assigned

@@ -27,7 +27,7 @@ async def put_login(s: Trial) -> None:
 
 async def own_password(s: Trial) -> None:
     """The first login has changed the initial password to the one that was given; nothing else was made up."""
-    assert not (await s.books())["password_change_required"]
+    assert not (await s.client_state())["password_change_required"]
     assert "acme-admin" not in await s.kubectl("get", "secrets", "-o", "name")
     await s.resize()
 
@@ -80,7 +80,7 @@ async def login_missing_at_first(s: Trial) -> None:
     assert LOGIN in await s.word("Stalled", "SecretMissing")
     await put_login(s)
     await s.rest()
-    assert not (await s.books())["password_change_required"]
+    assert not (await s.client_state())["password_change_required"]
 
 
 async def weak_password_at_first(s: Trial) -> None:
@@ -90,7 +90,7 @@ async def weak_password_at_first(s: Trial) -> None:
     assert LOGIN in await s.word("Stalled", "LoginRejected")
     await put_login(s)
     await s.rest()
-    assert not (await s.books())["password_change_required"]
+    assert not (await s.client_state())["password_change_required"]
 
 
 async def first_login_again(s: Trial) -> None:
@@ -98,7 +98,7 @@ async def first_login_again(s: Trial) -> None:
     await s.stand_in("reset-password")
     await s.resize()
     await s.until_made()
-    assert not (await s.books())["password_change_required"]
+    assert not (await s.client_state())["password_change_required"]
 
 
 # --- the Webapps' certificate
@@ -160,7 +160,7 @@ async def wrong_authority_at_first(s: Trial) -> None:
     await put_tls(s, trusted=False)
     await s.open()
     await s.until(lambda seen: "certificate" in seen.condition(s.namespace, "acme", "Reconciling").get("message", ""), "the reason")
-    assert (await s.books())["password_change_required"]
+    assert (await s.client_state())["password_change_required"]
     await put_tls(s)
 
 

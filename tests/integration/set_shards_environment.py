@@ -108,9 +108,9 @@ class Recorder(Observer):
 class Trial(Environment):
     """A lane as its cases see it. A is the number of shards at the beginning of the case, B the other one of 1 and 2."""
 
-    def __init__(self, harness: House, lane: Lane, seen: Recorder) -> None:
+    def __init__(self, harness: LaneHarness, lane: Lane, seen: Recorder) -> None:
         super().__init__(harness, lane.name, seen)
-        self.house, self.lane, self.recorder = harness, lane, seen
+        self.lane_harness, self.lane, self.recorder = harness, lane, seen
         self.a, self.b = 1, 2
         self.right = make("Acme", 7, datetime(2026, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC))
         self._began: Obj = {"set_shards_calls": [], "restarts": 0}
@@ -196,7 +196,7 @@ class Trial(Environment):
 
     async def made(self) -> list[Obj]:
         """The calls that the simulator got since the case began, its own control endpoint's left out."""
-        calls: list[Obj] = (await self.books())["set_shards_calls"][len(self._began["set_shards_calls"]) :]
+        calls: list[Obj] = (await self.client_state())["set_shards_calls"][len(self._began["set_shards_calls"]) :]
         return [call for call in calls if call["by"] == "api"]
 
     async def until_made(self, count: int = 1) -> list[Obj]:
@@ -210,7 +210,7 @@ class Trial(Environment):
     async def until_restarted(self, times: int) -> None:
         """Wait until the Coreapps were restarted so often since the case began."""
         deadline = time.monotonic() + LONG
-        while (seen := (await self.books())["restarts"] - self._began["restarts"]) < times:
+        while (seen := (await self.client_state())["restarts"] - self._began["restarts"]) < times:
             assert time.monotonic() < deadline, f"{seen} restarts instead of {times}: {self.seen.summary()}"
             await asyncio.sleep(0.1)
 
@@ -239,12 +239,12 @@ class Trial(Environment):
         """Start one more operator for this lane and return its process; it leads as soon as the Lease lets it."""
         self._count += 1
         self._operator = f"{self.namespace}-{self._count}"
-        return await asyncio.to_thread(self.house.lane_operators[self.namespace].start, self._operator)
+        return await asyncio.to_thread(self.lane_harness.lane_operators[self.namespace].start, self._operator)
 
     @property
     def operator(self) -> Process:
         """The operator of this lane that was started last."""
-        return self.house.lane_operators[self.namespace].running[self._operator]
+        return self.lane_harness.lane_operators[self.namespace].running[self._operator]
 
     # ------------------------------------------------------------ one case
 
@@ -256,19 +256,19 @@ class Trial(Environment):
             await self.rest()
             self.a = self.status()["shards"]
             self.b = 2 if self.a == 1 else 1
-            self._began = await self.books()
+            self._began = await self.client_state()
         self.mark()
         first = len(self.recorder.words)
         assigned = {event["metadata"]["uid"] for event in await self.events()}
         await case.action(self)
         await self.rest()
-        books = await self.books()
-        assert not books["banned"]
-        assert books["two_holders"] == 0
-        assert not books["logged_off"]
+        client_state = await self.client_state()
+        assert not client_state["banned"]
+        assert client_state["two_holders"] == 0
+        assert not client_state["logged_off"]
         calls = [f"{call['from']}>{call['shards']} {call['status']}" for call in await self.made()]
         assert _matches([self._spelled(call) for call in case.calls], calls), f"calls {calls} instead of {case.calls}"
-        assert books["restarts"] - self._began["restarts"] == case.restarts
+        assert client_state["restarts"] - self._began["restarts"] == case.restarts
         assert self.status()["shards"] == int(self._spelled(case.end))
         await self._assert_shown(case.words, first)
         await self._assert_assigned(case.events, assigned)
@@ -311,7 +311,7 @@ def _are_in_order(wanted: Iterable[str], seen: Sequence[str]) -> bool:
     return all(word in left for word in wanted)
 
 
-class House(Harness):
+class LaneHarness(Harness):
     """A harness whose operators each have lanes of their own, so that one that dies disturbs no other."""
 
     def __init__(self, plane: ControlPlane, folder: Path, lanes: Sequence[Lane]) -> None:
@@ -362,10 +362,10 @@ def _lease_rights(namespace: str) -> list[Obj]:
 class Suite:
     """All lanes of the selected cases, played at once in a thread of their own."""
 
-    def __init__(self, house: House, cases: Sequence[Case]) -> None:
+    def __init__(self, lane_harness: LaneHarness, cases: Sequence[Case]) -> None:
         self.outcomes: dict[str, Future[float]] = {case.name: Future() for case in cases}
         self.checks: dict[str, Future[None]] = {case.lane: Future() for case in cases}
-        self._house, self._cases = house, cases
+        self._harness, self._cases = lane_harness, cases
         self._room = asyncio.Semaphore(AT_ONCE)
         self._thread = threading.Thread(target=self._run, name="Set Shards", daemon=True)
 
@@ -383,22 +383,22 @@ class Suite:
     async def _play_all(self) -> None:
         with ThreadPoolExecutor(THREADS) as threads:
             asyncio.get_running_loop().set_default_executor(threads)
-            await asyncio.gather(*(self._play_in_turn(self._house.lanes[name]) for name in self.checks))
+            await asyncio.gather(*(self._play_in_turn(self._harness.lanes[name]) for name in self.checks))
 
     async def _play_in_turn(self, lane: Lane) -> None:
         """Play a lane when there is room, and take its cluster away for the next one's sake."""
         async with self._room:
             await self._play_lane(lane)
-            kubectl = self._house.plane.kubectl
-            with suppress(Exception):  # the house is pulled down in the end no matter what is left of it
+            kubectl = self._harness.plane.kubectl
+            with suppress(Exception):  # the harness is removed in the end, with all that is left of it
                 await asyncio.to_thread(kubectl, "-n", lane.name, "delete", "whatsappclusters", "--all", "--wait=false")
 
     async def _play_lane(self, lane: Lane) -> None:
         cases = [case for case in self._cases if case.lane == lane.name]
         check = self.checks[lane.name]
         try:
-            with Recorder(self._house.plane.admin_kubeconfig, lane.name, ask_client=True) as seen:
-                trial = Trial(self._house, lane, seen)
+            with Recorder(self._harness.plane.admin_kubeconfig, lane.name, ask_client=True) as seen:
+                trial = Trial(self._harness, lane, seen)
                 trial.began = now()
                 await _set_up(trial)
                 for case in cases:
@@ -411,7 +411,7 @@ class Suite:
                             await _afresh(trial)
                     else:
                         self.outcomes[case.name].set_result(time.monotonic() - began)
-                assert not (await trial.books())["banned"]
+                assert not (await trial.client_state())["banned"]
                 await trial.check()
             check.set_result(None)
         except BaseException as error:
@@ -424,7 +424,7 @@ class Suite:
 async def _set_up(trial: Trial) -> None:
     """The lane's cluster, at rest with one shard."""
     lane = trial.lane
-    if lane.own_operator and not trial.house.lane_operators[lane.name].running:
+    if lane.own_operator and not trial.lane_harness.lane_operators[lane.name].running:
         await trial.new_leader()
     if lane.secret:
         await trial.put_account()

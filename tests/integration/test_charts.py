@@ -26,7 +26,7 @@ SCOPES = {"Cluster": {}, "Namespace": {"scope": "Namespace", "watchNamespaces": 
 CHARTS = REPOSITORY / "charts"
 
 
-class House:
+class HelmUser:
     """Helm with the admin's rights on a real API server."""
 
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
@@ -46,39 +46,39 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def user(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HelmUser]:
     for namespace in (NAMESPACE, "chart-a", "chart-b"):
         control_plane.kubectl("create", "namespace", namespace)
     control_plane.kubectl("label", "namespace", NAMESPACE, "chart-a", "pod-security.kubernetes.io/enforce=restricted")
-    yield House(control_plane, tmp_path_factory.mktemp("helm"))
+    yield HelmUser(control_plane, tmp_path_factory.mktemp("helm"))
     control_plane.kubectl("delete", "crd", CRD, "--ignore-not-found")
     control_plane.kubectl("delete", "namespace", NAMESPACE, "chart-a", "chart-b", "--wait=false")
 
 
 @pytest.fixture(scope="module")
-def installed(house: House) -> Iterator[House]:
+def installed(user: HelmUser) -> Iterator[HelmUser]:
     """The operator's chart, installed, as every test but the last leaves it; without nodes its pods stay Pending."""
-    house.helm("install", "whatsapp-operator", str(CHARTS / OPERATOR))
-    await_crd(house.plane)
-    yield house
-    house.helm("uninstall", "whatsapp-operator", "--ignore-not-found")
-    house.plane.kubectl("delete", "crd", CRD, "--ignore-not-found")
+    user.helm("install", "whatsapp-operator", str(CHARTS / OPERATOR))
+    await_crd(user.plane)
+    yield user
+    user.helm("uninstall", "whatsapp-operator", "--ignore-not-found")
+    user.plane.kubectl("delete", "crd", CRD, "--ignore-not-found")
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_the_api_server_takes_all_of_the_operators_chart(house: House, scope: str) -> None:
-    text = house.template(OPERATOR, "whatsapp-operator", namespace=NAMESPACE, **SCOPES[scope])
-    said = house.plane.kubectl("apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", "-", input=text)
+def test_the_api_server_takes_all_of_the_operators_chart(user: HelmUser, scope: str) -> None:
+    text = user.template(OPERATOR, "whatsapp-operator", namespace=NAMESPACE, **SCOPES[scope])
+    said = user.plane.kubectl("apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", "-", input=text)
     objects = [obj for obj in yaml.load_all(text, Loader=yaml.CSafeLoader) if obj]
     assert len(said.splitlines()) == len(objects)
 
 
-def test_the_notes_of_an_installation_can_be_pasted(house: House) -> None:
-    said = house.helm("install", "whatsapp-operator", str(CHARTS / OPERATOR), "--dry-run=server")
+def test_the_notes_of_an_installation_can_be_pasted(user: HelmUser) -> None:
+    said = user.helm("install", "whatsapp-operator", str(CHARTS / OPERATOR), "--dry-run=server")
     assert "kubectl apply -f - <<'EOF'" in said
 
 
-def test_pod_security_takes_the_pods_of_both_charts(installed: House) -> None:
+def test_pod_security_takes_the_pods_of_both_charts(installed: HelmUser) -> None:
     text = installed.template(OPERATOR, "whatsapp-operator", namespace=NAMESPACE)
     operator = [obj for obj in yaml.load_all(text, Loader=yaml.CSafeLoader) if obj]
     deployment = next(obj for obj in operator if obj["kind"] == "Deployment")
@@ -97,7 +97,7 @@ def test_pod_security_takes_the_pods_of_both_charts(installed: House) -> None:
             installed.plane.kubectl(*create, input=json.dumps(pod))
 
 
-def test_everything_below_the_mark_in_the_rules_and_nothing_else_has_no_namespace(installed: House) -> None:
+def test_everything_below_the_mark_in_the_rules_and_nothing_else_has_no_namespace(installed: HelmUser) -> None:
     namespaced = installed.plane.kubectl("api-resources", "--namespaced=true", "--no-headers", "-o", "name").split()
     above, _, below = (
         (CHARTS / OPERATOR / "files" / "cluster-rules.yaml").read_text(encoding="utf-8").partition("# --- Only in a ClusterRole")
@@ -118,13 +118,13 @@ def test_everything_below_the_mark_in_the_rules_and_nothing_else_has_no_namespac
 
 
 @pytest.mark.parametrize("preset", ["production", "staging"])
-def test_the_api_server_takes_a_cluster(installed: House, preset: str) -> None:
+def test_the_api_server_takes_a_cluster(installed: HelmUser, preset: str) -> None:
     text = installed.template(CLUSTER, "acme", namespace="chart-a", preset=preset)
     said = installed.plane.kubectl("apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", "-", input=text)
     assert "whatsappcluster.multiconnect.dev/acme serverside-applied" in said
 
 
-def test_a_lost_line_does_not_reshard(installed: House) -> None:
+def test_a_lost_line_does_not_reshard(installed: HelmUser) -> None:
     where = str(CHARTS / CLUSTER)
     installed.helm("install", "acme", where, namespace="chart-a", preset="production")
     assert installed.cluster()["spec"]["shards"] == 2
@@ -141,7 +141,7 @@ def test_a_lost_line_does_not_reshard(installed: House) -> None:
     assert "acme" not in installed.plane.kubectl("-n", "chart-a", "get", "wac", "-o", "name")
 
 
-def test_an_upgrade_is_quiet_and_an_uninstall_leaves_the_clusters(installed: House) -> None:
+def test_an_upgrade_is_quiet_and_an_uninstall_leaves_the_clusters(installed: HelmUser) -> None:
     plane = installed.plane
     installed.helm("install", "acme", str(CHARTS / CLUSTER), namespace="chart-a")
     uid = installed.cluster()["metadata"]["uid"]

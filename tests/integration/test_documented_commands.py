@@ -42,7 +42,7 @@ LANGUAGES = {"console", "yaml", "text", "mermaid", "promql"}
 """Consoles run here, YAML is applied in test_examples.py, `make docs` parses diagrams, promtool has the expressions of alerts."""
 
 
-class Elsewhere(NamedTuple):
+class NotRunHere(NamedTuple):
     """Why a command does not run here, and what runs it: a target of the Makefile, a file, or a test as `file::name`."""
 
     why: str
@@ -59,36 +59,36 @@ MINUTES = "it takes minutes"
 ITSELF = "it runs the tests, this one among them"
 
 ELSEWHERE = {
-    "make demo": Elsewhere("it is a cluster of its own, for minutes", "hack/localkube/tests/test_demo.py"),
-    "make test": Elsewhere(ITSELF, ".ci/run"),
-    "make setup": Elsewhere("it made what this test runs in", "make test"),
-    "make quick": Elsewhere(ITSELF, "make test"),
-    "make check": Elsewhere("`make test` begins with it", "make test"),
-    "make bench": Elsewhere(MINUTES, "hack/localkube/tests/test_bench.py"),
-    "make bench PLUGIN=1": Elsewhere(MINUTES, "hack/localkube/tests/test_bench_plugin.py"),
-    'make figures TAKE="bench"': Elsewhere("it changes the documents", "hack/localkube/tests/test_pages.py"),
-    "make e2e": Elsewhere(NO_DOCKER, ".ci/run"),
-    "make e2e ONLY=drain N=5 KEEP=1": Elsewhere(NO_DOCKER, ".ci/run"),
-    "hack/e2e --here --only node-paused --node-n 1": Elsewhere(NO_DOCKER, "make e2e"),
-    "make kind": Elsewhere(NO_DOCKER, "make e2e"),
-    'make kind && eval "$(hack/kind-offline up)"': Elsewhere(NO_DOCKER, "make e2e"),
-    'eval "$(hack/kind-offline up)"': Elsewhere(NO_DOCKER, "make e2e"),
-    "make kind-down": Elsewhere(NO_DOCKER, "make e2e"),
-    "make wheels": Elsewhere("it downloads all wheels", "make e2e"),
-    f"docker build -f operator/Dockerfile --target operator  -t REGISTRY/operator:{VERSION} .": Elsewhere(NO_DOCKER, IMAGES),
-    f"docker build -f operator/Dockerfile --target simulator -t REGISTRY/wabiz-sim:{VERSION} .": Elsewhere(NO_DOCKER, IMAGES),
-    f"docker build --network=none -f operator/Dockerfile --target operator -t REGISTRY/operator:{VERSION} .": Elsewhere(NO_DOCKER, IMAGES),
-    "helm test acme": Elsewhere(NO_PODS, HELM_TEST),
-    "helm test whatsapp-operator -n whatsapp-operator-system": Elsewhere(NO_PODS, HELM_TEST),
-    "helm test whatsapp-operator --namespace whatsapp-operator-system": Elsewhere(NO_PODS, HELM_TEST),
-    "kubectl port-forward acme-simulator-0 8080 &": Elsewhere(NO_STREAMS, FENCE),
-    "curl --request POST http://localhost:8080/control/reset-fence": Elsewhere(NO_STREAMS, FENCE),
+    "make demo": NotRunHere("it is a cluster of its own, for minutes", "hack/localkube/tests/test_demo.py"),
+    "make test": NotRunHere(ITSELF, ".ci/run"),
+    "make setup": NotRunHere("it made what this test runs in", "make test"),
+    "make quick": NotRunHere(ITSELF, "make test"),
+    "make check": NotRunHere("`make test` begins with it", "make test"),
+    "make bench": NotRunHere(MINUTES, "hack/localkube/tests/test_bench.py"),
+    "make bench PLUGIN=1": NotRunHere(MINUTES, "hack/localkube/tests/test_bench_plugin.py"),
+    'make figures TAKE="bench"': NotRunHere("it changes the documents", "hack/localkube/tests/test_pages.py"),
+    "make e2e": NotRunHere(NO_DOCKER, ".ci/run"),
+    "make e2e ONLY=drain N=5 KEEP=1": NotRunHere(NO_DOCKER, ".ci/run"),
+    "hack/e2e --here --only node-paused --node-n 1": NotRunHere(NO_DOCKER, "make e2e"),
+    "make kind": NotRunHere(NO_DOCKER, "make e2e"),
+    'make kind && eval "$(hack/kind-offline up)"': NotRunHere(NO_DOCKER, "make e2e"),
+    'eval "$(hack/kind-offline up)"': NotRunHere(NO_DOCKER, "make e2e"),
+    "make kind-down": NotRunHere(NO_DOCKER, "make e2e"),
+    "make wheels": NotRunHere("it downloads all wheels", "make e2e"),
+    f"docker build -f operator/Dockerfile --target operator  -t REGISTRY/operator:{VERSION} .": NotRunHere(NO_DOCKER, IMAGES),
+    f"docker build -f operator/Dockerfile --target simulator -t REGISTRY/wabiz-sim:{VERSION} .": NotRunHere(NO_DOCKER, IMAGES),
+    f"docker build --network=none -f operator/Dockerfile --target operator -t REGISTRY/operator:{VERSION} .": NotRunHere(NO_DOCKER, IMAGES),
+    "helm test acme": NotRunHere(NO_PODS, HELM_TEST),
+    "helm test whatsapp-operator -n whatsapp-operator-system": NotRunHere(NO_PODS, HELM_TEST),
+    "helm test whatsapp-operator --namespace whatsapp-operator-system": NotRunHere(NO_PODS, HELM_TEST),
+    "kubectl port-forward acme-simulator-0 8080 &": NotRunHere(NO_STREAMS, FENCE),
+    "curl --request POST http://localhost:8080/control/reset-fence": NotRunHere(NO_STREAMS, FENCE),
 }
 
 PAGES = {
-    "docs/dashboard.md": Elsewhere("its commands serve until Ctrl-C", "tests/integration/test_dashboard.py"),
-    "docs/kubectl.md": Elsewhere("its outputs are of an outage", "tests/unit/kubectl/test_commands.py"),
-    "docs/verify.md": Elsewhere("it needs a release", "tests/release/test_workflows.py"),
+    "docs/dashboard.md": NotRunHere("its commands serve until Ctrl-C", "tests/integration/test_dashboard.py"),
+    "docs/kubectl.md": NotRunHere("its outputs are of an outage", "tests/unit/kubectl/test_commands.py"),
+    "docs/verify.md": NotRunHere("it needs a release", "tests/release/test_workflows.py"),
 }
 """Whole pages that do not run here."""
 

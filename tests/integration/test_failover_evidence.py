@@ -160,10 +160,14 @@ async def while_paused_failover_goes_on_and_a_resize_is_held(environment: Enviro
         assert (await reported_of(environment, commit))["evidence"] == "PodDeleted"
         await environment.until(lambda _: len(environment.ready("coreapp")) == 2, "the pod is back")
         await environment.until(lambda _: environment.reason("Ready") == "Serving", "Serving")
-        assert (environment.replicas(), environment.status()["shards"], (await environment.books())["set_shards_calls"]) == (2, 1, [])
+        assert (environment.replicas(), environment.status()["shards"], (await environment.client_state())["set_shards_calls"]) == (
+            2,
+            1,
+            [],
+        )
         await environment.kubectl("annotate", "whatsappcluster", "acme", f"{PAUSED}-")
         await environment.at_rest()
-    assert [call["shards"] for call in (await environment.books())["set_shards_calls"]] == [2]
+    assert [call["shards"] for call in (await environment.client_state())["set_shards_calls"]] == [2]
 
 
 async def an_evicted_holder_is_replaced_before_it_is_gone(environment: Environment) -> None:

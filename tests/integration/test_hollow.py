@@ -77,7 +77,7 @@ def fake(kind: str, env: Mapping[str, str], resolve: Resolve) -> FakeComponent:
     return FakeComponent(env)
 
 
-class Ground:
+class HollowNamespace:
     """A namespace of a control plane, with hollow nodes of its own."""
 
     def __init__(self, plane: ControlPlane, kube: Kube, hollow: Hollow, control: HollowControl, namespace: str, folder: Path) -> None:
@@ -120,7 +120,9 @@ async def eventually(
 
 
 @asynccontextmanager
-async def a_ground(plane: ControlPlane, folder: Path, *, nodes: int = 2, delay: float = 0.0, make: Make = fake) -> AsyncIterator[Ground]:
+async def a_hollow_namespace(
+    plane: ControlPlane, folder: Path, *, nodes: int = 2, delay: float = 0.0, make: Make = fake
+) -> AsyncIterator[HollowNamespace]:
     number = next(_numbers)
     namespace, prefix = f"hollow-{number}", f"hollow{number}"
     access = kubeconfig.read(plane.admin_kubeconfig)
@@ -130,7 +132,7 @@ async def a_ground(plane: ControlPlane, folder: Path, *, nodes: int = 2, delay: 
         await eventually(lambda: kube.get(account), lambda found: found is not None, "the service account")
         async with running(access, folder, nodes=nodes, prefix=prefix, restart_delay_s=delay, renew_s=3.0, make=make) as hollow:
             async with controlled(hollow) as url, HollowControl(url) as control:
-                yield Ground(plane, kube, hollow, control, namespace, folder)
+                yield HollowNamespace(plane, kube, hollow, control, namespace, folder)
             for collection in (f"/apis/apps/v1/namespaces/{namespace}/statefulsets", f"/api/v1/namespaces/{namespace}/pods"):
                 await kube._call("DELETE", collection)
             await eventually(lambda: kube.get(f"/api/v1/namespaces/{namespace}/pods"), lambda found: not (found or {}).get("items"), "pods")
@@ -140,8 +142,8 @@ async def a_ground(plane: ControlPlane, folder: Path, *, nodes: int = 2, delay: 
 
 
 @pytest.fixture
-async def ground(control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[Ground]:
-    async with a_ground(control_plane, tmp_path) as one:
+async def hollow(control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[HollowNamespace]:
+    async with a_hollow_namespace(control_plane, tmp_path) as one:
         yield one
 
 
@@ -193,164 +195,164 @@ async def says(ip: str, seconds: float = 1.0) -> str:
 # ---------------------------------------------------------------- pods
 
 
-async def test_a_stateful_set_becomes_ready_with_an_address_per_pod(ground: Ground) -> None:
-    await ground.create("statefulsets", a_stateful_set("many", 12))
-    path = f"/apis/apps/v1/namespaces/{ground.namespace}/statefulsets/many"
-    await eventually(lambda: ground.kube.get(path), lambda found: found["status"].get("readyReplicas") == 12, "the StatefulSet")
+async def test_a_stateful_set_becomes_ready_with_an_address_per_pod(hollow: HollowNamespace) -> None:
+    await hollow.create("statefulsets", a_stateful_set("many", 12))
+    path = f"/apis/apps/v1/namespaces/{hollow.namespace}/statefulsets/many"
+    await eventually(lambda: hollow.kube.get(path), lambda found: found["status"].get("readyReplicas") == 12, "the StatefulSet")
 
-    pods = (await ground.kube.get(ground.pods) or {})["items"]
+    pods = (await hollow.kube.get(hollow.pods) or {})["items"]
     addresses = {pod["status"]["podIP"] for pod in pods}
     assert len(addresses) == 12
-    assert {pod["spec"]["nodeName"] for pod in pods} == set(ground.hollow.nodes)
+    assert {pod["spec"]["nodeName"] for pod in pods} == set(hollow.hollow.nodes)
     conditions = {one["type"]: one["status"] for one in pods[0]["status"]["conditions"]}
     assert conditions == dict.fromkeys(["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"], "True")
     assert [await says(ip) for ip in sorted(addresses)] == ["here"] * 12
 
 
-async def test_a_deleted_pod_ends_and_is_replaced(ground: Ground) -> None:
-    await ground.create("statefulsets", a_stateful_set("one", 1))
-    old = await ground.ready_pod("one-0")
-    await ground.delete_pod("one-0")
-    new = await ground.ready_pod("one-0", but=old["metadata"]["uid"])
+async def test_a_deleted_pod_ends_and_is_replaced(hollow: HollowNamespace) -> None:
+    await hollow.create("statefulsets", a_stateful_set("one", 1))
+    old = await hollow.ready_pod("one-0")
+    await hollow.delete_pod("one-0")
+    new = await hollow.ready_pod("one-0", but=old["metadata"]["uid"])
 
     assert new["status"]["podIP"] != old["status"]["podIP"]
     assert await says(old["status"]["podIP"]) == "connection refused"
-    assert not (ground.folder / "pods" / old["metadata"]["uid"]).exists()
+    assert not (hollow.folder / "pods" / old["metadata"]["uid"]).exists()
 
 
-async def test_a_force_deleted_pod_is_killed(ground: Ground) -> None:
-    await ground.create("pods", a_pod("forced"))
-    ip = (await ground.ready_pod("forced"))["status"]["podIP"]
-    await ground.delete_pod("forced", grace=0)
+async def test_a_force_deleted_pod_is_killed(hollow: HollowNamespace) -> None:
+    await hollow.create("pods", a_pod("forced"))
+    ip = (await hollow.ready_pod("forced"))["status"]["podIP"]
+    await hollow.delete_pod("forced", grace=0)
 
     await eventually(lambda: says(ip), lambda answer: answer == "connection refused", "its port")
 
 
-async def test_a_crash_shows_as_the_kubelet_shows_it(ground: Ground) -> None:
-    await ground.create("pods", a_pod("crash"))
-    version = (await ground.ready_pod("crash"))["metadata"]["resourceVersion"]
-    await ground.control.kill(ground.namespace, "crash")
+async def test_a_crash_shows_as_the_kubelet_shows_it(hollow: HollowNamespace) -> None:
+    await hollow.create("pods", a_pod("crash"))
+    version = (await hollow.ready_pod("crash"))["metadata"]["resourceVersion"]
+    await hollow.control.kill(hollow.namespace, "crash")
 
     seen = []
     async with asyncio.timeout(10):
-        async for _, pod in ground.kube.watch(ground.pods, version, "metadata.name=crash"):
+        async for _, pod in hollow.kube.watch(hollow.pods, version, "metadata.name=crash"):
             seen.append((next(iter(main_status(pod)["state"])), is_ready(pod)))
             if seen[-1] == ("running", True):
                 break
-    after = main_status(await ground.pod("crash"))
+    after = main_status(await hollow.pod("crash"))
     assert seen == [("terminated", False), ("running", True)]
     assert (after["restartCount"], after["lastState"]["terminated"]["exitCode"]) == (1, 137)
 
 
-async def test_a_pod_that_fails_reports_so(ground: Ground) -> None:
-    await ground.create("pods", a_pod("fails"))
-    await ground.ready_pod("fails")
-    await ground.control.fail(ground.namespace, "fails", "Evicted")
+async def test_a_pod_that_fails_reports_so(hollow: HollowNamespace) -> None:
+    await hollow.create("pods", a_pod("fails"))
+    await hollow.ready_pod("fails")
+    await hollow.control.fail(hollow.namespace, "fails", "Evicted")
 
-    failed = await eventually(lambda: ground.pod("fails"), lambda pod: pod["status"]["phase"] == "Failed", "fails")
+    failed = await eventually(lambda: hollow.pod("fails"), lambda pod: pod["status"]["phase"] == "Failed", "fails")
     assert main_status(failed)["state"]["terminated"]["exitCode"] == 137
     assert failed["status"]["reason"] == "Evicted"
     assert not is_ready(failed)
     with pytest.raises(HollowControlError, match="runs no container now"):
-        await ground.control.kill(ground.namespace, "fails")
+        await hollow.control.kill(hollow.namespace, "fails")
     with pytest.raises(HollowControlError, match="no hollow node runs a pod"):
-        await ground.control.kill(ground.namespace, "crash", uid="other")
+        await hollow.control.kill(hollow.namespace, "crash", uid="other")
 
 
-async def test_a_hung_container_takes_connections_and_answers_nothing(ground: Ground) -> None:
+async def test_a_hung_container_takes_connections_and_answers_nothing(hollow: HollowNamespace) -> None:
     probe = {"httpGet": {"port": 6253}, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 1}
-    await ground.create("pods", a_pod("hung", a_container(readinessProbe=probe)))
-    ip = (await ground.ready_pod("hung"))["status"]["podIP"]
-    await ground.control.hang(ground.namespace, "hung")
+    await hollow.create("pods", a_pod("hung", a_container(readinessProbe=probe)))
+    ip = (await hollow.ready_pod("hung"))["status"]["podIP"]
+    await hollow.control.hang(hollow.namespace, "hung")
 
     assert await says(ip, 0.3) == "silent"
-    await eventually(lambda: ground.pod("hung"), lambda pod: not is_ready(pod), "hung")
-    await ground.control.resume(ground.namespace, "hung")
+    await eventually(lambda: hollow.pod("hung"), lambda pod: not is_ready(pod), "hung")
+    await hollow.control.resume(hollow.namespace, "hung")
     assert await says(ip) == "here"
-    await ground.ready_pod("hung")
+    await hollow.ready_pod("hung")
 
 
-async def test_a_missing_secret_is_said_and_the_pod_runs_once_it_is_there(ground: Ground) -> None:
+async def test_a_missing_secret_is_said_and_the_pod_runs_once_it_is_there(hollow: HollowNamespace) -> None:
     env = [
         {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "late", "key": "k"}}},
         {"name": "DIR", "value": "/tls"},
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
     ]
     container = a_container(env=env, volumeMounts=[{"name": "tls", "mountPath": "/tls"}])
-    await ground.create("pods", a_pod("waits", container, volumes=[{"name": "tls", "secret": {"secretName": "late"}}]))
-    waiting = await eventually(lambda: ground.pod("waits"), lambda pod: "waiting" in main_status(pod).get("state", {}), "waits")
+    await hollow.create("pods", a_pod("waits", container, volumes=[{"name": "tls", "secret": {"secretName": "late"}}]))
+    waiting = await eventually(lambda: hollow.pod("waits"), lambda pod: "waiting" in main_status(pod).get("state", {}), "waits")
     state = main_status(waiting)["state"]["waiting"]
-    await ground.create("secrets", {"metadata": {"name": "late"}, "stringData": {"k": "v"}})
-    pod = await ground.ready_pod("waits")
+    await hollow.create("secrets", {"metadata": {"name": "late"}, "stringData": {"k": "v"}})
+    pod = await hollow.ready_pod("waits")
 
     assert (state["reason"], state["message"]) == ("CreateContainerConfigError", 'secret "late" not found')
     assert waiting["status"]["phase"] == "Pending"
-    component = ground.hollow.pod(ground.namespace, "waits")._component
+    component = hollow.hollow.pod(hollow.namespace, "waits")._component
     assert isinstance(component, FakeComponent)
     assert (component.env["KEY"], component.env["POD_IP"]) == ("v", pod["status"]["podIP"])
     assert (Path(component.env["DIR"]) / "k").read_text() == "v"
 
 
-async def test_a_claim_gets_a_folder_that_outlives_the_pod_and_goes_with_the_claim(ground: Ground) -> None:
+async def test_a_claim_gets_a_folder_that_outlives_the_pod_and_goes_with_the_claim(hollow: HollowNamespace) -> None:
     claim = {"metadata": {"name": "kept"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
-    made = await ground.create("persistentvolumeclaims", claim)
+    made = await hollow.create("persistentvolumeclaims", claim)
     container = a_container(volumeMounts=[{"name": "v", "mountPath": "/v"}])
     pod = a_pod("keeps", container, volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "kept"}}])
-    folder = ground.folder / "claims" / made["metadata"]["uid"]
-    await ground.create("pods", pod)
-    await ground.ready_pod("keeps")
+    folder = hollow.folder / "claims" / made["metadata"]["uid"]
+    await hollow.create("pods", pod)
+    await hollow.ready_pod("keeps")
     (folder / "file").write_text("x")
-    await ground.delete_pod("keeps")
-    await eventually(lambda: ground.pod("keeps"), lambda seen: not seen, "the pod")
+    await hollow.delete_pod("keeps")
+    await eventually(lambda: hollow.pod("keeps"), lambda seen: not seen, "the pod")
     assert (folder / "file").read_text() == "x"
 
-    path = f"/api/v1/namespaces/{ground.namespace}/persistentvolumeclaims/kept"
-    await ground.kube._call("DELETE", path)
+    path = f"/api/v1/namespaces/{hollow.namespace}/persistentvolumeclaims/kept"
+    await hollow.kube._call("DELETE", path)
     await eventually(lambda: asyncio.sleep(0, folder.exists()), lambda there: not there, "the folder")
     await eventually(
-        lambda: ground.kube.get(f"/api/v1/persistentvolumes/hollow-{made['metadata']['uid']}"), lambda seen: seen is None, "the volume"
+        lambda: hollow.kube.get(f"/api/v1/persistentvolumes/hollow-{made['metadata']['uid']}"), lambda seen: seen is None, "the volume"
     )
 
 
-async def test_a_late_report_does_not_touch_a_namesake(ground: Ground) -> None:
-    await ground.create("pods", a_pod("namesake"))
-    await ground.ready_pod("namesake")
+async def test_a_late_report_does_not_touch_a_namesake(hollow: HollowNamespace) -> None:
+    await hollow.create("pods", a_pod("namesake"))
+    await hollow.ready_pod("namesake")
     body = {"metadata": {"uid": "00000000-0000-0000-0000-000000000000"}, "status": {"message": "wrong"}}
 
     with pytest.raises(RefusedError, match=r"metadata.uid: .* field is immutable") as refused:
-        await ground.kube.patch(f"{ground.pods}/namesake/status", body)
+        await hollow.kube.patch(f"{hollow.pods}/namesake/status", body)
     assert refused.value.status == 422
 
 
 # ---------------------------------------------------------------- Services
 
 
-async def test_a_service_resolves_by_its_selector_at_this_moment(ground: Ground) -> None:
+async def test_a_service_resolves_by_its_selector_at_this_moment(hollow: HollowNamespace) -> None:
     service = {"metadata": {"name": "shard"}, "spec": {"selector": {"epoch": "none"}, "ports": [{"port": 80, "targetPort": 6250}]}}
-    await ground.create("services", service)
+    await hollow.create("services", service)
     for name in ("a", "b"):
-        await ground.create("pods", a_pod(name))
-    one, other = [(await ground.ready_pod(name))["status"]["podIP"] for name in ("a", "b")]
-    await eventually_resolved(ground, "service hollow-[0-9]+/shard has no endpoint")
+        await hollow.create("pods", a_pod(name))
+    one, other = [(await hollow.ready_pod(name))["status"]["podIP"] for name in ("a", "b")]
+    await eventually_resolved(hollow, "service hollow-[0-9]+/shard has no endpoint")
 
     for name, ip, epoch in (("a", one, "1-x"), ("b", other, "2-y")):
-        await ground.kube.patch(f"{ground.pods}/{name}", {"metadata": {"labels": {"epoch": epoch}}})
-        path = f"/api/v1/namespaces/{ground.namespace}/services/shard"
-        await ground.kube.patch(path, {"spec": {"selector": {"epoch": epoch}}})
-        await eventually_resolved(ground, ip)
-    assert (await ground.control.state())["ambiguous"] == {}
+        await hollow.kube.patch(f"{hollow.pods}/{name}", {"metadata": {"labels": {"epoch": epoch}}})
+        path = f"/api/v1/namespaces/{hollow.namespace}/services/shard"
+        await hollow.kube.patch(path, {"spec": {"selector": {"epoch": epoch}}})
+        await eventually_resolved(hollow, ip)
+    assert (await hollow.control.state())["ambiguous"] == {}
 
-    await ground.kube.patch(f"{ground.pods}/a", {"metadata": {"labels": {"epoch": "2-y"}}})
-    await eventually_resolved(ground, one)
-    assert (await ground.control.state())["ambiguous"] == {f"{ground.namespace}/shard": 1}
+    await hollow.kube.patch(f"{hollow.pods}/a", {"metadata": {"labels": {"epoch": "2-y"}}})
+    await eventually_resolved(hollow, one)
+    assert (await hollow.control.state())["ambiguous"] == {f"{hollow.namespace}/shard": 1}
 
 
-async def eventually_resolved(ground: Ground, want: str) -> None:
+async def eventually_resolved(hollow: HollowNamespace, want: str) -> None:
     """Wait until the Service leads to an address, or to a complaint."""
 
     async def resolved() -> str:
         try:
-            ip, port = await ground.control.resolve(ground.namespace, "shard", 80)
+            ip, port = await hollow.control.resolve(hollow.namespace, "shard", 80)
         except HollowControlError as e:
             return str(e)
         assert port == 6250
@@ -379,13 +381,13 @@ def a_service(name: str, app: str, port: int, target: int) -> Obj:
 
 
 async def test_the_simulated_takes_a_message_and_remembers_its_role_over_a_crash(control_plane: ControlPlane, tmp_path: Path) -> None:
-    async with a_ground(control_plane, tmp_path, make=simulated) as ground, aiohttp.ClientSession() as http:
+    async with a_hollow_namespace(control_plane, tmp_path, make=simulated) as hollow, aiohttp.ClientSession() as http:
         for service in (("acme-simulator", "upstream", 8080, 8080), ("acme-shard-0", "coreapp", 6250, 6250)):
-            await ground.create("services", a_service(*service))
+            await hollow.create("services", a_service(*service))
         for kind in ("upstream", "coreapp", "webapp"):
-            await ground.create("pods", a_part(kind))
-        ips = {kind: (await ground.ready_pod(kind))["status"]["podIP"] for kind in ("upstream", "coreapp", "webapp")}
-        uid = (await ground.pod("coreapp"))["metadata"]["uid"]
+            await hollow.create("pods", a_part(kind))
+        ips = {kind: (await hollow.ready_pod(kind))["status"]["podIP"] for kind in ("upstream", "coreapp", "webapp")}
+        uid = (await hollow.pod("coreapp"))["metadata"]["uid"]
 
         async def report() -> Obj:
             try:
@@ -408,15 +410,15 @@ async def test_the_simulated_takes_a_message_and_remembers_its_role_over_a_crash
             bearer = {"Authorization": f"Bearer {(await answer.json())['users'][0]['token']}"}
         assert await send() == 201
 
-        await ground.control.kill(ground.namespace, "coreapp")
+        await hollow.control.kill(hollow.namespace, "coreapp")
         again = await eventually(report, lambda seen: seen.get("gateway_status") == "connected", "the Coreapp")
         assert (again["shard"], again["epoch"], again["uid"]) == (0, "5-abcde", uid)
         assert await send() == 201
-        await ground.control.hang(ground.namespace, "coreapp")
+        await hollow.control.hang(hollow.namespace, "coreapp")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await report()
-        await ground.control.resume(ground.namespace, "coreapp")
+        await hollow.control.resume(hollow.namespace, "coreapp")
         assert (await report())["shard"] == 0
 
 
@@ -424,24 +426,24 @@ async def test_the_simulated_takes_a_message_and_remembers_its_role_over_a_crash
 
 
 async def test_a_restarted_process_keeps_addresses_and_counts_on(control_plane: ControlPlane, tmp_path: Path) -> None:
-    async with a_ground(control_plane, tmp_path) as ground:
-        await ground.create("pods", a_pod("stays", terminationGracePeriodSeconds=1))
-        await ground.create("pods", a_pod("goes"))
-        before, _ = await ground.ready_pod("stays"), await ground.ready_pod("goes")
-        access, prefix = kubeconfig.read(control_plane.admin_kubeconfig), next(iter(ground.hollow.nodes)).rsplit("-", 1)[0]
-        await ground.hollow.stop()
-        ground.hollow._around.addresses.close()
-        await ground.delete_pod("goes")
+    async with a_hollow_namespace(control_plane, tmp_path) as hollow:
+        await hollow.create("pods", a_pod("stays", terminationGracePeriodSeconds=1))
+        await hollow.create("pods", a_pod("goes"))
+        before, _ = await hollow.ready_pod("stays"), await hollow.ready_pod("goes")
+        access, prefix = kubeconfig.read(control_plane.admin_kubeconfig), next(iter(hollow.hollow.nodes)).rsplit("-", 1)[0]
+        await hollow.hollow.stop()
+        hollow.hollow._around.addresses.close()
+        await hollow.delete_pod("goes")
 
         async with running(access, tmp_path, nodes=2, prefix=prefix, restart_delay_s=0.0, make=fake):
             after = await eventually(
-                lambda: ground.pod("stays"), lambda pod: main_status(pod)["restartCount"] == 1 and is_ready(pod), "stays"
+                lambda: hollow.pod("stays"), lambda pod: main_status(pod)["restartCount"] == 1 and is_ready(pod), "stays"
             )
-            await eventually(lambda: ground.pod("goes"), lambda pod: not pod, "the pod that was deleted meanwhile")
+            await eventually(lambda: hollow.pod("goes"), lambda pod: not pod, "the pod that was deleted meanwhile")
             assert after["status"]["podIP"] == before["status"]["podIP"]
             assert after["metadata"]["uid"] == before["metadata"]["uid"]
-            await ground.delete_pod("stays")
-            await eventually(lambda: ground.pod("stays"), lambda pod: not pod, "the other pod")
+            await hollow.delete_pod("stays")
+            await eventually(lambda: hollow.pod("stays"), lambda pod: not pod, "the other pod")
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -500,23 +502,23 @@ async def test_a_bad_kubeconfig_is_one_sentence(tmp_path: Path) -> None:
 
 
 async def test_a_lost_node_is_noticed_and_comes_back_with_its_pods(fast_plane: ControlPlane, tmp_path: Path) -> None:
-    async with a_ground(fast_plane, tmp_path, nodes=3) as ground:
-        await ground.create("statefulsets", a_stateful_set("set", 3))
-        pods = [await ground.ready_pod(f"set-{i}") for i in range(3)]
+    async with a_hollow_namespace(fast_plane, tmp_path, nodes=3) as hollow:
+        await hollow.create("statefulsets", a_stateful_set("set", 3))
+        pods = [await hollow.ready_pod(f"set-{i}") for i in range(3)]
         stays, leaves = pods[0], next(pod for pod in pods[1:] if pod["spec"]["nodeName"] == pods[1]["spec"]["nodeName"])
         lost = leaves["spec"]["nodeName"]
         assert stays["spec"]["nodeName"] != lost
-        await ground.control.lose(lost)
+        await hollow.control.lose(lost)
 
         assert await says(leaves["status"]["podIP"], 0.3) == "silent"
         name = leaves["metadata"]["name"]
-        await eventually(lambda: ground.pod(name), lambda pod: not is_ready(pod), "the pod of the lost node", 30)
-        assert is_ready(await ground.pod(stays["metadata"]["name"]))
-        await ground.delete_pod(name)  # nobody there carries it out
-        await ground.control.back(lost)
-        new = await ground.ready_pod(name, but=leaves["metadata"]["uid"])
+        await eventually(lambda: hollow.pod(name), lambda pod: not is_ready(pod), "the pod of the lost node", 30)
+        assert is_ready(await hollow.pod(stays["metadata"]["name"]))
+        await hollow.delete_pod(name)  # nobody there carries it out
+        await hollow.control.back(lost)
+        new = await hollow.ready_pod(name, but=leaves["metadata"]["uid"])
         await eventually(lambda: says(leaves["status"]["podIP"]), lambda answer: answer == "connection refused", "the old pod")
-        node = await eventually(lambda: ground.kube.get(f"/api/v1/nodes/{lost}"), is_ready, "the node")
+        node = await eventually(lambda: hollow.kube.get(f"/api/v1/nodes/{lost}"), is_ready, "the node")
         assert new["metadata"]["uid"] != leaves["metadata"]["uid"]
         assert node["metadata"]["name"] == lost
 
@@ -524,54 +526,54 @@ async def test_a_lost_node_is_noticed_and_comes_back_with_its_pods(fast_plane: C
 async def test_a_pod_that_goes_while_its_node_comes_back_is_not_revived(
     fast_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with a_ground(fast_plane, tmp_path, nodes=1) as ground:
-        await ground.create("pods", a_pod("pod"))
-        pod = await ground.ready_pod("pod")
-        node = ground.hollow.nodes[pod["spec"]["nodeName"]]
+    async with a_hollow_namespace(fast_plane, tmp_path, nodes=1) as hollow:
+        await hollow.create("pods", a_pod("pod"))
+        pod = await hollow.ready_pod("pod")
+        node = hollow.hollow.nodes[pod["spec"]["nodeName"]]
         comes_back = node.come_back
 
         async def slowly() -> None:
             await comes_back()
-            await ground.delete_pod("pod")
-            await eventually(lambda: asyncio.sleep(0, pod["metadata"]["uid"] in ground.hollow.pods), lambda there: not there, "the end")
+            await hollow.delete_pod("pod")
+            await eventually(lambda: asyncio.sleep(0, pod["metadata"]["uid"] in hollow.hollow.pods), lambda there: not there, "the end")
 
         monkeypatch.setattr(node, "come_back", slowly)
-        await ground.control.lose(node.name)
-        await ground.control.back(node.name)
+        await hollow.control.lose(node.name)
+        await hollow.control.back(node.name)
         assert await says(pod["status"]["podIP"]) == "connection refused"
-        assert pod["metadata"]["uid"] not in ground.hollow.pods
+        assert pod["metadata"]["uid"] not in hollow.hollow.pods
 
 
 async def test_a_pod_goes_on_over_the_loss_and_is_killed_by_a_reboot(fast_plane: ControlPlane, tmp_path: Path) -> None:
-    async with a_ground(fast_plane, tmp_path, nodes=1) as ground:
-        await ground.create("pods", a_pod("pod"))
-        pod = await ground.ready_pod("pod")
+    async with a_hollow_namespace(fast_plane, tmp_path, nodes=1) as hollow:
+        await hollow.create("pods", a_pod("pod"))
+        pod = await hollow.ready_pod("pod")
         node = pod["spec"]["nodeName"]
-        await ground.control.lose(node)
-        await eventually(lambda: ground.pod("pod"), lambda seen: not is_ready(seen), "the pod", 30)
-        await ground.control.back(node)
-        again = await ground.ready_pod("pod")
+        await hollow.control.lose(node)
+        await eventually(lambda: hollow.pod("pod"), lambda seen: not is_ready(seen), "the pod", 30)
+        await hollow.control.back(node)
+        again = await hollow.ready_pod("pod")
         assert main_status(again)["restartCount"] == 0
         assert await says(pod["status"]["podIP"]) == "here"
 
-        await ground.control.lose(node)
-        await ground.control.back(node, rebooted=True)
-        await eventually(lambda: ground.pod("pod"), lambda seen: main_status(seen)["restartCount"] == 1 and is_ready(seen), "the pod")
+        await hollow.control.lose(node)
+        await hollow.control.back(node, rebooted=True)
+        await eventually(lambda: hollow.pod("pod"), lambda seen: main_status(seen)["restartCount"] == 1 and is_ready(seen), "the pod")
         assert await says(pod["status"]["podIP"]) == "here"
 
 
 async def test_what_happened_while_the_api_server_was_silent_is_made_up_for(fast_plane: ControlPlane, tmp_path: Path) -> None:
-    async with a_ground(fast_plane, tmp_path, nodes=1) as ground:
-        await ground.create("pods", a_pod("pod"))
-        await ground.ready_pod("pod")
+    async with a_hollow_namespace(fast_plane, tmp_path, nodes=1) as hollow:
+        await hollow.create("pods", a_pod("pod"))
+        await hollow.ready_pod("pod")
         fast_plane.pause_apiserver()
         try:
-            await ground.control.kill(ground.namespace, "pod")
+            await hollow.control.kill(hollow.namespace, "pod")
 
             async def restarts() -> int:
-                return int((await ground.control.pods(ground.namespace))[0]["restarts"])
+                return int((await hollow.control.pods(hollow.namespace))[0]["restarts"])
 
             await eventually(restarts, lambda count: count == 1, "the container")
         finally:
             fast_plane.resume_apiserver()
-        await eventually(lambda: ground.pod("pod"), lambda pod: main_status(pod)["restartCount"] == 1 and is_ready(pod), "the report", 30)
+        await eventually(lambda: hollow.pod("pod"), lambda pod: main_status(pod)["restartCount"] == 1 and is_ready(pod), "the report", 30)

@@ -86,7 +86,7 @@ async def test_kstatus_from_creation_to_deletion(environment: Environment) -> No
     await environment.create(shards=2, spares=1, account=ACCOUNT)
     await put_certificate(environment, "2036-01-01T00:00:00Z")
     await until(environment, Verdict.CURRENT)
-    assert (await environment.books())["set_shards_calls"][-1]["shards"] == 2
+    assert (await environment.client_state())["set_shards_calls"][-1]["shards"] == 2
     assert environment.replicas() == 3
     assert Verdict.FAILED not in map(verdict, versions(environment)), "creation is no failure"
     assert await environment.events("NoSpareLeft") == []
@@ -100,10 +100,10 @@ async def test_kstatus_from_creation_to_deletion(environment: Environment) -> No
 
     await environment.patch(shards=4)
     await until(environment, Verdict.CURRENT)
-    assert ((await environment.books())["set_shards_calls"][-1]["shards"], environment.replicas()) == (4, 5)
+    assert ((await environment.client_state())["set_shards_calls"][-1]["shards"], environment.replicas()) == (4, 5)
     await environment.patch(shards=2)
     await until(environment, Verdict.CURRENT)
-    assert ((await environment.books())["set_shards_calls"][-1]["shards"], environment.replicas()) == (2, 3)
+    assert ((await environment.client_state())["set_shards_calls"][-1]["shards"], environment.replicas()) == (2, 3)
 
     for reason, (wrong, right) in STUCK.items():
         await environment.patch(**wrong)

@@ -105,7 +105,7 @@ def test_what_is_broken_already_is_counted_by_a_fresh_observer(observed: Control
 
 
 class FakeClient:
-    """A client's own books at 127.0.0.x, as the simulator shows them."""
+    """The client's state at 127.0.0.x, as the simulator shows it."""
 
     def __init__(self, shards: int) -> None:
         self.shards = shards

@@ -82,10 +82,10 @@ async def test_a_leader_killed_in_the_middle_of_a_growth_loses_nothing(harness: 
     await environment.patch(shards=2)
     await environment.said(lambda status: "operation" in status, "the noted call")
     async with asyncio.timeout(LONG):  # killed before the call, the next leader would wait for minutes until it is settled
-        while not (await environment.books())["set_shards_calls"]:
+        while not (await environment.client_state())["set_shards_calls"]:
             await asyncio.sleep(0.01)
     leader = await asyncio.to_thread(harness.leader_soon)
     harness.operators.running[leader].signal(signal.SIGKILL)
     await environment.at_rest()
-    accepted = [call for call in (await environment.books())["set_shards_calls"] if call["restarted"]]
+    accepted = [call for call in (await environment.client_state())["set_shards_calls"] if call["restarted"]]
     assert len(accepted) == 1, "the call is not made twice"

@@ -62,7 +62,7 @@ async def test_a_cluster_of_nine_lines_becomes_ready(environment: Environment, s
     columns = (await environment.kubectl("get", "wac", "acme", "--no-headers")).split()
     assert columns[:7] == ["acme", "True", "Serving", "2", "3/3", "2/2", "1"]
     await environment.event("Serving", contains="All 2 shards are served")
-    calls = (await environment.books())["set_shards_calls"]
+    calls = (await environment.client_state())["set_shards_calls"]
     assert [(call["from"], call["shards"], call["status"]) for call in calls] == [(1, 2, 201)]
 
 
@@ -84,7 +84,7 @@ async def test_the_number_of_webapps_follows(environment: Environment, steady: o
     await environment.patch(webapp={"replicas": 2})
     await environment.at_rest()
     assert environment.status()["display"]["webapps"] == "2/2"
-    assert len((await environment.books())["set_shards_calls"]) == 0
+    assert len((await environment.client_state())["set_shards_calls"]) == 0
 
 
 async def test_a_change_of_the_webapps_is_reported_until_the_last_is_new(environment: Environment, steady: object) -> None:
@@ -118,7 +118,7 @@ async def test_a_missing_secret_stalls_the_cluster_until_it_is_there(environment
     await environment.kubectl("create", "-f", "-", input=json.dumps(secret))
     await environment.at_rest()
     assert environment.reason("Stalled") == "UpToDate"
-    assert (await environment.books())["set_shards_calls"][-1]["certificate"]
+    assert (await environment.client_state())["set_shards_calls"][-1]["certificate"]
 
 
 async def test_deletion_leaves_nothing_behind(environment: Environment, steady: object) -> None:

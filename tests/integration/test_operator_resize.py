@@ -14,8 +14,8 @@ from .environment import SWITCHOVER, Environment, is_ready
 pytestmark = pytest.mark.integration
 
 
-def calls(books: dict[str, object]) -> list[tuple[int, int, int]]:
-    made = books["set_shards_calls"]
+def calls(client_state: dict[str, object]) -> list[tuple[int, int, int]]:
+    made = client_state["set_shards_calls"]
     assert isinstance(made, list)
     return [(call["from"], call["shards"], call["status"]) for call in made]
 
@@ -30,10 +30,10 @@ async def test_growing_from_one_to_two_to_four_loses_nothing(environment: Enviro
             assert sorted(environment.seen.holders(environment.namespace, "acme")) == list(range(shards))
         report = await traffic.finish()
     assert (report.lost, report.doubled, report.ledger.open) == (0, 0, 0)
-    books = report.upstream
-    assert calls(books) == [(1, 2, 201), (2, 4, 201)]
+    client_state = report.upstream
+    assert calls(client_state) == [(1, 2, 201), (2, 4, 201)]
     # Grow: pods first, with the spares, then Set Shards.
-    assert [call["coreapps"] for call in books["set_shards_calls"]] == [3, 5]
+    assert [call["coreapps"] for call in client_state["set_shards_calls"]] == [3, 5]
     for reason in ("ScalingUp", "SetShardsSent", "SetShardsDone"):
         await environment.event(reason)
 
@@ -83,7 +83,7 @@ async def test_a_growth_taken_back_half_way_calls_nothing_and_packs_low(environm
     await environment.at_rest()
     await asyncio.to_thread(environment.seen.verify)
     assert environment.seen.shrinks == (1,), "it was judged by the client's own number"
-    assert calls(await environment.books()) == []
+    assert calls(await environment.client_state()) == []
     assert environment.seen.commits[-1].holder in {"acme-coreapp-0", "acme-coreapp-1"}
     packed = environment.status()["recentHandovers"][0]
     assert (packed["kind"], packed["evidence"], packed["from"]) == ("Switchover", "Consolidated", "acme-coreapp-4")
@@ -95,7 +95,7 @@ async def test_a_growth_taken_back_when_the_call_was_made_comes_back_all_the_sam
     await environment.said(lambda status: "operation" in status, "the noted call")
     await environment.patch(shards=2)
     await environment.at_rest()
-    made = calls(await environment.books())
+    made = calls(await environment.client_state())
     assert made[0] == (1, 2, 201)
     assert made[1:] in ([(2, 4, 201), (4, 2, 201)], []), made
     assert environment.replicas() == 3
@@ -116,7 +116,7 @@ async def test_paused_holds_changes_but_not_failovers(environment: Environment) 
         lambda _: environment.words()["Ready"] == "True" and environment.reason("Reconciling") == "Paused", "served, still paused"
     )
     assert environment.replicas() == 3
-    assert len((await environment.books())["set_shards_calls"]) == 1
+    assert len((await environment.client_state())["set_shards_calls"]) == 1
     await environment.patch(paused=False)
     await environment.at_rest()
     assert environment.status()["shards"] == 4
@@ -146,7 +146,7 @@ async def test_spares_follow_without_a_call(environment: Environment) -> None:
         await environment.patch(spares=spares)
         await environment.at_rest()
         assert (environment.replicas(), environment.status()["failuresTolerated"]) == (1 + spares, spares)
-    assert calls(await environment.books()) == []
+    assert calls(await environment.client_state()) == []
     # The holder that stays is not moved for that.
     assert len(environment.seen.commits) == 1
 
@@ -160,4 +160,4 @@ async def test_a_busy_server_is_asked_again(environment: Environment) -> None:
     await environment.event("ServerBusy")
     await asyncio.sleep(0)
     await environment.at_rest()
-    assert [status for *_, status in calls(await environment.books())] == [403, 201]
+    assert [status for *_, status in calls(await environment.client_state())] == [403, 201]

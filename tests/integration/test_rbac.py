@@ -114,7 +114,7 @@ def installation(folder: Path, release: str, namespace: str, **values: Any) -> I
 
 
 @dataclass(frozen=True)
-class House:
+class AuditedHarness:
     """A harness whose API server notes every request of an operator, reads too."""
 
     harness: Harness
@@ -123,7 +123,7 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def audited(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AuditedHarness]:
     folder = tmp_path_factory.mktemp("rbac")
     policy = folder / "policy.yaml"
     everything = {"level": "Metadata", "userGroups": ["system:serviceaccounts:" + NAMESPACE, "system:serviceaccounts:narrow-system"]}
@@ -137,7 +137,7 @@ def house(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Itera
     )
     try:
         harness.start()
-        yield House(harness, chart, port)
+        yield AuditedHarness(harness, chart, port)
     finally:
         harness.close()
         plane.stop()
@@ -201,11 +201,11 @@ async def hung(environment: Environment, pod: str) -> None:
         await control.hang(environment.namespace, pod)
 
 
-async def test_what_is_granted_is_used_and_what_is_used_is_granted(house: House) -> None:
-    harness, chart = house.harness, house.installation
+async def test_what_is_granted_is_used_and_what_is_used_is_granted(audited: AuditedHarness) -> None:
+    harness, chart = audited.harness, audited.installation
     async with an_environment(harness) as environment:
         await asyncio.gather(small_life(environment), hard_life(environment))
-        await asyncio.to_thread(the_test_pods_would_pass, house, environment)
+        await asyncio.to_thread(the_test_pods_would_pass, audited, environment)
         await environment.kubectl("delete", "whatsappclusters", "--all")
         await environment.until(lambda _: not environment.cluster() and not environment.cluster("hard"), "the clusters are gone")
 
@@ -217,10 +217,10 @@ async def test_what_is_granted_is_used_and_what_is_used_is_granted(house: House)
     assert not idle - set(RARE), "granted, but never used"
 
 
-def the_test_pods_would_pass(house: House, environment: Environment) -> None:
+def the_test_pods_would_pass(audited: AuditedHarness, environment: Environment) -> None:
     """What `helm test` runs in its pods, run here against the same operators and the same Webapps."""
     files = REPOSITORY / "charts"
-    answers = run(files / OPERATOR / "files" / "answers.py", OPERATORS=f"127.0.0.1:{house.port}")
+    answers = run(files / OPERATOR / "files" / "answers.py", OPERATORS=f"127.0.0.1:{audited.port}")
     assert (answers.returncode, answers.stdout) == (0, "all operators answer and one leads\n"), answers.stderr
 
     secrets = {name: secret(environment, name) for name in ("acme-admin", "acme-webapp-tls")}
@@ -246,9 +246,9 @@ def run(script: Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_namespaced_operator_needs_its_roles_alone(house: House, tmp_path: Path) -> None:
+def test_a_namespaced_operator_needs_its_roles_alone(audited: AuditedHarness, tmp_path: Path) -> None:
     """Create, fail over and delete with Roles only, while nothing outside of its namespaces is touched."""
-    harness, plane, watched = house.harness, house.harness.plane, "narrow"
+    harness, plane, watched = audited.harness, audited.harness.plane, "narrow"
     harness.end_replicas()
     plane.kubectl("create", "namespace", watched)
     chart = installation(tmp_path, "narrow-operator", "narrow-system", scope="Namespace", watchNamespaces=[watched])
@@ -297,6 +297,6 @@ def test_a_namespaced_operator_needs_its_roles_alone(house: House, tmp_path: Pat
     assert {one.namespace for one in requests if one.verb not in {"get", "list", "watch"}} == {watched, "narrow-system"}
 
 
-def test_every_exception_is_granted_and_has_its_reason(house: House) -> None:
-    assert {right[1:] for right in house.installation.granted()} >= set(RARE)
+def test_every_exception_is_granted_and_has_its_reason(audited: AuditedHarness) -> None:
+    assert {right[1:] for right in audited.installation.granted()} >= set(RARE)
     assert all(len(reason) > 20 for reason in RARE.values())

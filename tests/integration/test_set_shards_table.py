@@ -11,7 +11,7 @@ from localkube.programs.binaries import Binaries
 
 from .environment import selected
 from .set_shards_cases import CASES, LANES
-from .set_shards_environment import House, Suite
+from .set_shards_environment import LaneHarness, Suite
 
 pytestmark = pytest.mark.integration
 ALL_SECONDS = 900.0
@@ -26,15 +26,15 @@ def suite(request: pytest.FixtureRequest, binaries: Binaries, tmp_path_factory: 
     used = {case.lane for case in cases}
     folder = tmp_path_factory.mktemp("set-shards")
     plane = ControlPlane.start(folder / "plane", binaries=binaries, audit_log=True)
-    house = House(plane, folder, [lane for lane in LANES if lane.name in used])
+    lane_harness = LaneHarness(plane, folder, [lane for lane in LANES if lane.name in used])
     try:
-        house.start()
-        suite = Suite(house, cases)
+        lane_harness.start()
+        suite = Suite(lane_harness, cases)
         suite.start()
         yield suite
         suite.end()
     finally:
-        house.close()
+        lane_harness.close()
         plane.stop()
 
 

@@ -176,13 +176,13 @@ async def test_clocks_an_hour_apart_change_nothing(pair: Pair) -> None:
         await environment.patch(shards=4)
         await environment.said(lambda status: "operation" in status, "the noted call")
         deadline = time.monotonic() + LONG
-        while not any(call["shards"] == 4 for call in (await environment.books())["set_shards_calls"]):
+        while not any(call["shards"] == 4 for call in (await environment.client_state())["set_shards_calls"]):
             assert time.monotonic() < deadline, "the call was not made"
             await asyncio.sleep(0.02)
         pair.operators.running["op-now"].signal(signal.SIGKILL)
         assert await pair.leader(but="op-now") == "op-ahead"
         await environment.at_rest()
-        calls = [call for call in (await environment.books())["set_shards_calls"] if call["restarted"]]
+        calls = [call for call in (await environment.client_state())["set_shards_calls"] if call["restarted"]]
         assert [call["shards"] for call in calls][-1:] == [4]
         assert len(calls) == 2, "one to 2 shards at first, one to 4: the call is not made twice"
         await pair.hand_over()

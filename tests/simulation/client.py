@@ -24,7 +24,7 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class CallOutcome:
     """What becomes of one Set Shards call. `applied` None: never; else seconds until it takes effect."""
 
     kind: str = "answer"
@@ -70,7 +70,7 @@ class Account:
         self.logged_off = False
         self.is_banned = False
         self.right_certificate: str | None = None
-        self.fates: deque[Fate] = deque()
+        self.call_outcomes: deque[CallOutcome] = deque()
         """What becomes of the next calls; then all goes well."""
         self.did: Counter[str] = Counter()
         """How often each fault of a Coreapp did something."""
@@ -135,7 +135,7 @@ class Memory:
     known: dict[int, int] = field(default_factory=dict)
 
 
-class Ear:
+class ConnectionLog:
     """Notes what one process asks one Coreapp and hears of it; here nobody does."""
 
     def asks(self) -> None:
@@ -151,7 +151,7 @@ class Ear:
         """The attempt to connect is over."""
 
 
-class Line(asyncio.Transport):
+class CoreappConnection(asyncio.Transport):
     """One connection of an operator to a Coreapp: what is asked over it is answered, until the other side goes away."""
 
     def __init__(
@@ -160,7 +160,7 @@ class Line(asyncio.Transport):
         protocol: asyncio.Protocol,
         *,
         process: Process | None,
-        ear: Ear,
+        connection_log: ConnectionLog,
         delay: Callable[[], float],
         is_open: Callable[[], bool],
     ) -> None:
@@ -168,7 +168,7 @@ class Line(asyncio.Transport):
         self._coreapp = coreapp
         self._protocol = protocol
         self._process = process
-        self._ear = ear
+        self._connection_log = connection_log
         self._delay = delay
         self._is_reached = is_open
         self._is_open = True
@@ -178,7 +178,7 @@ class Line(asyncio.Transport):
 
     def write(self, _data: bytes | bytearray | memoryview[Any]) -> None:
         """Take a question; its answer comes a moment later."""
-        self._ear.asks()
+        self._connection_log.asks()
         self._answer_in(self._delay())
 
     def _answer_in(self, delay: float) -> None:
@@ -207,7 +207,7 @@ class Line(asyncio.Transport):
 
     def _deliver(self, answer: bytes) -> None:
         if self._is_open:
-            self._ear.hears()
+            self._connection_log.hears()
             self._protocol.data_received(answer)
 
     def try_again(self, delay: float) -> None:
@@ -252,8 +252,8 @@ class Coreapp:
         """Away because of Set Shards, and only of that."""
         self.shards: int | None = None
         self.assigned: tuple[int, str] | None = None
-        self.lines: dict[Line, None] = {}
-        self.orphans: dict[Line, None] = {}
+        self.lines: dict[CoreappConnection, None] = {}
+        self.orphans: dict[CoreappConnection, None] = {}
         """Connections whose end could not be said."""
         self.is_hung = False
         """Stopped: its kernel takes connections and what is sent over them, and nobody answers."""

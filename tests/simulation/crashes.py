@@ -34,10 +34,10 @@ class Crashes(logging.Handler):
         lines = "".join(traceback.format_exception(error))
         self.found.append(f"unexpected error at {self._now():.3f} in {where}: {type(error).__name__}: {error}\n{lines}")
 
-    def check(self, story: Callable[[str], str] = str) -> None:
+    def check(self, describe: Callable[[str], str] = str) -> None:
         """Raise the first error that was found."""
         if self.found:
-            raise UnexpectedError(story(self.found[0]))
+            raise UnexpectedError(describe(self.found[0]))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a log record; only one with a traceback counts."""

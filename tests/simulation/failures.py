@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from .apiserver import ApiServer, Change
 from .causes import CLAIMS, JUST_NOW, PROBABLE, Causes, Connections
-from .client import Ear
+from .client import ConnectionLog
 from .kinds import STATEFULSET, Obj
 from .machines import Cluster, is_ready, revision_of
 from .virtual import Process
@@ -25,7 +25,7 @@ REMEMBERS_LATENESS = 4.5
 """Seconds for which a process that was late must fail its self-check."""
 
 
-class Noted(Ear):
+class NotedConnection(ConnectionLog):
     """What one process asks one Coreapp and hears of it."""
 
     def __init__(self, process: Process, now: Callable[[], float]) -> None:
@@ -108,21 +108,23 @@ class FailureLaws:
     observations: dict[str, deque[Observed]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._listener: dict[tuple[Process, str], Noted] = {}
+        self._listener: dict[tuple[Process, str], NotedConnection] = {}
         self._watches_since: dict[Process, float] = {}
         self._unready_since: dict[str, float] = {}
         self._unready_until: dict[str, float] = {}
         """Until when a pod was not ready for as long as counts."""
-        self.cluster.listener = self._ear
+        self.cluster.listener = self._connection_log
 
-    def _ear(self, process: Process | None, uid: str) -> Ear:
+    def _connection_log(self, process: Process | None, uid: str) -> ConnectionLog:
         if process is None:
-            return Ear()
-        return self._listener.setdefault((process, uid), Noted(process, self.now))
+            return ConnectionLog()
+        return self._listener.setdefault((process, uid), NotedConnection(process, self.now))
 
     def has_responded(self, actor: str, uid: str) -> bool:
         """Return whether a process of this name was ever answered by a pod."""
-        return any(ear.is_known for (process, one), ear in self._listener.items() if one == uid and process.name == actor)
+        return any(
+            connection_log.is_known for (process, one), connection_log in self._listener.items() if one == uid and process.name == actor
+        )
 
     # --- what a process knows ---------------------------------------------------------------------------------------------
 
@@ -137,8 +139,8 @@ class FailureLaws:
 
     def looked(self, process: Process, *, knows_nodes: bool) -> None:
         """Note that a process judges now, by what it has heard so far."""
-        mine = {uid: ear for (one, uid), ear in self._listener.items() if one is process}
-        silent = {uid: ear.silence() for uid, ear in mine.items()}
+        mine = {uid: connection_log for (one, uid), connection_log in self._listener.items() if one is process}
+        silent = {uid: connection_log.silence() for uid, connection_log in mine.items()}
         self_check = self._lateness(process) or self._majority(mine, silent, knows_nodes=knows_nodes)
         observations = self.observations.setdefault(process.name, deque(maxlen=400))
         observations.append(Observed(self.now(), self_check, {uid: span for uid, span in silent.items() if span > 0}))
@@ -148,9 +150,9 @@ class FailureLaws:
         late = [end - begin for begin, end in process.pauses if end >= self.now() - REMEMBERS_LATENESS and begin > since]
         return f"it stood still for {max(late):.1f} s" if late and max(late) >= 1.2 else None
 
-    def _majority(self, listener: Mapping[str, Noted], silent: Mapping[str, float], *, knows_nodes: bool) -> str | None:
+    def _majority(self, listener: Mapping[str, NotedConnection], silent: Mapping[str, float], *, knows_nodes: bool) -> str | None:
         mute = [uid for uid in listener if silent[uid] > 1.3]
-        judged = {*mute, *(uid for uid, ear in listener.items() if ear.is_known)}
+        judged = {*mute, *(uid for uid, connection_log in listener.items() if connection_log.is_known)}
         machines = [machine for uid in mute if (machine := self.cluster.machines.get(uid)) is not None]
         # Without a word of nodes, only a kubelet that calls the pod ready speaks for its node.
         machines = [machine for machine in machines if knows_nodes or machine.uid not in self._unready_since]
@@ -160,7 +162,7 @@ class FailureLaws:
         return None
 
     def _is_surely_alive(self, name: str) -> bool:
-        node, renewed = self.cluster.park.nodes[name], self.cluster.park.renewed_at(name)
+        node, renewed = self.cluster.node_pool.nodes[name], self.cluster.node_pool.renewed_at(name)
         return node.is_reachable and renewed is not None and self.now() - node.since > 15.0
 
     def _observation_of(self, change: Change) -> Observed | None:

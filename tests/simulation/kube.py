@@ -18,8 +18,8 @@ from whatsapp_operator.shell.kube.kinds import LEASE, Kind, Obj, kind_of
 from . import apiserver
 from .apiserver import AlreadyExists, ApiServer, Conflict, NotFound, Rejected, TestFailed, TooManyRequests
 from .kinds import Named
+from .network import Network
 from .streams import Stream
-from .weather import Weather
 
 T = TypeVar("T")
 Objects = list[Obj]
@@ -30,11 +30,11 @@ READ_LIMIT, WRITE_LIMIT = 5.0, 2.0
 class SimKube:
     """The Kubernetes client of one process. `kill` ends it: what is under way lands or not, as chance has it."""
 
-    def __init__(self, server: ApiServer, *, actor: str, rng: Random, weather: Weather, fence: Fence | None = None) -> None:
+    def __init__(self, server: ApiServer, *, actor: str, rng: Random, network: Network, fence: Fence | None = None) -> None:
         self._server = server
         self._actor = actor
         self._rng = rng
-        self._weather = weather
+        self._network = network
         self._fence = fence
         self._dead = [False]
         self._cut: set[str] = set()
@@ -51,7 +51,7 @@ class SimKube:
 
     def fenced(self, fence: Fence) -> SimKube:
         """Return a view of the same process whose writes ask `fence` first."""
-        view = SimKube(self._server, actor=self._actor, rng=self._rng, weather=self._weather, fence=fence)
+        view = SimKube(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
         view._dead, view.reads, view.sent = self._dead, self.reads, self.sent
         view.before_write, view.after_write = self.before_write, self.after_write
         return view
@@ -62,9 +62,9 @@ class SimKube:
 
     async def _read(self, what: str, ask: Callable[[float | None], T], *, may_be_stale: bool) -> T:
         self.reads[what.split()[1]] += 1
-        stale = may_be_stale and self._rng.random() < self._weather.stale
-        lag = self._rng.random() * self._weather.stale_by if stale else 0.0
-        self._weather.did["stale"] += stale
+        stale = may_be_stale and self._rng.random() < self._network.stale
+        lag = self._rng.random() * self._network.stale_by if stale else 0.0
+        self._network.did["stale"] += stale
         return await self._send(what, lambda: ask(asyncio.get_running_loop().time() - lag if lag else None), READ_LIMIT)
 
     async def _write(self, what: str, kind: Kind, name: str, touch: Callable[[], None] | None, do: Callable[[], T]) -> T:
@@ -86,9 +86,9 @@ class SimKube:
                 self._server.asked_at = None
 
         def carry_out() -> T:
-            if touch is not None and kind is not LEASE and self._rng.random() < self._weather.touched:
+            if touch is not None and kind is not LEASE and self._rng.random() < self._network.touched:
                 touch()
-                self._weather.did["touched"] += 1
+                self._network.did["touched"] += 1
             result = do()
             if self.after_write is not None:
                 self.after_write(f"{what} {kind.kind} {name}")
@@ -99,27 +99,27 @@ class SimKube:
     async def _send(self, what: str, execute: Callable[[], T], limit: float) -> T:
         if self._dead[0]:
             raise asyncio.CancelledError
-        loop, rng, weather = asyncio.get_running_loop(), self._rng, self._weather
+        loop, rng, network = asyncio.get_running_loop(), self._rng, self._network
         answer: asyncio.Future[T] = loop.create_future()
         there = 0.001 + rng.random() * 0.004
         back = 0.001 + rng.random() * 0.002
-        if weather.slow and rng.random() < weather.slow:
+        if network.slow and rng.random() < network.slow:
             there += rng.random()
-            weather.did["slow"] += 1
-        fate = rng.random()
-        if weather.down or fate < weather.dropped:
-            weather.did["down" if weather.down else "dropped"] += 1
+            network.did["slow"] += 1
+        outcome = rng.random()
+        if network.down or outcome < network.dropped:
+            network.did["down" if network.down else "dropped"] += 1
             loop.call_later(limit if rng.random() < 0.3 else there, _fail, answer, Unavailable(f"{what}: no answer"))
             return await self._heard(answer)
-        fate -= weather.dropped
+        outcome -= network.dropped
         responses = True
-        if fate < weather.lost:
+        if outcome < network.lost:
             responses = False
-            weather.did["lost"] += 1
+            network.did["lost"] += 1
             loop.call_later(there + back, _fail, answer, Unavailable(f"{what}: no answer"))
-        elif fate < weather.lost + weather.late:
+        elif outcome < network.lost + network.late:
             responses = False
-            weather.did["late"] += 1
+            network.did["late"] += 1
             there = limit + rng.random() * 4
             loop.call_later(limit, _fail, answer, Unavailable(f"{what}: no answer"))
         lands_after_death = rng.random() < 0.5
@@ -203,15 +203,15 @@ class SimKube:
                     return
                 if event is None or self._dead[0]:
                     self._cut.add(kind.kind)
-                    self._weather.did["watch cut"] += not self._dead[0]
+                    self._network.did["watch cut"] += not self._dead[0]
                     raise Unavailable(f"watch {kind.kind}: broken")
                 yield event
         finally:
             stream.close()
 
     def _is_broken(self) -> bool:
-        weather = self._weather
-        return self._dead[0] or weather.down or (weather.dropped > 0 and self._rng.random() < weather.dropped / 4)
+        network = self._network
+        return self._dead[0] or network.down or (network.dropped > 0 and self._rng.random() < network.dropped / 4)
 
     def _resume(self, kind: Named, version: str | None) -> None:
         """Let a watch go on; after an outage the server may have been started again, and know nothing of what was."""

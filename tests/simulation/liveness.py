@@ -17,8 +17,8 @@ from .client import Account, Connection
 from .kinds import NODE, POD, SERVICE, WAC, Obj
 from .laws import EPOCH, HOLDER, ROLE, SHARD, Laws
 from .machines import Cluster, Machine, is_ready
+from .network import Network
 from .virtual import Process, VirtualLoop
-from .weather import Weather
 
 EVERY = 2.0
 EXCUSED_FOR = 30.0
@@ -37,7 +37,7 @@ class Judged(Protocol):
     cut_off: frozenset[str]
 
 
-class Around(Protocol):
+class JudgedWorld(Protocol):
     """The world that is judged."""
 
     loop: VirtualLoop
@@ -45,7 +45,7 @@ class Around(Protocol):
     account: Account
     cluster: Cluster
     laws: Laws
-    weather: Weather
+    network: Network
     watch_lag: float
     tell_lost: float
     api_faults: float
@@ -71,7 +71,7 @@ class Route:
 class Liveness:
     """Judges what lasts."""
 
-    def __init__(self, around: Around) -> None:
+    def __init__(self, around: JudgedWorld) -> None:
         self._around = around
         self._since: dict[tuple[str, str], float] = {}
         self._served: dict[int, tuple[Connection, int]] = {}
@@ -134,15 +134,15 @@ class Liveness:
                 yield "12", "", f"every condition says that all is well, and it is not: {missing}"
 
     def _is_calm(self) -> bool:
-        around, weather = self._around, self._around.weather
+        around, network = self._around, self._around.network
         operators = around.living()
         return not (
             len(operators) != 1
             or not operators[0].leads
             or operators[0].process.is_stopped
             or operators[0].cut_off
-            or weather.down
-            or any((weather.dropped, weather.lost, weather.late, weather.touched, weather.slow, weather.stale))
+            or network.down
+            or any((network.dropped, network.lost, network.late, network.touched, network.slow, network.stale))
             or any((around.tell_lost, around.api_faults, around.api_slow, around.watch_lag, around.cluster.deaf, around.cluster.lossy))
             or around.account.logged_off
             or around.loop.time() < around.account.restarting_until + EXCUSED_FOR

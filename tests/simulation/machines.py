@@ -14,10 +14,10 @@ from zlib import crc32
 
 from .apiserver import ApiServer, Change, Name, matches, stamp
 from .budgets import Budgets
-from .client import Account, Coreapp, Ear, Line
+from .client import Account, ConnectionLog, Coreapp, CoreappConnection
 from .collector import Collector
 from .kinds import DEPLOYMENT, POD, STATEFULSET, Kind, Obj
-from .nodes import Park, SimNode
+from .nodes import NodePool, SimNode
 from .virtual import PROCESS, Process
 
 T = TypeVar("T")
@@ -101,14 +101,14 @@ class Cluster:
         self.did: Counter[str] = Counter()
         """How often each fault of the network did something."""
         self.start_seconds = (0.2, 1.5)
-        self.park = Park(server, rng=Random(rng.random()), count=NODES)
-        self.listener: Callable[[Process | None, str], Ear] = lambda *_: Ear()
+        self.node_pool = NodePool(server, rng=Random(rng.random()), count=NODES)
+        self.listener: Callable[[Process | None, str], ConnectionLog] = lambda *_: ConnectionLog()
         """Who notes what a process asks a Coreapp, and hears."""
-        self.park.lost, self.park.found = self._switched_off, self._back
+        self.node_pool.lost, self.node_pool.found = self._switched_off, self._back
         server.watchers.append(self._watch)
         Collector(server, self._later)
         budgets = Budgets(server, self._later, lambda: asyncio.get_running_loop().time())
-        self.evict = self.park.evict = budgets.evict
+        self.evict = self.node_pool.evict = budgets.evict
 
     def _later(self, low: float, high: float, do: Callable[..., object], *args: Any) -> None:
         asyncio.get_running_loop().call_later(low + self._rng.random() * (high - low), do, *args)
@@ -328,7 +328,7 @@ class Cluster:
         pod = self._pod(name, uid)
         if pod is None or "deletionTimestamp" in pod["metadata"]:
             return
-        node = self.park.nodes.get(pod["spec"].get("nodeName", "")) or self.park.pick()
+        node = self.node_pool.nodes.get(pod["spec"].get("nodeName", "")) or self.node_pool.pick()
         if node is None or not node.is_reachable:
             # Nowhere to go, or bound to a node of which nobody knows yet that it is lost.
             self._later(1.0, 2.0, self._start, name, uid)
@@ -446,11 +446,11 @@ class Cluster:
             if machine.coreapp is not None:
                 machine.coreapp.is_in_reach_again()
 
-    async def connect(self, factory: Callable[[], asyncio.Protocol], ip: str, _port: int) -> tuple[Line, asyncio.Protocol]:
+    async def connect(self, factory: Callable[[], asyncio.Protocol], ip: str, _port: int) -> tuple[CoreappConnection, asyncio.Protocol]:
         """Open a tether: the connection is refused when nobody listens, no answer when there is no such machine or no way to it."""
         process, machine = PROCESS.get(), self.at(ip)
-        ear = self.listener(process, machine.uid) if process is not None and machine is not None else Ear()
-        ear.dials()
+        connection_log = self.listener(process, machine.uid) if process is not None and machine is not None else ConnectionLog()
+        connection_log.dials()
         try:
             await asyncio.sleep(0.001 + self._rng.random() * 0.002)
             machine = self.at(ip)
@@ -463,13 +463,20 @@ class Cluster:
                 await asyncio.sleep(1.0)
                 raise TimeoutError
             if not machine.coreapp.listening:
-                ear.hears()
+                connection_log.hears()
                 raise ConnectionRefusedError
         finally:
-            ear.gave_up()
+            connection_log.gave_up()
         found = machine
         protocol = factory()
-        line = Line(machine.coreapp, protocol, process=process, ear=ear, delay=self.delay, is_open=lambda: self.reaches(process, found))
+        line = CoreappConnection(
+            machine.coreapp,
+            protocol,
+            process=process,
+            connection_log=connection_log,
+            delay=self.delay,
+            is_open=lambda: self.reaches(process, found),
+        )
         machine.coreapp.lines[line] = None
         protocol.connection_made(line)
         return line, protocol

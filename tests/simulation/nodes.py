@@ -35,7 +35,7 @@ class SimNode:
     """What its kubelet will do when it hears of the API server again."""
 
 
-class Park:
+class NodePool:
     """All nodes, and the controllers that watch over them."""
 
     def __init__(self, server: ApiServer, *, rng: Random, count: int) -> None:

@@ -36,13 +36,13 @@ from whatsapp_operator.shell.whatsapp.failures import ApiError
 from whatsapp_operator.shell.whatsapp.session import ApiSession, ApiSessions
 
 from .apiserver import ApiServer
-from .client import Account, Fate
+from .client import Account, CallOutcome
 from .kinds import POD, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .kube import SimKube
 from .laws import Call, Laws
 from .machines import Cluster
+from .network import Network
 from .virtual import PROCESS, MachineClocks, Process, VirtualLoop, outside
-from .weather import Weather
 
 
 class Surroundings(Protocol):
@@ -54,7 +54,7 @@ class Surroundings(Protocol):
     account: Account
     cluster: Cluster
     laws: Laws
-    weather: Weather
+    network: Network
     tuning: Tuning
     watch_lag: float
     tell_lost: float
@@ -169,26 +169,26 @@ class SimSession(ApiSession):
         if self._token is None or self._token[0] not in account.tokens:
             raise ApiError(f"{what}: HTTP 401", status=401)
         call = laws.sent(self.operator.name, body)
-        fate = account.fates[0] if account.fates else Fate()
-        if account.fates and not fate.lasts:
-            account.fates.popleft()
-        if fate != Fate():
-            laws.did[f"Set Shards {fate.kind} {fate.status or ''}".strip()] += 1
+        outcome = account.call_outcomes[0] if account.call_outcomes else CallOutcome()
+        if account.call_outcomes and not outcome.lasts:
+            account.call_outcomes.popleft()
+        if outcome != CallOutcome():
+            laws.did[f"Set Shards {outcome.kind} {outcome.status or ''}".strip()] += 1
         responses: asyncio.Future[dict[str, Any]] = around.loop.create_future()
         delay = 0.005 + around.rng.random() * 0.03
-        if fate.applied is None:
+        if outcome.applied is None:
             pass
-        elif fate.status is None:
+        elif outcome.status is None:
             around.loop.call_later(
-                delay + fate.applied, self._arrive, what, body, call, responses if fate.kind == "answer" else None, context=Context()
+                delay + outcome.applied, self._arrive, what, body, call, responses if outcome.kind == "answer" else None, context=Context()
             )
-        if fate.status is not None:
-            if fate.final == "certificate":
+        if outcome.status is not None:
+            if outcome.final == "certificate":
                 account.log_off()
-            around.loop.call_later(delay, _refuse, responses, _error(what, fate))
-        elif fate.kind == "5xx":
+            around.loop.call_later(delay, _refuse, responses, _error(what, outcome))
+        elif outcome.kind == "5xx":
             around.loop.call_later(delay, _refuse, responses, ApiError(f"{what}: HTTP 500", status=500))
-        elif fate.kind == "reset":
+        elif outcome.kind == "reset":
             around.loop.call_later(delay, _refuse, responses, ApiError(f"{what}: ReadError"))
         definite = refused = None
         laws.on_call()
@@ -199,10 +199,10 @@ class SimSession(ApiSession):
         except TimeoutError:
             raise ApiError(f"{what}: ReadTimeout") from None
         except ApiError as error:
-            definite = fate.is_clear or (error.status is not None and error.status < 500)
-            if fate.final:
-                laws.refused_for_good(fate.final, body)
-            elif definite and error.status == 400 and not fate.clear:
+            definite = outcome.is_clear or (error.status is not None and error.status < 500)
+            if outcome.final:
+                laws.refused_for_good(outcome.final, body)
+            elif definite and error.status == 400 and not outcome.clear:
                 refused = body.get("cert")
             raise
         else:
@@ -229,10 +229,12 @@ class SimSession(ApiSession):
                 self.around.loop.call_later(0.01, _answer, responses)
 
 
-def _error(what: str, fate: Fate) -> ApiError:
+def _error(what: str, outcome: CallOutcome) -> ApiError:
     """Return what the operator's HTTP client makes of an answer that rejects the call."""
-    after = timedelta(seconds=fate.retry_after) if fate.retry_after is not None else None
-    return ApiError(f"{what}: HTTP {fate.status}", status=fate.status, faults=(ApiFault(fate.code, fate.text),), retry_after=after)
+    after = timedelta(seconds=outcome.retry_after) if outcome.retry_after is not None else None
+    return ApiError(
+        f"{what}: HTTP {outcome.status}", status=outcome.status, faults=(ApiFault(outcome.code, outcome.text),), retry_after=after
+    )
 
 
 def _answer(responses: asyncio.Future[dict[str, Any]]) -> None:
@@ -283,7 +285,7 @@ class Operator:
         """Nodes that this process cannot speak to."""
         self.machine = MachineClocks(around.loop, skew=(self._rng.random() - 0.5) * 7200 + ahead)
         self.clock = SystemClock(wall=self.machine.wall, seconds=self.machine.seconds)
-        self.kube = kube or SimKube(around.server, actor=name, rng=self._rng, weather=around.weather)
+        self.kube = kube or SimKube(around.server, actor=name, rng=self._rng, network=around.network)
         self._tasks: list[asyncio.Task[Any]] = []
         self.election = Election(
             self.kube,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from .client import Fate
+from .client import CallOutcome
 from .kinds import POD, SERVICE, STATEFULSET
 from .laws import CLUSTER, EPOCH, ROLE, SHARD
 from .machines import is_ready
@@ -16,22 +16,22 @@ from .world import NAME, NAMESPACE, World
 Accident = Callable[[World, Random], bool]
 """Makes something happen; whether it did."""
 
-FATES = (
-    Fate(),
-    Fate(status=403, applied=None),
-    Fate(status=403, applied=None),
-    Fate(kind="reset", applied=None),
-    Fate(kind="reset", applied=0.0),
-    Fate(kind="reset", applied=3.0),
-    Fate(kind="timeout", applied=None),
-    Fate(kind="timeout", applied=0.0),
-    Fate(kind="timeout", applied=4.0),
-    Fate(kind="timeout", applied=20.0),
-    Fate(kind="timeout", applied=24.0),
-    Fate(kind="5xx", applied=None),
-    Fate(kind="5xx", applied=0.0),
-    Fate(kind="5xx", applied=1.0),
-    Fate(applied=2.0),
+CALL_OUTCOMES = (
+    CallOutcome(),
+    CallOutcome(status=403, applied=None),
+    CallOutcome(status=403, applied=None),
+    CallOutcome(kind="reset", applied=None),
+    CallOutcome(kind="reset", applied=0.0),
+    CallOutcome(kind="reset", applied=3.0),
+    CallOutcome(kind="timeout", applied=None),
+    CallOutcome(kind="timeout", applied=0.0),
+    CallOutcome(kind="timeout", applied=4.0),
+    CallOutcome(kind="timeout", applied=20.0),
+    CallOutcome(kind="timeout", applied=24.0),
+    CallOutcome(kind="5xx", applied=None),
+    CallOutcome(kind="5xx", applied=0.0),
+    CallOutcome(kind="5xx", applied=1.0),
+    CallOutcome(applied=2.0),
 )
 """What may become of one Set Shards call. None takes effect after the 27 s in which these simulations settle an unknown one."""
 
@@ -78,32 +78,32 @@ def slow_a_coreapp(world: World, rng: Random) -> bool:
 
 def lose_a_node(world: World, rng: Random) -> bool:
     """Cut a node off or switch it off; now and then it is deleted, or declared dead, before it comes back."""
-    park = world.cluster.park
-    there = [node for node in park.nodes.values() if node.is_reachable]
+    node_pool = world.cluster.node_pool
+    there = [node for node in node_pool.nodes.values() if node.is_reachable]
     if len(there) < 2:
         return False
     name = rng.choice(there).name
-    park.lose(name, power=rng.random() < 0.5)
-    since = park.nodes[name].since
+    node_pool.lose(name, power=rng.random() < 0.5)
+    since = node_pool.nodes[name].since
     back = rng.choice((0.5, 2.0, 6.0, 20.0, 60.0))
     end = rng.random()
     if end < 0.3:
-        world.loop.call_later(back * rng.random(), park.delete, name, since)
-    elif end < 0.4 and not park.nodes[name].is_powered:
-        world.loop.call_later(back * rng.random(), park.declare_dead, name, since)
-    world.loop.call_later(back, park.restore, name)
+        world.loop.call_later(back * rng.random(), node_pool.delete, name, since)
+    elif end < 0.4 and not node_pool.nodes[name].is_powered:
+        world.loop.call_later(back * rng.random(), node_pool.declare_dead, name, since)
+    world.loop.call_later(back, node_pool.restore, name)
     return True
 
 
 def drain_a_node(world: World, rng: Random) -> bool:
     """Cordon a node, drain it, or taint it as autoscalers do; it is taken back later."""
-    name = rng.choice([*world.cluster.park.nodes])
+    name = rng.choice([*world.cluster.node_pool.nodes])
     kind = rng.random()
     if kind < 0.5:
-        world.cluster.park.drain(name)
+        world.cluster.node_pool.drain(name)
     else:
-        world.cluster.park.cordon(name, rng.choice((None, "karpenter.sh/disrupted", "ToBeDeletedByClusterAutoscaler")))
-    world.loop.call_later(rng.choice((3.0, 10.0, 30.0)), lambda: world.cluster.park.restore(name))
+        world.cluster.node_pool.cordon(name, rng.choice((None, "karpenter.sh/disrupted", "ToBeDeletedByClusterAutoscaler")))
+    world.loop.call_later(rng.choice((3.0, 10.0, 30.0)), lambda: world.cluster.node_pool.restore(name))
     return True
 
 
@@ -119,7 +119,7 @@ def cut_an_operator_off(world: World, rng: Random) -> bool:
     """An operator's process cannot speak to any Coreapp, or not to those on a node; to the API server it can."""
     living = world.living()
     if living:
-        operator, nodes = rng.choice(living), [*world.cluster.park.nodes]
+        operator, nodes = rng.choice(living), [*world.cluster.node_pool.nodes]
         operator.cut(nodes if rng.random() < 0.6 else rng.sample(nodes, 1))
         world.loop.call_later(rng.choice((1.0, 3.0, 6.0, 15.0)), operator.cut, ())
     return bool(living)
@@ -181,7 +181,7 @@ def scale_by_hand(world: World, rng: Random) -> bool:
 
 def odd_answers(world: World, rng: Random) -> bool:
     """Decide what becomes of the next calls to Set Shards."""
-    world.account.fates.extend(rng.choice(FATES) for _ in range(rng.randint(1, 3)))
+    world.account.call_outcomes.extend(rng.choice(CALL_OUTCOMES) for _ in range(rng.randint(1, 3)))
     return True
 
 
@@ -201,20 +201,20 @@ def request_a_switchover(world: World, rng: Random) -> bool:
     return True
 
 
-def bad_weather(world: World, rng: Random) -> bool:
+def bad_network(world: World, rng: Random) -> bool:
     """Make the way to the API server worse or better."""
-    weather = world.weather
-    weather.clear()
+    network = world.network
+    network.clear()
     kind = rng.choice(("none", "none", "lossy", "late", "touched", "slow", "down", "all"))
     if kind in {"lossy", "all"}:
-        weather.dropped, weather.lost = rng.random() * 0.15, rng.random() * 0.2
+        network.dropped, network.lost = rng.random() * 0.15, rng.random() * 0.2
     if kind in {"late", "all"}:
-        weather.late = rng.random() * 0.15
+        network.late = rng.random() * 0.15
     if kind in {"touched", "all"}:
-        weather.touched = rng.random() * 0.3
+        network.touched = rng.random() * 0.3
     if kind in {"slow", "all"}:
-        weather.slow = rng.random() * 0.5
-    weather.down = kind == "down" and rng.random() < 0.5
+        network.slow = rng.random() * 0.5
+    network.down = kind == "down" and rng.random() < 0.5
     world.tell_lost = rng.choice((0.0, 0.0, 0.3))
     world.api_faults = rng.choice((0.0, 0.0, 0.2))
     world.api_slow = rng.choice((0.0, 0.0, 0.3))
@@ -254,12 +254,12 @@ ACCIDENTS: tuple[tuple[Accident, int], ...] = (
     (odd_answers, 4),
     (expire_tokens, 1),
     (request_a_switchover, 2),
-    (bad_weather, 4),
+    (bad_network, 4),
     (squat_on_a_name, 1),
 )
 
 
-class Electorate:
+class ElectedOperators:
     """Operators as they really run: each seeks the Lease; one or two, killed and started again."""
 
     def __init__(self, world: World, rng: Random) -> None:
@@ -285,7 +285,7 @@ class Electorate:
             self._world.operator().campaign()
 
 
-class Usurpers:
+class ForcedLeaders:
     """Operators that believe to lead no matter what the Lease says: often two at once, one of them deposed without knowing."""
 
     def __init__(self, world: World, rng: Random) -> None:
@@ -320,11 +320,11 @@ async def endure(world: World, *, overlapping: bool = False, stale: bool = False
     shards, spares = rng.choice((1, 2, 2, 4)), rng.choice((0, 1, 1, 2))
     account = _account(world, rng)
     world.create(shards=shards, spares=spares, **account)
-    crew: Electorate | Usurpers = (Usurpers if overlapping else Electorate)(world, rng)
+    crew: ElectedOperators | ForcedLeaders = (ForcedLeaders if overlapping else ElectedOperators)(world, rng)
     if rng.random() < 0.7:
         await world.until_done(within=120)
     if stale:
-        world.weather.stale, world.weather.stale_by = 0.3, 1.5
+        world.network.stale, world.network.stale_by = 0.3, 1.5
         world.laws.lenient = True
     end = world.loop.time() + seconds
     accidents, odds = zip(*ACCIDENTS, strict=True)
@@ -337,9 +337,9 @@ async def endure(world: World, *, overlapping: bool = False, stale: bool = False
         accident = rng.choices(accidents, odds)[0]
         world.laws.emit(f"accident: {accident.__name__}")
         world.laws.did[accident.__name__] += accident(world, rng)
-        stale_by = world.weather.stale_by
+        stale_by = world.network.stale_by
         if stale:
-            world.weather.stale, world.weather.stale_by = 0.3, stale_by
+            world.network.stale, world.network.stale_by = 0.3, stale_by
     all_is_well(world)
     crew.recover()
     await world.until_done(within=300)
@@ -359,18 +359,18 @@ def _account(world: World, rng: Random) -> dict[str, Any]:
 def all_is_well(world: World) -> None:
     """End every fault."""
     world.laws.emit("all is well from here on")
-    world.weather.clear()
-    world.weather.stale = 0.0
+    world.network.clear()
+    world.network.stale = 0.0
     world.tell_lost = world.api_faults = world.api_slow = world.cluster.deaf = world.cluster.lossy = world.watch_lag = 0.0
-    for name in world.cluster.park.nodes:
-        world.cluster.park.restore(name)
+    for name in world.cluster.node_pool.nodes:
+        world.cluster.node_pool.restore(name)
     for one in world.living():
         one.cut(())
     for machine in world.coreapps():
         # Who hangs goes on hanging: to end that is up to the operator.
         if machine.coreapp is not None:
             machine.coreapp.slow = 0.0
-    world.account.fates.clear()
+    world.account.call_outcomes.clear()
     world.edit(paused=False)
     for name in [f"{NAME}-shard-{shard}" for shard in range(32)]:
         service = world.server.get(SERVICE, (NAMESPACE, name))

@@ -128,7 +128,7 @@ def stored_replacements(world: World) -> Counter[str]:
 def test_a_cluster_comes_to_rest_whatever_admission_makes_of_it(kind: str, after: str) -> None:
     mutate, named = KINDS_OF_CHANGE[kind]
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         if after == "before it is made":
             world.server.admission.append(mutate)
         world.create(shards=2, spares=1)
@@ -144,7 +144,7 @@ def test_a_cluster_comes_to_rest_whatever_admission_makes_of_it(kind: str, after
         await stays_silent(world)
         assert_reported(world, named)
 
-    simulate(story)
+    simulate(scenario)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_cluster_comes_to_rest_whatever_admission_makes_of_it(kind: str, after
 def test_what_is_asked_is_done_whatever_admission_makes_of_it(kind: str, asked: str) -> None:
     mutate, named = KINDS_OF_CHANGE[kind]
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.server.admission.append(mutate)
         world.create(shards=2, spares=1)
         world.operator().lead(1)
@@ -179,14 +179,14 @@ def test_what_is_asked_is_done_whatever_admission_makes_of_it(kind: str, asked: 
         await stays_silent(world)
         assert_reported(world, named)
 
-    simulate(story)
+    simulate(scenario)
 
 
 @pytest.mark.parametrize("kind", [kind for kind, (_, named) in KINDS_OF_CHANGE.items() if named])
 def test_another_leader_writes_each_object_once_more_at_most(kind: str) -> None:
     mutate, named = KINDS_OF_CHANGE[kind]
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.server.admission.append(mutate)
         world.create(shards=2, spares=1)
         first = world.operator()
@@ -205,11 +205,11 @@ def test_another_leader_writes_each_object_once_more_at_most(kind: str) -> None:
         await stays_silent(world)
         assert_reported(world, named)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_what_admission_no_longer_changes_is_put_right_with_the_next_edit() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.server.admission.append(images_rewritten)
         world.create(shards=2, spares=1)
         world.operator().lead(1)
@@ -222,13 +222,13 @@ def test_what_admission_no_longer_changes_is_put_right_with_the_next_edit() -> N
         assert workload is not None
         assert not workload["spec"]["template"]["spec"]["containers"][0]["image"].startswith("mirror.example/")
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_what_a_user_changes_in_addition_to_admission_is_put_right() -> None:
     """A field that admission leaves alone is still the operator's."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.server.admission.append(sidecar_added)
         world.create(shards=2, spares=1)
         world.operator().lead(1)
@@ -244,10 +244,10 @@ def test_what_a_user_changes_in_addition_to_admission_is_put_right() -> None:
         await comes_to_rest(world)
         await stays_silent(world)
 
-    simulate(story)
+    simulate(scenario)
 
 
-class Restless:
+class RewritingWebhook:
     """Writes another image with each write, so that no write ever comes to rest by itself."""
 
     def __init__(self) -> None:
@@ -263,8 +263,8 @@ class Restless:
 
 
 def test_an_image_that_is_another_after_each_write_rolls_no_pod_again_and_again() -> None:
-    async def story(world: World) -> None:
-        world.server.admission.append(Restless())
+    async def scenario(world: World) -> None:
+        world.server.admission.append(RewritingWebhook())
         world.create(shards=2, spares=1)
         world.operator().lead(1)
         await comes_to_rest(world)
@@ -276,14 +276,14 @@ def test_an_image_that_is_another_after_each_write_rolls_no_pod_again_and_again(
             await stays_silent(world)
             assert world.server.revision > made
 
-    simulate(story)
+    simulate(scenario)
 
 
 @pytest.mark.parametrize("pause", [0.05, 2.0])
 def test_a_writer_that_answers_each_write_of_the_operator_is_given_way_to(pause: float) -> None:
     """No webhook: another controller, which is not distinguished from a person until it has done so a few times."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
         world.operator().lead(1)
         await comes_to_rest(world)
@@ -309,11 +309,11 @@ def test_a_writer_that_answers_each_write_of_the_operator_is_given_way_to(pause:
         await comes_to_rest(world, within=600)
         await stays_silent(world)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_what_an_older_crd_drops_from_the_status_is_not_written_again_and_again() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.server.not_in_status |= {"failuresTolerated", "coreapp"}
         world.create(shards=2, spares=1)
         world.operator().lead(1)
@@ -323,7 +323,7 @@ def test_what_an_older_crd_drops_from_the_status_is_not_written_again_and_again(
         await comes_to_rest(world)
         await stays_silent(world, 300.0)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_change_that_is_rejected_holds_up_no_resize() -> None:
@@ -334,7 +334,7 @@ def test_a_change_that_is_rejected_holds_up_no_resize() -> None:
             raise Invalid("admission webhook denied the request")
         return obj
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.server.admission.append(denied)
         world.create(shards=2, spares=1)
         world.operator().lead(1)
@@ -347,4 +347,4 @@ def test_a_change_that_is_rejected_holds_up_no_resize() -> None:
         world.server.admission.clear()
         await comes_to_rest(world)
 
-    simulate(story)
+    simulate(scenario)

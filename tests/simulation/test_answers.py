@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .client import Fate
+from .client import CallOutcome
 from .world import Change, World, simulate
 
 STATUSES = (400, 401, 403, 429, 500, 503)
@@ -81,9 +81,9 @@ async def settled(world: World) -> None:
     await world.until_done()
 
 
-async def stalls(world: World, reason: str, advice: str, answers: Iterable[Fate]) -> None:
+async def stalls(world: World, reason: str, advice: str, answers: Iterable[CallOutcome]) -> None:
     """One call and no other, no matter which one leads; and a person reads what to do."""
-    world.account.fates.extend(answers)
+    world.account.call_outcomes.extend(answers)
     before = calls(world)
     world.edit(shards=3 - world.account.shards)
     await world.until(lambda: world.condition("Stalled")[:2] == ("True", reason), within=20, what=f"Stalled {reason}")
@@ -94,19 +94,19 @@ async def stalls(world: World, reason: str, advice: str, answers: Iterable[Fate]
     await world.pause(15)
     assert world.condition("Stalled")[:2] == ("True", reason)
     assert calls(world) == before + 1
-    world.account.fates.clear()
+    world.account.call_outcomes.clear()
 
 
-def each(said: tuple[ApiFault, ...], final: str, statuses: Iterable[int] = STATUSES) -> list[Fate]:
+def each(said: tuple[ApiFault, ...], final: str, statuses: Iterable[int] = STATUSES) -> list[CallOutcome]:
     """Every status once, each with another wording."""
     pairs = zip(statuses, cycle(said), strict=False)
-    return [Fate(status=status, applied=None, code=code, text=text, final=final, lasts=True) for status, (code, text) in pairs]
+    return [CallOutcome(status=status, applied=None, code=code, text=text, final=final, lasts=True) for status, (code, text) in pairs]
 
 
-def put_right(final: str, reason: str, advice: str, answers: Iterable[Fate], mend: Callable[[World, int], None], fit: str) -> None:
+def put_right(final: str, reason: str, advice: str, answers: Iterable[CallOutcome], mend: Callable[[World, int], None], fit: str) -> None:
     """It stalls under every status, and goes on when a person has put it right."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world)
         for number, answer in enumerate(answers, 1):
             await stalls(world, reason, advice, [answer])
@@ -118,7 +118,7 @@ def put_right(final: str, reason: str, advice: str, answers: Iterable[Fate], men
             assert calls(world) == before + 1
         await world.stays_silent(60)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_refused_certificate_is_not_sent_again_before_another_one_is_there() -> None:
@@ -154,8 +154,8 @@ def test_a_closed_registration_is_not_tried_again_before_the_account_is_edited()
 
 
 @pytest.mark.parametrize("answer", each(BAN, "account", (401, 403, 500)), ids=lambda one: one.status)
-def test_a_banned_account_is_sent_nothing_any_more(answer: Fate) -> None:
-    async def story(world: World) -> None:
+def test_a_banned_account_is_sent_nothing_any_more(answer: CallOutcome) -> None:
+    async def scenario(world: World) -> None:
         await settled(world)
         await stalls(world, "Banned", "Ask Meta's support", [answer])
         before = calls(world)
@@ -165,14 +165,14 @@ def test_a_banned_account_is_sent_nothing_any_more(answer: Fate) -> None:
         assert world.condition("Ready")[:2] == ("False", "Banned")
         assert calls(world) == before
 
-    simulate(story)
+    simulate(scenario)
 
 
-def busy(status: int, said: ApiFault, **changes: Any) -> Fate:
-    return Fate(status=status, applied=None, code=said[0], text=said[1], clear=True, **changes)
+def busy(status: int, said: ApiFault, **changes: Any) -> CallOutcome:
+    return CallOutcome(status=status, applied=None, code=said[0], text=said[1], clear=True, **changes)
 
 
-async def waits(world: World, answers: list[Fate]) -> None:
+async def waits(world: World, answers: list[CallOutcome]) -> None:
     """Nothing stalls and nothing counts as rejected; the last answer is yes."""
     stalled: list[str] = []
 
@@ -182,7 +182,7 @@ async def waits(world: World, answers: list[Fate]) -> None:
 
     world.server.checks.append(check)
     before = calls(world)
-    world.account.fates.extend(answers)
+    world.account.call_outcomes.extend(answers)
     world.edit(shards=3 - world.account.shards)
     await world.until(lambda: world.condition("Reconciling")[1] == "ServerBusy", within=20, what="ServerBusy")
     await world.until_done(within=120)
@@ -191,28 +191,28 @@ async def waits(world: World, answers: list[Fate]) -> None:
 
 
 def test_a_busy_answer_is_waited_for_under_every_status() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world)
         for status, said in zip(STATUSES, BUSY, strict=True):
             await waits(world, [busy(status, said)])
         await waits(world, [busy(400, said) for said in BUSY[:3]])
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_status_decides_where_the_words_say_nothing() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world)
         for status in (403, 404, 429, 503):
             await waits(world, [busy(status, (None, "")), busy(status, (1005, "Access denied"))])
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_client_that_asks_for_a_pause_gets_it_under_any_leader_and_any_spec() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world)
-        world.account.fates.append(busy(429, (None, ""), retry_after=300))
+        world.account.call_outcomes.append(busy(429, (None, ""), retry_after=300))
         before, start = calls(world), world.loop.time()
         world.edit(shards=2)
         await world.until(lambda: calls(world) == before + 1, within=20, what="the call")
@@ -231,15 +231,15 @@ def test_a_client_that_asks_for_a_pause_gets_it_under_any_leader_and_any_spec() 
         assert "operation" not in world.status()
         await world.stays_silent(60)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_401_is_a_stale_token_once_and_then_a_busy_client() -> None:
     """A client that rejects every token is not logged in to, and called, without end."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world)
-        world.account.fates.append(Fate(status=401, applied=None, code=1005, text="Access denied", lasts=True))
+        world.account.call_outcomes.append(CallOutcome(status=401, applied=None, code=1005, text="Access denied", lasts=True))
         before, tokens = calls(world), len(world.account.tokens)
         world.edit(shards=2)
         await world.until(lambda: world.condition("Reconciling")[1] == "ServerBusy", within=20, what="ServerBusy")
@@ -248,21 +248,21 @@ def test_a_401_is_a_stale_token_once_and_then_a_busy_client() -> None:
         assert 5 <= calls(world) - before <= 8
         assert len(world.account.tokens) - tokens <= 9
         assert world.condition("Stalled")[0] == "False"
-        world.account.fates.clear()
+        world.account.call_outcomes.clear()
         await world.until_done(within=90)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_token_that_became_stale_costs_no_pause() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world)
         for shards in (2, 1, 2):
             world.account.tokens.clear()
-            world.account.fates.append(Fate(status=401, applied=None, code=1005, text="the token is expired: log in"))
+            world.account.call_outcomes.append(CallOutcome(status=401, applied=None, code=1005, text="the token is expired: log in"))
             before = calls(world)
             world.edit(shards=shards)
             await world.until(lambda: calls(world) == before + 2, within=5, what="the call")  # noqa: B023 - awaited here
             await world.until_done()
 
-    simulate(story)
+    simulate(scenario)

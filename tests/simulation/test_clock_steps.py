@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .client import Fate
+from .client import CallOutcome
 from .kinds import WAC
 from .world import NAME, NAMESPACE, World, simulate
 
@@ -34,7 +34,7 @@ def status(world: World) -> dict[str, Any]:
 
 @each_step
 def test_nobody_is_replaced_or_ended_for_it(step: float) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await serving(world)
         handovers, uids = len(world.laws.handovers), {machine.uid for machine in world.coreapps()}
         for _ in range(4):
@@ -42,12 +42,12 @@ def test_nobody_is_replaced_or_ended_for_it(step: float) -> None:
             await world.pause(6.5)
         assert (len(world.laws.handovers), {machine.uid for machine in world.coreapps()}) == (handovers, uids)
 
-    simulate(story, f"steps of {step:g} s")
+    simulate(scenario, f"steps of {step:g} s")
 
 
 @each_step
 def test_a_hung_holder_is_replaced_in_its_time_and_its_pod_ended(step: float) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await serving(world)
         old = world.holder(0)
         assert old is not None
@@ -60,38 +60,40 @@ def test_a_hung_holder_is_replaced_in_its_time_and_its_pod_ended(step: float) ->
         await world.until(lambda: old.uid not in world.cluster.machines, within=30, what="ended, since its node lives")
         await world.until_done(within=60)
 
-    simulate(story, f"steps of {step:g} s")
+    simulate(scenario, f"steps of {step:g} s")
 
 
 @each_step
 def test_a_busy_client_is_asked_again_and_a_resize_comes_to_its_end(step: float) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await serving(world)
-        world.account.fates.extend([Fate(status=403), Fate(kind="timeout", applied=0.0)])
+        world.account.call_outcomes.extend([CallOutcome(status=403), CallOutcome(kind="timeout", applied=0.0)])
         world.edit(shards=4)
-        await world.until(lambda: not world.account.fates or len(world.account.fates) == 1, within=60, what="it was busy once")
+        await world.until(
+            lambda: not world.account.call_outcomes or len(world.account.call_outcomes) == 1, within=60, what="it was busy once"
+        )
         set_clocks(world, step)
-        await world.until(lambda: not world.account.fates, within=30, what="asked again")
+        await world.until(lambda: not world.account.call_outcomes, within=30, what="asked again")
         set_clocks(world, step)
         await world.until_done(within=60)
 
-    simulate(story, f"steps of {step:g} s")
+    simulate(scenario, f"steps of {step:g} s")
 
 
 @each_step
 def test_a_change_by_another_writer_is_seen_in_its_time(step: float) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await serving(world, shards=2)
         set_clocks(world, step)
         world.account.set_shards(1)
         await world.until(lambda: status(world).get("shards") == 1, within=40, what="the status says so")
 
-    simulate(story, f"steps of {step:g} s")
+    simulate(scenario, f"steps of {step:g} s")
 
 
 @each_step
 def test_people_read_the_time_of_the_wall(step: float) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await serving(world)
         set_clocks(world, step)
         old = world.holder(0)
@@ -102,4 +104,4 @@ def test_people_read_the_time_of_the_wall(step: float) -> None:
         reported = datetime.fromisoformat(status(world)["recentHandovers"][0]["at"])
         assert 0 <= (clock.wall() - reported).total_seconds() <= 60
 
-    simulate(story)
+    simulate(scenario)

@@ -31,7 +31,7 @@ def test_a_copy_is_made_at_each_moment_in_a_process_of_its_own(tmp_path: Path) -
 
 
 def test_what_fails_in_a_copy_fails_the_block_once_all_copies_have_ended() -> None:
-    async def story(copies: Copies) -> None:
+    async def scenario(copies: Copies) -> None:
         for step in range(3):
             if copies.is_copy(f"copy at {step}"):
                 assert step != 1, "made on purpose"
@@ -39,18 +39,18 @@ def test_what_fails_in_a_copy_fails_the_block_once_all_copies_have_ended() -> No
 
     copies = Copies()
     with pytest.raises(AssertionError, match=r"(?s)^copy at 1:.*made on purpose"), copies.made_within():
-        virtual.run(lambda _: story(copies))
+        virtual.run(lambda _: scenario(copies))
     assert copies.count == 3
 
 
 def test_a_copy_that_says_nothing_fails_the_block() -> None:
-    async def story(copies: Copies) -> None:
+    async def scenario(copies: Copies) -> None:
         if copies.is_copy("copy"):
             os._exit(3)
 
     copies = Copies()
     with pytest.raises(AssertionError, match=r"copy: it ended with status \d+ and said nothing"), copies.made_within():
-        virtual.run(lambda _: story(copies))
+        virtual.run(lambda _: scenario(copies))
 
 
 def test_what_fails_outside_a_copy_is_raised_as_it_is() -> None:

@@ -1,7 +1,7 @@
-"""The operator is killed before and after every single write of a story, and around the call to Set Shards; a new one finishes.
+"""The operator is killed before and after every single write of a scenario, and around the call to Set Shards; a new one finishes.
 
-A story is played once. At each of its writes a copy of the process is made in which the operator is killed, so that what came before it
-need not be simulated again for each kill. A simulation has neither threads nor sockets: the copy goes on exactly as the story would.
+A scenario is played once. At each of its writes a copy of the process is made in which the operator is killed, so that what came before it
+need not be simulated again for each kill. A simulation has neither threads nor sockets: the copy goes on exactly as the scenario would.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from .client import Fate
+from .client import CallOutcome
 from .copies import Copies
 from .operators import Operator
 from .world import World, simulate
@@ -21,7 +21,7 @@ Step = Callable[[World], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class CrashScenario:
     """What was there, what is then asked for, and how many restarts of the client that may cost."""
 
     name: str
@@ -35,7 +35,7 @@ class Story:
 
 
 async def nothing(_: World) -> None:
-    """Creation itself is the story."""
+    """The creation itself is what is asked for."""
 
 
 async def lose_a_holder(world: World) -> None:
@@ -65,17 +65,17 @@ async def switch_over(world: World) -> None:
     world.annotate(switchover="0")
 
 
-STORIES = (
-    Story("create", 2, 1, nothing, from_the_start=True),
-    Story("holder-deleted", 2, 0, lose_a_holder),
-    Story("holder-crashed", 2, 0, crash_a_holder),
-    Story("grow-1-2-4", 1, 2, grow),
-    Story("shrink-4-1", 4, 1, shrink),
-    Story("switchover", 2, 0, switch_over),
+SCENARIOS = (
+    CrashScenario("create", 2, 1, nothing, from_the_start=True),
+    CrashScenario("holder-deleted", 2, 0, lose_a_holder),
+    CrashScenario("holder-crashed", 2, 0, crash_a_holder),
+    CrashScenario("grow-1-2-4", 1, 2, grow),
+    CrashScenario("shrink-4-1", 4, 1, shrink),
+    CrashScenario("switchover", 2, 0, switch_over),
 )
 
 
-class Executioner:
+class OperatorKiller:
     """Kills the operator before or after its writes, once it is armed: at each of them in a copy of this process."""
 
     def __init__(self, world: World, *, when: str, copies: Copies | None) -> None:
@@ -107,59 +107,63 @@ class Executioner:
                 raise asyncio.CancelledError
 
 
-async def played(world: World, story: Story, *, when: str = "", copies: Copies | None = None, fate: Fate | None = None) -> Executioner:
-    """Tell a story with one kill in it, or in each of its copies; the successor begins a second later."""
-    executioner = Executioner(world, when=when, copies=copies)
-    executioner.armed = story.from_the_start
-    world.create(shards=story.shards)
-    executioner.hire(1)
-    if not story.from_the_start:
+async def played(
+    world: World, scenario: CrashScenario, *, when: str = "", copies: Copies | None = None, outcome: CallOutcome | None = None
+) -> OperatorKiller:
+    """Play a scenario with one kill in it, or in each of its copies; the successor begins a second later."""
+    killer = OperatorKiller(world, when=when, copies=copies)
+    killer.armed = scenario.from_the_start
+    world.create(shards=scenario.shards)
+    killer.hire(1)
+    if not scenario.from_the_start:
         await world.until_done()
     before = world.account.restarts
-    executioner.armed = True
-    if fate is not None:
-        world.account.fates.append(fate)
-        world.laws.on_call = lambda: executioner.victim.kill() if executioner.victim is not None else None
+    killer.armed = True
+    if outcome is not None:
+        world.account.call_outcomes.append(outcome)
+        world.laws.on_call = lambda: killer.victim.kill() if killer.victim is not None else None
 
     async def succeed() -> None:
-        while not (executioner.victim is not None and executioner.victim.dead):
+        while not (killer.victim is not None and killer.victim.dead):
             await asyncio.sleep(0.2)
         await asyncio.sleep(1.0)
-        executioner.done = True
+        killer.done = True
         world.laws.on_call = lambda: None
-        executioner.hire(2)
+        killer.hire(2)
 
     successor = asyncio.create_task(succeed())
-    await story.ask(world)
+    await scenario.ask(world)
     await world.until_done()
     await world.stays_silent(60.0)
     successor.cancel()
-    assert world.account.restarts - before == story.restarts, world.story("not exactly one restart per resize")
-    return executioner
+    assert world.account.restarts - before == scenario.restarts, world.failure_text("not exactly one restart per resize")
+    return killer
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("story", STORIES, ids=str)
-def test_a_kill_at_any_write_is_put_right(story: Story, when: str) -> None:
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+def test_a_kill_at_any_write_is_put_right(scenario: CrashScenario, when: str) -> None:
     copies = Copies()
 
     async def tell(world: World) -> None:
-        executioner = await played(world, story, when=when, copies=copies)
-        assert executioner.done == copies.is_one
+        killer = await played(world, scenario, when=when, copies=copies)
+        assert killer.done == copies.is_one
 
     with copies.made_within():
-        simulate(tell, story.name)
-    print(f"{story}: {copies.count} kills {when} a write")
+        simulate(tell, scenario.name)
+    print(f"{scenario}: {copies.count} kills {when} a write")
     assert copies.count >= 3
 
 
 @pytest.mark.parametrize(
-    "fate", [Fate(), Fate(kind="timeout", applied=None), Fate(kind="timeout", applied=3.0)], ids=["applied", "lost", "late"]
+    "outcome",
+    [CallOutcome(), CallOutcome(kind="timeout", applied=None), CallOutcome(kind="timeout", applied=3.0)],
+    ids=["applied", "lost", "late"],
 )
-@pytest.mark.parametrize("story", [story for story in STORIES if story.restarts], ids=str)
-def test_a_kill_during_set_shards_costs_no_second_restart(story: Story, fate: Fate) -> None:
+@pytest.mark.parametrize("scenario", [scenario for scenario in SCENARIOS if scenario.restarts], ids=str)
+def test_a_kill_during_set_shards_costs_no_second_restart(scenario: CrashScenario, outcome: CallOutcome) -> None:
     async def disturbed(world: World) -> None:
-        executioner = await played(world, story, fate=fate)
-        assert executioner.done
+        killer = await played(world, scenario, outcome=outcome)
+        assert killer.done
 
-    simulate(disturbed, story.name)
+    simulate(disturbed, scenario.name)

@@ -17,7 +17,7 @@ from .laws import Laws
 from .world import World, simulate
 
 
-async def story(world: World) -> None:
+async def scenario(world: World) -> None:
     world.create(shards=2)
     world.operator().lead(1)
     await world.until_done()
@@ -65,7 +65,7 @@ PLACES = (in_the_operator, in_a_task_that_is_gathered, in_a_task_that_nobody_awa
 def test_an_unexpected_error_fails_the_run(place: Callable[[pytest.MonkeyPatch, World], None], monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(world: World) -> None:
         place(monkeypatch, world)
-        await story(world)
+        await scenario(world)
 
     with pytest.raises(UnexpectedError, match="made on purpose"):
         simulate(broken)

@@ -1,4 +1,4 @@
-"""Plain stories of hangs, lost nodes and an operator that may be wrong itself: what each comes to, and in what time."""
+"""Simple scenarios of hangs, lost nodes and an operator that may be wrong itself: what each comes to, and in what time."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def judge_each_seed(case: Case) -> None:
 
 
 def test_a_case_that_fits_no_seed_fails() -> None:
-    async def story(_: World) -> None:
+    async def scenario(_: World) -> None:
         raise UnfitError
 
     with pytest.raises(AssertionError, match="none of 5 seeds"):
-        judge_each_seed(story)
+        judge_each_seed(scenario)
 
 
 async def started(world: World, *, shards: int = 2, spares: int = 1, age: float = 20.0) -> None:
@@ -70,7 +70,7 @@ def is_alone(world: World, machine: Machine) -> bool:
 
 
 def test_a_hung_holder_is_replaced_deleted_and_comes_back_as_a_spare() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await started(world)
         old, before = holder(world, 0), world.loop.time()
         world.cluster.hang(old)
@@ -84,11 +84,11 @@ def test_a_hung_holder_is_replaced_deleted_and_comes_back_as_a_spare() -> None:
         assert not {SHARD, EPOCH} & labels.keys()
         await world.stays_silent(120.0)
 
-    judge_each_seed(story)
+    judge_each_seed(scenario)
 
 
 def test_a_holder_that_goes_on_before_its_time_keeps_its_shard() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await started(world)
         old, count = holder(world, 0), len(world.laws.handovers)
         for _ in range(5):
@@ -96,20 +96,20 @@ def test_a_holder_that_goes_on_before_its_time_keeps_its_shard() -> None:
             await world.pause(10)
         assert (world.holder(0), len(world.laws.handovers)) == (old, count)
 
-    judge_each_seed(story)
+    judge_each_seed(scenario)
 
 
 def test_a_lost_node_is_left_made_good_and_taken_back() -> None:
     """Law 3, law 7, law 11: the pod is left alone, another stands in after a minute, and goes again when the node is back."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await started(world, shards=2, spares=2)
         old = holder(world, 0)
         here = [machine for machine in world.coreapps() if machine.node is old.node]
         if len(here) > 2:
             raise UnfitError
         before = world.loop.time()
-        world.cluster.park.lose(old.node.name, power=False)
+        world.cluster.node_pool.lose(old.node.name, power=False)
         await world.until(lambda: all(world.holder(shard) not in here for shard in (0, 1)), within=4.1, what="handed over")
         await world.pause(30)
         assert is_there(world, old)
@@ -117,25 +117,25 @@ def test_a_lost_node_is_left_made_good_and_taken_back() -> None:
         assert 60 <= world.loop.time() - before <= 80
         assert is_there(world, old), "Terminating, and nothing waits for it"
         await world.pause(30)
-        world.cluster.park.restore(old.node.name)
+        world.cluster.node_pool.restore(old.node.name)
         await world.until_done()
         assert replicas(world) == 4
         await world.stays_silent(120.0)
 
-    judge_each_seed(story)
+    judge_each_seed(scenario)
 
 
 def test_an_old_holder_that_is_back_is_assigned_standby() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await started(world)
         old = holder(world, 0)
         if not is_alone(world, old):
-            raise UnfitError  # one spare for two lost Coreapps is another story
+            raise UnfitError  # one spare for two lost Coreapps is another case
         assert old.coreapp is not None
-        world.cluster.park.lose(old.node.name, power=False)
+        world.cluster.node_pool.lose(old.node.name, power=False)
         await world.until(lambda: world.holder(0) is not old, within=4.1, what="handed over")
         assert old.coreapp.assigned is not None, "it believes to serve"
-        world.cluster.park.restore(old.node.name)
+        world.cluster.node_pool.restore(old.node.name)
         await world.until(lambda: old.coreapp is not None and old.coreapp.assigned is None, within=10, what="assigned")
         assert is_there(world, old)
         # Status may still tell of the time before.
@@ -143,28 +143,28 @@ def test_an_old_holder_that_is_back_is_assigned_standby() -> None:
         await world.until_done()
         await world.stays_silent(120.0)
 
-    judge_each_seed(story)
+    judge_each_seed(scenario)
 
 
 def test_a_deleted_node_is_certain() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await started(world)
         old = holder(world, 0)
         if not is_alone(world, old):
-            raise UnfitError  # one spare for two lost Coreapps is another story
-        world.cluster.park.lose(old.node.name, power=True)
-        world.cluster.park.delete(old.node.name)
+            raise UnfitError  # one spare for two lost Coreapps is another case
+        world.cluster.node_pool.lose(old.node.name, power=True)
+        world.cluster.node_pool.delete(old.node.name)
         await world.until(lambda: world.holder(0) is not old, within=1.0, what="handed over")
         assert world.laws.handovers[-1][2] in {"NodeGone", "PodDeleted"}
         await world.until_done()
 
-    judge_each_seed(story)
+    judge_each_seed(scenario)
 
 
 def test_two_holders_at_once_and_one_spare() -> None:
     """The lowest shard is served first, the other is said to be unserved, and served when its pod is back."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await started(world, shards=2, spares=1)
         first, second = holder(world, 0), holder(world, 1)
         world.cluster.start_seconds = (8.0, 9.0)
@@ -180,11 +180,11 @@ def test_two_holders_at_once_and_one_spare() -> None:
         await world.until_done()
         await world.stays_silent(60.0)
 
-    judge_each_seed(story)
+    judge_each_seed(scenario)
 
 
 def test_a_hung_holder_without_a_spare_is_ended_after_twice_the_time() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await started(world, spares=0)
         old, before = holder(world, 0), world.loop.time()
         world.cluster.hang(old)
@@ -197,11 +197,11 @@ def test_a_hung_holder_without_a_spare_is_ended_after_twice_the_time() -> None:
         await world.until_done()
         await world.stays_silent(60.0)
 
-    judge_each_seed(story)
+    judge_each_seed(scenario)
 
 
 def test_an_operator_that_stood_still_replaces_nobody_who_is_well() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2)
         operator = world.operator()
         operator.lead(1)
@@ -212,13 +212,13 @@ def test_an_operator_that_stood_still_replaces_nobody_who_is_well() -> None:
             await world.pause(20)
         assert len(world.laws.handovers) == count
 
-    judge_each_seed(story)
+    judge_each_seed(scenario)
 
 
 def test_an_operator_that_hears_nobody_holds_still() -> None:
     """The self-check fails: most Coreapps, on at least three nodes that live, are silent at once."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=8, spares=2)
         operator = world.operator()
         operator.lead(1)
@@ -227,38 +227,38 @@ def test_an_operator_that_hears_nobody_holds_still() -> None:
             raise UnfitError
         await world.pause(20)
         count = len(world.laws.handovers)
-        operator.cut(world.cluster.park.nodes)
+        operator.cut(world.cluster.node_pool.nodes)
         await world.pause(30)
         assert len(world.laws.handovers) == count
         operator.cut(())
         await world.until_done()
 
-    judge_each_seed(story)
+    judge_each_seed(scenario)
 
 
 def test_a_drained_node_is_left_before_the_pod_dies() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await started(world, shards=1, spares=2)
         old = holder(world, 0)
         if all(machine.node is old.node for machine in world.coreapps()):
             raise UnfitError
-        world.cluster.park.cordon(old.node.name)
+        world.cluster.node_pool.cordon(old.node.name)
         await world.until(lambda: world.holder(0) is not old, within=1.0, what="moved")
         assert old.running
         assert world.laws.handovers[-1][2] == "PodDraining"
-        world.cluster.park.drain(old.node.name)
+        world.cluster.node_pool.drain(old.node.name)
         await world.pause(30)
-        world.cluster.park.restore(old.node.name)
+        world.cluster.node_pool.restore(old.node.name)
         await world.until_done()
         await world.stays_silent(60.0)
 
-    judge_each_seed(story)
+    judge_each_seed(scenario)
 
 
 def test_a_standby_operator_knows_the_silence_already() -> None:
     """The leader is killed in the instant in which a holder hangs: the other has heard the silence itself when it begins to lead."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2)
         first, second = world.operator(), world.operator()
         first.campaign()
@@ -274,4 +274,4 @@ def test_a_standby_operator_knows_the_silence_already() -> None:
         assert took <= max(led - before, 4.0) + 0.2, f"it led after {led - before:.1f} s and handed over after {took:.1f} s"
         await world.until_done()
 
-    judge_each_seed(story)
+    judge_each_seed(scenario)

@@ -50,7 +50,7 @@ ACCESS = Access(addresses=("10.0.0.1:8443",), server_name="webapp")
 
 
 @dataclass
-class Tenant:
+class ObservedCluster:
     """One cluster as its observations show it."""
 
     case: situations.Situation
@@ -77,7 +77,7 @@ class Tenant:
 class Api:
     """The API server, and all that a reconciler needs in addition."""
 
-    def __init__(self, loop: VirtualLoop, tenants: dict[Key, Tenant]) -> None:
+    def __init__(self, loop: VirtualLoop, tenants: dict[Key, ObservedCluster]) -> None:
         self.loop = loop
         machine = MachineClocks(loop)
         self.clock = SystemClock(wall=machine.wall, seconds=machine.seconds)
@@ -205,11 +205,11 @@ def names() -> Iterator[Key]:
     yield from (Key(f"good-{number:03}", NAME) for number in range(NEIGHBOURS))
 
 
-def spans(bad: dict[Key, Tenant], *, wakes: float | None = None, refuses_events: bool = False) -> tuple[list[float], Counter[str]]:
+def spans(bad: dict[Key, ObservedCluster], *, wakes: float | None = None, refuses_events: bool = False) -> tuple[list[float], Counter[str]]:
     """Return how long each failover of the neighbours took, and the calls by cluster. ``wakes``: the bad ones are woken so often."""
 
     async def main(loop: VirtualLoop) -> tuple[list[float], Counter[str]]:
-        api = Api(loop, {**{key: Tenant(situations.situation().settled()) for key in names()}, **bad})
+        api = Api(loop, {**{key: ObservedCluster(situations.situation().settled()) for key in names()}, **bad})
         if refuses_events:
             api.refuses_events_of = {key.namespace for key in bad}
         client: Any = api
@@ -254,24 +254,26 @@ def p95(values: list[float]) -> float:
     return sorted(values)[int(len(values) * 0.95)]
 
 
-def switching(text: str) -> dict[Key, Tenant]:
-    return {BAD: Tenant(situations.situation().settled(), annotations={"multiconnect.dev/switchover": text}, conflicts=True)}
+def switching(text: str) -> dict[Key, ObservedCluster]:
+    return {BAD: ObservedCluster(situations.situation().settled(), annotations={"multiconnect.dev/switchover": text}, conflicts=True)}
 
 
 MISBEHAVIOURS: dict[str, Callable[[], tuple[list[float], Counter[str]]]] = {
     "an annotation of ten kilobytes": lambda: spans(switching("99," * 3400)),
     "a number of 4301 digits": lambda: spans(
-        {BAD: Tenant(situations.situation().settled(), annotations={"multiconnect.dev/reshard-now": "9" * 4301})}
+        {BAD: ObservedCluster(situations.situation().settled(), annotations={"multiconnect.dev/reshard-now": "9" * 4301})}
     ),
-    "written all the time": lambda: spans({BAD: Tenant(witnesses.growing().wanting(paused=True), conflicts=True)}, wakes=0.01),
-    "Events rejected": lambda: spans({BAD: Tenant(witnesses.growing().wanting(paused=True))}, wakes=0.075, refuses_events=True),
-    "failing observations": lambda: spans({BAD: Tenant(situations.situation().settled(), fails=True)}, wakes=0.01),
+    "written all the time": lambda: spans({BAD: ObservedCluster(witnesses.growing().wanting(paused=True), conflicts=True)}, wakes=0.01),
+    "Events rejected": lambda: spans({BAD: ObservedCluster(witnesses.growing().wanting(paused=True))}, wakes=0.075, refuses_events=True),
+    "failing observations": lambda: spans({BAD: ObservedCluster(situations.situation().settled(), fails=True)}, wakes=0.01),
     "objects that never come to be": lambda: spans(
-        {Key(f"bad-{n}", NAME): Tenant(situations.situation().settled(), kept={}) for n in range(10)}
+        {Key(f"bad-{n}", NAME): ObservedCluster(situations.situation().settled(), kept={}) for n in range(10)}
     ),
-    "one dead node under many clusters": lambda: spans({Key(f"bad-{n}", NAME): Tenant(witnesses.out_of_reach(100)) for n in range(20)}),
+    "one dead node under many clusters": lambda: spans(
+        {Key(f"bad-{n}", NAME): ObservedCluster(witnesses.out_of_reach(100)) for n in range(20)}
+    ),
     "many that wait for a person": lambda: spans(
-        {Key(f"bad-{n}", NAME): Tenant(witnesses.growing().wanting(paused=True)) for n in range(20)}
+        {Key(f"bad-{n}", NAME): ObservedCluster(witnesses.growing().wanting(paused=True)) for n in range(20)}
     ),
 }
 

@@ -15,7 +15,7 @@ SEEDS = 5
 FINALIZER = "example.com/backup"
 
 
-class Made:
+class CreationCounter:
     """Counts by kind what operators create; Leases and Events apart."""
 
     def __init__(self, world: World) -> None:
@@ -37,7 +37,7 @@ def replicas(world: World) -> int:
     return int((world.server.get(STATEFULSET, (NAMESPACE, f"{NAME}-coreapp")) or {})["spec"]["replicas"])
 
 
-async def held(world: World, **spec: int) -> Made:
+async def held(world: World, **spec: int) -> CreationCounter:
     """A cluster that serves, and whose deletion waits for a finalizer."""
     world.create(**{"shards": 2, "spares": 1, **spec})
     world.operator().campaign()
@@ -46,12 +46,12 @@ async def held(world: World, **spec: int) -> Made:
     world.server.merge("user", WAC, (NAMESPACE, NAME), {"metadata": {"finalizers": [FINALIZER]}})
     world.server.delete("user", WAC, (NAMESPACE, NAME))
     await world.until(lambda: conditions(world).get("Reconciling") == ("True", "Deleting"), within=5, what="the status says so")
-    return Made(world)
+    return CreationCounter(world)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_shards_are_handed_over_while_a_finalizer_holds_the_deletion(seed: int) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         made = await held(world)
         assert conditions(world)["Ready"] == ("True", "Serving")
         status = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]
@@ -78,12 +78,12 @@ def test_shards_are_handed_over_while_a_finalizer_holds_the_deletion(seed: int) 
         await world.until(lambda: not world.server.list(POD, NAMESPACE, {CLUSTER: NAME}), within=30, what="all is gone")
         assert not made.kinds
 
-    simulate(story, seed)
+    simulate(scenario, seed)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_nothing_grows_and_nothing_is_made_meanwhile(seed: int) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         made = await held(world)
         restarts = world.account.restarts
         world.edit(shards=4, spares=3, webapp={"replicas": 3})
@@ -96,16 +96,16 @@ def test_nothing_grows_and_nothing_is_made_meanwhile(seed: int) -> None:
         await world.pause(60)
         assert world.operators[0].kube.reads.total() - before < 60, "it is observed now and then only"
 
-    simulate(story, seed)
+    simulate(scenario, seed)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_deletion_in_the_foreground_is_left_to_its_course(seed: int) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
         world.operator().campaign()
         await world.until_done(within=120)
-        made = Made(world)
+        made = CreationCounter(world)
         before = world.laws.writes
         world.server.delete("user", WAC, (NAMESPACE, NAME), propagation="Foreground")
         await world.until(lambda: world.server.get(WAC, (NAMESPACE, NAME)) is None, within=60, what="gone")
@@ -116,12 +116,12 @@ def test_a_deletion_in_the_foreground_is_left_to_its_course(seed: int) -> None:
         await world.pause(60)
         assert world.laws.writes == before
 
-    simulate(story, seed)
+    simulate(scenario, seed)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_new_leader_fails_over_in_a_held_deletion(seed: int) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         made = await held(world)
         world.operators[0].kill()
         second = world.operator()
@@ -134,4 +134,4 @@ def test_a_new_leader_fails_over_in_a_held_deletion(seed: int) -> None:
         await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
         assert not made.kinds
 
-    simulate(story, seed)
+    simulate(scenario, seed)

@@ -55,7 +55,7 @@ def is_served_again(world: World, old: Machine) -> bool:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_an_older_service_put_back_is_replaced_under_a_new_epoch(seed: int) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         copy, old = await moved(world)
         count = len(world.laws.handovers)
         put_back(world, copy)
@@ -66,14 +66,14 @@ def test_an_older_service_put_back_is_replaced_under_a_new_epoch(seed: int) -> N
         await world.until_done(within=60)
         await world.stays_silent(120.0)
 
-    simulate(story, seed)
+    simulate(scenario, seed)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_holder_that_the_servers_fence_off_is_replaced(seed: int) -> None:
     """It knows of no newer epoch, so it takes the role; the servers know better, and refuse its connection."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         copy, old = await moved(world)
         assert old.coreapp is not None
         old.coreapp.memory.known.clear()
@@ -84,12 +84,12 @@ def test_a_holder_that_the_servers_fence_off_is_replaced(seed: int) -> None:
         await world.until_done(within=60)
         await world.stays_silent(120.0)
 
-    simulate(story, seed)
+    simulate(scenario, seed)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_that_all_are_logged_off_moves_no_shard(seed: int) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
         world.operator().campaign()
         await world.until_done(within=120)
@@ -99,4 +99,4 @@ def test_that_all_are_logged_off_moves_no_shard(seed: int) -> None:
         await world.pause(60)
         assert len(world.laws.handovers) == count
 
-    simulate(story, seed)
+    simulate(scenario, seed)

@@ -72,7 +72,7 @@ async def settled(world: World, operator: Operator | None = None, **spec: Any) -
 
 
 def test_a_copied_shard_service_gives_no_shard_a_second_holder() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world, spares=2)
         service = world.server.get(SERVICE, (NAMESPACE, f"{NAME}-shard-0"))
         assert service is not None
@@ -90,7 +90,7 @@ def test_a_copied_shard_service_gives_no_shard_a_second_holder() -> None:
         assert {name: world.server.get(SERVICE, (NAMESPACE, name)) for name in names} == copies, "a copy is neither written nor deleted"
 
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 # --- what stands in the way
@@ -109,7 +109,7 @@ SPECS: Mapping[Kind, Obj] = {
 
 
 def test_foreign_objects_with_our_label_and_other_names_block_nothing() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world)
         made = {kind: world.server.create("user", foreign(kind, "theirs", **spec))["metadata"]["uid"] for kind, spec in SPECS.items()}
         world.edit(shards=4)
@@ -118,11 +118,11 @@ def test_foreign_objects_with_our_label_and_other_names_block_nothing() -> None:
         await world.stays_silent(60.0)
 
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 def test_a_foreign_service_under_a_name_that_is_needed_is_named_and_hinders_only_what_needs_it() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world)
         taken = f"{NAME}-shard-3"
         world.server.create("user", foreign(SERVICE, taken, selector={"app": "x"}))
@@ -139,11 +139,11 @@ def test_a_foreign_service_under_a_name_that_is_needed_is_named_and_hinders_only
         await world.until_done(within=120)
 
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 def test_a_policy_that_an_earlier_release_named_like_the_cluster_makes_room_for_other_clusters() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world)
         policy = world.server.get(NETWORKPOLICY, (NAMESPACE, f"{NAME}-coreapp"))
         assert policy is not None
@@ -153,7 +153,7 @@ def test_a_policy_that_an_earlier_release_named_like_the_cluster_makes_room_for_
         await world.stays_silent(60.0)
 
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 # --- what lost its labels
@@ -201,7 +201,7 @@ def has_labels(world: World, kind: Kind, name: str, labels: Mapping[str, str]) -
 
 @pytest.mark.parametrize("lost", ["the cluster's", "all"])
 def test_what_lost_its_labels_is_found_by_name_and_gets_them_back(lost: str) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         operator = world.operator()
         calls = CallCounter(operator)
         operator.campaign()
@@ -221,11 +221,11 @@ def test_what_lost_its_labels_is_found_by_name_and_gets_them_back(lost: str) -> 
         assert calls.reads() < 200, "as many as were read in one second"
 
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 def test_a_shard_is_handed_over_at_once_although_its_service_lost_its_label() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world, spares=2)
         old = world.holder(1)
         assert old is not None
@@ -235,7 +235,7 @@ def test_a_shard_is_handed_over_at_once_although_its_service_lost_its_label() ->
         await world.until_done(within=120)
 
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 def victims(world: World) -> Iterator[str]:
@@ -249,7 +249,7 @@ def victims(world: World) -> Iterator[str]:
 def test_pods_that_lost_the_labels_of_their_sets_come_back_to_them(label: str) -> None:
     """A StatefulSet lets go of such a pod, and can make no other under its name."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world)
         had = {name: metadata(world, POD, name) for name in victims(world)}
         for name, meta in had.items():
@@ -269,7 +269,7 @@ def test_pods_that_lost_the_labels_of_their_sets_come_back_to_them(label: str) -
         await world.stays_silent(60.0)
 
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 # --- strangers with the operator's labels
@@ -287,7 +287,7 @@ STRANGERS = {
 
 
 def test_strangers_pods_wake_nobody_and_are_not_written() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         operator = await settled(world)
         await world.pause(30)
         before = sum(operator.kube.reads.values())
@@ -309,11 +309,11 @@ def test_strangers_pods_wake_nobody_and_are_not_written() -> None:
         assert {name: metadata(world, POD, name)["labels"][CLUSTER] for name in STRANGERS} == STRANGERS
 
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 def test_a_strangers_pod_is_no_webapp_and_its_image_no_matter() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world)
         labels = {CLUSTER: NAME, COMPONENT: "webapp", "pod-template-hash": "other"}
         world.server.create("user", stranger("debug", labels))
@@ -331,11 +331,11 @@ def test_a_strangers_pod_is_no_webapp_and_its_image_no_matter() -> None:
         await world.stays_silent(60.0)
 
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 def test_the_loop_of_a_cluster_that_is_not_there_ends_although_its_parts_cannot_be_read() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         operator, kube = blind_operator(world)
         operator.campaign()
         await settled(world, operator)
@@ -350,4 +350,4 @@ def test_the_loop_of_a_cluster_that_is_not_there_ends_although_its_parts_cannot_
         await world.until_done(within=60)
 
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)

@@ -19,7 +19,7 @@ DENIED = Rejected("HTTP 403, Forbidden", code=403, reason="Forbidden")
 ANSWERS = {"denied": DENIED, "broken": Unavailable("HTTP 500", code=500)}
 
 
-class Gatekeeper(SimKube):
+class FailingReads(SimKube):
     """A way to the API server on which lists and watches of some kinds fail."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -40,8 +40,8 @@ class Gatekeeper(SimKube):
             yield event
 
 
-def gatekept(world: World) -> tuple[Operator, Gatekeeper]:
-    kube = Gatekeeper(world.server, actor="operator-0", rng=world.rng, weather=world.weather)
+def gatekept(world: World) -> tuple[Operator, FailingReads]:
+    kube = FailingReads(world.server, actor="operator-0", rng=world.rng, network=world.network)
     operator = Operator(world, "operator-0", kube=kube)
     world.operators.append(operator)
     return operator, kube
@@ -49,7 +49,7 @@ def gatekept(world: World) -> tuple[Operator, Gatekeeper]:
 
 @pytest.mark.parametrize("kind", [NODE, LEASE], ids=lambda kind: str(kind.kind))
 def test_one_refusal_is_over_in_seconds(kind: Kind) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=2)
         operator, kube = gatekept(world)
         operator.campaign()
@@ -71,12 +71,12 @@ def test_one_refusal_is_over_in_seconds(kind: Kind) -> None:
         await world.until_done(within=60)
 
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_failover_goes_on_and_the_status_says_what_is_missing(answer: str) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
         operator, kube = gatekept(world)
         operator.campaign()
@@ -94,7 +94,7 @@ def test_failover_goes_on_and_the_status_says_what_is_missing(answer: str) -> No
         await world.stays_silent(60.0)
 
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 @pytest.mark.parametrize("spares", [2, 4])
@@ -104,7 +104,7 @@ def test_an_operator_that_hears_nobody_any_more_fails_its_self_check(is_denied: 
 
     judged = 0
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         nonlocal judged
         world.create(shards=4, spares=spares)
         operator, kube = gatekept(world)
@@ -118,7 +118,7 @@ def test_an_operator_that_hears_nobody_any_more_fails_its_self_check(is_denied: 
             return  # on two nodes the silence may well be theirs
         judged += 1
         handovers, uids = len(world.laws.handovers), {machine.uid for machine in world.coreapps()}
-        operator.cut([*world.cluster.park.nodes])
+        operator.cut([*world.cluster.node_pool.nodes])
         await world.pause(25)
         assert (len(world.laws.handovers), {machine.uid for machine in world.coreapps()}) == (handovers, uids)
         assert world.condition("Ready")[:2] == ("Unknown", "SelfCheckFailed")
@@ -127,5 +127,5 @@ def test_an_operator_that_hears_nobody_any_more_fails_its_self_check(is_denied: 
         await world.until_done(within=120)
 
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)
     assert judged > 0, "no seed fits"

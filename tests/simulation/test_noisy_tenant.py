@@ -30,7 +30,7 @@ class CountingKube(SimKube):
         """What is answered to a verb on a kind."""
 
     def fenced(self, fence: Fence) -> SimKube:
-        view = CountingKube(self._server, actor=self._actor, rng=self._rng, weather=self._weather, fence=fence)
+        view = CountingKube(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
         view._dead, view.reads, view.calls, view.rejected = self._dead, self.reads, self.calls, self.rejected
         return view
 
@@ -57,7 +57,7 @@ class CountingKube(SimKube):
 
 
 def an_operator(world: World) -> tuple[Operator, CountingKube]:
-    kube = CountingKube(world.server, actor="operator-0", rng=world.rng, weather=world.weather)
+    kube = CountingKube(world.server, actor="operator-0", rng=world.rng, network=world.network)
     operator = Operator(world, "operator-0", kube=kube)
     world.operators.append(operator)
     return operator, kube
@@ -83,13 +83,13 @@ async def fails_over(world: World, *, within: float = 1.0) -> None:
     await world.until(lambda: world.holder(0) not in {None, old}, within=within, what="handed over")
 
 
-def run(story: Callable[[World], Any]) -> None:
+def run(scenario: Callable[[World], Any]) -> None:
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 def test_an_annotation_of_ten_kilobytes_costs_a_handful_of_writes() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         operator, kube = await settled(world)
         before, leads = kube.calls.copy(), operator.election
         world.annotate(switchover="99," * 3400)
@@ -100,11 +100,11 @@ def test_an_annotation_of_ten_kilobytes_costs_a_handful_of_writes() -> None:
         assert operator.leads
         assert operator.election is leads
 
-    run(story)
+    run(scenario)
 
 
 def test_a_switchover_request_that_cannot_be_taken_off_is_rejected_once() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         _, kube = await settled(world)
         before = kube.calls.copy()
         kube.rejected["patch", WAC] = Rejected("HTTP 403, Forbidden", code=403, reason="Forbidden")
@@ -114,12 +114,12 @@ def test_a_switchover_request_that_cannot_be_taken_off_is_rejected_once() -> Non
         assert (kube.calls - before)["patch", "WhatsAppCluster"] <= 30
         await fails_over(world)
 
-    run(story)
+    run(scenario)
 
 
 @pytest.mark.parametrize("text", ["9" * 4301, "4" * 40, "²", "four"], ids=["4301 digits", "40 digits", "superscript", "word"])
 def test_a_number_that_is_none_stops_no_failover_and_is_named(text: str) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world)
         world.annotate(reshard_now=text)
         await world.until(lambda: world.condition("Stalled")[:2] == ("True", "FieldInvalid"), within=5, what="said")
@@ -127,11 +127,11 @@ def test_a_number_that_is_none_stops_no_failover_and_is_named(text: str) -> None
         world.annotate(reshard_now=None)
         await world.until_done(within=120)
 
-    run(story)
+    run(scenario)
 
 
 def test_a_time_that_no_clock_shows_stops_no_failover() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.put_account_secret(certificate="Y2VydGlmaWNhdGU=", expiresAt="2027-12-31T00:00:00Z", pin="482913")
         account = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "account"}}
         await settled(world, account=account)
@@ -142,12 +142,12 @@ def test_a_time_that_no_clock_shows_stops_no_failover() -> None:
             await fails_over(world)
             await world.pause(30)
 
-    run(story)
+    run(scenario)
 
 
 @pytest.mark.parametrize("code", [403, 422])
 def test_events_that_are_refused_for_good_are_few(code: int) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         _, kube = await settled(world)
         kube.rejected["create", EVENT] = Rejected(f"HTTP {code}", code=code, reason="Forbidden" if code == 403 else "Invalid")
         world.edit(shards=4)
@@ -165,11 +165,11 @@ def test_events_that_are_refused_for_good_are_few(code: int) -> None:
         await world.pause(60)
         assert (kube.calls - before)["create", "Event"] == 0
 
-    run(story)
+    run(scenario)
 
 
 def test_a_resource_that_is_written_all_the_time_has_a_status_and_is_resized() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world)
         busy = True
 
@@ -187,11 +187,11 @@ def test_a_resource_that_is_written_all_the_time_has_a_status_and_is_resized() -
         await writer
         await world.stays_silent(30)
 
-    run(story)
+    run(scenario)
 
 
 def test_an_observation_that_fails_is_tried_again_soon_and_keeps_what_woke_it() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         operator, kube = await settled(world)
         await world.pause(40)
         assert operator._reconciler is not None
@@ -212,4 +212,4 @@ def test_an_observation_that_fails_is_tried_again_soon_and_keeps_what_woke_it() 
         for number in range(1000):
             del clusters[f"other-{number}"]  # type: ignore[arg-type]
 
-    run(story)
+    run(scenario)

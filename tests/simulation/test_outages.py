@@ -15,7 +15,7 @@ from whatsapp_operator.shell.kube.kinds import SECRET
 from . import virtual
 from .apiserver import ApiServer
 from .kube import SimKube
-from .weather import Weather
+from .network import Network
 from .world import NAME, NAMESPACE, World, simulate
 
 
@@ -23,9 +23,9 @@ def secret(name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": NAMESPACE, "name": name}}
 
 
-def a_client(loop: virtual.VirtualLoop) -> tuple[ApiServer, SimKube, Weather]:
-    server, weather = ApiServer(loop.time), Weather()
-    return server, SimKube(server, actor="client", rng=Random(1), weather=weather), weather
+def a_client(loop: virtual.VirtualLoop) -> tuple[ApiServer, SimKube, Network]:
+    server, network = ApiServer(loop.time), Network()
+    return server, SimKube(server, actor="client", rng=Random(1), network=network), network
 
 
 def test_an_operator_hears_of_nothing_while_the_api_server_is_away_and_of_it_afterwards() -> None:
@@ -43,11 +43,11 @@ def test_an_operator_hears_of_nothing_while_the_api_server_is_away_and_of_it_aft
         operator._event = note  # type: ignore[method-assign]
         operator.lead(1)
         await world.until_done()
-        world.weather.down = True
+        world.network.down = True
         world.annotate(note="meanwhile")
         await world.pause(5.0)
         assert "meanwhile" not in responses
-        world.weather.clear()
+        world.network.clear()
         await world.until(lambda: "meanwhile" in responses, within=10, what="the operator hears what it missed")
 
     simulate(scenario, 0)
@@ -55,16 +55,16 @@ def test_an_operator_hears_of_nothing_while_the_api_server_is_away_and_of_it_aft
 
 def test_a_watch_that_an_outage_cuts_goes_on_where_it_ended() -> None:
     async def main(loop: virtual.VirtualLoop) -> None:
-        server, client, weather = a_client(loop)
+        server, client, network = a_client(loop)
         made = server.create("user", secret("a"))
         async with aclosing(client.watch(SECRET, None, resource_version=made["metadata"]["resourceVersion"])) as events:
             loop.call_later(1.0, server.create, "user", secret("b"))
             assert (await anext(events))[1]["metadata"]["name"] == "b"
-            weather.down = True
+            network.down = True
             server.create("user", secret("c"))
             with pytest.raises(Unavailable):
                 await anext(events)
-        weather.clear()
+        network.clear()
         since = server.get(SECRET, (NAMESPACE, "b")) or {}
         async with aclosing(client.watch(SECRET, None, resource_version=since["metadata"]["resourceVersion"])) as events:
             assert (await anext(events))[1]["metadata"]["name"] == "c"
@@ -89,7 +89,7 @@ def test_a_watch_from_before_what_the_server_remembers_gets_410() -> None:
 
 def test_after_a_410_everything_is_listed_and_nobody_tells_what_was_deleted() -> None:
     async def main(loop: virtual.VirtualLoop) -> None:
-        server, client, weather = a_client(loop)
+        server, client, network = a_client(loop)
         assigned: list[tuple[str, bool]] = []
         for name in ("a", "b"):
             server.create("user", secret(name))
@@ -98,11 +98,11 @@ def test_after_a_410_everything_is_listed_and_nobody_tells_what_was_deleted() ->
         )
         await asyncio.sleep(1.0)
         assert assigned == [("a", False), ("b", False)]
-        weather.down = True
+        network.down = True
         server.delete("user", SECRET, (NAMESPACE, "a"))
         await asyncio.sleep(1.0)
         server.forget(SECRET)
-        weather.clear()
+        network.clear()
         await asyncio.sleep(20.0)
         assert assigned == [("a", False), ("b", False), ("b", False)]
         server.delete("user", SECRET, (NAMESPACE, "b"))

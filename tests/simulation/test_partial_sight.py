@@ -37,7 +37,7 @@ from .world import NAME, NAMESPACE, World, simulate
 SEEDS = 5
 
 
-class Harm:
+class DeletionLog:
     """Notes which pods operators delete, and how many of them are gone at a time without a ready successor."""
 
     def __init__(self, world: World) -> None:
@@ -63,15 +63,15 @@ class Harm:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_leader_that_starts_where_it_reaches_no_coreapp_ends_none(seed: int) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=4, spares=2)
         first = world.operator()
         first.campaign()
         await world.until_done(within=120)
-        harm, handovers = Harm(world), len(world.laws.handovers)
+        harm, handovers = DeletionLog(world), len(world.laws.handovers)
         first.kill()
         second = world.operator()
-        second.cut([*world.cluster.park.nodes])
+        second.cut([*world.cluster.node_pool.nodes])
         second.campaign()
         await world.pause(90)
         assert (harm.deleted, len(world.laws.handovers)) == ([], handovers)
@@ -79,48 +79,48 @@ def test_a_leader_that_starts_where_it_reaches_no_coreapp_ends_none(seed: int) -
         await world.until_done(within=120)
         assert harm.deleted == []
 
-    simulate(story, seed)
+    simulate(scenario, seed)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_leader_that_reaches_only_one_node_ends_nothing_on_the_others(seed: int) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=4, spares=2)
         first = world.operator()
         first.campaign()
         await world.until_done(within=120)
-        harm = Harm(world)
+        harm = DeletionLog(world)
         first.kill()
         second = world.operator()
-        second.cut([*world.cluster.park.nodes][1:])
+        second.cut([*world.cluster.node_pool.nodes][1:])
         second.campaign()
         await world.pause(90)
         assert harm.deleted == []
 
-    simulate(story, seed)
+    simulate(scenario, seed)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_first_install_that_the_operator_cannot_reach_is_no_endless_loop(seed: int) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
         operator = world.operator()
-        operator.cut([*world.cluster.park.nodes])
+        operator.cut([*world.cluster.node_pool.nodes])
         operator.campaign()
-        harm = Harm(world)
+        harm = DeletionLog(world)
         await world.pause(120)
         assert harm.deleted == []
         operator.cut(())
         await world.until_done(within=180)
 
-    simulate(story, seed)
+    simulate(scenario, seed)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_connection_refused_before_a_long_silence_moves_no_shard(seed: int) -> None:
     """A holder restarts just before the leader can reach no Coreapp any more. It is back when there is a standby for its shard."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=4, spares=0)
         operator = world.operator()
         operator.lead(1)
@@ -130,7 +130,7 @@ def test_a_connection_refused_before_a_long_silence_moves_no_shard(seed: int) ->
         assert holder is not None
         world.cluster.crash(holder)
         await world.until(lambda: "(ConnectionLost)" in str(world.status()["conditions"]), within=5, what="the leader notes it")
-        operator.cut([*world.cluster.park.nodes])
+        operator.cut([*world.cluster.node_pool.nodes])
         await world.pause(15)
         handovers = len(world.laws.handovers)
         world.edit(spares=1)
@@ -140,26 +140,26 @@ def test_a_connection_refused_before_a_long_silence_moves_no_shard(seed: int) ->
         operator.cut(())
         await world.until_done(within=120)
 
-    simulate(story, seed)
+    simulate(scenario, seed)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_many_that_hang_at_once_are_ended_one_after_the_other(seed: int) -> None:
     """One node, so that there is no majority of nodes for a self-check: the evidence stands, and the harm is bounded all the same."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=4, spares=2)
         world.operator().campaign()
         await world.until_done(within=120)
         await world.pause(20)
-        harm = Harm(world)
+        harm = DeletionLog(world)
         for machine in world.coreapps()[:3]:
             world.cluster.hang(machine)
         await world.until_done(within=300)
         assert harm.deleted, "what hangs is ended"
         assert harm.most <= 2
 
-    simulate(story, seed)
+    simulate(scenario, seed)
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class PartlyBlind(SimKube):
         self.failed: Counter[Kind] = Counter()
 
     def fenced(self, fence: Fence) -> SimKube:
-        view = PartlyBlind(self._server, actor=self._actor, rng=self._rng, weather=self._weather, fence=fence)
+        view = PartlyBlind(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
         view._dead, view.reads, view.failing, view.failed = self._dead, self.reads, self.failing, self.failed
         return view
 
@@ -214,7 +214,7 @@ class PartlyBlind(SimKube):
 
 
 def blind_operator(world: World) -> tuple[Operator, PartlyBlind]:
-    kube = PartlyBlind(world.server, actor="operator-0", rng=world.rng, weather=world.weather)
+    kube = PartlyBlind(world.server, actor="operator-0", rng=world.rng, network=world.network)
     operator = Operator(world, "operator-0", kube=kube)
     world.operators.append(operator)
     return operator, kube
@@ -274,7 +274,7 @@ CASES = [
 
 @pytest.mark.parametrize(("kind", "fault", "ask"), CASES, ids=lambda one: getattr(one, "kind", one))
 def test_failover_goes_on_although_a_kind_cannot_be_read(kind: Kind, fault: str, ask: str) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=2, client=STORED)
         operator, kube = blind_operator(world)
         operator.campaign()
@@ -295,19 +295,19 @@ def test_failover_goes_on_although_a_kind_cannot_be_read(kind: Kind, fault: str,
         await world.until_done(within=240)
         await world.stays_silent(60.0)
 
-    simulate(story, seed=len(kind.kind) + len(fault))
+    simulate(scenario, seed=len(kind.kind) + len(fault))
 
 
 @pytest.mark.parametrize("fault", ["403", "timeout"])
 @pytest.mark.parametrize("kind", [SECRET, DEPLOYMENT], ids=lambda kind: str(kind.kind))
 def test_a_new_leader_that_cannot_read_a_kind_makes_nothing_and_moves_shards(kind: Kind, fault: str) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
         first = world.operator()
         first.campaign()
         await world.until_done(within=120)
         first.kill()
-        kube = PartlyBlind(world.server, actor="operator-1", rng=world.rng, weather=world.weather)
+        kube = PartlyBlind(world.server, actor="operator-1", rng=world.rng, network=world.network)
         kube.failing[kind] = FAULTS[fault]
         second = Operator(world, "operator-1", kube=kube)
         world.operators.append(second)
@@ -325,7 +325,7 @@ def test_a_new_leader_that_cannot_read_a_kind_makes_nothing_and_moves_shards(kin
         await world.until_done(within=180)
 
     for seed in range(2):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 NEEDED = (WAC, POD, SERVICE, STATEFULSET)
@@ -338,7 +338,7 @@ NEEDED = (WAC, POD, SERVICE, STATEFULSET)
     ids=lambda one: getattr(one, "kind", one),
 )
 def test_an_observation_that_fails_is_reported_in_the_status(kind: Kind, fault: str) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
         operator, kube = blind_operator(world)
         operator.campaign()
@@ -355,13 +355,13 @@ def test_an_observation_that_fails_is_reported_in_the_status(kind: Kind, fault: 
         kube.failing.clear()
         await world.until_done(within=120)
 
-    simulate(story, seed=len(kind.kind) + len(fault))
+    simulate(scenario, seed=len(kind.kind) + len(fault))
 
 
 def test_reads_that_fail_in_one_observation_do_not_end_the_next() -> None:
     """What no failover depends on is read next to several observations; that one of these failed ends none of the others."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
         operator, kube = blind_operator(world)
         operator.campaign()
@@ -378,11 +378,11 @@ def test_reads_that_fail_in_one_observation_do_not_end_the_next() -> None:
         await world.until_done(within=120)
 
     for seed in range(3):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 def test_a_damaged_holder_annotation_stops_no_other_shard() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=2)
         world.operator().campaign()
         await world.until_done(within=120)
@@ -395,4 +395,4 @@ def test_a_damaged_holder_annotation_stops_no_other_shard() -> None:
         await world.until_done(within=120)
 
     for seed in range(SEEDS):
-        simulate(story, seed)
+        simulate(scenario, seed)

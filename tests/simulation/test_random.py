@@ -49,7 +49,7 @@ LONG = 600.0
 
 
 @dataclass(frozen=True)
-class Tally:
+class SeedTotals:
     """What the seeds came to, a file for each, as they run in several processes."""
 
     folder: Path
@@ -84,41 +84,41 @@ class Tally:
 
 
 @pytest.fixture(scope="session")
-def tally(tmp_path_factory: pytest.TempPathFactory) -> Tally:
+def tally(tmp_path_factory: pytest.TempPathFactory) -> SeedTotals:
     """The tally of this run, whose workers share a folder above their own."""
     folder = tmp_path_factory.getbasetemp()
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "seeds"
     folder.mkdir(exist_ok=True)
-    return Tally(folder)
+    return SeedTotals(folder)
 
 
 @pytest.mark.parametrize("seed", seeds(WANTED["elected"]))
-def test_elected_operators_endure_accidents(tally: Tally, seed: int) -> None:
+def test_elected_operators_endure_accidents(tally: SeedTotals, seed: int) -> None:
     """One or two operators that seek the Lease, killed and stopped at any await."""
     with tally.seed("elected", seed) as add:
         add(simulate(endure, seed))
 
 
 @pytest.mark.parametrize("seed", seeds(WANTED["overlapping"]))
-def test_operators_that_all_believe_to_lead_endure_accidents(tally: Tally, seed: int) -> None:
+def test_operators_that_all_believe_to_lead_endure_accidents(tally: SeedTotals, seed: int) -> None:
     """Overlapping leaders without any Lease, their writes landing late: all laws hold all the same."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await endure(world, overlapping=True)
 
     with tally.seed("overlapping", seed) as add:
-        add(simulate(story, seed))
+        add(simulate(scenario, seed))
 
 
 @pytest.mark.parametrize("seed", seeds(WANTED["stale"]))
-def test_stale_reads_break_no_law_of_holders(tally: Tally, seed: int) -> None:
+def test_stale_reads_break_no_law_of_holders(tally: SeedTotals, seed: int) -> None:
     """A read may be up to 1.5 s old, as from a cache that lags. Laws 4, 5, 7 and 9 need the cluster as it is and are not judged here."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await endure(world, stale=True)
 
     with tally.seed("stale", seed) as add:
-        add(simulate(story, seed))
+        add(simulate(scenario, seed))
 
 
 def idle(names: frozenset[str], counts: Counter[str]) -> list[str]:
@@ -127,7 +127,7 @@ def idle(names: frozenset[str], counts: Counter[str]) -> list[str]:
 
 
 @pytest.mark.last
-def test_every_law_was_judged_and_every_fault_did_something(tally: Tally, request: pytest.FixtureRequest) -> None:
+def test_every_law_was_judged_and_every_fault_did_something(tally: SeedTotals, request: pytest.FixtureRequest) -> None:
     """Over all seeds: a law whose condition never was met was not tested, and a fault that did nothing was none."""
     tally.await_end_of(sum(item.path == request.path and "tally" in item.fixturenames for item in _items(request)) - 1)
     passed = {kind: tally.passed(kind) for kind in WANTED}
@@ -148,9 +148,9 @@ def test_a_law_that_never_applied_is_named() -> None:
 
 
 def test_a_seed_that_judged_nothing_fails(tmp_path: Path) -> None:
-    async def story(_: World) -> None:
+    async def scenario(_: World) -> None:
         return
 
-    with pytest.raises(AssertionError, match="judged nothing"), Tally(tmp_path).seed("elected", 0) as add:
-        add(simulate(story))
-    assert (Tally(tmp_path).passed("elected"), len([*tmp_path.iterdir()])) == ([], 1), "it is over, and did not pass"
+    with pytest.raises(AssertionError, match="judged nothing"), SeedTotals(tmp_path).seed("elected", 0) as add:
+        add(simulate(scenario))
+    assert (SeedTotals(tmp_path).passed("elected"), len([*tmp_path.iterdir()])) == ([], 1), "it is over, and did not pass"

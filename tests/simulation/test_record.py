@@ -39,7 +39,7 @@ async def settled(world: World, shards: int) -> Operator:
 def test_no_intent_is_reported_when_another_act_fails_in_the_tick_that_was_to_call(shards: int) -> None:
     """Else silence is explained by a restart that nobody asked for: a hung holder is not replaced, and drains are blocked."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         operator = await settled(world, 2)
         intents, restarts = noted_intents(world), world.account.restarts
 
@@ -62,14 +62,14 @@ def test_no_intent_is_reported_when_another_act_fails_in_the_tick_that_was_to_ca
         await world.until_done(within=60)
         assert (len(intents), world.account.restarts) == (1, restarts + 1)
 
-    simulate(story)
+    simulate(scenario)
 
 
 @pytest.mark.parametrize("conflicts", range(8, 14))
 def test_no_intent_is_reported_when_noting_it_met_only_conflicts(conflicts: int) -> None:
     """A foreign writer writes the resource before every note; no matter what comes of that, an intent is there only with its call."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         operator = await settled(world, 2)
         intents, restarts, left = noted_intents(world), world.account.restarts, [conflicts]
 
@@ -84,13 +84,13 @@ def test_no_intent_is_reported_when_noting_it_met_only_conflicts(conflicts: int)
         assert left == [0]
         assert (len(intents), world.account.restarts) == (1, restarts + 1)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_note_whose_answer_is_lost_has_no_call_and_nobody_waits_for_one() -> None:
     """The process that lost the answer knows that it sent nothing."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         operator = await settled(world, 2)
         intents, restarts, lost = noted_intents(world), world.account.restarts, list[str]()
 
@@ -106,13 +106,13 @@ def test_a_note_whose_answer_is_lost_has_no_call_and_nobody_waits_for_one() -> N
         await world.until_done(within=60)
         assert (len(lost), len(intents), world.account.restarts) == (1, 2, restarts + 1)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_ban_is_remembered_when_another_rule_speaks_first() -> None:
     """Nothing is sent to a banned account, no matter what else was wrong meanwhile, and no matter which one leads."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         operator = await settled(world, 2)
         world.account.is_banned = True
         intents = noted_intents(world)
@@ -131,14 +131,14 @@ def test_a_ban_is_remembered_when_another_rule_speaks_first() -> None:
         assert world.condition("Ready")[:2] == ("False", "Banned")
         assert len(intents) == 1
 
-    simulate(story)
+    simulate(scenario)
 
 
 @pytest.mark.parametrize("shards", [1, 2, 4])
 def test_a_cluster_is_not_ready_before_its_first_number_of_shards_is_settled(shards: int) -> None:
     """`kubectl wait --for=condition=Ready` must not return while only some of the shards are there."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         steps: list[tuple[str, str]] = []
 
         def check(change: Change) -> None:
@@ -157,13 +157,13 @@ def test_a_cluster_is_not_ready_before_its_first_number_of_shards_is_settled(sha
         if shards > 1:
             assert text & {"AwaitingCoreapps", "AssigningShards", "SettingShards", "Restarting"}
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_status_restored_from_another_life_brings_no_call_of_that_life() -> None:
     """A backup taken during Set Shards is restored as a new resource, status and all: its uid is another one."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         operator = await settled(world, 2)
 
         def die(what: str) -> None:
@@ -192,11 +192,11 @@ def test_a_status_restored_from_another_life_brings_no_call_of_that_life() -> No
         assert most == [3]
         await world.stays_silent(60)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_an_event_whose_sentence_changed_is_emitted_again() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await settled(world, 2)
         assigned: list[str] = []
         world.server.checks.append(
@@ -222,4 +222,4 @@ def test_an_event_whose_sentence_changed_is_emitted_again() -> None:
         assert len(assigned) == 2
         assert f"{NAME}-shard-2" in assigned[1]
 
-    simulate(story)
+    simulate(scenario)

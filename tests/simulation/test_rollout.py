@@ -75,15 +75,15 @@ async def rolled_out(world: World, *, shards: int, spares: int) -> None:
 
 @pytest.mark.parametrize(("shards", "spares"), [(1, 0), (1, 1), (2, 1), (4, 2)])
 def test_every_coreapp_gets_the_new_template_and_no_spare_is_missed(shards: int, spares: int) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await rolled_out(world, shards=shards, spares=spares)
         await world.stays_silent()
 
-    assert simulate(story).account.restarts == (1 if shards > 1 else 0)
+    assert simulate(scenario).account.restarts == (1 if shards > 1 else 0)
 
 
 def test_an_image_that_cannot_be_pulled_touches_nothing_and_the_right_one_goes_on() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
         world.operator().lead(1)
         await world.until_done()
@@ -104,13 +104,13 @@ def test_an_image_that_cannot_be_pulled_touches_nothing_and_the_right_one_goes_o
         await world.until_done(within=300)
         assert outdated(world) == []
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_the_first_image_that_cannot_be_pulled_is_replaced_by_the_right_one() -> None:
     """The StatefulSet ends nothing by itself (OnDelete): pods that never came up would wait forever."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(
             shards=2, spares=1, client={"type": "Simulator", "images": {"coreapp": f"{NOWHERE}coreapp:1", "webapp": "wabiz-sim:1"}}
         )
@@ -120,11 +120,11 @@ def test_the_first_image_that_cannot_be_pulled_is_replaced_by_the_right_one() ->
         world.edit(client={"images": {"coreapp": "wabiz-sim:2", "webapp": "wabiz-sim:1"}})
         await world.until_done(within=120)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_roll_out_is_held_by_pause_and_turned_back_by_an_edit() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
         world.operator().lead(1)
         await world.until_done()
@@ -143,12 +143,12 @@ def test_a_roll_out_is_held_by_pause_and_turned_back_by_an_edit() -> None:
         assert first & {pod["metadata"]["uid"] for pod in coreapp_pods(world)}, "what was not touched yet stays"
         await world.stays_silent()
 
-    simulate(story)
+    simulate(scenario)
 
 
 @pytest.mark.parametrize("after", [0.5, 3.0, 5.0, 8.0, 12.0, 16.0, 20.0])
 def test_another_operator_goes_on_where_one_was_killed(after: float) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
         operator = world.operator()
         operator.lead(1)
@@ -163,11 +163,11 @@ def test_another_operator_goes_on_where_one_was_killed(after: float) -> None:
         assert outdated(world) == []
         assert_nothing_failed_over(world, moves=2)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_holder_that_fails_meanwhile_is_replaced_at_once() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
         world.operator().lead(1)
         await world.until_done()
@@ -180,7 +180,7 @@ def test_a_holder_that_fails_meanwhile_is_replaced_at_once() -> None:
         assert world.loop.time() - at < 0.5
         await world.until_done(within=300)
 
-    simulate(story)
+    simulate(scenario)
 
 
 # --- broken on purpose: each must be seen ----------------------------------------------------------------------------------

@@ -1,31 +1,31 @@
-"""Plain stories: what a simulation tells when one thing at a time goes wrong, and what it costs."""
+"""Simple scenarios: what a simulation tells when one thing at a time goes wrong, and what it costs."""
 
 from __future__ import annotations
 
 import pytest
 
-from .client import Fate
+from .client import CallOutcome
 from .kinds import SECRET, SERVICE, WAC
 from .laws import CLUSTER, SHARD
-from .schedules import FATES
+from .schedules import CALL_OUTCOMES
 from .world import NAME, NAMESPACE, World, simulate
 
 
 def test_a_cluster_is_created_serves_and_falls_silent() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2)
         world.operator().campaign()
         await world.until_done(within=120)
         await world.stays_silent()
 
-    assert simulate(story).account.restarts == 1
+    assert simulate(scenario).account.restarts == 1
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_deleted_holder_is_replaced_at_once(force: bool) -> None:
     """Law 3: nothing waits for the old holder, which does not even answer."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2)
         world.operator().lead(1)
         await world.until_done()
@@ -38,11 +38,11 @@ def test_a_deleted_holder_is_replaced_at_once(force: bool) -> None:
         world.tell_lost = 0.0
         await world.until_done()
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_crashed_holder_is_replaced_at_once() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2)
         world.operator().lead(1)
         await world.until_done()
@@ -53,13 +53,13 @@ def test_a_crashed_holder_is_replaced_at_once() -> None:
         assert world.loop.time() - before < 0.2
         await world.until_done()
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_shards_go_on_without_any_operator() -> None:
     """Law 10: with the operator gone, holders serve on, over a crash of their container too."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2)
         operator = world.operator()
         operator.lead(1)
@@ -72,26 +72,26 @@ def test_shards_go_on_without_any_operator() -> None:
         await world.pause(60)
         assert world.account.connections == served
 
-    simulate(story)
+    simulate(scenario)
 
 
-@pytest.mark.parametrize("fate", FATES, ids=lambda fate: f"{fate.kind}-{fate.status}-{fate.applied}")
-def test_whatever_set_shards_answers_there_is_one_restart(fate: Fate) -> None:
-    async def story(world: World) -> None:
+@pytest.mark.parametrize("outcome", CALL_OUTCOMES, ids=lambda outcome: f"{outcome.kind}-{outcome.status}-{outcome.applied}")
+def test_whatever_set_shards_answers_there_is_one_restart(outcome: CallOutcome) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=1)
         world.operator().lead(1)
         await world.until_done()
-        world.account.fates.append(fate)
+        world.account.call_outcomes.append(outcome)
         world.edit(shards=2)
         await world.until_done()
         await world.stays_silent(60.0)
         assert world.account.restarts == 1
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_client_that_is_down_is_asked_now_and_then_only() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2)
         operator = world.operator()
         operator.lead(1)
@@ -106,14 +106,14 @@ def test_a_client_that_is_down_is_asked_now_and_then_only() -> None:
         await world.until_done()
         await world.stays_silent(60.0)
 
-    simulate(story)
+    simulate(scenario)
 
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_a_name_that_is_taken_is_said_and_left_alone(labelled: bool) -> None:
     """Laws 12 and 14: another's Service under a name that a shard needs."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         labels = {CLUSTER: NAME, SHARD: "1"} if labelled else {}
         meta = {"namespace": NAMESPACE, "name": f"{NAME}-shard-1", "labels": labels}
         foreign = {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": {"app": "other"}}}
@@ -132,13 +132,13 @@ def test_a_name_that_is_taken_is_said_and_left_alone(labelled: bool) -> None:
         await world.until_done()
         await world.stays_silent(60.0)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_an_intent_that_an_older_crd_does_not_keep_whole_is_no_intent() -> None:
     """Law 6: without one no call is made; it is said why, failovers go on, and so does the call when the CRD is the right one."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=1)
         world.operator().lead(1)
         await world.until_done()
@@ -163,13 +163,13 @@ def test_an_intent_that_an_older_crd_does_not_keep_whole_is_no_intent() -> None:
         await world.until_done()
         assert world.account.restarts == restarts + 1
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_cluster_that_was_deleted_and_made_again_gets_only_its_own() -> None:
     """Law 14: the new one has another uid; what the old one left is not touched and goes with its owner."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2)
         world.operator().lead(1)
         await world.until_done()
@@ -180,13 +180,13 @@ def test_a_cluster_that_was_deleted_and_made_again_gets_only_its_own() -> None:
         await world.until_done()
         await world.stays_silent(60.0)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_cluster_made_again_at_once_remembers_nothing_of_the_one_before() -> None:
     """Law 14: what was last observed of the former cluster is not taken for the new one's; no pod starts with the former password."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2)
         operator = world.operator()
         operator.lead(1)
@@ -213,13 +213,13 @@ def test_a_cluster_made_again_at_once_remembers_nothing_of_the_one_before() -> N
         assert set(made) == {uid()}
 
     for seed in range(20):
-        simulate(story, seed)
+        simulate(scenario, seed)
 
 
 def test_a_lowering_of_replicas_that_lands_after_a_new_intent_is_void() -> None:
     """Law 4: a write whose answer did not come in time may still land, when a call for more shards is already under way."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=1)
         operator = world.operator()
         late: list[str] = []
@@ -227,21 +227,21 @@ def test_a_lowering_of_replicas_that_lands_after_a_new_intent_is_void() -> None:
         def delay(what: str) -> None:
             if what == f"patch StatefulSet {NAME}-coreapp" and not late and world.server.get(WAC, (NAMESPACE, NAME))["spec"]["shards"] == 1:  # type: ignore[index]
                 late.append(what)
-                world.weather.late = 1.0
-                world.loop.call_soon(world.weather.clear)
+                world.network.late = 1.0
+                world.loop.call_soon(world.network.clear)
 
         operator.lead(1)
         await world.until_done()
         world.edit(shards=4)
-        world.account.fates.extend([Fate(status=403, applied=None)] * 2)
+        world.account.call_outcomes.extend([CallOutcome(status=403, applied=None)] * 2)
         await world.until(lambda: len(world.coreapps()) == 5, within=20, what="5 pods")
         operator.kube.before_write = delay
         await world.pause(1.0)
         world.edit(shards=1)
         await world.until(lambda: bool(late), within=20, what="the late write")
-        world.account.fates.clear()
+        world.account.call_outcomes.clear()
         world.edit(shards=4)
         await world.until_done()
 
     for seed in range(20):
-        simulate(story, seed)
+        simulate(scenario, seed)

@@ -76,7 +76,7 @@ def a_database(world: World) -> dict[str, Any]:
 
 
 def test_a_deleted_tls_secret_is_made_again_and_the_webapps_take_it() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await at_rest(world, webapp={"replicas": 2})
         coreapps, webapps = set(pods(world, "coreapp")), set(pods(world, "webapp"))
         world.server.delete("user", SECRET, (NAMESPACE, TLS))
@@ -88,13 +88,13 @@ def test_a_deleted_tls_secret_is_made_again_and_the_webapps_take_it() -> None:
         assert set(pods(world, "coreapp")) == coreapps
         await world.stays_silent(120.0)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_what_no_pod_takes_replaces_none() -> None:
     """The authority is read by the operator alone; labels are nobody's content."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await at_rest(world)
         first = all_pods(world)
         secret = world.server.get(SECRET, (NAMESPACE, TLS))
@@ -105,11 +105,11 @@ def test_what_no_pod_takes_replaces_none() -> None:
         await world.stays_silent(120.0)
         assert all_pods(world) == first
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_changed_database_secret_replaces_the_simulator_and_no_coreapp() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await at_rest(world, database=a_database(world))
         others, simulator = {*pods(world, "coreapp"), *pods(world, "webapp")}, set(pods(world, "simulator"))
         put_secret(world, DATABASE, WA_DB_PASSWORD="second-password")
@@ -121,7 +121,7 @@ def test_a_changed_database_secret_replaces_the_simulator_and_no_coreapp() -> No
         await world.stays_silent(120.0)
         assert set(pods(world, "simulator")) == second
 
-    simulate(story)
+    simulate(scenario)
 
 
 # --- what does not change is not --------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_a_changed_database_secret_replaces_the_simulator_and_no_coreapp() -> No
 def test_no_new_cluster_and_no_upgrade_replaces_a_pod(kind: Any) -> None:
     """A former release wrote no checksum: what its pods took is not known, and is not rolled out for that."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         made = watch_new_pods(world)
         world.create(shards=2, spares=1, database=a_database(world))
         operator = world.operator()
@@ -149,12 +149,12 @@ def test_no_new_cluster_and_no_upgrade_replaces_a_pod(kind: Any) -> None:
         assert made == []
         assert CHECKSUM not in (template(world, kind, name)["metadata"].get("annotations") or {})
 
-    simulate(story)
+    simulate(scenario)
 
 
 @pytest.mark.parametrize("fault", ["403", "500", "timeout"])
 def test_a_secret_that_cannot_be_read_rolls_nothing(fault: str) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=1, database=a_database(world))
         operator, kube = blind_operator(world)
         operator.lead(1)
@@ -169,11 +169,11 @@ def test_a_secret_that_cannot_be_read_rolls_nothing(fault: str) -> None:
         await world.pause(60.0)
         assert all_pods(world) == before
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_a_secret_that_is_wrong_is_not_rolled_out() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await at_rest(world, database=a_database(world))
         before = all_pods(world)
         put_secret(world, DATABASE, WA_DB_PASSWORD="second-password\n")
@@ -184,7 +184,7 @@ def test_a_secret_that_is_wrong_is_not_rolled_out() -> None:
         await world.stays_silent(120.0)
         assert all_pods(world) == before
 
-    simulate(story)
+    simulate(scenario)
 
 
 # --- nor is it a loop -------------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ async def busy(world: World, seconds: float) -> None:
 
 
 def test_a_secret_that_flips_to_and_fro_is_no_loop() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await at_rest(world, database=a_database(world))
         made = watch_new_pods(world)
         for turn in range(9):
@@ -209,11 +209,11 @@ def test_a_secret_that_flips_to_and_fro_is_no_loop() -> None:
         await world.pause(90.0)
         await world.stays_silent(120.0)
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_an_edit_in_two_steps_is_rolled_out_once_and_held_by_pause() -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         await at_rest(world, database=a_database(world))
         simulator = set(pods(world, "simulator"))
         world.edit(paused=True)
@@ -231,4 +231,4 @@ def test_an_edit_in_two_steps_is_rolled_out_once_and_held_by_pause() -> None:
         assert len(made) == 1
         assert not simulator & set(pods(world, "simulator"))
 
-    simulate(story)
+    simulate(scenario)

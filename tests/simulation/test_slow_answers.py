@@ -12,16 +12,16 @@ from .world import World, simulate
 def test_set_shards_is_sent_however_slow_the_answers_are(slow: str, seed: int) -> None:
     """The number of shards and the Secrets have to be of now when the call is sent. That may not mean that it never is."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
         world.operator().campaign()
         await world.until_done(within=120)
-        world.weather.slow = 1.0 if slow in {"API server", "both"} else 0.0
+        world.network.slow = 1.0 if slow in {"API server", "both"} else 0.0
         world.api_slow = 1.0 if slow in {"client", "both"} else 0.0
         world.edit(shards=4)
         await world.until(lambda: world.account.shards == 4, within=120, what="Set Shards is sent")
-        world.weather.clear()
+        world.network.clear()
         world.api_slow = 0.0
         await world.until_done(within=120)
 
-    simulate(story, seed)
+    simulate(scenario, seed)

@@ -59,19 +59,19 @@ def warnings(world: World) -> list[str]:
 
 @pytest.mark.parametrize("spares", [0, 2])
 def test_a_cluster_is_made_without_a_warning(spares: int) -> None:
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         warned = warnings(world)
         world.create(shards=2, spares=spares)
         world.operator().lead(1)
         await world.until_done()
         assert warned == []
 
-    simulate(story)
+    simulate(scenario)
 
 
 @pytest.mark.parametrize(("spec", "secrets"), [(ACCOUNT, ["account"]), (ACCOUNT | DATABASE | TLS, list(SECRETS))])
 def test_Secrets_that_come_just_after_the_cluster_need_nobody(spec: dict[str, Any], secrets: list[str]) -> None:  # noqa: N802
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.account.right_certificate = RIGHT
         seen, warned = reports(world), warnings(world)
         world.operator().lead(1)
@@ -83,12 +83,12 @@ def test_Secrets_that_come_just_after_the_cluster_need_nobody(spec: dict[str, An
         assert Verdict.FAILED not in map(verdict, seen)
         assert warned == []
 
-    simulate(story)
+    simulate(scenario)
 
 
 @pytest.mark.parametrize("spec", [ACCOUNT, DATABASE, TLS])
 def test_a_Secret_that_does_not_come_is_Failed_within_ten_seconds(spec: dict[str, Any]) -> None:  # noqa: N802
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.operator().lead(1)
         world.create(shards=2, **spec)
         await world.until(lambda: kstatus(world) is Verdict.FAILED, within=10, what="Failed")
@@ -97,13 +97,13 @@ def test_a_Secret_that_does_not_come_is_Failed_within_ten_seconds(spec: dict[str
         await world.pause(15)
         assert kstatus(world) is Verdict.FAILED
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_the_Secret_of_a_running_cluster_is_missed_after_a_while() -> None:  # noqa: N802
     """Replacing it by deletion and creation alarms nobody."""
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.account.right_certificate = RIGHT
         apply_secret(world, "account")
         world.operator().lead(1)
@@ -118,14 +118,14 @@ def test_the_Secret_of_a_running_cluster_is_missed_after_a_while() -> None:  # n
         await world.pause(35)
         assert (kstatus(world), warned) == (Verdict.CURRENT, [])
 
-    simulate(story)
+    simulate(scenario)
 
 
 def test_argo_cd_agrees_with_kstatus_from_creation_to_deletion() -> None:
     """Every version of a cluster that is made, loses a holder, is resized while it is paused, and deleted."""
     shown = {Verdict.CURRENT: {"Healthy"}, Verdict.IN_PROGRESS: {"Progressing", "Suspended"}, Verdict.FAILED: {"Degraded"}}
 
-    async def story(world: World) -> None:
+    async def scenario(world: World) -> None:
         seen = reports(world)
         world.operator().lead(1)
         world.create(shards=2)
@@ -147,4 +147,4 @@ def test_argo_cd_agrees_with_kstatus_from_creation_to_deletion() -> None:
         assert {argo for _, argo in answers} == {"Healthy", "Progressing", "Suspended", "Degraded"}
         assert [one for one in answers if one[1] not in shown.get(one[0], {"Progressing"})] == []
 
-    simulate(story)
+    simulate(scenario)

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from .client import Fate
+from .client import CallOutcome
 from .kinds import SERVICE
 from .laws import CLUSTER, SHARD
 from .schedules import endure
@@ -30,7 +30,7 @@ async def deafness(world: World) -> None:
     operator.lead(1)
     await world.until_done()
     await world.pause(20)
-    operator.cut(world.cluster.park.nodes)
+    operator.cut(world.cluster.node_pool.nodes)
     await world.pause(30)
     operator.cut(())
     await world.until_done()
@@ -42,9 +42,9 @@ async def a_leader_with_a_fast_clock(world: World) -> None:
     first = world.operator()
     first.lead(1)
     await world.until_done()
-    world.account.fates.append(Fate("timeout", applied=None))
+    world.account.call_outcomes.append(CallOutcome("timeout", applied=None))
     world.edit(shards=4)
-    await world.until(lambda: not world.account.fates, within=60, what="the call was sent")
+    await world.until(lambda: not world.account.call_outcomes, within=60, what="the call was sent")
     await world.pause(1.0)
     first.kill()
     world.operator(ahead=3 * 3600.0).lead(2)
@@ -95,7 +95,7 @@ async def behind_a_wall(world: World) -> None:
     await world.until_done(within=120)
     first.kill()
     second = world.operator()
-    second.cut([*world.cluster.park.nodes][:2])
+    second.cut([*world.cluster.node_pool.nodes][:2])
     second.campaign()
     await world.pause(60)
     second.cut(())
@@ -120,11 +120,11 @@ async def certificates(world: World) -> None:
 async def rejections(world: World) -> None:
     """What is rejected for good, under a status that says that the client is only busy; each is put right after a while."""
     for answer in (
-        Fate(status=403, applied=None, code=1005, text="Access denied: App Expired", final="build"),
-        Fate(status=403, applied=None, code=1005, text="Access denied: registration blocked", final="registration"),
-        Fate(status=403, applied=None, code=1005, text="Access denied: two-step verification: pin is wrong", final="pin"),
+        CallOutcome(status=403, applied=None, code=1005, text="Access denied: App Expired", final="build"),
+        CallOutcome(status=403, applied=None, code=1005, text="Access denied: registration blocked", final="registration"),
+        CallOutcome(status=403, applied=None, code=1005, text="Access denied: two-step verification: pin is wrong", final="pin"),
     ):
-        world.account.fates.append(answer)
+        world.account.call_outcomes.append(answer)
     world.put_account_secret(certificate=base64.b64encode(b"a certificate").decode(), expiresAt="2027-12-31T00:00:00Z", pin="482913")
     world.create(shards=2, account={"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "account"}})
     world.operator().lead(1)
@@ -156,7 +156,7 @@ async def unheard_answers(world: World) -> None:
     world.create(shards=1)
     world.operator().lead(1)
     await world.until_done()
-    world.account.fates.extend([Fate(kind="timeout", applied=12.0), Fate(kind="reset", applied=None)])
+    world.account.call_outcomes.extend([CallOutcome(kind="timeout", applied=12.0), CallOutcome(kind="reset", applied=None)])
     world.edit(shards=2)
     await world.until_done()
 
@@ -210,10 +210,10 @@ async def a_switched_off_node(world: World) -> None:
     await world.pause(35)
     machine = world.holder(0)
     if machine is not None:
-        world.cluster.park.lose(machine.node.name, power=True)
+        world.cluster.node_pool.lose(machine.node.name, power=True)
     await world.pause(20)
-    for name in world.cluster.park.nodes:
-        world.cluster.park.restore(name)
+    for name in world.cluster.node_pool.nodes:
+        world.cluster.node_pool.restore(name)
     await world.until_done()
 
 

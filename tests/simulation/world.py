@@ -21,10 +21,10 @@ from .kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj
 from .laws import CLUSTER, EPOCH, HOLDER, ROLE, SHARD, LawBroken, Laws
 from .liveness import Liveness
 from .machines import Cluster, Machine, is_ready, revision_of
+from .network import Network
 from .operators import Operator, hurried
 from .virtual import VirtualLoop
 from .waiting import Waiting
-from .weather import Weather
 
 NAMESPACE, NAME = "default", "acme"
 
@@ -63,7 +63,7 @@ class World:
         self.loop = loop
         self.seed = seed
         self.rng = Random(seed)
-        self.weather = Weather()
+        self.network = Network()
         self.tuning = tuning or hurried()
         self.watch_lag = 0.0
         self.tell_lost = 0.0
@@ -258,12 +258,12 @@ class World:
 
     def check(self) -> None:
         """Raise what was found so far: unexpected errors first, for what comes after one says little, then broken laws."""
-        self.loop.crashes.check(self.story)
+        self.loop.crashes.check(self.failure_text)
         if self.laws.broken:
             law, text = self.laws.broken[0]
-            raise LawBroken(law, self.story(text))
+            raise LawBroken(law, self.failure_text(text))
 
-    def story(self, head: str) -> str:
+    def failure_text(self, head: str) -> str:
         """Return a report of a failure: the seed, the sentence, and what happened last."""
         return f"seed {self.seed}: {head}\n" + "\n".join(list(self.laws.log)[-int(os.environ.get("SIMULATION_LINES", "120")) :])
 
@@ -274,7 +274,7 @@ class World:
             self.check()
             left = start + within - self.loop.time()
             if left <= 0:
-                raise LateError(self.story(f"not within {within:g} s: {what}: {self.undone()}"))
+                raise LateError(self.failure_text(f"not within {within:g} s: {what}: {self.undone()}"))
             self._changed.clear()
             try:
                 async with asyncio.timeout(min(left + 0.001, 0.5)):
@@ -307,14 +307,14 @@ class World:
         after = (self.laws.writes, self.laws.events)
         if before != after:
             raise LawBroken(
-                "11", self.story(f"law 11: {after[0] - before[0]} writes and {after[1] - before[1]} events in {seconds:g} s of rest")
+                "11", self.failure_text(f"law 11: {after[0] - before[0]} writes and {after[1] - before[1]} events in {seconds:g} s of rest")
             )
         if self.undone():
-            raise LawBroken("of rest", self.story(f"law of rest: did not stay done: {self.undone()}"))
+            raise LawBroken("of rest", self.failure_text(f"law of rest: did not stay done: {self.undone()}"))
 
     def did(self) -> Counter[str]:
         """Return how often each fault that was injected did something."""
-        return self.laws.did + self.weather.did + self.cluster.did + self.account.did
+        return self.laws.did + self.network.did + self.cluster.did + self.account.did
 
     def outcome(self) -> Outcome:
         """Return the figures of this run."""

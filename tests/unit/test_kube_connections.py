@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # ----------------------------------------------------------------------------------------------------------------- fence
 
 
-class Left:
+class LeaseLeft:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
@@ -36,7 +36,7 @@ class Left:
 
 async def test_no_write_starts_without_more_lease_left_than_its_timeout() -> None:
     async with a_client() as (server, unfenced):
-        lease = Left(2.0)
+        lease = LeaseLeft(2.0)
         kube = unfenced.fenced(lease)
         writes: list[Callable[[Kube], Awaitable[object]]] = [
             lambda kube: kube.create(A_POD),

@@ -8,7 +8,7 @@ import pytest
 from whatsapp_operator.shell.loop.schedule import PriorityLimiter
 
 
-class Crowd:
+class QueuedObservations:
     """Observations that begin when they get their turn and end when the test says so."""
 
     def __init__(self, turns: PriorityLimiter) -> None:
@@ -38,11 +38,11 @@ class Crowd:
         await asyncio.sleep(0)
 
 
-def run(story: Callable[[Crowd], Awaitable[None]], *, at_a_time: int = 3, background: int = 2) -> None:
+def run(scenario: Callable[[QueuedObservations], Awaitable[None]], *, at_a_time: int = 3, background: int = 2) -> None:
     async def limited() -> None:
-        crowd = Crowd(PriorityLimiter(at_a_time=at_a_time, background=background))
+        crowd = QueuedObservations(PriorityLimiter(at_a_time=at_a_time, background=background))
         async with asyncio.timeout(60):
-            await story(crowd)
+            await scenario(crowd)
         for task in crowd.tasks.values():
             task.cancel()
         await asyncio.gather(*crowd.tasks.values(), return_exceptions=True)
@@ -51,18 +51,18 @@ def run(story: Callable[[Crowd], Awaitable[None]], *, at_a_time: int = 3, backgr
 
 
 def test_background_work_leaves_room_for_urgent_work() -> None:
-    async def story(crowd: Crowd) -> None:
+    async def scenario(crowd: QueuedObservations) -> None:
         for name in "abc":
             await crowd.come(name, is_urgent=False)
         assert crowd.begun == ["a", "b"]
         await crowd.come("x", is_urgent=True)
         assert crowd.begun == ["a", "b", "x"]
 
-    run(story)
+    run(scenario)
 
 
 def test_urgent_work_comes_before_all_that_waited() -> None:
-    async def story(crowd: Crowd) -> None:
+    async def scenario(crowd: QueuedObservations) -> None:
         for name in "xyz":
             await crowd.come(name, is_urgent=True)
         await crowd.come("a", is_urgent=False)
@@ -72,11 +72,11 @@ def test_urgent_work_comes_before_all_that_waited() -> None:
         await crowd.end("x")
         assert crowd.begun[-1] == "a"
 
-    run(story)
+    run(scenario)
 
 
 def test_all_come_in_the_end_in_their_order() -> None:
-    async def story(crowd: Crowd) -> None:
+    async def scenario(crowd: QueuedObservations) -> None:
         names = [f"a{number}" for number in range(20)]
         for name in names:
             await crowd.come(name, is_urgent=False)
@@ -84,12 +84,12 @@ def test_all_come_in_the_end_in_their_order() -> None:
             await crowd.end(name)
         assert crowd.begun == names
 
-    run(story)
+    run(scenario)
 
 
 @pytest.mark.parametrize("is_urgent", [True, False])
 def test_a_turn_of_one_who_left_is_not_lost(is_urgent: bool) -> None:
-    async def story(crowd: Crowd) -> None:
+    async def scenario(crowd: QueuedObservations) -> None:
         for name in "abcd":
             await crowd.come(name, is_urgent=is_urgent)
         await crowd.leave("b")
@@ -99,11 +99,11 @@ def test_a_turn_of_one_who_left_is_not_lost(is_urgent: bool) -> None:
             await crowd.come(name, is_urgent=is_urgent)
         assert len(crowd.begun) == len({*crowd.begun}) == (6 if is_urgent else 5)
 
-    run(story)
+    run(scenario)
 
 
 def test_one_that_is_given_a_turn_and_leaves_at_once_passes_it_on() -> None:
-    async def story(crowd: Crowd) -> None:
+    async def scenario(crowd: QueuedObservations) -> None:
         for name in "abc":
             await crowd.come(name, is_urgent=True)
         crowd.ends["a"].set()
@@ -114,4 +114,4 @@ def test_one_that_is_given_a_turn_and_leaves_at_once_passes_it_on() -> None:
         await asyncio.sleep(0)
         assert "c" in crowd.begun
 
-    run(story, at_a_time=1, background=1)
+    run(scenario, at_a_time=1, background=1)

@@ -21,7 +21,7 @@ OLD, NEW = "127.0.0.1", "127.0.0.2"
 """Addresses of Coreapps that hang and of one that is well; all listen on one port, as Coreapps do."""
 
 
-class Mute:
+class SilentServer:
     """Takes connections and orders, and never answers, like a process that is stopped."""
 
     def __init__(self) -> None:
@@ -63,14 +63,14 @@ async def test_old_holders_that_never_answer_delay_no_new_one() -> None:
         shards.append((await request.json())["shard"])
         return web.json_response({"shard": 0, "epoch": "1-abcde", "shards": 2})
 
-    mute, new = Mute(), coreapp(999, NEW)
+    silent, new = SilentServer(), coreapp(999, NEW)
     async with well(take) as port:
-        server = await asyncio.start_server(mute.take, OLD, port)
+        server = await asyncio.start_server(silent.take, OLD, port)
         tethers = Tethers(clock=SystemClock(), wake=lambda _: None, pace=Pace(assign_timeout=10.0), port=port, control_port=port)
         tells = [AssignRole(coreapp=coreapp(number, OLD), shards=2, shard=1, epoch="2-abcde", holder=new) for number in range(150)]
         pending = [asyncio.create_task(tethers.assign(message)) for message in tells]
         try:
-            await until(lambda: mute.orders >= 100)
+            await until(lambda: silent.orders >= 100)
             assert await tethers.assign(AssignRole(coreapp=new, shards=2, shard=0, epoch="1-abcde"))
             assert shards == [0]
             assert not any(task.done() for task in pending), "nobody waited for them"

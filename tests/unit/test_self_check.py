@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 from whatsapp_operator.shell.coreapps.self_check import SelfCheck
 
-START = datetime(2027, 1, 1, tzinfo=UTC)
-
-
-class Hand:
-    """A clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.at = 0.0
-
-    def monotonic(self) -> float:
-        return self.at
-
-    def now(self) -> datetime:
-        return START + timedelta(seconds=self.at)
-
-    def wall(self) -> datetime:
-        return self.now()
+from .manual_clock import ManualClock
 
 
 class Self:
     """The operator: whether its self-check fails, whether it leads."""
 
     def __init__(self) -> None:
-        self.clock = Hand()
+        self.clock = ManualClock()
         self.why: str | None = None
         self.leads = True
         self.stepped_down: list[float] = []

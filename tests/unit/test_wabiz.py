@@ -21,17 +21,17 @@ from .wabiz_server import (
     PIN,
     Client,
     ManualClock,
-    Talk,
+    SessionHarness,
+    harness,
     listening,
     operation,
     pair,
     refused_port,
     rejection,
     served,
-    talk,
 )
 
-__all__ = ["pair", "talk"]
+__all__ = ["harness", "pair"]
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,47 +41,47 @@ if TYPE_CHECKING:
 # --- what was sent, and what was not
 
 
-async def test_an_accepted_call_carries_all_that_the_page_asks_for(talk: Talk) -> None:
-    assert (await talk.call()).answer is Answer.ACCEPTED
-    assert talk.client.posts == [{"cc": "1", "phone_number": "6315550000", "shards": 2, "pin": PIN, "cert": CERTIFICATE}]
+async def test_an_accepted_call_carries_all_that_the_page_asks_for(harness: SessionHarness) -> None:
+    assert (await harness.call()).answer is Answer.ACCEPTED
+    assert harness.client.posts == [{"cc": "1", "phone_number": "6315550000", "shards": 2, "pin": PIN, "cert": CERTIFICATE}]
 
 
-def assert_unsent(talk: Talk, call: Call) -> None:
-    seen = talk.session.client
+def assert_unsent(harness: SessionHarness, call: Call) -> None:
+    seen = harness.session.client
     assert call.not_sent
     assert (call.answer, call.rejection) == (None, None)
     assert (seen.shards, seen.asked_at) == (1, None), "known, and to be asked for again"
-    assert seen.unresponsive_since == talk.clock.now()
+    assert seen.unresponsive_since == harness.clock.now()
     assert seen.problem in call.detail
-    assert talk.client.posts == []
-    assert not talk.session.may_ask()
-    talk.clock.pass_by(seconds=UNSENT_PAUSE)
-    assert talk.session.may_ask()
+    assert harness.client.posts == []
+    assert not harness.session.may_ask()
+    harness.clock.pass_by(seconds=UNSENT_PAUSE)
+    assert harness.session.may_ask()
 
 
-async def test_a_refused_connection_sends_nothing(talk: Talk) -> None:
-    await talk.ask()
-    assert_unsent(talk, await talk.call(addresses=(await refused_port(),)))
-    await talk.ask()
-    assert talk.session.client.asked_at == talk.clock.now()
-    assert (talk.session.client.unresponsive_since, talk.session.client.problem) == (None, "")
+async def test_a_refused_connection_sends_nothing(harness: SessionHarness) -> None:
+    await harness.ask()
+    assert_unsent(harness, await harness.call(addresses=(await refused_port(),)))
+    await harness.ask()
+    assert harness.session.client.asked_at == harness.clock.now()
+    assert (harness.session.client.unresponsive_since, harness.session.client.problem) == (None, "")
 
 
-async def test_no_ready_webapp_sends_nothing(talk: Talk) -> None:
-    await talk.ask()
-    assert_unsent(talk, await talk.call(addresses=()))
+async def test_no_ready_webapp_sends_nothing(harness: SessionHarness) -> None:
+    await harness.ask()
+    assert_unsent(harness, await harness.call(addresses=()))
 
 
-async def test_an_untrusted_certificate_sends_nothing(talk: Talk) -> None:
-    await talk.ask()
-    call = await talk.call(verifies=True)
+async def test_an_untrusted_certificate_sends_nothing(harness: SessionHarness) -> None:
+    await harness.ask()
+    call = await harness.call(verifies=True)
     assert "its TLS certificate is not trusted" in call.detail
-    assert_unsent(talk, call)
+    assert_unsent(harness, call)
 
 
-async def test_an_unreadable_authority_sends_nothing(talk: Talk) -> None:
-    await talk.ask()
-    assert_unsent(talk, await talk.call(authority="no PEM"))
+async def test_an_unreadable_authority_sends_nothing(harness: SessionHarness) -> None:
+    await harness.ask()
+    assert_unsent(harness, await harness.call(authority="no PEM"))
 
 
 async def hangs_up(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -100,51 +100,51 @@ async def says_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) ->
 
 @pytest.mark.parametrize("handle", [hangs_up, speaks_no_tls, says_nothing])
 async def test_a_failed_handshake_sends_nothing(
-    talk: Talk, handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+    harness: SessionHarness, handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ) -> None:
-    await talk.ask()
-    talk.session._call_timeout = 0.5
+    await harness.ask()
+    harness.session._call_timeout = 0.5
     async with listening(handle) as address:
-        assert_unsent(talk, await talk.call(addresses=(address,)))
+        assert_unsent(harness, await harness.call(addresses=(address,)))
 
 
-async def test_a_refused_token_sends_nothing_and_is_not_used_again(talk: Talk) -> None:
-    await talk.ask()
-    talk.client.tokens.clear()
-    assert_unsent(talk, await talk.call())
-    assert (await talk.call()).answer is Answer.ACCEPTED
-    assert len(talk.client.logins) == 2
+async def test_a_refused_token_sends_nothing_and_is_not_used_again(harness: SessionHarness) -> None:
+    await harness.ask()
+    harness.client.tokens.clear()
+    assert_unsent(harness, await harness.call())
+    assert (await harness.call()).answer is Answer.ACCEPTED
+    assert len(harness.client.logins) == 2
 
 
-async def test_a_refused_login_sends_nothing(talk: Talk) -> None:
-    await talk.ask()
-    talk.clock.pass_by(days=6)
-    talk.client.passwords.clear()
-    assert_unsent(talk, await talk.call())
-    assert talk.login() is Login.REJECTED
+async def test_a_refused_login_sends_nothing(harness: SessionHarness) -> None:
+    await harness.ask()
+    harness.clock.pass_by(days=6)
+    harness.client.passwords.clear()
+    assert_unsent(harness, await harness.call())
+    assert harness.login() is Login.REJECTED
 
 
-async def test_a_late_call_is_not_sent(talk: Talk) -> None:
-    await talk.ask()
-    call = await talk.call(noted_before=SEND_WITHIN + 0.1)
+async def test_a_late_call_is_not_sent(harness: SessionHarness) -> None:
+    await harness.ask()
+    call = await harness.call(noted_before=SEND_WITHIN + 0.1)
     assert call.detail == "POST /v1/account/shards: not sent within 2 s of its note"
-    assert_unsent(talk, call)
-    assert (await talk.call(noted_before=SEND_WITHIN - 0.1)).answer is Answer.ACCEPTED
+    assert_unsent(harness, call)
+    assert (await harness.call(noted_before=SEND_WITHIN - 0.1)).answer is Answer.ACCEPTED
 
 
-async def test_a_connection_that_comes_late_is_not_used(talk: Talk, pair: Path) -> None:
-    await talk.ask()
-    await talk.session.close()
+async def test_a_connection_that_comes_late_is_not_used(harness: SessionHarness, pair: Path) -> None:
+    await harness.ask()
+    await harness.session.close()
     other = Client()
 
     async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        talk.clock.pass_by(seconds=SEND_WITHIN + 0.1)
+        harness.clock.pass_by(seconds=SEND_WITHIN + 0.1)
         there, back = await asyncio.open_connection(*other.address.split(":"))
         await asyncio.gather(_pour(reader, back), _pour(there, writer))
 
     async with served(other, pair), listening(slowly) as address:
-        assert_unsent(talk, await talk.call(addresses=(address,)))
-        await talk.session.close()
+        assert_unsent(harness, await harness.call(addresses=(address,)))
+        await harness.session.close()
     assert other.posts == []
 
 
@@ -157,33 +157,33 @@ async def _pour(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 # --- what nobody knows
 
 
-async def test_a_call_without_an_answer_is_unknown(talk: Talk) -> None:
-    await talk.ask()
+async def test_a_call_without_an_answer_is_unknown(harness: SessionHarness) -> None:
+    await harness.ask()
     over = asyncio.Event()
 
     async def waits(_: web.Request) -> web.StreamResponse:
         await over.wait()
         return web.Response()
 
-    talk.client.posted = waits
-    talk.session._call_timeout = 0.5
-    call = await talk.call()
+    harness.client.posted = waits
+    harness.session._call_timeout = 0.5
+    call = await harness.call()
     over.set()
     assert (call.answer, call.not_sent, call.detail) == (Answer.UNKNOWN, False, "POST /v1/account/shards: ReadTimeout")
-    assert talk.session.client.asked_at is not None, "nothing is known again"
-    assert talk.session.may_ask()
+    assert harness.session.client.asked_at is not None, "nothing is known again"
+    assert harness.session.may_ask()
 
 
-async def test_a_cut_connection_is_unknown(talk: Talk) -> None:
+async def test_a_cut_connection_is_unknown(harness: SessionHarness) -> None:
     async def cuts(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         request.transport.abort()
         return web.Response()
 
-    talk.client.posted = cuts
-    call = await talk.call()
+    harness.client.posted = cuts
+    call = await harness.call()
     assert (call.answer, call.not_sent) == (Answer.UNKNOWN, False)
-    assert len(talk.client.posts) == 1
+    assert len(harness.client.posts) == 1
 
 
 @pytest.mark.parametrize(
@@ -195,28 +195,28 @@ async def test_a_cut_connection_is_unknown(talk: Talk) -> None:
         lambda: web.Response(status=302, headers={"Location": "/"}),
     ],
 )
-async def test_what_is_no_clear_answer_is_unknown(talk: Talk, response: Callable[[], web.Response]) -> None:
-    talk.client.answers(response)
-    call = await talk.call()
+async def test_what_is_no_clear_answer_is_unknown(harness: SessionHarness, response: Callable[[], web.Response]) -> None:
+    harness.client.answers(response)
+    call = await harness.call()
     assert (call.answer, call.rejection, call.not_sent) == (Answer.UNKNOWN, None, False)
 
 
 # --- what wakes the loop
 
 
-async def test_a_failure_wakes_the_loop_once_whatever_it_says(talk: Talk) -> None:
-    await talk.ask()
-    talk.woken = 0
+async def test_a_failure_wakes_the_loop_once_whatever_it_says(harness: SessionHarness) -> None:
+    await harness.ask()
+    harness.woken = 0
     for addresses in ((await refused_port(),), (), (await refused_port(),)):
-        await talk.ask(addresses=addresses)
-    assert talk.woken == 1
-    await talk.ask()
-    assert talk.woken == 2
+        await harness.ask(addresses=addresses)
+    assert harness.woken == 1
+    await harness.ask()
+    assert harness.woken == 2
 
 
-async def test_an_answer_from_before_an_unsent_call_makes_no_next_one(talk: Talk) -> None:
-    await talk.ask()
-    began, goes_on, answer = asyncio.Event(), asyncio.Event(), talk.session._send
+async def test_an_answer_from_before_an_unsent_call_makes_no_next_one(harness: SessionHarness) -> None:
+    await harness.ask()
+    began, goes_on, answer = asyncio.Event(), asyncio.Event(), harness.session._send
 
     async def late(*args: Any, **options: Any) -> dict[str, Any]:
         if args[1] == "GET":
@@ -224,15 +224,15 @@ async def test_an_answer_from_before_an_unsent_call_makes_no_next_one(talk: Talk
             await goes_on.wait()
         return await answer(*args, **options)
 
-    talk.session._send = late  # type: ignore[method-assign]
-    question = asyncio.create_task(talk.ask())
+    harness.session._send = late  # type: ignore[method-assign]
+    question = asyncio.create_task(harness.ask())
     await began.wait()
-    assert (await talk.call(addresses=())).not_sent
+    assert (await harness.call(addresses=())).not_sent
     goes_on.set()
     await question
-    assert talk.session.client.asked_at is None
-    await talk.ask()
-    assert talk.session.client.asked_at is not None
+    assert harness.session.client.asked_at is None
+    await harness.ask()
+    assert harness.session.client.asked_at is not None
 
 
 async def test_desks_ask_no_earlier_than_they_may(pair: Path) -> None:
@@ -254,23 +254,23 @@ async def test_desks_ask_no_earlier_than_they_may(pair: Path) -> None:
         await desks.close()
 
 
-async def test_a_quiet_question_wakes_nobody_with_what_is_known_and_keeps_no_connection(talk: Talk) -> None:
-    await talk.ask()
-    woken = talk.woken
-    talk.clock.pass_by(seconds=30)
-    await talk.session.ask(talk.access, quiet=True)
-    assert talk.session.client.asked_at == talk.clock.now()
-    assert talk.woken == woken
-    assert talk.session._http is None
-    await talk.ask()
-    assert talk.woken == woken
+async def test_a_quiet_question_wakes_nobody_with_what_is_known_and_keeps_no_connection(harness: SessionHarness) -> None:
+    await harness.ask()
+    woken = harness.woken
+    harness.clock.pass_by(seconds=30)
+    await harness.session.ask(harness.access, quiet=True)
+    assert harness.session.client.asked_at == harness.clock.now()
+    assert harness.woken == woken
+    assert harness.session._http is None
+    await harness.ask()
+    assert harness.woken == woken
 
 
-async def test_a_quiet_question_wakes_the_loop_when_its_answer_is_news(talk: Talk) -> None:
-    await talk.ask()
-    woken = talk.woken
-    talk.clock.pass_by(seconds=30)
-    await talk.session.ask(replace(talk.access, addresses=(await refused_port(),)), quiet=True)
-    assert talk.woken == woken + 1
-    await talk.session.ask(talk.access, quiet=True)
-    assert talk.woken == woken + 2
+async def test_a_quiet_question_wakes_the_loop_when_its_answer_is_news(harness: SessionHarness) -> None:
+    await harness.ask()
+    woken = harness.woken
+    harness.clock.pass_by(seconds=30)
+    await harness.session.ask(replace(harness.access, addresses=(await refused_port(),)), quiet=True)
+    assert harness.woken == woken + 1
+    await harness.session.ask(harness.access, quiet=True)
+    assert harness.woken == woken + 2

@@ -14,31 +14,31 @@ from whatsapp_operator.core.snapshot import Answer, Login, Rejection
 from whatsapp_operator.shell.whatsapp.masking import masked
 from whatsapp_operator.shell.whatsapp.session import LOGIN_PAUSE, LOGIN_SPAN, MOST_LOGINS
 
-from .wabiz_server import CERTIFICATE, CREDENTIALS, INITIAL, PASSWORD, PIN, SECRETS, Talk, pair, refused_port, rejection, talk
+from .wabiz_server import CERTIFICATE, CREDENTIALS, INITIAL, PASSWORD, PIN, SECRETS, SessionHarness, harness, pair, refused_port, rejection
 
-__all__ = ["pair", "talk"]
+__all__ = ["harness", "pair"]
 
 # --- what was rejected
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 503])
-async def test_a_rejection_is_recognized_by_its_words(talk: Talk, status: int) -> None:
-    talk.client.answers(lambda: rejection(status, "client setup is logged off"))
-    call = await talk.call()
+async def test_a_rejection_is_recognized_by_its_words(harness: SessionHarness, status: int) -> None:
+    harness.client.answers(lambda: rejection(status, "client setup is logged off"))
+    call = await harness.call()
     assert (call.answer, call.rejection, call.not_sent) == (Answer.REJECTED, Rejection.CERTIFICATE, False)
-    assert (await talk.call()).answer is Answer.REJECTED
-    assert len(talk.client.logins) == 1, "the token is not at fault"
+    assert (await harness.call()).answer is Answer.REJECTED
+    assert len(harness.client.logins) == 1, "the token is not at fault"
 
 
-async def test_every_error_of_an_answer_is_read(talk: Talk) -> None:
+async def test_every_error_of_an_answer_is_read(harness: SessionHarness) -> None:
     errors = [
         {"code": "1015", "title": "Too many requests"},
         "odd",
         {"code": True},
         {"code": 1031, "title": "Account locked", "details": PIN},
     ]
-    talk.client.answers(lambda: web.json_response({"errors": errors}, status=429))
-    call = await talk.call()
+    harness.client.answers(lambda: web.json_response({"errors": errors}, status=429))
+    call = await harness.call()
     assert (call.answer, call.rejection) == (Answer.REJECTED, Rejection.BANNED)
     assert call.detail == "POST /v1/account/shards: HTTP 429, error 1015: Too many requests; Account locked: ***"
 
@@ -46,48 +46,50 @@ async def test_every_error_of_an_answer_is_read(talk: Talk) -> None:
 @pytest.mark.parametrize(
     "body", ["", "{}", "[]", '{"errors": {}}', '{"errors": null}', '{"errors": [7]}', "<html>", "[" * 10**5, '{"errors": ["']
 )
-async def test_an_answer_that_cannot_be_read_is_judged_by_its_status(talk: Talk, body: str) -> None:
-    talk.client.answers(lambda: web.Response(status=503, text=body, content_type="application/json"))
-    assert (await talk.call()).answer is Answer.BUSY
-    talk.client.answers(lambda: web.Response(status=502, text=body, content_type="application/json"))
-    assert (await talk.call()).answer is Answer.UNKNOWN
+async def test_an_answer_that_cannot_be_read_is_judged_by_its_status(harness: SessionHarness, body: str) -> None:
+    harness.client.answers(lambda: web.Response(status=503, text=body, content_type="application/json"))
+    assert (await harness.call()).answer is Answer.BUSY
+    harness.client.answers(lambda: web.Response(status=502, text=body, content_type="application/json"))
+    assert (await harness.call()).answer is Answer.UNKNOWN
 
 
 @pytest.mark.parametrize(
     ("header", "date", "expected"),
     [("120", None, 120), ("Mon, 02 Mar 2026 07:01:30 GMT", "Mon, 02 Mar 2026 07:00:00 GMT", 90), ("soon", None, None), (None, None, None)],
 )
-async def test_a_busy_client_says_when_to_come_back(talk: Talk, header: str | None, date: str | None, expected: int | None) -> None:
+async def test_a_busy_client_says_when_to_come_back(
+    harness: SessionHarness, header: str | None, date: str | None, expected: int | None
+) -> None:
     """A date is of the client's clock, which may be another one than the operator's."""
     headers = {name: value for name, value in (("Retry-After", header), ("Date", date)) if value}
-    talk.client.answers(lambda: web.json_response({}, status=503, headers=headers))
-    assert (await talk.call()).retry_after == (None if expected is None else timedelta(seconds=expected))
+    harness.client.answers(lambda: web.json_response({}, status=503, headers=headers))
+    assert (await harness.call()).retry_after == (None if expected is None else timedelta(seconds=expected))
 
 
-async def test_a_401_is_a_stale_token_once_and_then_a_busy_client(talk: Talk) -> None:
-    talk.client.answers(lambda: rejection(401))
-    assert (await talk.call()).not_sent
-    second = await talk.call()
+async def test_a_401_is_a_stale_token_once_and_then_a_busy_client(harness: SessionHarness) -> None:
+    harness.client.answers(lambda: rejection(401))
+    assert (await harness.call()).not_sent
+    second = await harness.call()
     assert (second.answer, second.not_sent) == (Answer.BUSY, False)
-    assert (await talk.call()).answer is Answer.BUSY
-    talk.client.answers(lambda: rejection(403))
-    assert (await talk.call()).answer is Answer.BUSY
-    talk.client.answers(lambda: rejection(401))
-    assert (await talk.call()).not_sent, "another answer came meanwhile"
+    assert (await harness.call()).answer is Answer.BUSY
+    harness.client.answers(lambda: rejection(403))
+    assert (await harness.call()).answer is Answer.BUSY
+    harness.client.answers(lambda: rejection(401))
+    assert (await harness.call()).not_sent, "another answer came meanwhile"
 
 
-async def test_the_detail_says_what_the_client_said(talk: Talk) -> None:
-    talk.client.answers(lambda: rejection(400, "shards:\tmust be\r\none of 1, 2.", title="Parameter is not valid", code=1009))
-    call = await talk.call()
+async def test_the_detail_says_what_the_client_said(harness: SessionHarness) -> None:
+    harness.client.answers(lambda: rejection(400, "shards:\tmust be\r\none of 1, 2.", title="Parameter is not valid", code=1009))
+    call = await harness.call()
     assert (call.answer, call.rejection) == (Answer.REJECTED, Rejection.OTHER)
     expected = "POST /v1/account/shards: HTTP 400, error 1009: Parameter is not valid: shards: must be one of 1, 2"
     assert call.detail == expected
     assert (call.fingerprint, call.secret_version) == ("f" * 64, "12")
 
 
-async def test_the_detail_is_short(talk: Talk) -> None:
-    talk.client.answers(lambda: rejection(403, "x " * 5000))
-    call = await talk.call()
+async def test_the_detail_is_short(harness: SessionHarness) -> None:
+    harness.client.answers(lambda: rejection(403, "x " * 5000))
+    call = await harness.call()
     assert call.answer is Answer.BUSY
     assert len(call.detail) < 260
 
@@ -103,9 +105,9 @@ async def test_the_detail_is_short(talk: Talk) -> None:
         f"Basic {base64.b64encode(f'admin:{PASSWORD}'.encode()).decode()}",
     ],
 )
-async def test_the_detail_holds_no_secret_that_the_client_repeats(talk: Talk, text: str) -> None:
-    talk.client.answers(lambda: rejection(400, text))
-    detail = (await talk.call()).detail
+async def test_the_detail_holds_no_secret_that_the_client_repeats(harness: SessionHarness, text: str) -> None:
+    harness.client.answers(lambda: rejection(400, text))
+    detail = (await harness.call()).detail
     assert "*" in detail
     assert not [secret for secret in SECRETS if secret in detail]
     assert CERTIFICATE[:12] not in detail
@@ -122,21 +124,23 @@ def test_masking_leaves_the_rest_alone() -> None:
     assert masked("one two", ["one\ntwo"]) == "***"
 
 
-async def test_no_secret_is_in_a_record_or_a_repr(talk: Talk, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_secret_is_in_a_record_or_a_repr(harness: SessionHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    await talk.ask()
-    talk.client.answers(lambda: rejection(400, f"{CERTIFICATE} {PIN} {PASSWORD} {talk.client.tokens}"))
-    await talk.call()
-    talk.client.tokens.clear()
-    await talk.call()
-    talk.client.passwords.clear()
-    talk.clock.pass_by(days=6)
-    await talk.ask()
-    await talk.call(addresses=(await refused_port(),))
+    await harness.ask()
+    harness.client.answers(lambda: rejection(400, f"{CERTIFICATE} {PIN} {PASSWORD} {harness.client.tokens}"))
+    await harness.call()
+    harness.client.tokens.clear()
+    await harness.call()
+    harness.client.passwords.clear()
+    harness.clock.pass_by(days=6)
+    await harness.ask()
+    await harness.call(addresses=(await refused_port(),))
     records = [record for record in caplog.records if not record.name.startswith(("aiohttp", "asyncio"))]
     assert any(record.name.startswith("httpcore") for record in records), "as much is logged as can be"
-    shown = "\n".join([*(f"{record.getMessage()} {record.exc_text}" for record in records), repr(talk.session), repr(talk.session.client)])
-    shown += f"{talk.access!r} {CREDENTIALS!r}"
+    shown = "\n".join(
+        [*(f"{record.getMessage()} {record.exc_text}" for record in records), repr(harness.session), repr(harness.session.client)]
+    )
+    shown += f"{harness.access!r} {CREDENTIALS!r}"
     assert "HTTP 400, error 1005" in shown
     assert not [secret for secret in (*SECRETS, "that-nobody-may-see") if secret in shown]
 
@@ -144,76 +148,76 @@ async def test_no_secret_is_in_a_record_or_a_repr(talk: Talk, caplog: pytest.Log
 # --- the way in
 
 
-async def test_a_token_is_renewed_after_six_days(talk: Talk) -> None:
-    await talk.ask()
-    talk.clock.pass_by(days=5, hours=23.9)
-    await talk.ask()
-    assert len(talk.client.logins) == 1
-    talk.clock.pass_by(hours=0.1)
-    await talk.ask()
-    assert len(talk.client.logins) == 2
-    talk.clock.pass_by(days=6)
-    assert (await talk.call()).answer is Answer.ACCEPTED
-    assert len(talk.client.logins) == 3
+async def test_a_token_is_renewed_after_six_days(harness: SessionHarness) -> None:
+    await harness.ask()
+    harness.clock.pass_by(days=5, hours=23.9)
+    await harness.ask()
+    assert len(harness.client.logins) == 1
+    harness.clock.pass_by(hours=0.1)
+    await harness.ask()
+    assert len(harness.client.logins) == 2
+    harness.clock.pass_by(days=6)
+    assert (await harness.call()).answer is Answer.ACCEPTED
+    assert len(harness.client.logins) == 3
 
 
-async def test_a_token_that_a_question_finds_void_is_renewed_at_once(talk: Talk) -> None:
-    await talk.ask()
-    talk.client.tokens.clear()
-    await talk.ask()
-    assert (talk.session.client.problem, talk.session.client.shards) == ("", 1)
-    assert len(talk.client.logins) == 2
+async def test_a_token_that_a_question_finds_void_is_renewed_at_once(harness: SessionHarness) -> None:
+    await harness.ask()
+    harness.client.tokens.clear()
+    await harness.ask()
+    assert (harness.session.client.problem, harness.session.client.shards) == ("", 1)
+    assert len(harness.client.logins) == 2
 
 
-async def test_a_question_and_a_call_log_in_once(talk: Talk) -> None:
-    await asyncio.gather(talk.ask(), talk.call(), talk.ask())
-    assert len(talk.client.logins) == 1
-    assert len(talk.client.posts) == 1
+async def test_a_question_and_a_call_log_in_once(harness: SessionHarness) -> None:
+    await asyncio.gather(harness.ask(), harness.call(), harness.ask())
+    assert len(harness.client.logins) == 1
+    assert len(harness.client.posts) == 1
 
 
-async def test_a_refused_login_is_tried_again_late_or_with_another_password(talk: Talk) -> None:
-    talk.client.passwords = {"other"}
-    await talk.ask()
-    assert talk.login() is Login.REJECTED
-    assert talk.client.logins == [PASSWORD, INITIAL]
-    talk.clock.pass_by(seconds=LOGIN_PAUSE - 0.1)
-    await talk.ask()
-    assert len(talk.client.logins) == 2
-    await talk.ask(password="other")
-    assert talk.client.logins[2:] == ["other"]
-    assert talk.login() is Login.DONE
+async def test_a_refused_login_is_tried_again_late_or_with_another_password(harness: SessionHarness) -> None:
+    harness.client.passwords = {"other"}
+    await harness.ask()
+    assert harness.login() is Login.REJECTED
+    assert harness.client.logins == [PASSWORD, INITIAL]
+    harness.clock.pass_by(seconds=LOGIN_PAUSE - 0.1)
+    await harness.ask()
+    assert len(harness.client.logins) == 2
+    await harness.ask(password="other")
+    assert harness.client.logins[2:] == ["other"]
+    assert harness.login() is Login.DONE
 
 
-async def test_a_refused_login_is_tried_again_after_its_pause(talk: Talk) -> None:
-    talk.client.passwords = {"other"}
-    await talk.ask()
-    talk.clock.pass_by(seconds=LOGIN_PAUSE)
-    talk.client.passwords = {PASSWORD}
-    await talk.ask()
-    assert talk.session.client.shards == 1
+async def test_a_refused_login_is_tried_again_after_its_pause(harness: SessionHarness) -> None:
+    harness.client.passwords = {"other"}
+    await harness.ask()
+    harness.clock.pass_by(seconds=LOGIN_PAUSE)
+    harness.client.passwords = {PASSWORD}
+    await harness.ask()
+    assert harness.session.client.shards == 1
 
 
-async def test_refused_logins_are_few(talk: Talk) -> None:
-    talk.client.passwords.clear()
+async def test_refused_logins_are_few(harness: SessionHarness) -> None:
+    harness.client.passwords.clear()
     for _ in range(240):
-        await talk.ask()
-        talk.clock.pass_by(seconds=0.25)
-    assert len(talk.client.logins) == 2 * 60 / LOGIN_PAUSE
+        await harness.ask()
+        harness.clock.pass_by(seconds=0.25)
+    assert len(harness.client.logins) == 2 * 60 / LOGIN_PAUSE
 
 
-async def test_logins_whose_tokens_are_worth_nothing_are_few(talk: Talk) -> None:
+async def test_logins_whose_tokens_are_worth_nothing_are_few(harness: SessionHarness) -> None:
     for _ in range(240):
-        await talk.ask()
-        talk.client.tokens.clear()
-        talk.clock.pass_by(seconds=LOGIN_SPAN / 240)
-    assert len(talk.client.logins) == MOST_LOGINS
-    assert "logins" in talk.session.client.problem
-    await talk.ask()
-    assert len(talk.client.logins) == MOST_LOGINS + 1, "a minute later"
+        await harness.ask()
+        harness.client.tokens.clear()
+        harness.clock.pass_by(seconds=LOGIN_SPAN / 240)
+    assert len(harness.client.logins) == MOST_LOGINS
+    assert "logins" in harness.session.client.problem
+    await harness.ask()
+    assert len(harness.client.logins) == MOST_LOGINS + 1, "a minute later"
 
 
-async def test_a_first_login_changes_the_password(talk: Talk) -> None:
-    talk.client.passwords = {INITIAL}
-    await talk.ask()
-    assert talk.client.logins == [PASSWORD, INITIAL]
-    assert talk.session.client.first_login_at == talk.clock.now()
+async def test_a_first_login_changes_the_password(harness: SessionHarness) -> None:
+    harness.client.passwords = {INITIAL}
+    await harness.ask()
+    assert harness.client.logins == [PASSWORD, INITIAL]
+    assert harness.session.client.first_login_at == harness.clock.now()

@@ -13,7 +13,7 @@ from aiohttp import web
 from whatsapp_operator.core.snapshot import Login
 
 from .core.situations import situation
-from .wabiz_server import INITIAL, PASSWORD, SECRETS, Client, Talk, pair, rejection, served
+from .wabiz_server import INITIAL, PASSWORD, SECRETS, Client, SessionHarness, pair, rejection, served
 
 __all__ = ["pair"]
 
@@ -48,18 +48,18 @@ class Picky(Client):
 
 
 @asynccontextmanager
-async def talking(client: Picky, pair: Path) -> AsyncIterator[Talk]:
+async def talking(client: Picky, pair: Path) -> AsyncIterator[SessionHarness]:
     async with served(client, pair):
-        talk = Talk(client)
+        harness = SessionHarness(client)
         try:
-            yield talk
+            yield harness
         finally:
-            await talk.session.close()
+            await harness.session.close()
 
 
-def advice(talk: Talk) -> str:
+def advice(harness: SessionHarness) -> str:
     """What Stalled says of a cluster that was never reached."""
-    seen = talk.session.client
+    seen = harness.session.client
     one = situation().settled().seeing(settled_shards=None).client(**{name: getattr(seen, name) for name in ("login", "login_message")})
     one = one.client(shards=None, asked_at=None, is_new_password_rejected=seen.is_new_password_rejected)
     said = one.condition("Stalled")
@@ -68,10 +68,10 @@ def advice(talk: Talk) -> str:
 
 
 async def test_a_password_that_the_client_does_not_take_as_a_new_one_is_reported_in_its_words(pair: Path) -> None:
-    async with talking(Picky(), pair) as talk:
-        await talk.ask()
-        assert talk.login() is Login.REJECTED
-        assert advice(talk) == (
+    async with talking(Picky(), pair) as harness:
+        await harness.ask()
+        assert harness.login() is Login.REJECTED
+        assert advice(harness) == (
             "The Webapp accepts key password of Secret acme-admin neither as it is nor as the new password that the first login must set "
             f"(POST /v1/users/login: HTTP 400, error 1009: Parameter not valid: {RULES}). "
             "A new one has 8 to 64 characters, with a digit, an upper-case and a lower-case letter and a special character. "
@@ -80,9 +80,9 @@ async def test_a_password_that_the_client_does_not_take_as_a_new_one_is_reported
 
 
 async def test_a_wrong_password_is_reported_in_the_clients_words(pair: Path) -> None:
-    async with talking(Picky(initial="another"), pair) as talk:
-        await talk.ask()
-        assert advice(talk) == (
+    async with talking(Picky(initial="another"), pair) as harness:
+        await harness.ask()
+        assert advice(harness) == (
             "The Webapp accepts neither key password nor key initialPassword of Secret acme-admin "
             "(POST /v1/users/login: HTTP 401, error 1005: Access denied: wrong username or password). Put the right password there."
         )
@@ -90,17 +90,17 @@ async def test_a_wrong_password_is_reported_in_the_clients_words(pair: Path) -> 
 
 async def test_a_password_that_breaks_the_documented_rules_is_not_sent_as_a_new_one(pair: Path) -> None:
     client = Picky(likes=True)
-    async with talking(client, pair) as talk:
-        await talk.ask(password="weak")
+    async with talking(client, pair) as harness:
+        await harness.ask(password="weak")
         assert client.offered == []
-        assert "neither as it is nor as the new password" in advice(talk)
-        assert "weak" not in advice(talk)
-        await talk.ask(password="weak")
+        assert "neither as it is nor as the new password" in advice(harness)
+        assert "weak" not in advice(harness)
+        await harness.ask(password="weak")
         assert client.logins == ["weak"], "nor is the client asked again at once"
-        await talk.ask(password=PASSWORD)
+        await harness.ask(password=PASSWORD)
         assert client.offered == [PASSWORD]
-        assert talk.login() is Login.DONE
-        assert (talk.session.client.login_message, talk.session.client.is_new_password_rejected) == ("", False)
+        assert harness.login() is Login.DONE
+        assert (harness.session.client.login_message, harness.session.client.is_new_password_rejected) == ("", False)
 
 
 async def test_a_weak_password_that_the_client_has_is_used(pair: Path) -> None:
@@ -108,10 +108,10 @@ async def test_a_weak_password_that_the_client_has_is_used(pair: Path) -> None:
     client = Client()
     client.passwords = {"weak"}
     async with served(client, pair):
-        talk = Talk(client)
-        await talk.ask(password="weak")
-        await talk.session.close()
-        assert talk.session.client.shards == 1
+        harness = SessionHarness(client)
+        await harness.ask(password="weak")
+        await harness.session.close()
+        assert harness.session.client.shards == 1
 
 
 HIDDEN = ("db.acme.example", "owner of the database", "acme-owner", "54329")
@@ -122,9 +122,9 @@ async def test_no_value_of_a_secret_is_in_the_words(client: Any, pair: Path, cap
     """The client repeats what it was sent, and tells of its database."""
     caplog.set_level(logging.DEBUG)
     values = (*SECRETS, *HIDDEN)
-    async with talking(client(adds=f": {PASSWORD} {INITIAL} {' '.join(HIDDEN)}"), pair) as talk:
-        await talk.ask(hidden=HIDDEN)
-        shown = advice(talk) + talk.session.client.problem + repr(talk.session.client)
+    async with talking(client(adds=f": {PASSWORD} {INITIAL} {' '.join(HIDDEN)}"), pair) as harness:
+        await harness.ask(hidden=HIDDEN)
+        shown = advice(harness) + harness.session.client.problem + repr(harness.session.client)
         shown += "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith(("aiohttp", "asyncio")))
         assert "***" in shown
         assert not [value for value in values if value in shown]
@@ -132,16 +132,16 @@ async def test_no_value_of_a_secret_is_in_the_words(client: Any, pair: Path, cap
 
 @pytest.mark.parametrize("authority", ["für alle", "-----BEGIN CERTIFICATE-----\nfür", "no PEM"])
 async def test_an_authority_that_is_none_is_said_with_secret_and_key(authority: str, pair: Path) -> None:
-    async with talking(Picky(), pair) as talk:
-        await talk.ask(authority=authority, tls_secret="acme-webapp-tls", verifies=True)
-        assert talk.session.client.problem == "key ca.crt of Secret acme-webapp-tls is no PEM certificate"
-        await talk.ask(problem="Key ca.crt of Secret acme-webapp-tls is no PEM certificate. Put it there.")
-        assert talk.session.client.problem.startswith("Key ca.crt of Secret acme-webapp-tls")
-        assert talk.client.logins == []
+    async with talking(Picky(), pair) as harness:
+        await harness.ask(authority=authority, tls_secret="acme-webapp-tls", verifies=True)
+        assert harness.session.client.problem == "key ca.crt of Secret acme-webapp-tls is no PEM certificate"
+        await harness.ask(problem="Key ca.crt of Secret acme-webapp-tls is no PEM certificate. Put it there.")
+        assert harness.session.client.problem.startswith("Key ca.crt of Secret acme-webapp-tls")
+        assert harness.client.logins == []
 
 
 async def test_a_certificate_that_is_not_trusted_is_said_with_the_secret(pair: Path) -> None:
-    async with talking(Picky(), pair) as talk:
-        await talk.ask(verifies=True, tls_secret="acme-webapp-tls")
-        assert "its TLS certificate is not trusted: self" in talk.session.client.problem
-        assert talk.session.client.problem.endswith("see keys tls.crt and ca.crt of Secret acme-webapp-tls, and spec.webapp.tls")
+    async with talking(Picky(), pair) as harness:
+        await harness.ask(verifies=True, tls_secret="acme-webapp-tls")
+        assert "its TLS certificate is not trusted: self" in harness.session.client.problem
+        assert harness.session.client.problem.endswith("see keys tls.crt and ca.crt of Secret acme-webapp-tls, and spec.webapp.tls")

@@ -36,7 +36,7 @@ def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "END_WITHIN", SOON)
 
 
-class Woken(Operator):
+class WakeLog(Operator):
     """An operator whose loops are only noted, not run."""
 
     def __init__(self, settings: Settings) -> None:
@@ -52,10 +52,10 @@ class Woken(Operator):
 
 
 @asynccontextmanager
-async def an_operator(server: FakeApiServer, folder: Path) -> AsyncIterator[tuple[Woken, asyncio.Task[None]]]:
+async def an_operator(server: FakeApiServer, folder: Path) -> AsyncIterator[tuple[WakeLog, asyncio.Task[None]]]:
     """An operator that watches, in this event loop; ended at the end of the block if it has not ended before."""
     env = {"KUBECONFIG": str(server.kubeconfig(folder)), "POD_NAMESPACE": "default", **LEASE_TIMES}
-    operator = Woken(Settings.from_env(env))
+    operator = WakeLog(Settings.from_env(env))
     running = asyncio.create_task(operator._run(), name="operator")
     try:
         await until(lambda: all(server.streams[path] for path in WATCHED), running)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,24 +13,10 @@ from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, Kind, Obj
 from whatsapp_operator.shell.watch.health import TendedReads, WatchHealth, name_of
 
-
-class Hand:
-    """A clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.at = 100.0
-
-    def monotonic(self) -> float:
-        return self.at
-
-    def now(self) -> datetime:
-        return datetime(2030, 1, 1, tzinfo=UTC)
-
-    def wall(self) -> datetime:
-        return self.now()
+from .manual_clock import ManualClock
 
 
-def a_health(clock: Hand) -> WatchHealth:
+def a_health(clock: ManualClock) -> WatchHealth:
     health = WatchHealth(clock)
     health.expect("pods", essential=True)
     health.expect("nodes", essential=False)
@@ -39,7 +24,7 @@ def a_health(clock: Hand) -> WatchHealth:
 
 
 def test_a_watch_is_connected_while_its_newest_stream_is_open() -> None:
-    clock, open_ = Hand(), True
+    clock, open_ = ManualClock(), True
     health = a_health(clock)
     health.connected("pods", lambda: open_)
     clock.at += 1000
@@ -54,7 +39,7 @@ def test_a_watch_is_connected_while_its_newest_stream_is_open() -> None:
 
 
 def test_a_short_gap_between_two_streams_is_nothing() -> None:
-    clock = Hand()
+    clock = ManualClock()
     health = a_health(clock)
     health.connected("pods", lambda: False)
     clock.at += 2.9
@@ -64,7 +49,7 @@ def test_a_short_gap_between_two_streams_is_nothing() -> None:
 
 
 def test_a_watch_that_never_came_up_is_cut_off_too() -> None:
-    clock = Hand()
+    clock = ManualClock()
     health = a_health(clock)
     clock.at += 4
     assert health.cut_off() == "not connected to pods"
@@ -72,7 +57,7 @@ def test_a_watch_that_never_came_up_is_cut_off_too() -> None:
 
 def test_a_refused_watch_is_cut_off_but_not_stalled() -> None:
     """The next process would be rejected too."""
-    clock = Hand()
+    clock = ManualClock()
     health = a_health(clock)
     for _ in range(30):
         clock.at += 5
@@ -84,7 +69,7 @@ def test_a_refused_watch_is_cut_off_but_not_stalled() -> None:
 
 @pytest.mark.parametrize("name", ["pods", "nodes"])
 def test_a_watch_that_nothing_tends_is_stalled_whichever_it_is(name: str) -> None:
-    clock = Hand()
+    clock = ManualClock()
     health = a_health(clock)
     for _ in range(13):
         clock.at += 5
@@ -95,7 +80,7 @@ def test_a_watch_that_nothing_tends_is_stalled_whichever_it_is(name: str) -> Non
 
 
 def test_what_is_not_expected_is_not_kept() -> None:
-    health = a_health(Hand())
+    health = a_health(ManualClock())
     health.tended("secrets")
     health.connected("secrets")
     assert set(health.seconds_cut_off()) == {"pods", "nodes"}
@@ -125,7 +110,7 @@ class Server:
 
 
 async def test_lists_events_and_ends_in_good_order_show_that_a_watch_is_connected() -> None:
-    clock, server = Hand(), Server()
+    clock, server = ManualClock(), Server()
     health = a_health(clock)
     reads = TendedReads(server, health)
 
@@ -145,7 +130,7 @@ async def test_lists_events_and_ends_in_good_order_show_that_a_watch_is_connecte
 
 
 async def test_a_refusal_shows_only_that_a_watch_is_tended() -> None:
-    clock, server = Hand(), Server()
+    clock, server = ManualClock(), Server()
     health = a_health(clock)
     reads = TendedReads(server, health)
     for _ in range(13):
@@ -160,7 +145,7 @@ async def test_a_refusal_shows_only_that_a_watch_is_tended() -> None:
 
 async def test_a_stream_that_is_closed_early_is_closed_at_the_server_too() -> None:
     server = Server()
-    reads = TendedReads(server, a_health(Hand()))
+    reads = TendedReads(server, a_health(ManualClock()))
     server.lines.put_nowait({})
     async with aclosing(reads.watch(NODE, None)) as events:
         await anext(events)

@@ -103,6 +103,20 @@ NAMES = frozenset(
         "burial",
         "bury",
         "rites",
+        "weather",
+        "house",
+        "ground",
+        "ear",
+        "park",
+        "fate",
+        "fates",
+        "story",
+        "stories",
+        "books",
+        "executioner",
+        "gatekeeper",
+        "usurpers",
+        "electorate",
     ]
 )
 """Parts of identifiers."""

@@ -164,7 +164,7 @@ async def listening(handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter
         yield f"{host}:{port}"
 
 
-class Talk:
+class SessionHarness:
     """A session, its client, and the clock between them."""
 
     def __init__(self, client: Client) -> None:
@@ -196,13 +196,13 @@ def operation() -> Operation:
 
 
 @pytest.fixture
-async def talk(pair: Path) -> AsyncIterator[Talk]:
+async def harness(pair: Path) -> AsyncIterator[SessionHarness]:
     client = Client()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(served(client, pair))
-        talk = Talk(client)
-        stack.push_async_callback(talk.session.close)
-        yield talk
+        harness = SessionHarness(client)
+        stack.push_async_callback(harness.session.close)
+        yield harness
 
 
 async def refused_port() -> str:

@@ -1,4 +1,4 @@
-"""A steady stream of messages to every shard of one cluster, and the books of what became of them."""
+"""A steady stream of messages to every shard of one cluster, and what became of each message."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class AcceptedMessage:
     """A message that the WhatsApp servers took and whose sender knows it."""
 
     shard: int
     by: str  # uid of the Coreapp
     at: float  # `time.time()` of the servers
     known: float  # `time.monotonic()` at which the sender knew it
-    home: int = 0  # the shard of its recipient when the books were opened; another number of shards since then makes it another shard
+    home: int = 0  # the shard of its recipient when the results were read; another number of shards since then makes it another shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Books:
+class MessageResults:
     """What became of the messages since a mark."""
 
     sent: int
@@ -59,7 +59,7 @@ class Books:
     rejected: tuple[int, int]  # tries that were not a 201: on the shards that were struck, on the others
     words: Counter[str]  # how they were rejected: status or name of the error
     totals: Totals  # what was added to the log of the WhatsApp servers
-    taken: tuple[Taken, ...]
+    taken: tuple[AcceptedMessage, ...]
 
 
 class Stream(Traffic):
@@ -152,7 +152,7 @@ class Stream(Traffic):
         self._taken = [entry for entry in self._taken if entry.message in self.messages]
         return Mark(time.monotonic(), self.log.seq, self.shards, self.log.audit.totals())  # last: what is sent from now on is later
 
-    async def books(self, mark: Mark, struck: Collection[int], *, timeout: float = GIVE_UP_S + 15.0) -> Books:
+    async def results(self, mark: Mark, struck: Collection[int], *, timeout: float = GIVE_UP_S + 15.0) -> MessageResults:
         """What became of the messages since ``mark``, as soon as none of them waits any more. Raises TrafficError.
 
         A message that waited when the mark was set counts too, unless it counts for an earlier mark.
@@ -188,8 +188,8 @@ def claim(messages: Iterable[Message], *, mark: float, until: float) -> list[Mes
     return mine
 
 
-def account(mine: Sequence[Message], entries: Sequence[Entry], *, shards: int, struck: Collection[int], totals: Totals) -> Books:
-    """The books of messages, by what their senders know and by what the WhatsApp servers logged as taken."""
+def account(mine: Sequence[Message], entries: Sequence[Entry], *, shards: int, struck: Collection[int], totals: Totals) -> MessageResults:
+    """What became of messages, by what their senders know and by what the WhatsApp servers logged as taken."""
     by_id = {one.id: one for one in mine}
     known = {entry.message for entry in entries}
     unknown = sum(one.delivered_at is not None and one.id not in known for one in mine)
@@ -199,16 +199,16 @@ def account(mine: Sequence[Message], entries: Sequence[Entry], *, shards: int, s
         words.update(one.rejections)
         rejected[shard_of(one.to, shards) not in struck] += one.rejections.total()
     taken = [
-        Taken(entry.shard, entry.uid, entry.at, message.delivered_at, shard_of(message.to, shards))
+        AcceptedMessage(entry.shard, entry.uid, entry.at, message.delivered_at, shard_of(message.to, shards))
         for entry in entries
         if (message := by_id.get(entry.message)) is not None and message.delivered_at is not None
     ]
     lost = sum(one.lost for one in mine) + unknown
-    return Books(sent=len(mine), lost=lost, rejected=(rejected[0], rejected[1]), words=words, totals=totals, taken=tuple(taken))
+    return MessageResults(sent=len(mine), lost=lost, rejected=(rejected[0], rejected[1]), words=words, totals=totals, taken=tuple(taken))
 
 
 def first_taken(
-    taken: Sequence[Taken], *, shard: int, begun: float, begun_wall: float, not_by: str = "", by: Collection[str] | None = None
+    taken: Sequence[AcceptedMessage], *, shard: int, begun: float, begun_wall: float, not_by: str = "", by: Collection[str] | None = None
 ) -> float | None:
     """Seconds from a fault to the first message of a shard whose sender knows it taken afterwards; None if there is none.
 
@@ -223,10 +223,10 @@ def first_taken(
     return min((seconds for seconds in fits if seconds >= 0), default=None)
 
 
-def longest_gap(taken: Sequence[Taken], *, begun: float) -> float | None:
+def longest_gap(taken: Sequence[AcceptedMessage], *, begun: float) -> float | None:
     """The longest time after ``begun`` (`time.monotonic()`) in which no sender of some shard learned that its message was taken.
 
-    The worst shard's, by the number of shards when the books were opened; None without any message. Seconds.
+    The worst shard's, by the number of shards when the results were read; None without any message. Seconds.
     """
     times: dict[int, list[float]] = {}
     for one in taken:

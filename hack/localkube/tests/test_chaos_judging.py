@@ -19,8 +19,8 @@ from localkube.scenarios.faults.hollow import FAULTS, named
 from localkube.scenarios.runner import report as chaos_print
 from localkube.scenarios.runner.case import Case, Fault, Victim, nothing
 from localkube.scenarios.runner.judge import CAUSES, UNREPORTED, Judged, World, judge
-from localkube.scenarios.runner.player import Outcome, _Play
-from localkube.scenarios.traffic import Stream, Taken, account, first_taken, longest_gap
+from localkube.scenarios.runner.player import Outcome, _FaultRun
+from localkube.scenarios.traffic import AcceptedMessage, Stream, account, first_taken, longest_gap
 from outside.observer import Commit
 from outside.traffic import Message
 from wabiz_sim.gatewaylog import Audit, Entry, Kind, Totals
@@ -99,8 +99,8 @@ def test_what_an_outage_takes_is_measured_from_the_fault_and_not_compared_with_t
     environment: Any = SimpleNamespace(clusters=("c00",), observer=SimpleNamespace(commits=[done]), commit=lambda *_, **__: done)
     outcome = Outcome("outage", evidence=Counter({"ConnectionLost": 1}))
     victim = Victim("c00", 0, Holder(0, "acme-coreapp-0", "a"), begun=100.0, begun_wall=1000.0, possible=159.0)
-    taken = Taken(shard=0, by="b", at=1000.0 + 60.2, known=160.3, home=0)
-    _Play(environment, OUTAGE, outcome, 1)._measure(victim, cast("Any", SimpleNamespace(taken=(taken,))))
+    taken = AcceptedMessage(shard=0, by="b", at=1000.0 + 60.2, known=160.3, home=0)
+    _FaultRun(environment, OUTAGE, outcome, 1)._measure(victim, cast("Any", SimpleNamespace(taken=(taken,))))
 
     assert outcome.times == [pytest.approx(60.3)]
     figures = chaos_print.figures(outcome, OUTAGE)
@@ -183,7 +183,7 @@ def entry(name: str, shard: int = 0, by: str = "a", at: float = 1.0) -> Entry:
     return Entry(kind=Kind.TAKEN, message=name, shard=shard, uid=by, at=at, epoch="1-a")
 
 
-def test_the_books_count_what_is_lost_doubled_and_rejected() -> None:
+def test_the_results_count_what_is_lost_doubled_and_rejected() -> None:
     mine = [
         message("good", rejections=Counter({"503": 2})),
         message("given up", ONE, delivered=None, lost=True, rejections=Counter({"503": 5, "TimeoutError": 1})),
@@ -193,17 +193,17 @@ def test_the_books_count_what_is_lost_doubled_and_rejected() -> None:
     entries = [entry("good"), entry("twice"), entry("twice"), entry("a stranger's")]
     audit = Audit()
     audit.read(entries)
-    books = account(mine, entries, shards=2, struck={0}, totals=audit.totals())
-    assert (books.sent, books.lost, books.totals.doubled, books.rejected) == (4, 2, 1, (2, 6))
-    assert books.words == {"503": 7, "TimeoutError": 1}
-    assert len(books.taken) == 3
+    results = account(mine, entries, shards=2, struck={0}, totals=audit.totals())
+    assert (results.sent, results.lost, results.totals.doubled, results.rejected) == (4, 2, 1, (2, 6))
+    assert results.words == {"503": 7, "TimeoutError": 1}
+    assert len(results.taken) == 3
 
 
-def taken(by: str, at: float, *, shard: int = 0) -> Taken:
-    return Taken(shard, by, 1000.0 + at, at + 0.001)
+def taken(by: str, at: float, *, shard: int = 0) -> AcceptedMessage:
+    return AcceptedMessage(shard, by, 1000.0 + at, at + 0.001)
 
 
-def first(*rows: Taken, **more: Any) -> float | None:
+def first(*rows: AcceptedMessage, **more: Any) -> float | None:
     return first_taken(rows, shard=0, begun=0.0, begun_wall=1000.0, **more)
 
 
@@ -225,8 +225,8 @@ def test_the_old_holder_never_ends_the_clock_nor_does_a_holder_without_a_commit(
 
 
 def test_the_longest_gap_is_the_worst_shards_and_begins_with_the_change() -> None:
-    def known(home: int, *times: float) -> list[Taken]:
-        return [Taken(shard=home, by="uid", at=0.0, known=at, home=home) for at in times]
+    def known(home: int, *times: float) -> list[AcceptedMessage]:
+        return [AcceptedMessage(shard=home, by="uid", at=0.0, known=at, home=home) for at in times]
 
     even = known(0, 8.0, 10.5, 11.0, 12.0)
     late = known(1, 9.9, 10.2, 11.7)
@@ -235,11 +235,11 @@ def test_the_longest_gap_is_the_worst_shards_and_begins_with_the_change() -> Non
     assert longest_gap([], begun=10.0) is None
 
 
-def test_books_know_the_shard_of_a_recipient_as_it_was_before_the_number_changed() -> None:
+def test_results_know_the_shard_of_a_recipient_as_it_was_before_the_number_changed() -> None:
     to = next(f"49{number}" for number in range(1000) if shard_of(f"49{number}", 2) == 0 and shard_of(f"49{number}", 4) == 2)
     message = Message(id="m", to=to, sent_at=1.0, delivered_at=2.0)
-    books = account([message], [entry("m", 2)], shards=2, struck=(), totals=Totals())
-    assert [(one.shard, one.home) for one in books.taken] == [(2, 0)]
+    results = account([message], [entry("m", 2)], shards=2, struck=(), totals=Totals())
+    assert [(one.shard, one.home) for one in results.taken] == [(2, 0)]
 
 
 def test_what_a_user_asked_for_is_evidence_where_it_is_what_was_done() -> None:

@@ -186,7 +186,7 @@ def test_behind_the_denied_egress_one_address_is_reached_and_no_other(capfd: pyt
 
 
 def test_a_law_that_the_fault_itself_broke_by_a_write_is_not_the_operators() -> None:
-    ground: Any = SimpleNamespace(reported=set(), own_writes={" at 17"})
+    environment: Any = SimpleNamespace(reported=set(), own_writes={" at 17"})
     ours, theirs = (Violation("epochs grow", f"default/c00-shard-0 went from epoch 9-x to 5-y at {version}") for version in (17, 117))
-    assert Environment.broken_laws(ground, [ours, theirs]) == [str(theirs)]
-    assert Environment.broken_laws(ground, [ours, theirs]) == [], "each is in one outcome only"
+    assert Environment.broken_laws(environment, [ours, theirs]) == [str(theirs)]
+    assert Environment.broken_laws(environment, [ours, theirs]) == [], "each is in one outcome only"

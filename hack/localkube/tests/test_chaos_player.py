@@ -19,7 +19,7 @@ from localkube.scenarios.runner import report as chaos_print
 from localkube.scenarios.runner.case import Case, Fault
 from localkube.scenarios.runner.judge import CAUSES
 from localkube.scenarios.runner.player import Outcome, Player
-from localkube.scenarios.traffic import Books, Mark, Taken
+from localkube.scenarios.traffic import AcceptedMessage, Mark, MessageResults
 from outside.laws import Violation
 from outside.observer import Commit
 from wabiz_sim.gatewaylog import Audit, Totals
@@ -37,11 +37,11 @@ class FakeLog:
 
 
 class FakeStream:
-    """A stream whose books are written by the test."""
+    """A stream whose results are written by the test."""
 
     def __init__(self) -> None:
         self.log = FakeLog()
-        self.taken: list[Taken] = []
+        self.taken: list[AcceptedMessage] = []
         self.totals = Totals()
 
     def burst(self, shard: int, seconds: float) -> None:
@@ -53,8 +53,8 @@ class FakeStream:
     async def mark(self) -> Mark:
         return Mark(time.monotonic(), 0, 1, self.totals)
 
-    async def books(self, mark: Mark, struck: Collection[int]) -> Books:
-        return Books(
+    async def results(self, mark: Mark, struck: Collection[int]) -> MessageResults:
+        return MessageResults(
             sent=9,
             lost=0,
             rejected=(0, 0),
@@ -75,7 +75,7 @@ class FakeObserver:
         return []
 
 
-class FakeGround:
+class FakeEnvironment:
     """One cluster of one shard; faults write into ``stream``, ``observer`` and ``counted`` what they bring about."""
 
     clusters = ("c00",)
@@ -141,34 +141,34 @@ class FakeGround:
 
     def answers(self, by: str, after: float = 0.0) -> None:
         """A message through a Coreapp, so many seconds from now."""
-        self.stream.taken.append(Taken(0, by, time.time() + after, time.monotonic() + after))
+        self.stream.taken.append(AcceptedMessage(0, by, time.time() + after, time.monotonic() + after))
 
 
 @pytest.fixture
-def ground(monkeypatch: pytest.MonkeyPatch) -> FakeGround:
+def environment(monkeypatch: pytest.MonkeyPatch) -> FakeEnvironment:
     monkeypatch.setattr(measure, "CALM_S", 0.0)
-    return FakeGround()
+    return FakeEnvironment()
 
 
-async def played(ground: FakeGround, strike: Callable[[Case[Any]], None], **row: Any) -> Outcome:
+async def played(environment: FakeEnvironment, strike: Callable[[Case[Any]], None], **row: Any) -> Outcome:
     async def struck(case: Case[Any]) -> None:
         strike(case)
 
     fault = Fault[Any](name="f", what="f", strike=struck, **{"everybody": True, "evidence": {"PodDeleted"}, "allowed": 0.2, **row})
-    return await Player(cast("Any", ground), n=1, report=lambda _: None).play(fault)
+    return await Player(cast("Any", environment), n=1, report=lambda _: None).play(fault)
 
 
-def strikes(ground: FakeGround, *, gone: bool = True, word: str = "PodDeleted") -> Callable[[Case[Any]], None]:
+def strikes(environment: FakeEnvironment, *, gone: bool = True, word: str = "PodDeleted") -> Callable[[Case[Any]], None]:
     def strike(case: Case[Any]) -> None:
         case.strike("c00", 0)
-        ground.gone = gone
-        ground.moves_shard(word)
+        environment.gone = gone
+        environment.moves_shard(word)
 
     return strike
 
 
-async def test_a_fault_that_was_seen_to_do_something_is_measured(ground: FakeGround) -> None:
-    outcome = await played(ground, strikes(ground), effects=("pods ended",))
+async def test_a_fault_that_was_seen_to_do_something_is_measured(environment: FakeEnvironment) -> None:
+    outcome = await played(environment, strikes(environment), effects=("pods ended",))
     assert (outcome.n, outcome.troubles, outcome.wrong, outcome.evidence) == (1, [], [], Counter({"PodDeleted": 1}))
     assert outcome.effects["pods ended"] == 1
     begun, ended = outcome.samples[0]["window"]
@@ -176,24 +176,24 @@ async def test_a_fault_that_was_seen_to_do_something_is_measured(ground: FakeGro
 
 
 @pytest.mark.parametrize("asks", [True, False])
-async def test_a_switchover_is_right_only_where_the_scenario_asked_for_it(ground: FakeGround, asks: bool) -> None:
+async def test_a_switchover_is_right_only_where_the_scenario_asked_for_it(environment: FakeEnvironment, asks: bool) -> None:
     """As when a leader ends and a user asks its successor: no holder is struck."""
 
     def strike(case: Case[Any]) -> None:
         if asks:
             case.asked.add(("c00", 0))
         case.measured.append(0.1)
-        ground.moves_shard("Requested")
+        environment.moves_shard("Requested")
 
-    outcome = await played(ground, strike, failover=False, moves={"switchover"})
+    outcome = await played(environment, strike, failover=False, moves={"switchover"})
     assert outcome.wrong == ([] if asks else ["shard 0 of c00 to pod-1 (Requested)"])
 
 
-async def test_everything_is_undone_in_turn_also_when_some_of_it_fails(ground: FakeGround) -> None:
+async def test_everything_is_undone_in_turn_also_when_some_of_it_fails(environment: FakeEnvironment) -> None:
     undone: list[str] = []
 
     def strike(case: Case[Any]) -> None:
-        strikes(ground)(case)
+        strikes(environment)(case)
         case.exits.callback(undone.append, "exits")
 
     async def undo(_: Case[Any]) -> None:
@@ -201,78 +201,78 @@ async def test_everything_is_undone_in_turn_also_when_some_of_it_fails(ground: F
         msg = "the node does not come back"
         raise LocalKubeError(msg)
 
-    outcome = await played(ground, strike, undo=undo)
+    outcome = await played(environment, strike, undo=undo)
     assert undone[:2] == ["undo", "exits"]
     assert outcome.troubles[0] == "the node does not come back"
 
 
-async def test_a_fault_that_does_nothing_is_a_trouble(ground: FakeGround) -> None:
-    outcome = await played(ground, strikes(ground, gone=False), effects=("pods ended",))
+async def test_a_fault_that_does_nothing_is_a_trouble(environment: FakeEnvironment) -> None:
+    outcome = await played(environment, strikes(environment, gone=False), effects=("pods ended",))
     assert outcome.troubles == ["the fault did nothing: 0 pods ended (c00)"]
 
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.effects != table.ENDED], ids=lambda fault: str(fault.name))
-async def test_each_fault_of_the_table_that_does_nothing_is_a_trouble(ground: FakeGround, fault: Fault[Any]) -> None:
-    ground.counted.update({("a stranger's", name): 5 for name in fault.effects} | {("a", name): 5 for name in fault.effects})
-    outcome = await played(ground, strikes(ground, gone=False), effects=fault.effects)
+async def test_each_fault_of_the_table_that_does_nothing_is_a_trouble(environment: FakeEnvironment, fault: Fault[Any]) -> None:
+    environment.counted.update({("a stranger's", name): 5 for name in fault.effects} | {("a", name): 5 for name in fault.effects})
+    outcome = await played(environment, strikes(environment, gone=False), effects=fault.effects)
     assert fault.effects
     assert outcome.troubles == [f"the fault did nothing: 0 {name} (c00)" for name in fault.effects], "what was before is not its own"
 
 
-async def test_a_sound_coreapp_that_is_gone_is_a_trouble_where_pods_must_stay(ground: FakeGround) -> None:
+async def test_a_sound_coreapp_that_is_gone_is_a_trouble_where_pods_must_stay(environment: FakeEnvironment) -> None:
     def strike(case: Case[Any]) -> None:
-        strikes(ground)(case)
-        ground.pods = {"c"}
+        strikes(environment)(case)
+        environment.pods = {"c"}
 
-    assert (await played(ground, strike)).troubles == []
-    ground.pods = {"a", "b"}
-    outcome = await played(ground, strike, pods_stay=True)
+    assert (await played(environment, strike)).troubles == []
+    environment.pods = {"a", "b"}
+    outcome = await played(environment, strike, pods_stay=True)
     assert outcome.troubles == ["1 sound Coreapps are gone: pod-b"], "that of the holder is the fault's own doing"
 
 
-async def test_what_a_fault_found_out_and_a_process_that_ended_are_troubles(ground: FakeGround) -> None:
+async def test_what_a_fault_found_out_and_a_process_that_ended_are_troubles(environment: FakeEnvironment) -> None:
     def strike(case: Case[Any]) -> None:
-        strikes(ground)(case)
+        strikes(environment)(case)
         case.troubles.append("written 99 times")
-        ground.ended = "operator-0 exited with status 1"
+        environment.ended = "operator-0 exited with status 1"
 
-    outcome = await played(ground, strike)
+    outcome = await played(environment, strike)
     assert (outcome.n, outcome.troubles) == (1, ["written 99 times", "operator-0 exited with status 1"])
 
 
-async def test_what_is_counted_of_a_pod_that_was_struck_is_the_faults(ground: FakeGround) -> None:
+async def test_what_is_counted_of_a_pod_that_was_struck_is_the_faults(environment: FakeEnvironment) -> None:
     def strike(case: Case[Any]) -> None:
-        strikes(ground)(case)
-        ground.counted[("a", "requests held")] += 3
+        strikes(environment)(case)
+        environment.counted[("a", "requests held")] += 3
 
-    outcome = await played(ground, strike, effects=("requests held",))
+    outcome = await played(environment, strike, effects=("requests held",))
     assert (outcome.troubles, outcome.effects["requests held"]) == ([], 3)
 
 
-async def test_an_answer_of_the_old_holder_between_the_kill_and_its_return_is_no_handover(ground: FakeGround) -> None:
+async def test_an_answer_of_the_old_holder_between_the_kill_and_its_return_is_no_handover(environment: FakeEnvironment) -> None:
     def strike(case: Case[Any]) -> None:
         case.strike("c00", 0)
-        ground.answers("a")
+        environment.answers("a")
 
-    outcome = await played(ground, strike, resumes=True)
+    outcome = await played(environment, strike, resumes=True)
     assert (outcome.times, outcome.resumed, len(outcome.missing)) == ([], [], 1)
 
 
-async def test_an_answer_through_another_without_a_commit_is_no_handover(ground: FakeGround) -> None:
+async def test_an_answer_through_another_without_a_commit_is_no_handover(environment: FakeEnvironment) -> None:
     def strike(case: Case[Any]) -> None:
         case.strike("c00", 0)
-        ground.answers("1")
+        environment.answers("1")
 
-    outcome = await played(ground, strike)
+    outcome = await played(environment, strike)
     assert (outcome.times, len(outcome.missing)) == ([], 1)
 
 
-async def test_a_holder_that_was_back_before_anybody_took_over_is_reported_apart(ground: FakeGround) -> None:
+async def test_a_holder_that_was_back_before_anybody_took_over_is_reported_apart(environment: FakeEnvironment) -> None:
     def strike(case: Case[Any]) -> None:
         case.strike("c00", 0)
-        ground.answers("a", after=RESTART_S)
+        environment.answers("a", after=RESTART_S)
 
-    outcome = await played(ground, strike, resumes=True)
+    outcome = await played(environment, strike, resumes=True)
     assert (outcome.times, outcome.missing, outcome.n) == ([], [], 0)
     assert outcome.resumed
     assert chaos_print.complaints(outcome, QUICK, n=1) == ["quick: measured 0 times only, not 1"]
@@ -280,12 +280,12 @@ async def test_a_holder_that_was_back_before_anybody_took_over_is_reported_apart
 
 
 @pytest.mark.parametrize("word", sorted(CAUSES.values()))
-async def test_a_play_does_not_believe_the_operators_word(ground: FakeGround, word: str) -> None:
-    outcome = await played(ground, strikes(ground, word=word), failover=False, evidence=frozenset())
+async def test_a_play_does_not_believe_the_operators_word(environment: FakeEnvironment, word: str) -> None:
+    outcome = await played(environment, strikes(environment, word=word), failover=False, evidence=frozenset())
     assert outcome.wrong == [f"shard 0 of c00 to pod-1 ({word})"]
 
 
-async def test_two_holders_in_the_servers_log_break_a_law(ground: FakeGround) -> None:
-    ground.stream.totals = Totals(below_epoch=2, overlaps=1)
-    outcome = await played(ground, strikes(ground))
+async def test_two_holders_in_the_servers_log_break_a_law(environment: FakeEnvironment) -> None:
+    environment.stream.totals = Totals(below_epoch=2, overlaps=1)
+    outcome = await played(environment, strikes(environment))
     assert [text for text in outcome.violations if "took 2 messages" in text and "at once 1 times" in text]

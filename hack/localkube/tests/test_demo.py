@@ -159,7 +159,7 @@ async def test_no_more_messages_wait_than_help(tmp_path: Path, monkeypatch: pyte
 # ---- the end
 
 
-def story() -> demo.Demo:
+def a_demo() -> demo.Demo:
     console, _ = plain()
     environment: Any = None
     return demo.Demo(environment, REPOSITORY / "examples" / "cluster.yaml", console)
@@ -186,7 +186,7 @@ NONE = {"seen_from_outside": 0, "whatsapp_servers": 0, "resolutions": 0}
     ],
 )
 def test_a_broken_promise_is_a_complaint(counts: dict[str, Any], holders: dict[str, int], said: str | None) -> None:
-    played = story()
+    played = a_demo()
     played.ledger, played.two_holders = ledger(**counts), holders
     complaint = played.complaint()
 
@@ -194,7 +194,7 @@ def test_a_broken_promise_is_a_complaint(counts: dict[str, Any], holders: dict[s
 
 
 def test_a_demo_that_broke_off_is_a_complaint_and_still_has_figures(tmp_path: Path) -> None:
-    played = story()
+    played = a_demo()
     played.steps[0].seconds = 4.00001
     write_json(tmp_path / "demo.json", played.figures())
     figures = json.loads((tmp_path / "demo.json").read_text())
@@ -342,7 +342,7 @@ def test_an_interrupt_during_the_set_up_ends_it_in_a_sentence(
 
 
 def test_the_line_below_counts_what_flows() -> None:
-    played: Any = story()
+    played: Any = a_demo()
     assert "as soon as" in played._flow()
     played.environment = SimpleNamespace(probes={"acme": SimpleNamespace(sent=["a", "b"], delivered=lambda: [(0.0, 1.0)])})
     assert played._flow().startswith("messages: 2 sent, 1 delivered, 1 wait")

@@ -11,7 +11,7 @@ import pytest
 
 from mutation.__main__ import EXPLAINED, explained
 from mutation.changes import Mutant, mutants
-from mutation.judge import Reach
+from mutation.judge import LineCoverage
 from mutation.swap import functions, put_functions, put_statement
 
 SOURCE = '''
@@ -112,7 +112,7 @@ def test_what_outside_modules_imported_is_rebound(module: ModuleType) -> None:
 
 def test_the_cheapest_tests_that_reach_a_line_come_first_within_the_budget() -> None:
     mutant = next(one for one in found()[1] if one.function == "said")
-    tests = Reach()
+    tests = LineCoverage()
     for name, cost in [("slow", 5.0), ("quick", 0.1), ("middling", 1.0)]:
         tests.add(name, cost, {"boxes": [mutant.span[0]]})
     tests.add("elsewhere", 0.01, {"boxes": [1]})
@@ -124,7 +124,7 @@ def test_the_cheapest_tests_that_reach_a_line_come_first_within_the_budget() -> 
 
 def test_of_a_table_the_tests_that_run_its_line_come_first_then_those_that_are_named_for_its_module() -> None:
     mutant = next(one for one in found()[1] if one.function == "TABLE")
-    tests = Reach()
+    tests = LineCoverage()
     line = mutant.span[0]
     for name, cost, lines in [
         ("unit/test_other.py::quick", 0.1, [2]),

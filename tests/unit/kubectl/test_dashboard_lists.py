@@ -34,7 +34,7 @@ def api() -> Iterator[WatchedApi]:
         yield one
 
 
-class Following:
+class FollowedList:
     """A watched list, and what it has called out."""
 
     def __init__(self, api: WatchedApi, scope: Scope, name: str) -> None:
@@ -56,9 +56,9 @@ class Following:
 
 
 @contextmanager
-def following(api: WatchedApi, scope: Scope | None = None, name: str = "pods") -> Iterator[Following]:
+def following(api: WatchedApi, scope: Scope | None = None, name: str = "pods") -> Iterator[FollowedList]:
     """A list of the pods of shop/acme unless said otherwise, which was read and is watched."""
-    one = Following(api, scope or Scope(namespace="shop", name="acme"), name)
+    one = FollowedList(api, scope or Scope(namespace="shop", name="acme"), name)
     one.list.start()
     try:
         one.until(lambda found: found.objects is not None)
@@ -68,7 +68,7 @@ def following(api: WatchedApi, scope: Scope | None = None, name: str = "pods") -
         one.stopped.set()
 
 
-def lists_name(one: Following) -> str:
+def lists_name(one: FollowedList) -> str:
     return one.list.source.path.rpartition("/")[2]
 
 
@@ -173,7 +173,7 @@ def test_a_watch_that_died_silently_is_replaced(api: WatchedApi, monkeypatch: py
 
 def test_a_rejected_list_says_why_and_is_tried_again(api: WatchedApi) -> None:
     api.fault = lambda path, _: 403 if path.endswith("/pods") else None
-    one = Following(api, Scope(namespace="shop"), "pods")
+    one = FollowedList(api, Scope(namespace="shop"), "pods")
     one.list.start()
     try:
         one.until(lambda found: found.trouble == "error 403")
@@ -187,7 +187,7 @@ def test_a_rejected_list_says_why_and_is_tried_again(api: WatchedApi) -> None:
 
 def test_a_list_that_may_be_read_and_not_watched_is_said_to_be_in_trouble_all_the_time(api: WatchedApi) -> None:
     api.fault = lambda _, query: 403 if "watch" in query else None
-    one = Following(api, Scope(namespace="shop"), "pods")
+    one = FollowedList(api, Scope(namespace="shop"), "pods")
     one.list.start()
     try:
         one.until(lambda found: found.trouble == "error 403")

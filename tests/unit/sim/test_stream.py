@@ -89,16 +89,16 @@ async def swallow(world: World, sender: Sender, *, applies: bool, count: int = 1
 async def test_a_message_between_two_plays_is_in_the_ledger_of_the_run(sender: Sender, server: Upstream) -> None:
     mark = await sender.mark()
     await sender.send("in the first")
-    first = await sender.books(mark, ())
+    first = await sender.results(mark, ())
     await sender.send("between")
     forget(server, "between")
     mark = await sender.mark()
     await sender.send("in the second")
-    second = await sender.books(mark, ())
+    second = await sender.results(mark, ())
 
     found = await sender.ledger()
 
-    assert [(books.sent, books.lost) for books in (first, second)] == [(1, 0), (1, 0)]
+    assert [(results.sent, results.lost) for results in (first, second)] == [(1, 0), (1, 0)]
     assert (found.sent, found.delivered, found.lost, found.undelivered) == (3, 2, 1, 1)
     assert found.failures() == ["1 messages were lost: confirmed with 201 and unknown to the WhatsApp servers"]
 
@@ -106,18 +106,18 @@ async def test_a_message_between_two_plays_is_in_the_ledger_of_the_run(sender: S
 async def test_a_message_over_a_mark_counts_in_exactly_one_play(sender: Sender, world: World) -> None:
     first = await sender.mark()
     await sender.send("in the first")
-    books = [await sender.books(first, ())]
+    results = [await sender.results(first, ())]
     await swallow(world, sender, applies=False)
     over = sender.start("over the mark")
     second = await sender.mark()
     await until(lambda: over.lost)
-    books.append(await sender.books(second, ()))
+    results.append(await sender.results(second, ()))
     third = await sender.mark()
-    books.append(await sender.books(third, ()))
+    results.append(await sender.results(third, ()))
 
     found = await sender.ledger()
 
-    assert [(one.sent, one.lost) for one in books] == [(1, 0), (1, 1), (0, 0)]
+    assert [(one.sent, one.lost) for one in results] == [(1, 0), (1, 1), (0, 0)]
     assert (found.sent, found.delivered, found.rejected) == (2, 1, 1)
 
 
@@ -131,9 +131,9 @@ async def test_a_message_that_was_taken_before_a_mark_and_confirmed_after_it_is_
     await until(taken)
     mark = await sender.mark()
     assert over.delivered_at is None
-    books = await sender.books(mark, ())
+    results = await sender.results(mark, ())
 
-    assert (books.sent, books.lost, [one.by for one in books.taken]) == (1, 0, ["uid-coreapp-0"])
+    assert (results.sent, results.lost, [one.by for one in results.taken]) == (1, 0, ["uid-coreapp-0"])
     assert (await sender.ledger()).failures() == []
 
 
@@ -182,11 +182,11 @@ async def test_servers_that_begin_with_an_empty_database_are_reported(sender: Se
 
     await until(logged_in)
     await sender.send("after")
-    books = await sender.books(mark, ())
+    results = await sender.results(mark, ())
 
     found = await sender.ledger()
 
-    assert (books.sent, books.lost) == (1, 0)
+    assert (results.sent, results.lost) == (1, 0)
     assert (found.sent, found.delivered, found.lost, found.databases) == (2, 1, 1, 2)
 
 
@@ -222,12 +222,12 @@ async def test_a_holder_that_is_cut_off_from_all_but_the_servers_is_seen_to_be_r
         return bool((await world.control("counters"))["fenced"])
 
     await until(refused)
-    books = await sender.books(mark, ())
+    results = await sender.results(mark, ())
     found = await sender.ledger()
 
     shard = sender.log.audit.shards[0] - before
-    assert (shard["replaced"], shard["fenced"] >= 1, books.totals.fenced >= 1) == (1, True, True)
-    assert (books.totals.two_holders, books.totals.doubled, [one.by for one in books.taken]) == (0, 0, ["uid-coreapp-1"])
+    assert (shard["replaced"], shard["fenced"] >= 1, results.totals.fenced >= 1) == (1, True, True)
+    assert (results.totals.two_holders, results.totals.doubled, [one.by for one in results.taken]) == (0, 0, ["uid-coreapp-1"])
     assert (found.totals.below_epoch, found.totals.overlaps, found.failures()) == (0, 0, [])
 
 

@@ -57,7 +57,7 @@ async def resize(environment: SingleCluster, cluster: str, to: int, *, restart: 
         settled = time.monotonic()
         await asyncio.sleep(AFTER_S)
     with probe.pace(0.0):
-        books = await probe.books(mark, ())
+        results = await probe.results(mark, ())
     messages, calls = list(probe.messages.values()), (await probe.counters())["set_shards_calls"]
     called = [datetime.fromisoformat(call["at"]).timestamp() for call in calls if call["restarted"] and call["shards"] == to]
     if not called:
@@ -72,7 +72,7 @@ async def resize(environment: SingleCluster, cluster: str, to: int, *, restart: 
         extra={shard: max(0.0, seconds - restart) for shard, (seconds, _) in surviving.items()},
         shards=per_shard(messages, gaps, restart=restart, known=probe.log.known, taken=probe.taken()),
         after=after_restart(messages, max(end for _, end in gaps.values()), settled),
-        repeats=books.totals.repeated,
+        repeats=results.totals.repeated,
         begun=begun_wall,
     )
 

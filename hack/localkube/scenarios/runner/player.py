@@ -18,7 +18,7 @@ from localkube.progress import Report
 from localkube.scenarios.cluster import Holder
 from localkube.scenarios.runner.case import RESUMES_S, Case, Fault, G, Victim
 from localkube.scenarios.runner.judge import UNREPORTED, Key, World, judge
-from localkube.scenarios.traffic import Books, Mark, first_taken, longest_gap
+from localkube.scenarios.traffic import Mark, MessageResults, first_taken, longest_gap
 from outside.observer import ObserverError
 
 Obj = dict[str, Any]
@@ -102,7 +102,7 @@ class Player(Generic[G]):
         while outcome.n < n and spare > 0:
             had = outcome.n
             try:
-                await _Play(self._environment, fault, outcome, n - had).run()
+                await _FaultRun(self._environment, fault, outcome, n - had).run()
             except LocalKubeError as error:
                 outcome.troubles.append(sentence(error))
                 await self._put_right(fault)
@@ -130,7 +130,7 @@ class Player(Generic[G]):
             self._report(f"the environment cannot be put right: {sentence(error)}")
 
 
-class _Play(Generic[G]):
+class _FaultRun(Generic[G]):
     """One case of a fault: on one cluster after the other, or on all at once."""
 
     def __init__(self, environment: G, fault: Fault[G], outcome: Outcome, wanted: int) -> None:
@@ -259,9 +259,9 @@ class _Play(Generic[G]):
         """What became of the messages, and from it the times."""
         outcome, streams = self._outcome, self._environment.streams
         struck = {cluster: {victim.shard for victim in self._victims if victim.cluster == cluster} for cluster in marks}
-        found = await asyncio.gather(*(streams[cluster].books(mark, struck[cluster]) for cluster, mark in marks.items()))
-        books: dict[str, Books] = dict(zip(marks, found, strict=True))
-        for cluster, one in books.items():
+        found = await asyncio.gather(*(streams[cluster].results(mark, struck[cluster]) for cluster, mark in marks.items()))
+        results: dict[str, MessageResults] = dict(zip(marks, found, strict=True))
+        for cluster, one in results.items():
             outcome.sent += one.sent
             outcome.lost += one.lost
             outcome.doubled += one.totals.doubled
@@ -277,23 +277,23 @@ class _Play(Generic[G]):
             outcome.times += measured
             outcome.samples += [{"took": round(seconds, 4)} for seconds in measured]
         elif self._fault.gap:
-            self._measure_gaps(books)
+            self._measure_gaps(results)
         else:
             for victim in self._victims:
-                self._measure(victim, books[victim.cluster])
+                self._measure(victim, results[victim.cluster])
 
-    def _measure_gaps(self, books: Mapping[str, Books]) -> None:
+    def _measure_gaps(self, results: Mapping[str, MessageResults]) -> None:
         """The longest silence of each cluster's worst shard, from its first strike on."""
-        for cluster, one in books.items():
+        for cluster, one in results.items():
             begun = min((victim.begun for victim in self._victims if victim.cluster == cluster), default=None)
             if begun is not None and (gap := longest_gap(one.taken, begun=begun)) is not None:
                 self._outcome.times.append(gap)
                 details = {name: value for case in self._cases for name, value in case.details.items()}
                 self._outcome.samples.append({"cluster": cluster, "took": round(gap, 4), **details})
 
-    def _measure(self, victim: Victim, books: Books) -> None:
+    def _measure(self, victim: Victim, results: MessageResults) -> None:
         fault, outcome, old = self._fault, self._outcome, victim.holder.uid
-        taken = partial(first_taken, books.taken, shard=victim.shard, begun=victim.begun)
+        taken = partial(first_taken, results.taken, shard=victim.shard, begun=victim.begun)
         key = (victim.cluster, victim.shard)
         successors = {one.holder_uid for one in self._environment.observer.commits if (one.cluster, one.shard) == key} - {old}
         took = taken(begun_wall=victim.begun_wall, not_by=old, by=successors) if fault.failover else taken(begun_wall=victim.begun_wall)

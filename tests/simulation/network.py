@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Weather:
+class Network:
     """How bad the way to the API server is: chances from 0 to 1 for each call, times in seconds."""
 
     dropped: float = 0.0
