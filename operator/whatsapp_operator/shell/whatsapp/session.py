@@ -337,6 +337,9 @@ class ApiSession:
             self._turn += 1  # the next call goes to another Webapp
             msg = f"{what}: {tls_problem(error, access) or type(error).__name__}"
             raise ApiError(msg, sent=not isinstance(error, NEVER_SENT)) from None
+        # In httpx an answer and its stream hold each other, and the stream holds the connection with its TLS state. Without this only the
+        # garbage collector would free them, which seldom runs.
+        answer.stream = httpx.ByteStream(b"")
         if not answer.is_success:
             secrets = (*secrets_of(access, body or {}), self._token[0] if self._token else "")
             faults = tuple(replace(one, text=masked(one.text, secrets)) for one in faults_of(answer))
