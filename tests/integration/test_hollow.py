@@ -80,8 +80,8 @@ def fake(kind: str, env: Mapping[str, str], resolve: Resolve) -> FakeComponent:
 class HollowNamespace:
     """A namespace of a control plane, with hollow nodes of its own."""
 
-    def __init__(self, plane: ControlPlane, kube: Kube, hollow: Hollow, control: HollowControl, namespace: str, folder: Path) -> None:
-        self.plane, self.kube, self.hollow, self.control, self.namespace, self.folder = plane, kube, hollow, control, namespace, folder
+    def __init__(self, plane: ControlPlane, kube: Kube, fleet: Hollow, control: HollowControl, namespace: str, folder: Path) -> None:
+        self.plane, self.kube, self.fleet, self.control, self.namespace, self.folder = plane, kube, fleet, control, namespace, folder
         self.pods = f"/api/v1/namespaces/{namespace}/pods"
 
     async def create(self, collection: str, obj: Obj) -> Obj:
@@ -203,7 +203,7 @@ async def test_a_stateful_set_becomes_ready_with_an_address_per_pod(hollow: Holl
     pods = (await hollow.kube.get(hollow.pods) or {})["items"]
     addresses = {pod["status"]["podIP"] for pod in pods}
     assert len(addresses) == 12
-    assert {pod["spec"]["nodeName"] for pod in pods} == set(hollow.hollow.nodes)
+    assert {pod["spec"]["nodeName"] for pod in pods} == set(hollow.fleet.nodes)
     conditions = {one["type"]: one["status"] for one in pods[0]["status"]["conditions"]}
     assert conditions == dict.fromkeys(["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"], "True")
     assert [await says(ip) for ip in sorted(addresses)] == ["here"] * 12
@@ -287,7 +287,7 @@ async def test_a_missing_secret_is_said_and_the_pod_runs_once_it_is_there(hollow
 
     assert (state["reason"], state["message"]) == ("CreateContainerConfigError", 'secret "late" not found')
     assert waiting["status"]["phase"] == "Pending"
-    component = hollow.hollow.pod(hollow.namespace, "waits")._component
+    component = hollow.fleet.pod(hollow.namespace, "waits")._component
     assert isinstance(component, FakeComponent)
     assert (component.env["KEY"], component.env["POD_IP"]) == ("v", pod["status"]["podIP"])
     assert (Path(component.env["DIR"]) / "k").read_text() == "v"
@@ -430,9 +430,9 @@ async def test_a_restarted_process_keeps_addresses_and_counts_on(control_plane: 
         await hollow.create("pods", a_pod("stays", terminationGracePeriodSeconds=1))
         await hollow.create("pods", a_pod("goes"))
         before, _ = await hollow.ready_pod("stays"), await hollow.ready_pod("goes")
-        access, prefix = kubeconfig.read(control_plane.admin_kubeconfig), next(iter(hollow.hollow.nodes)).rsplit("-", 1)[0]
-        await hollow.hollow.stop()
-        hollow.hollow._around.addresses.close()
+        access, prefix = kubeconfig.read(control_plane.admin_kubeconfig), next(iter(hollow.fleet.nodes)).rsplit("-", 1)[0]
+        await hollow.fleet.stop()
+        hollow.fleet._around.addresses.close()
         await hollow.delete_pod("goes")
 
         async with running(access, tmp_path, nodes=2, prefix=prefix, restart_delay_s=0.0, make=fake):
@@ -529,19 +529,19 @@ async def test_a_pod_that_goes_while_its_node_comes_back_is_not_revived(
     async with a_hollow_namespace(fast_plane, tmp_path, nodes=1) as hollow:
         await hollow.create("pods", a_pod("pod"))
         pod = await hollow.ready_pod("pod")
-        node = hollow.hollow.nodes[pod["spec"]["nodeName"]]
+        node = hollow.fleet.nodes[pod["spec"]["nodeName"]]
         comes_back = node.come_back
 
         async def slowly() -> None:
             await comes_back()
             await hollow.delete_pod("pod")
-            await eventually(lambda: asyncio.sleep(0, pod["metadata"]["uid"] in hollow.hollow.pods), lambda there: not there, "the end")
+            await eventually(lambda: asyncio.sleep(0, pod["metadata"]["uid"] in hollow.fleet.pods), lambda there: not there, "the end")
 
         monkeypatch.setattr(node, "come_back", slowly)
         await hollow.control.lose(node.name)
         await hollow.control.back(node.name)
         assert await says(pod["status"]["podIP"]) == "connection refused"
-        assert pod["metadata"]["uid"] not in hollow.hollow.pods
+        assert pod["metadata"]["uid"] not in hollow.fleet.pods
 
 
 async def test_a_pod_goes_on_over_the_loss_and_is_killed_by_a_reboot(fast_plane: ControlPlane, tmp_path: Path) -> None:

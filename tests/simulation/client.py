@@ -136,7 +136,7 @@ class Memory:
 
 
 class ConnectionLog:
-    """Notes what one process asks one Coreapp and hears of it; here nobody does."""
+    """Receives what one process asks one Coreapp and hears of it; this one notes nothing."""
 
     def asks(self) -> None:
         """A question is on its way."""
