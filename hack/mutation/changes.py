@@ -137,6 +137,8 @@ def _step(parent: ast.AST, name: str, index: int | None, child: ast.AST, place: 
     if isinstance(child, ast.stmt):
         if isinstance(child, ast.Import | ast.ImportFrom) or (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)):
             return
+        if isinstance(child, ast.AnnAssign) and ast.unparse(child.annotation) == "TypeAlias":
+            return  # a type: what no test can tell
         if isinstance(parent, ast.ClassDef):
             return  # fields and members: data, which the class has taken in
         targets = child.targets if isinstance(child, ast.Assign) else [child.target] if isinstance(child, ast.AnnAssign) else []

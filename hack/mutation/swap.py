@@ -15,6 +15,7 @@ Functions = dict[CodeType, list[FunctionType]]
 
 def functions(package: str) -> Functions:
     """Return the functions of a package that exist now, by their code; lambdas and what properties hold included."""
+    gc.unfreeze()  # conftest.py froze what was imported, and what is frozen is not listed
     found: Functions = defaultdict(list)
     for one in gc.get_objects():
         if isinstance(one, FunctionType) and str(one.__globals__.get("__name__")).startswith(package):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -95,6 +96,18 @@ def test_every_change_takes_effect_or_is_one_that_nothing_here_shows(module: Mod
         return
     hidden = {"KINDS", "Box.is_big"}  # no box here is of the size that shows it
     assert after != before or mutant.function in hidden
+
+
+def test_functions_that_the_garbage_collector_was_told_to_leave_alone_are_found(module: ModuleType) -> None:
+    gc.freeze()
+
+    assert module.said in functions("boxes")[module.said.__code__]
+
+
+def test_a_type_that_has_a_name_is_not_changed() -> None:
+    source = "Pairs: TypeAlias = tuple[int, str]\nLIMIT: int = 3\n"
+
+    assert {one.function for one in mutants("boxes", source, ast.parse(source))} == {"LIMIT"}
 
 
 def test_what_outside_modules_imported_is_rebound(module: ModuleType) -> None:

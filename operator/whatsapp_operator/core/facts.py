@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from . import checksums, health, manifests
 from .desired import Desired
@@ -17,9 +17,9 @@ from .names import Obj, Ref
 from .snapshot import Coreapp, Route
 from .upkeep import Difference, covers, differences, is_settled
 
-Pairs = tuple[tuple[Obj, Obj | None], ...]
+Pairs: TypeAlias = tuple[tuple[Obj, Obj | None], ...]
 """Objects as they should be, each with the one that is there."""
-Differing = tuple[tuple[Obj, tuple[tuple[str, Difference], ...]], ...]
+Differing: TypeAlias = tuple[tuple[Obj, tuple[tuple[str, Difference], ...]], ...]
 
 RETRY_REJECTED_AFTER = timedelta(seconds=5)
 """Pause before a rejected object is tried again: a quota may have room by then. After an edit of the spec it is tried at once."""
