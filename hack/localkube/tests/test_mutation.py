@@ -98,7 +98,7 @@ def test_every_change_takes_effect_or_is_one_that_nothing_here_shows(module: Mod
     assert after != before or mutant.function in hidden
 
 
-def test_functions_that_the_garbage_collector_was_told_to_leave_alone_are_found(module: ModuleType) -> None:
+def test_functions_that_the_garbage_collector_leaves_alone_are_found(module: ModuleType) -> None:
     gc.freeze()
 
     assert module.said in functions("boxes")[module.said.__code__]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from whatsapp_operator.core import manifests
+from whatsapp_operator.core import checksums, manifests
 from whatsapp_operator.core.names import Ref
 
 from .situations import NOW, Situation, seconds, situation
@@ -137,3 +138,90 @@ def test_the_first_Webapp_gets_a_second_and_what_another_party_chose_stays(spec:
     live["spec"] = spec
 
     assert webapps(one.seeing(objects={**one.snapshot.objects, DEPLOYMENT: live})) == number
+
+
+def test_a_Deployment_without_any_annotation_keeps_its_number() -> None:  # noqa: N802
+    one = SETTLED.wanting(webapps=None)
+    live: dict[str, Any] = {**one.snapshot.objects[DEPLOYMENT]}
+    live["metadata"] = {**live["metadata"], "annotations": None}
+
+    assert webapps(one.seeing(objects={**one.snapshot.objects, DEPLOYMENT: live})) is None
+
+
+# --- pods and workloads that only some tables use
+
+
+def with_two_away(replicas: int) -> Situation:
+    """Two Coreapps out of reach, of which only the first is known to have been so for long."""
+    one = situation().settled(shards=4, spares=2).with_nodes()
+    for ordinal in (0, 1):
+        one = one.with_node(ordinal, ready=None).with_pod(ordinal, unresponsive_since=NOW - seconds(90), report=None)
+    return one.seeing(since={"NodesUnreachable/uid-0": NOW - seconds(90)}).replicas(replicas)
+
+
+@pytest.mark.parametrize(("replicas", "found"), [(6, ["uid-0"]), (7, ["uid-0"]), (8, ["uid-0", "uid-1"])])
+def test_what_exists_beyond_those_known_to_be_away_replaces_the_others(replicas: int, found: list[str]) -> None:
+    assert compensated(with_two_away(replicas)) == found
+
+
+def test_while_the_template_settles_a_replacement_is_not_taken_for_the_one_more_of_a_roll_out() -> None:
+    one, ref = out_of_reach(3600).replicas(4), manifests.coreapp_statefulset("acme")
+    live: dict[str, Any] = {**one.snapshot.objects[ref]}
+    live["spec"] = {**live["spec"], "template": {}}
+    facts = one.seeing(objects={**one.snapshot.objects, ref: live}).facts()
+
+    assert facts.is_template_settling
+    assert (compensated(one), facts.desired_replicas) == (["uid-0"], 4)
+
+
+def test_a_Coreapp_out_of_reach_or_of_an_unknown_template_is_not_outdated() -> None:  # noqa: N802
+    assert out_of_reach(3600).with_pod(0, revision="rev-0").facts().outdated == ()
+    assert SETTLED.with_pod(1, revision=None).facts().outdated == ()
+    assert [pod.uid for pod in SETTLED.with_pod(1, revision="rev-0").facts().outdated] == ["uid-1"]
+
+
+def test_no_pod_has_the_newest_template_while_that_is_not_known() -> None:
+    workload = SETTLED.snapshot.statefulset
+    assert workload is not None
+    unknown = SETTLED.seeing(statefulset=replace(workload, revision=None)).all_pods(revision=None)
+
+    assert unknown.facts().updated_by_uid == {}
+    assert SETTLED.facts().updated_by_uid.keys() == {pod.uid for pod in SETTLED.snapshot.coreapps}
+
+
+def test_a_terminating_pod_counts_as_ending_unless_it_is_out_of_reach() -> None:
+    assert SETTLED.with_pod(0, deleting=True).facts().ending == {"acme-coreapp-0"}
+    assert out_of_reach(3600).with_pod(0, deleting=True).facts().ending == frozenset()
+
+
+def test_no_shard_is_too_high_before_the_client_has_fewer_shards() -> None:
+    one = situation().settled(shards=4).wanting(shards=2).with_pod(6).held_by(0, 6).replicas(7)
+
+    assert one.facts().too_high == ()
+
+
+def test_a_Coreapp_that_does_not_say_its_number_of_shards_unsettles_nothing() -> None:  # noqa: N802
+    report = SETTLED.holder_of(0).report
+    assert report is not None
+
+    assert not SETTLED.with_holder(0, report=replace(report, shards=None)).facts().is_unsettled
+    assert SETTLED.with_holder(0, report=replace(report, shards=4)).facts().is_unsettled
+
+
+def test_an_object_whose_name_another_owner_has_is_not_to_be_made() -> None:
+    obj = situation().facts().absent[-1]
+    ref = Ref(obj["kind"], obj["metadata"]["name"])
+    facts = situation().seeing(name_conflicts={ref: "another owner"}).facts()
+
+    assert ref not in {Ref(one["kind"], one["metadata"]["name"]) for one in facts.absent}
+
+
+@pytest.mark.parametrize(("taken", "stale"), [("old", ["Deployment", "StatefulSet"]), ("new", ["StatefulSet"])])
+def test_workloads_whose_pods_took_other_Secrets_are_named_in_a_fixed_order(taken: str, stale: list[str]) -> None:  # noqa: N802
+    objects, taken_by = {**SETTLED.snapshot.objects}, {manifests.coreapp_statefulset("acme"): "old", DEPLOYMENT: taken}
+    for ref, checksum in taken_by.items():
+        meta = {**objects[ref]["metadata"], "annotations": {checksums.CHECKSUM_ANNOTATION: checksum}}
+        objects[ref] = {**objects[ref], "metadata": meta}
+    one = SETTLED.seeing(objects=objects, checksums=dict.fromkeys(taken_by, "new"))
+
+    assert [ref.kind for ref, _ in one.facts().stale_workloads] == stale
