@@ -185,7 +185,7 @@ class Mirror:
     def __init__(self, kube: Kube, path: str, changed: Callable[[str, Obj], None], selector: str = "") -> None:
         self.items: dict[Key, Obj] = {}
         self.by_namespace: defaultdict[str, dict[str, Obj]] = defaultdict(dict)
-        """The same objects by name, in each namespace: what is asked often need not go through all."""
+        """The same objects by namespace and name, so that a frequent question does not go through all of them."""
         self.synced = asyncio.Event()
         self._kube, self._path, self._changed, self._selector = kube, path, changed, selector
 

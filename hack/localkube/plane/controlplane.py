@@ -231,7 +231,7 @@ class ControlPlane:
                 with (self.folder / "audit.log").open("rb") as log:
                     if log.seek(0, os.SEEK_END) < self._read:
                         raise LocalKubeError(
-                            f"the API server of {self.folder} began its audit log again: what it wrote between is not known"
+                            f"the API server of {self.folder} began its audit log again: what was written in between is not known"
                         )
                     log.seek(self._read)
                     new, end, _ = log.read().rpartition(b"\n")  # a last line may be half written

@@ -47,7 +47,7 @@ class AcceptedMessage:
     by: str  # uid of the Coreapp
     at: float  # `time.time()` of the servers
     known: float  # `time.monotonic()` at which the sender knew it
-    home: int = 0  # the shard of its recipient when the results were read; another number of shards since then makes it another shard
+    home: int = 0  # the shard of its recipient when the mark was set; another number of shards since then makes it another shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +226,7 @@ def first_taken(
 def longest_gap(taken: Sequence[AcceptedMessage], *, begun: float) -> float | None:
     """The longest time after ``begun`` (`time.monotonic()`) in which no sender of some shard learned that its message was taken.
 
-    The worst shard's, by the number of shards when the results were read; None without any message. Seconds.
+    The worst shard's, by the number of shards when the mark was set; None without any message. Seconds.
     """
     times: dict[int, list[float]] = {}
     for one in taken:
