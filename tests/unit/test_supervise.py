@@ -115,3 +115,27 @@ async def test_one_that_does_not_end_is_left_behind() -> None:
     assert 0.2 <= time.monotonic() - before < 10
     async with asyncio.timeout(SOON):
         await one.ended
+
+
+async def test_tasks_that_are_left_running_end_before_their_loop_is_closed() -> None:
+    """One that was freed while it waits would report that it ignored its end (an error that pytest shows in any later test)."""
+    steps: list[str] = []
+
+    async def watch() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("watch ended")
+
+    tasks: list[asyncio.Task[None]] = []
+
+    async def begin(_: Deliver) -> None:
+        tasks.append(asyncio.create_task(watch()))
+        await asyncio.sleep(0)
+        raise RuntimeError("what was not expected")
+
+    one = Round(begin)
+    async with asyncio.timeout(SOON):
+        assert isinstance(await one.ended, RuntimeError)
+    assert steps == ["watch ended"]

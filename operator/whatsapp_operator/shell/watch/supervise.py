@@ -31,6 +31,8 @@ LAST_RENEWAL: Final = 60.0
 CHECK_EVERY: Final = 0.5
 END_WITHIN = 1.0
 """Seconds that Kopf has to end before it is abandoned."""
+STRAYS_END_WITHIN: Final = 3.0
+"""Seconds that the tasks have that Kopf left running. A watch of Kopf ends within 2 s: so long it waits for its workers."""
 
 
 def _note_stray(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -71,9 +73,19 @@ class Round:
         finally:
             # Errors of tasks that did not end are ignored.
             self._loop.set_exception_handler(lambda *_: None)
+            self._end_strays()
             self._loop.close()
             with suppress(RuntimeError):  # the operator has ended before this thread
                 self._main.call_soon_threadsafe(self._note_end, error)
+
+    def _end_strays(self) -> None:
+        """Cancel the tasks that Kopf left running, and let them end: a task that is freed while it waits prints errors."""
+        strays = asyncio.all_tasks(self._loop)
+        for task in strays:
+            task.cancel()
+        if strays:
+            with suppress(RuntimeError):  # `stop` abandons them
+                self._loop.run_until_complete(asyncio.wait(strays, timeout=STRAYS_END_WITHIN))
 
     def _note_end(self, error: BaseException | None) -> None:
         if not self.ended.done():
