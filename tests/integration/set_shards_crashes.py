@@ -156,7 +156,7 @@ async def _outlived(s: Trial, *, at_rest: bool) -> None:
     await s.resize()
     await s.until_made()
     frozen = s.operator
-    frozen.signal(signal.SIGSTOP)
+    frozen.pause()
     try:
         await s.new_leader()
         await asyncio.to_thread(s.until_log, s.operator, "leading, epoch")
@@ -164,6 +164,6 @@ async def _outlived(s: Trial, *, at_rest: bool) -> None:
             await s.rest()
         assert len(await s.made()) == 1
     finally:
-        frozen.signal(signal.SIGCONT)
+        frozen.resume()
     await asyncio.to_thread(s.until_log, frozen, "no longer leading")
     frozen.signal(signal.SIGTERM)

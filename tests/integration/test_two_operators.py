@@ -144,7 +144,7 @@ async def test_one_that_was_paused_for_longer_than_its_lease_writes_nothing_when
     second, before = await pair.other(first), len(environment.seen.commits)
     process, terms = pair.operators.running[first], pair.log(first).count("no longer leading")
     async with light_traffic(environment):
-        process.signal(signal.SIGSTOP)
+        process.pause()
         stopped, stopped_at = time.monotonic(), now()
         try:
             await pair.hand_over()
@@ -152,7 +152,7 @@ async def test_one_that_was_paused_for_longer_than_its_lease_writes_nothing_when
             await environment.at_rest()
             await asyncio.sleep(max(0.0, stopped + PAUSE_SECONDS - time.monotonic()))  # the pause itself
         finally:
-            process.signal(signal.SIGCONT)
+            process.resume()
         # At the very moment at which it wakes and may believe that it leads, there is something to do.
         await pair.hand_over(1)
         await soon(lambda: pair.log(first).count("no longer leading") > terms, f"{first} knows that it leads no more")

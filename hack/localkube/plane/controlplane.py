@@ -8,7 +8,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import socket
 import threading
 import time
@@ -243,11 +242,11 @@ class ControlPlane:
 
     def pause_apiserver(self) -> None:
         """Stop the API server in its tracks (SIGSTOP): connections stay open and nothing answers."""
-        self._signal_apiserver(signal.SIGSTOP)
+        self._apiserver().pause()
 
     def resume_apiserver(self) -> None:
         """Undo ``pause_apiserver``."""
-        self._signal_apiserver(signal.SIGCONT)
+        self._apiserver().resume()
 
     # ---- how it is started
 
@@ -331,10 +330,11 @@ class ControlPlane:
         except httpx.HTTPError:
             return False
 
-    def _signal_apiserver(self, number: signal.Signals) -> None:
+    def _apiserver(self) -> Process:
         apiserver = next((process for process in self._running if process.name == "kube-apiserver"), None)
-        if apiserver is None or not apiserver.signal(number):
+        if apiserver is None or not apiserver.alive():
             raise LocalKubeError(f"the kube-apiserver of {self.folder} does not run")
+        return apiserver
 
 
 def _arguments(folder: Path, ports: list[int], made: Certificates) -> _Args:

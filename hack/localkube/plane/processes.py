@@ -21,6 +21,7 @@ from localkube.files import write_json
 
 POLL_SECONDS = 0.02
 START_SECONDS = 30.0
+PAUSE_SECONDS = 5.0
 END_SECONDS = 1.0
 """A process that counts as ended may still have threads that end: so long its status is waited for."""
 
@@ -60,12 +61,22 @@ class Process:
         return f"exited with status {code}" if code >= 0 else f"was ended by signal {-code}"
 
     def is_paused(self) -> bool:
-        """Whether a signal has stopped it."""
-        return _fields(self.pid)[:1] == ["T"]
+        """Whether a signal has stopped all its threads."""
+        return is_paused(self.pid)
+
+    def pause(self) -> None:
+        """Stop it with SIGSTOP, and return when it is stopped. LocalKubeError when it has ended."""
+        if not self.signal(signal.SIGSTOP):
+            raise LocalKubeError(f"{self.name} cannot be paused: it has ended")
+        wait_until_paused([self.pid])
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self.signal(signal.SIGCONT)
 
     def processor_seconds(self) -> float:
         """User and system time that all its threads have used so far; 0 when it is gone."""
-        fields = _fields(self.pid)
+        fields = _fields(Path(f"/proc/{self.pid}"))
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
     def ended_within(self, seconds: float) -> bool:
@@ -155,6 +166,26 @@ def stop(processes: Iterable[Process], *, grace: float = 5.0) -> list[Process]:
     return left
 
 
+def is_paused(pid: int) -> bool:
+    """Whether a signal has stopped all threads of a process; False when it has ended."""
+    try:
+        return all(_fields(thread)[:1] == ["T"] for thread in Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return False
+
+
+def wait_until_paused(pids: Iterable[int]) -> None:
+    """Wait until these processes, which were sent SIGSTOP, have stopped or ended: on a busy machine they still answer for a while.
+
+    LocalKubeError if one still runs after 5 s.
+    """
+    left, deadline = list(pids), time.monotonic() + PAUSE_SECONDS
+    while left := [pid for pid in left if (_stat(pid) or ("dead",))[0] == "running" and not is_paused(pid)]:
+        if time.monotonic() > deadline:
+            raise LocalKubeError(f"the processes {left} did not stop within {PAUSE_SECONDS:g} s of SIGSTOP")
+        time.sleep(POLL_SECONDS)
+
+
 class EarlyEndError(LocalKubeError):
     """A process ended before what was waited for had come; the text ends with its last lines."""
 
@@ -208,14 +239,14 @@ def _wait(processes: list[Process], seconds: float) -> list[Process]:
 
 def _stat(pid: int) -> tuple[str, int] | None:
     """("running" or "dead", start time in ticks since boot) of a pid, None when there is none."""
-    fields = _fields(pid)
+    fields = _fields(Path(f"/proc/{pid}"))
     return (("dead" if fields[0] in "ZX" else "running"), int(fields[19])) if fields else None
 
 
-def _fields(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat from the third on (`proc(5)`); none when there is no such process."""
+def _fields(process: Path) -> list[str]:
+    """The fields of /proc/<pid>/stat from the third on (`proc(5)`), or those of one thread; none when there is no such process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        text = (process / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     return text.rpartition(")")[2].split()  # the name before it may hold spaces and brackets

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -59,12 +58,28 @@ def test_an_operator_finds_the_packages_of_its_image_and_no_other() -> None:
 
 def test_stop_ends_the_process_even_when_it_is_stopped(sleeper: Process) -> None:
     assert sleeper.alive()
-    sleeper.signal(signal.SIGSTOP)
+    sleeper.pause()
+    assert sleeper.is_paused()
 
     assert processes.stop([sleeper]) == []
 
     assert not sleeper.alive()
     assert sleeper.exit_text() == "was ended by signal 15"
+
+
+def test_a_paused_process_does_nothing_more(tmp_path: Path) -> None:
+    """SIGSTOP reaches a sleeping thread only when it runs again: until then the process may still answer."""
+    code = "import threading, time\nfor _ in range(8): threading.Thread(target=lambda: [time.sleep(0.0001) for _ in range(10**6)]).start()"
+    spawner = Spawner(leashed=True)
+    busy = spawner.start("busy", [sys.executable, "-c", code], folder=tmp_path, log=tmp_path / "log")
+    until(lambda: len(list(Path(f"/proc/{busy.pid}/task").iterdir())) == 9)
+    for _ in range(20):
+        busy.pause()
+        assert busy.is_paused()
+        busy.resume()
+        until(lambda: not busy.is_paused())
+    processes.stop([busy])
+    spawner.close()
 
 
 def test_one_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import psycopg
 
 from localkube.errors import LocalKubeError
 from localkube.plane import certificates
-from localkube.plane.processes import Process, Spawner, wait_until
+from localkube.plane.processes import Process, Spawner, wait_until, wait_until_paused
 
 ADDRESS = "127.0.0.1"
 OTHER_ADDRESS = "127.0.0.2"
@@ -121,7 +121,7 @@ class PostgresServer:
 
     def freeze(self) -> None:
         """Stop all its processes with SIGSTOP: connections stay, the kernel answers, the server does not."""
-        _signal_family(self._process, signal.SIGSTOP)
+        wait_until_paused(_signal_family(self._process, signal.SIGSTOP))
 
     def thaw(self) -> None:
         """Go on after ``freeze``."""
@@ -198,13 +198,16 @@ class PostgresServer:
             shutil.chown(path, self._user.pw_uid, self._user.pw_gid)
 
 
-def _signal_family(process: Process | None, number: signal.Signals) -> None:
-    """Signal a server and its children."""
+def _signal_family(process: Process | None, number: signal.Signals) -> list[int]:
+    """Signal a server and its children; return their pids."""
     if process is None or not process.signal(number):
-        return
+        return []
+    signalled = [process.pid]
     with suppress(OSError):  # ended meanwhile
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split():
             os.kill(int(child), number)
+            signalled.append(int(child))
+    return signalled
 
 
 def _memory() -> str | None:
