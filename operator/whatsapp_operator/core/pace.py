@@ -35,7 +35,8 @@ FIRST_EVENT_RETRY, LAST_EVENT_RETRY = timedelta(seconds=1), timedelta(minutes=5)
 
 def retry_after(failures: int, first: timedelta = FIRST_RETRY, last: timedelta = LAST_RETRY) -> timedelta:
     """Return the pause after so many failures in a row, at least one: it doubles from ``first`` up to ``last``."""
-    return min(first * (1 << min(max(failures, 1) - 1, 16)), last)
+    doublings = min(max(failures, 1) - 1, (last // first).bit_length())
+    return min(first * (1 << doublings), last)
 
 
 # --- busy clusters ------------------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ def cadence(rule: str) -> Cadence:
 def standing(f: Facts, rule: str) -> str:
     """Return the name of the fact that a rule wins without progress; its age is needed."""
     operation = f"{f.operation.id}/{f.operation.answer}" if f.operation is not None else ""
-    numbers = (f.shards, f.replicas, len(f.ready), len(f.missing), len(f.updated_by_uid), f.snapshot.client.unresponsive_since is None)
+    numbers = (f.shards, f.replicas, len(f.ready), len(f.missing), len(f.updated_by_uid), bool(f.snapshot.client.unresponsive_since))
     return f"Stands/{rule}/{operation}/{'/'.join(map(str, numbers))}"
 
 
@@ -265,7 +266,7 @@ def _times_due(f: Facts) -> Iterator[timedelta]:
     if f.snapshot.overruled is not None:
         # Until then it is said.
         yield f.snapshot.overruled.at + scaling.REMEMBERED - now
-    if not f.may_write_objects and f.snapshot.rejected_at is not None:
+    if f.snapshot.rejected_at is not None:
         yield RETRY_REJECTED_AFTER - (now - f.snapshot.rejected_at)
 
 
