@@ -6,7 +6,7 @@ without checksums replaces a pod, and what cannot be read, is missing or wrong c
 
 The annotation can be read by people who may not read Secrets, and passwords may be weak. So the checksum is keyed with the uids of the
 Secrets: random numbers that only those see who may read the Secrets. A resourceVersion instead would replace pods for each label that
-that is added to a Secret.
+is added to a Secret.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def used_by_pods(live: Obj) -> str | None:
     return notes.get(CHECKSUM_ANNOTATION)
 
 
-def is_stale(live: Obj | None, checksum: str | None) -> bool:
+def is_stale(live: Obj | None, checksum: str) -> bool:
     """Return whether the Secrets are known to differ from what the workload's pods have taken."""
     known = used_by_pods(live) if live is not None else None
-    return None not in {known, checksum} and known != checksum
+    return known is not None and known != checksum
 
 
 def fact(ref: Ref, checksum: str) -> str:
@@ -81,4 +81,4 @@ def stamped(obj: dict[str, Any], live: Obj | None, checksum: str, *, replaces: b
         notes = {**(template["metadata"].get("annotations") or {}), CHECKSUM_ANNOTATION: checksum}
         obj = {**obj, "spec": {**obj["spec"], "template": {**template, "metadata": {**template["metadata"], "annotations": notes}}}}
     meta = obj["metadata"]
-    return {**obj, "metadata": {**meta, "annotations": {**(meta.get("annotations") or {}), CHECKSUM_ANNOTATION: checksum}}}
+    return {**obj, "metadata": {**meta, "annotations": {**meta["annotations"], CHECKSUM_ANNOTATION: checksum}}}

@@ -10,7 +10,7 @@ import pytest
 
 from whatsapp_operator.core import checksums
 from whatsapp_operator.core.actions import Replace
-from whatsapp_operator.core.desired import Database
+from whatsapp_operator.core.desired import Database, PodSettings
 from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import Answer, Attempt
 
@@ -69,6 +69,7 @@ def test_what_is_replaced_is_at_rest_again() -> None:
     done = done.seeing(objects={**done.snapshot.objects, WEBAPPS: obj}, since={})
 
     assert done.row() == "UpToDate"
+    assert done.facts().stale_workloads == ()
     assert not [action for action in done.plan().actions if isinstance(action, Replace)]
 
 
@@ -80,6 +81,33 @@ def test_a_workload_that_says_nothing_of_what_its_pods_took_is_marked_and_its_po
     assert obj is not None
     assert notes(obj)[NOTE] == "new"
     assert obj["spec"]["template"] == one.snapshot.objects[WEBAPPS]["spec"]["template"]
+
+
+def test_a_workload_without_any_annotation_is_marked_and_its_pods_are_left_alone() -> None:
+    """Someone has taken all annotations away."""
+    one = changed()
+    live: dict[str, Any] = dict(one.snapshot.objects[WEBAPPS])
+    live["metadata"] = {key: value for key, value in live["metadata"].items() if key != "annotations"}
+    obj = written(one.seeing(objects={**one.snapshot.objects, WEBAPPS: live}), WEBAPPS)
+
+    assert obj is not None
+    assert NOTE in notes(obj)
+    assert NOTE not in notes(obj["spec"]["template"])
+
+
+def test_a_workload_that_is_made_is_marked_from_the_beginning() -> None:
+    (made,) = (obj for obj in changed().without_object(*WEBAPPS).facts().absent if obj["kind"] == "Deployment")
+
+    assert notes(made)[NOTE] == "new"
+    assert NOTE not in notes(made["spec"]["template"]), "its first pods take what is there"
+    assert "multiconnect.dev/wanted" in notes(made), "what marks the spec stays"
+
+
+def test_annotations_that_the_spec_wants_on_pods_are_on_those_that_come_with_the_new_secret() -> None:
+    obj = written(with_taken(changed().wanting(webapp_pod=PodSettings(annotations={"scrape": "true"})), WEBAPPS, "old"), WEBAPPS)
+
+    assert obj is not None
+    assert notes(obj["spec"]["template"]) == {"scrape": "true", NOTE: "new"}
 
 
 def test_secrets_of_which_nothing_is_known_change_nothing() -> None:
