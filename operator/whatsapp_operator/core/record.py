@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from .manifests import moment, timestamp
+from .manifests import exact_timestamp, moment
 from .names import Obj
 from .snapshot import Answer, Operation, Record
 
@@ -116,7 +116,7 @@ def _entry(operation: Operation) -> dict[str, Any]:
 
 def _format_time(at: datetime | None) -> str | None:
     """Spell a time to the millisecond: laws 4 and 6 compare them."""
-    return timestamp(at, milliseconds=True) if at is not None else None
+    return exact_timestamp(at) if at is not None else None
 
 
 def _time(entry: Obj, field: str) -> datetime | None:

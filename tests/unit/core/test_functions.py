@@ -75,7 +75,7 @@ def test_a_time_is_spelt_in_utc_to_the_second_or_millisecond() -> None:
     at = datetime(2027, 1, 4, 13, 0, 0, 1999, tzinfo=timezone(timedelta(hours=1)))
 
     assert manifests.timestamp(at) == "2027-01-04T12:00:00Z"
-    assert manifests.timestamp(at, milliseconds=True) == "2027-01-04T12:00:00.001Z"
+    assert manifests.exact_timestamp(at) == "2027-01-04T12:00:00.001Z"
 
 
 @pytest.mark.parametrize("header", ["Fri, 31 Dec 9999 23:59:59 -0100", "Mon, 04 Jan 2027 99:01:30 GMT"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.actions import Delete, Label
-from whatsapp_operator.core.desired import Desired
+from whatsapp_operator.core.desired import Desired, Tls
 from whatsapp_operator.core.names import Key, Obj, Ref
 
 from .situations import Situation, pod, route, situation
@@ -112,12 +112,64 @@ def part(name: str, owner: str | None, cluster: str | None = "acme", **owner_mor
         (part("acme-coreapp-0-copy", "acme-coreapp"), None),
         (part("debug", "acme"), None),
         (part("acme", "acme"), None),
+        (part("acmx-coreapp-0", "acme-coreapp"), None),
+        (part("acme-coreapp-0", "acmx-coreapp"), None),
         (part("Foo_Bar-coreapp-0", "Foo_Bar-coreapp", "Foo_Bar"), None),
         (part(f"{'a' * 41}-coreapp-0", f"{'a' * 41}-coreapp", "a" * 41), None),
     ],
 )
 def test_only_what_is_named_and_made_as_ours_concerns_a_cluster(obj: Obj, concerned: str | None) -> None:
     assert manifests.cluster_of(obj) == concerned
+
+
+@pytest.mark.parametrize("obj", [{}, {"metadata": None}, {"metadata": {}}, {"metadata": {"labels": {manifests.CLUSTER_LABEL: "acme"}}}])
+def test_an_event_without_metadata_concerns_no_cluster(obj: Obj) -> None:
+    """Such as an error that the API server reports in a watch."""
+    assert manifests.cluster_of(obj) is None
+
+
+# --- who owns what
+
+CLUSTER: Obj = {"kind": "WhatsAppCluster", "name": "acme", "uid": "cluster-uid"}
+OTHER: Obj = {"kind": "Release", "name": "acme", "uid": "other-uid"}
+
+
+@pytest.mark.parametrize(
+    ("owners", "is_own"),
+    [([CLUSTER], True), ([OTHER, CLUSTER], True), ([CLUSTER, OTHER], True), ([OTHER], False), ([], False), (None, False)],
+)
+def test_an_object_is_own_if_the_cluster_is_one_of_its_owners(owners: list[Obj] | None, is_own: bool) -> None:
+    for meta in ({"ownerReferences": owners}, {} if owners is None else {"ownerReferences": owners}):
+        assert manifests.is_owned({"metadata": meta}, "cluster-uid") is is_own
+
+
+@pytest.mark.parametrize("owners", [None, [], [CLUSTER]])
+def test_an_owner_is_not_the_controller_unless_it_says_so(owners: list[Obj] | None) -> None:
+    assert manifests.controller_of({"metadata": {} if owners is None else {"ownerReferences": owners}}) is None
+
+
+def test_the_cluster_is_the_controller_of_what_is_made_for_it_and_its_deletion_does_not_wait_for_that() -> None:
+    assert manifests.webapp_service(a_desired())["metadata"]["ownerReferences"] == [
+        {
+            "apiVersion": "multiconnect.dev/v1alpha1",
+            "kind": "WhatsAppCluster",
+            "name": "acme",
+            "uid": "cluster-uid",
+            "controller": True,
+            "blockOwnerDeletion": False,
+        }
+    ]
+
+
+# --- names that the spec may give
+
+
+def test_names_are_generated_unless_the_spec_gives_them() -> None:
+    own = replace(a_desired(), admin_secret="mine", tls=Tls(secret_name="certificate", server_name="chat.example.com"))
+
+    assert (manifests.admin_secret_name(a_desired()), manifests.admin_secret_name(own)) == ("acme-admin", "mine")
+    assert (manifests.tls_secret_name(a_desired()), manifests.tls_secret_name(own)) == ("acme-webapp-tls", "certificate")
+    assert (manifests.server_name(a_desired()), manifests.server_name(own)) == ("acme-webapp.default.svc", "chat.example.com")
 
 
 # --- which shard a Service is of
@@ -129,6 +181,8 @@ def test_only_what_is_named_and_made_as_ours_concerns_a_cluster(obj: Obj, concer
         ("acme-shard-0", 0),
         ("acme-shard-31", 31),
         ("acme-shard-00", None),
+        ("acme-shard-100", None),
+        ("acme-shard-\u00b2", None),
         ("acme-shard-", None),
         ("acme-shard-x", None),
         ("acme-shard-1-copy", None),
@@ -165,6 +219,8 @@ def a_pod(name: str, owner: tuple[str, str] | None, place: tuple[str, str] | Non
         (a_pod("acme-coreapp-0", ("acme-simulator", "sim")), False),
         (a_pod("acme-simulator-0", ("acme-simulator", "sim")), True),
         (a_pod("debug-7", ("acme-coreapp", "sts")), False),
+        (a_pod("acme-coreapp-x", ("acme-coreapp", "sts")), False),
+        (a_pod("acme-coreapp-\u0661", ("acme-coreapp", "sts")), False),
         (a_pod("acme-coreapp-0", None, ("acme-coreapp-0", "acme-coreapp")), True),
         (a_pod("acme-coreapp-0", None, ("acme-coreapp-1", "acme-coreapp")), False),
         (a_pod("acme-coreapp-0", None, ("acme-coreapp-0", "other")), False),
@@ -176,6 +232,10 @@ def a_pod(name: str, owner: tuple[str, str] | None, place: tuple[str, str] | Non
 )
 def test_a_pod_is_known_by_its_name_and_its_owner(found: Obj, is_ours: bool) -> None:
     assert manifests.is_pod_of(found, "acme", SETS) is is_ours
+
+
+def test_a_pod_of_which_only_metadata_is_known_is_of_no_cluster_without_a_controller() -> None:
+    assert not manifests.is_pod_of({"kind": "Pod", "metadata": {"name": "acme-coreapp-0"}}, "acme", SETS)
 
 
 # --- labels

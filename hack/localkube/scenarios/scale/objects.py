@@ -89,7 +89,7 @@ def shard_service(want: Desired, shard: int, holder: Obj, *, now: datetime) -> O
     service["spec"]["selector"][manifests.EPOCH_LABEL] = epoch(shard)
     service["metadata"]["annotations"] = {
         manifests.HOLDER_ANNOTATION: f"{holder['metadata']['name']}/{holder['metadata']['uid']}",
-        manifests.COMMITTED_ANNOTATION: manifests.timestamp(now, milliseconds=True),
+        manifests.COMMITTED_ANNOTATION: manifests.exact_timestamp(now),
     }
     return service
 

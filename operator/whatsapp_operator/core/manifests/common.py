@@ -259,17 +259,23 @@ POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 def shard_of(name: str, cluster: str) -> int | None:
     """Return the shard whose Service has this name, or None: it is no name of a shard's Service of the cluster."""
-    number = name[len(shard_name(cluster, 0)) - 1 :]
-    shard = int(number) if len(number) <= 2 and number.isascii() and number.isdigit() else None
-    return shard if shard is not None and name == shard_name(cluster, shard) else None
+    number = name.rpartition("-")[2]
+    if len(number) > 2 or not number.isdecimal() or name != shard_name(cluster, int(number)):
+        return None
+    return int(number)
 
 
 # --- times as Kubernetes spells them ---------------------------------------------------------------------------------
 
 
-def timestamp(at: datetime, *, milliseconds: bool = False) -> str:
-    """Spell an aware time as RFC 3339 in UTC."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds" if milliseconds else "seconds").replace("+00:00", "Z")
+def timestamp(at: datetime) -> str:
+    """Spell an aware time as RFC 3339 in UTC, in whole seconds."""
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def exact_timestamp(at: datetime) -> str:
+    """Spell an aware time as RFC 3339 in UTC, with milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def moment(text: str) -> datetime | None:

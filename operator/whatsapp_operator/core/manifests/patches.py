@@ -22,10 +22,10 @@ from .common import (
     ROLE_LABEL,
     SHARD_LABEL,
     TOUCHED_ANNOTATION,
+    exact_timestamp,
     is_owned,
     moment,
     shard_of,
-    timestamp,
 )
 
 
@@ -63,7 +63,8 @@ def route_of(service: Obj, cluster: str, cluster_uid: str) -> Route | None:
 
 
 def _pointer(label: str) -> str:
-    return "/metadata/labels/" + label.replace("~", "~0").replace("/", "~1")
+    # No label has a tilde, which would have to be escaped too.
+    return "/metadata/labels/" + label.replace("/", "~1")
 
 
 def _test(coreapp: Coreapp) -> list[dict[str, Any]]:
@@ -99,7 +100,7 @@ def commit_patch(key: Key, handover: Handover, at: datetime) -> dict[str, Any]:
                 HOLDER_ANNOTATION: f"{pod.name}/{pod.uid}",
                 PREVIOUS_ANNOTATION: route.holder,
                 EVIDENCE_ANNOTATION: f"{'Switchover' if handover.planned else 'Failover'}/{handover.evidence}" if route.holder else None,
-                COMMITTED_ANNOTATION: timestamp(at, milliseconds=True),
+                COMMITTED_ANNOTATION: exact_timestamp(at),
                 TOUCHED_ANNOTATION: None,
             },
         },
