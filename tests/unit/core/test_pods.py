@@ -22,6 +22,13 @@ def coreapp(settings: PodSettings) -> dict[str, Any]:
     return template
 
 
+def simulator(desired: Desired) -> dict[str, Any]:
+    """The spec of the simulator's pods."""
+    (workload,) = (obj for obj in manifests.simulator(desired) if obj["kind"] == "StatefulSet")
+    spec: dict[str, Any] = workload["spec"]["template"]["spec"]
+    return spec
+
+
 def test_labels_and_annotations_are_added_and_ours_stay() -> None:
     meta = coreapp(PodSettings(labels={"team": "a", manifests.CLUSTER_LABEL: "other"}, annotations={"note": "1"}))["metadata"]
 
@@ -36,6 +43,7 @@ def test_labels_and_annotations_are_added_and_ours_stay() -> None:
         ({}, {"requests": {"cpu": "50m", "memory": "64Mi"}}),
         ({"requests": {"cpu": "2"}}, {"requests": {"cpu": "2", "memory": "64Mi"}}),
         ({"limits": {"memory": "32Mi"}}, {"requests": {"cpu": "50m"}, "limits": {"memory": "32Mi"}}),
+        ({"limits": {"cpu": "1", "memory": "32Mi"}}, {"limits": {"cpu": "1", "memory": "32Mi"}}),
     ],
 )
 def test_requests_are_ours_where_the_user_says_nothing(resources: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -67,6 +75,24 @@ def test_where_pods_go_is_the_users_word_or_apart_and_everywhere() -> None:
     assert spec["topologySpreadConstraints"][0]["labelSelector"] == {"matchLabels": manifests.component_labels("acme", "coreapp")}
 
 
+SPREAD = {"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [
+        ({}, {"matchLabels": {manifests.CLUSTER_LABEL: "acme", manifests.COMPONENT_LABEL: "coreapp"}}),
+        ({"labelSelector": {"matchLabels": {"team": "a"}}}, {"matchLabels": {"team": "a"}}),
+    ],
+    ids=["of this kind", "as the user says"],
+)
+def test_pods_are_spread_as_the_user_says_and_in_no_other_way(selector: dict[str, Any], expected: dict[str, Any]) -> None:
+    spec = coreapp(PodSettings(spread=({**SPREAD, **selector},)))["spec"]
+
+    assert spec["topologySpreadConstraints"] == [{**SPREAD, "labelSelector": expected}]
+    assert coreapp(PodSettings(spread=()))["spec"]["topologySpreadConstraints"] == [], "an empty list takes the operator's away"
+
+
 def test_images_and_pull_secrets() -> None:
     desired = wanting(images=Images(coreapp="r/c:1", webapp="r/w:1"), pull_secrets=("reg",))
 
@@ -93,6 +119,26 @@ def test_the_database_is_the_simulators_alone_by_its_secret() -> None:
     assert {"name": "database-tls", "mountPath": manifests.DATABASE_TLS_FOLDER, "readOnly": True} in container["volumeMounts"]
     assert upstream["spec"]["updateStrategy"]["type"] == "RollingUpdate"
     assert "WA_DB" not in str(manifests.coreapps(desired, replicas=1)) + str(manifests.webapps(desired, replicas=1))
+
+
+def test_a_database_without_its_address_and_login_starts_nothing_and_the_rest_may_be_left_out() -> None:
+    """The kubelet does not start a container that lacks a key that is not optional, and says so."""
+    needed = {
+        one["name"]: "optional" not in one["valueFrom"]["secretKeyRef"]
+        for one in simulator(wanting(database=Database(secret_name="db")))["containers"][0]["env"]
+        if one["name"].startswith("WA_DB_")
+    }
+
+    assert needed == {
+        "WA_DB_ENGINE": True,
+        "WA_DB_HOSTNAME": True,
+        "WA_DB_PORT": True,
+        "WA_DB_USERNAME": True,
+        "WA_DB_PASSWORD": True,
+        "WA_DB_NAME_PREFIX": False,
+        "WA_DB_PERSISTENT": False,
+        "WA_DB_CONNECTION_IDLE_TIMEOUT": False,
+    }
 
 
 def test_a_simulator_whose_state_lies_in_its_pod_is_not_restarted_by_a_new_release() -> None:
