@@ -105,7 +105,9 @@ def world() -> dict[Kind, list[Obj]]:
 
 @cache
 def settled() -> dict[Kind, list[Obj]]:
-    kept = [stored(obj) for obj in (*manifests.secrets(WANT), *manifests.upkeep(WANT, webapp_replicas=2, resharding=False))]
+    kept = [
+        stored(obj) for obj in (*manifests.secrets(WANT), *manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False))
+    ]
     kinds = (WAC, POD, SERVICE, STATEFULSET, SECRET, DEPLOYMENT, PDB, NETWORKPOLICY, PVC)
     found = {kind: [obj for obj in kept if obj["kind"] == kind.kind] for kind in kinds}
     found[WAC] = [copy.deepcopy(CLUSTER)]

@@ -94,7 +94,9 @@ def kept_objects(desired: Desired, *, operation: Operation | None, webapps: int 
     """Every object of a cluster as the API server holds it when nothing is to be corrected."""
     wanted = (
         *manifests.secrets(desired),
-        *manifests.upkeep(desired, webapp_replicas=desired.webapps if webapps is None else webapps, resharding=operation is not None),
+        *manifests.upkeep(
+            desired, webapp_replicas=desired.webapps if webapps is None else webapps, resharding=operation is not None, is_first_boot=False
+        ),
     )
     live: dict[Ref, Obj] = {}
     for obj in wanted:

@@ -18,7 +18,11 @@ from whatsapp_operator.core.snapshot import Evidence
 from .situations import NOW, labels_for, pod, route, situation
 
 WANT = situation().desired
-OBJECTS = [*manifests.secrets(WANT), *manifests.upkeep(WANT, webapp_replicas=2, resharding=False), manifests.shard_service(WANT, 0)]
+OBJECTS = [
+    *manifests.secrets(WANT),
+    *manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False),
+    manifests.shard_service(WANT, 0),
+]
 IDS = [f"{obj['kind']}-{obj['metadata']['name']}" for obj in OBJECTS]
 
 
@@ -74,7 +78,10 @@ def test_Coreapps_come_back_as_standbys() -> None:
 
 def test_a_budget_lets_one_webapp_go_at_a_time_and_blocks_no_drain_for_ever() -> None:
     budget = manifests.webapp_disruption_budget(WANT)
-    assert budget["spec"]["selector"]["matchLabels"] == manifests.webapps(WANT, replicas=2)["spec"]["selector"]["matchLabels"]
+    assert (
+        budget["spec"]["selector"]["matchLabels"]
+        == manifests.webapps(WANT, replicas=2, is_first_boot=False)["spec"]["selector"]["matchLabels"]
+    )
     # With one Webapp "one may be missing" lets a drain pass; so does "not ready may go" with one that never becomes ready.
     assert (budget["spec"]["maxUnavailable"], budget["spec"]["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
     assert "minAvailable" not in budget["spec"]
@@ -154,7 +161,9 @@ def test_an_amount_is_the_same_however_it_is_spelt(asked: str, stored: str) -> N
     assert upkeep.covers(live, wanted)
 
 
-@pytest.mark.parametrize("wanted", manifests.upkeep(WANT, webapp_replicas=2, resharding=False), ids=lambda obj: f"{obj['kind']}")
+@pytest.mark.parametrize(
+    "wanted", manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False), ids=lambda obj: f"{obj['kind']}"
+)
 def test_what_the_api_server_adds_is_no_change_and_what_another_party_takes_away_is_one(wanted: dict[str, Any]) -> None:
     meta = {**wanted["metadata"], "uid": "u", "resourceVersion": "7", "managedFields": []}
     live = {**wanted, "metadata": meta, "spec": {**wanted["spec"], "defaulted": 1}, "status": {"seen": 1}}
@@ -268,16 +277,16 @@ def test_a_damaged_holder_annotation_names_nobody(holder: str) -> None:
 
 def test_what_is_derived_is_kept_for_equal_arguments_and_the_same_desired_state() -> None:
     desired = situation().desired
-    first = desired.derive(manifests.upkeep, webapp_replicas=2, resharding=False)
+    first = desired.derive(manifests.upkeep, webapp_replicas=2, resharding=False, is_first_boot=False)
 
-    assert first == manifests.upkeep(desired, webapp_replicas=2, resharding=False)
-    assert desired.derive(manifests.upkeep, webapp_replicas=2, resharding=False) is first
+    assert first == manifests.upkeep(desired, webapp_replicas=2, resharding=False, is_first_boot=False)
+    assert desired.derive(manifests.upkeep, webapp_replicas=2, resharding=False, is_first_boot=False) is first
     assert desired.derive(manifests.secrets) == manifests.secrets(desired), "each function has its own result"
-    assert desired.derive(manifests.upkeep, webapp_replicas=3, resharding=False) == manifests.upkeep(
-        desired, webapp_replicas=3, resharding=False
+    assert desired.derive(manifests.upkeep, webapp_replicas=3, resharding=False, is_first_boot=False) == manifests.upkeep(
+        desired, webapp_replicas=3, resharding=False, is_first_boot=False
     )
     edited = replace(desired, spares=desired.spares + 1)
-    assert edited.derive(manifests.upkeep, webapp_replicas=3, resharding=False) == manifests.upkeep(
-        edited, webapp_replicas=3, resharding=False
+    assert edited.derive(manifests.upkeep, webapp_replicas=3, resharding=False, is_first_boot=False) == manifests.upkeep(
+        edited, webapp_replicas=3, resharding=False, is_first_boot=False
     )
     assert replace(desired) == desired, "what was derived makes no difference"

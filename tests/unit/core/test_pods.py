@@ -98,7 +98,7 @@ def test_images_and_pull_secrets() -> None:
 
     image = {
         obj["metadata"]["name"]: obj["spec"]["template"]["spec"]
-        for obj in manifests.upkeep(desired, webapp_replicas=2, resharding=False)
+        for obj in manifests.upkeep(desired, webapp_replicas=2, resharding=False, is_first_boot=False)
         if "template" in obj["spec"]
     }
     assert image["acme-coreapp"]["containers"][0]["image"] == "r/c:1"
@@ -118,7 +118,7 @@ def test_the_database_is_the_simulators_alone_by_its_secret() -> None:
     assert env["WABIZ_DB_TLS_DIR"]["value"] == manifests.DATABASE_TLS_FOLDER
     assert {"name": "database-tls", "mountPath": manifests.DATABASE_TLS_FOLDER, "readOnly": True} in container["volumeMounts"]
     assert upstream["spec"]["updateStrategy"]["type"] == "RollingUpdate"
-    assert "WA_DB" not in str(manifests.coreapps(desired, replicas=1)) + str(manifests.webapps(desired, replicas=1))
+    assert "WA_DB" not in str(manifests.coreapps(desired, replicas=1)) + str(manifests.webapps(desired, replicas=1, is_first_boot=False))
 
 
 def test_a_database_without_its_address_and_login_starts_nothing_and_the_rest_may_be_left_out() -> None:

@@ -109,7 +109,7 @@ def coreapps(desired: Desired, *, replicas: int | None) -> dict[str, Any]:
     return marked(owned_object(desired, "apps/v1", "StatefulSet", name, "coreapp", spec=spec))
 
 
-def webapps(desired: Desired, *, replicas: int | None, is_first_boot: bool = False) -> dict[str, Any]:
+def webapps(desired: Desired, *, replicas: int | None, is_first_boot: bool) -> dict[str, Any]:
     """Return the Webapps' Deployment; without ``replicas`` the number is left as it is. ``is_first_boot`` is noted on it."""
     name, labels = webapp_name(desired.key.name), component_labels(desired.key.name, "webapp")
     alive = {"httpGet": {"path": "/", "port": WEBAPP_PORT, "scheme": "HTTPS"}}
@@ -228,7 +228,7 @@ def network_policies(desired: Desired) -> Iterator[dict[str, Any]]:
     yield policy(simulator_name(name), "simulator", (SIMULATOR_PORT,), [pods("webapp"), pods("coreapp"), operator])
 
 
-def upkeep(desired: Desired, *, webapp_replicas: int | None, resharding: bool, is_first_boot: bool = False) -> tuple[dict[str, Any], ...]:
+def upkeep(desired: Desired, *, webapp_replicas: int | None, resharding: bool, is_first_boot: bool) -> tuple[dict[str, Any], ...]:
     """Return every object that is kept in shape, in the order in which they are created; the Coreapps without a number.
 
     ``webapp_replicas`` of None leaves the number of Webapps as it is; ``is_first_boot`` is noted on their Deployment.
@@ -265,7 +265,7 @@ def shard_service(desired: Desired, shard: int) -> dict[str, Any]:
         # A shard has one holder, so only a claim moves its traffic, never a readiness flap (docs/architecture.md).
         publishNotReadyAddresses=True,
     )
-    service["metadata"]["labels"] = _shard_labels(desired.key.name, shard)
+    service["metadata"]["labels"][SHARD_LABEL] = str(shard)
     return service
 
 
