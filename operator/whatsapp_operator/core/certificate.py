@@ -100,13 +100,11 @@ def _fields(raw: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(raw) and shift < 64:
-        byte = raw[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
+    """Return a number of at most ten bytes, seven bits in each, and where it ends."""
+    value = 0
+    for place, byte in enumerate(raw[at : at + 10]):
+        value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
-            return value, at
-        shift += 7
+            return value, at + place + 1
     msg = "cut off"
     raise ValueError(msg)
