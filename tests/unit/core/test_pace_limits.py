@@ -221,14 +221,17 @@ def test_that_Coreapps_are_lacking_is_timed_for_a_resize_and_for_a_first_number_
     assert "LacksCoreapps" not in holds(growing()), "all are ready"
 
 
-def test_that_Secrets_changed_is_timed_for_the_pods_that_took_them() -> None:  # noqa: N802
+def secrets_changed() -> Situation:
+    """The Webapps have taken ``old``; their Secrets are ``new`` by now."""
     ref = manifests.webapp_deployment("acme")
     live = SETTLED.snapshot.objects[ref]
     taken = {**live, "metadata": {**live["metadata"], "annotations": {checksums.CHECKSUM_ANNOTATION: "old"}}}
-    one = SETTLED.seeing(checksums={ref: "new"}, objects={**SETTLED.snapshot.objects, ref: taken})
+    return SETTLED.seeing(checksums={ref: "new"}, objects={**SETTLED.snapshot.objects, ref: taken})
 
-    assert [checksum for _, checksum in one.facts().stale_workloads] == ["new"]
-    assert [fact.partition("/")[0] for fact in holds(one)] == ["SecretsChanged"]
+
+def test_that_Secrets_changed_is_timed_for_the_pods_that_took_them() -> None:  # noqa: N802
+    assert [checksum for _, checksum in secrets_changed().facts().stale_workloads] == ["new"]
+    assert holds(secrets_changed()) == {"SecretsChanged/Deployment/acme-webapp/new"}
 
 
 def test_each_outdated_Coreapp_is_timed_by_its_role() -> None:  # noqa: N802
@@ -295,8 +298,9 @@ def lost(span: float) -> Situation:
         (restarting().restarted(4, range(4)), "EnoughAreBack", 9, 1),
         (restarting().restarted(4, range(4)), "EnoughAreBack", 3, 7),
         (secret_missing(0), "SecretMissing", 4, 1),
+        (secrets_changed(), "SecretsChanged/Deployment/acme-webapp/new", 9, 1),
     ],
-    ids=["a lost node", "cut off", "connected", "connected again", "outdated", "back", "just back", "no Secret"],
+    ids=["a lost node", "cut off", "connected", "connected again", "outdated", "back", "just back", "no Secret", "new Secrets"],
 )
 def test_a_fact_is_looked_at_when_it_is_old_enough(one: Situation, fact: str, age: float, left: float) -> None:
     """A minute for a lost node, 5 s for what the holders say of their connections, 3 s for routes to settle, 10 s for holders to return."""
