@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
-Obj = Mapping[str, Any]
+Obj: TypeAlias = Mapping[str, Any]
 """A Kubernetes object as JSON."""
 
 
