@@ -16,7 +16,6 @@ T = TypeVar("T")
 
 SHARD_COUNTS = (1, 2, 4, 8, 16, 32)
 """What Set Shards accepts (client#set-shards)."""
-SECOND = timedelta(seconds=1)
 
 
 # --- the spec --------------------------------------------------------------------------------------------------------
@@ -130,7 +129,7 @@ class Probe:
     kind: Annotated[str, At("type")] = "HTTP"
     """``HTTP``, or ``TCP``: a connection that can be made counts as an answer."""
     path: Annotated[str, At("path")] = "/"
-    period: Annotated[timedelta, At("periodSeconds", least=1, unit=SECOND)] = timedelta(seconds=1)
+    period: Annotated[timedelta, At("periodSeconds", least=1, unit=timedelta(seconds=1))] = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +162,7 @@ class Desired:
     """The user's Secret of the administrator; None: one is generated."""
     tls: Annotated[Tls, At("webapp.tls")] = Tls()
     windows: Annotated[tuple[Window, ...], At("reshard.windows")] = ()
-    restart_timeout: Annotated[timedelta, At("reshard.restartTimeoutSeconds", unit=SECOND)] = timedelta(seconds=180)
+    restart_timeout: Annotated[timedelta, At("reshard.restartTimeoutSeconds", unit=timedelta(seconds=1))] = timedelta(seconds=180)
     """How long the Coreapps may take to come back after Set Shards."""
     repairs_drift: Annotated[bool, At("reshard.drift", equals="Repair")] = False
     reshard_now: int | None = None
@@ -175,7 +174,7 @@ class Desired:
     """The text of the annotation."""
     switchover_problem: str | None = None
     probe: Annotated[Probe, At("failover.probe")] = Probe()
-    unhealthy_after: Annotated[timedelta, At("failover.unhealthyAfterSeconds", least=1, unit=SECOND)] = timedelta(seconds=3)
+    unhealthy_after: Annotated[timedelta, At("failover.unhealthyAfterSeconds", least=1, unit=timedelta(seconds=1))] = timedelta(seconds=3)
     """How long a running Coreapp may not answer before its shard is moved."""
     deleting: bool = False
     finalizers: tuple[str, ...] = ()

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-DAY = 86_400
-
 
 @dataclass(frozen=True, slots=True)
 class At:
@@ -17,8 +15,8 @@ class At:
     required: bool = False
     """Where the object that it stands in is given, it must be there. A field without a default must be there in any case."""
     least: int = 0
-    most: int = DAY
-    """Bounds of a number. The CRD allows less; an older one may not."""
+    most: int = 86_400
+    """Bounds of a number; a day, of seconds. The CRD allows less; an older one may not."""
     unit: timedelta | None = None
     """What a number is a multiple of, if it becomes a time."""
     equals: str | None = None
