@@ -38,5 +38,5 @@ class Epoch(NamedTuple):
     @classmethod
     def parse(cls, text: str | None) -> Self | None:
         """Return the epoch that a label or selector spells, or None for anything else."""
-        n, dash, random = (text or "").partition("-")
-        return cls(int(n), random) if dash and random and n.isascii() and n.isdigit() else None
+        n, _, random = (text or "").partition("-")
+        return cls(int(n), random) if random and n.isascii() and n.isdigit() else None

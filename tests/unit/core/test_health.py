@@ -117,3 +117,19 @@ def test_a_Coreapp_that_its_kubelet_calls_unready_for_long_is_hung_unless_a_rest
     assert health.is_hung(one.facts(), one.holder_of(0)) is hung
     excused = one.noted(4, Answer.UNKNOWN)
     assert not health.is_hung(excused.facts(), excused.holder_of(0))
+
+
+def test_a_Coreapp_that_ends_on_a_lost_node_is_out_of_reach_although_it_answered_last() -> None:  # noqa: N802
+    """Nobody there can end it, and until then no other pod takes its place."""
+    one = SETTLED.with_nodes().with_node(0, ready=None)
+
+    assert one.facts().out_of_reach == ()
+    assert [pod.ordinal for pod in one.with_pod(0, deleting=True).facts().out_of_reach] == [0]
+
+
+@pytest.mark.parametrize("changes", [{"gone": True}, {"out_of_service": True}])
+def test_no_Coreapp_on_a_node_that_is_gone_could_serve(changes: dict[str, bool]) -> None:  # noqa: N802
+    one = SETTLED.with_nodes()
+
+    assert [pod.ordinal for pod in one.facts().ready] == [0, 1, 2]
+    assert [pod.ordinal for pod in one.with_node(2, **changes).facts().ready] == [0, 1]

@@ -161,6 +161,22 @@ def held(ordinals: range, **changes: Any) -> Situation:
     return one.seeing(since={f"DeletionBlocked/uid-{ordinal}": NOW - seconds(60) for ordinal in range(6)})
 
 
+@pytest.mark.parametrize(
+    "one",
+    [
+        situation().settled().seeing(rejected_pods=SAID, since={"PodsRejected": NOW - seconds(2.5)}),
+        situation().settled().with_pod(2, held_by=("example.com/backup",)).seeing(since={"DeletionBlocked/uid-2": NOW - seconds(2.5)}),
+    ],
+    ids=["a rejection", "a held pod"],
+)
+def test_it_is_looked_at_again_when_a_person_must_act(one: Situation) -> None:
+    """After three seconds, so in half a second."""
+    wake = one.plan().wake_after
+
+    assert wake is not None
+    assert seconds(0.4) < wake <= seconds(0.5)
+
+
 def test_only_a_pod_that_a_finalizer_keeps_now_is_held() -> None:
     """The others went, or were kept before."""
     assert [pod.ordinal for pod in missing.held(held(range(1, 3)).facts())] == [1, 2]
