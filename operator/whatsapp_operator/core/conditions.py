@@ -218,25 +218,19 @@ CERTIFICATE_VALID: tuple[ConditionRule, ...] = (
         Reason.CERTIFICATE_EXPIRES_SOON,
         "True",
         _soon,
-        lambda f: f"The certificate expires at {expiry_of(f)}; put a new one into the Secret before.",
+        lambda f: f"The certificate expires at {objections.expiry_of(f)}; put a new one into the Secret before.",
     ),
     ConditionRule(
         Reason.VALID,
         "True",
         lambda _: True,
         lambda f: (
-            f"Set Shards could be sent; the certificate expires at {expiry_of(f)}."
-            if expiry_of(f)
+            f"Set Shards could be sent; the certificate expires at {objections.expiry_of(f)}."
+            if objections.expiry_of(f)
             else "Set Shards could be sent without a certificate until 7 days after registration."
         ),
     ),
 )
-
-
-def expiry_of(f: Facts) -> str | None:
-    """Return when the account's certificate expires, as text, or None if that is not known."""
-    at = f.snapshot.account.expires_at if f.snapshot.account else None
-    return manifests.timestamp(at) if at else None
 
 
 def _speak(kind: str, table: tuple[ConditionRule, ...], f: Facts) -> Condition:
