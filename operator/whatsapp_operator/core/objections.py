@@ -181,7 +181,7 @@ OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name=Reason.CERTIFICATE_MISSING,
         when=lambda f: f.desired.account is not None and _with_certificate(f) is None and f.desired.account.registered_at is None,
-        why=lambda f: f"Secret {_secret(f)} has no key certificate. Copy the certificate from Business Manager into it.",
+        why=lambda f: f"There is no key certificate in {_where(f)}. Copy the certificate from Business Manager into it.",
     ),
     Objection(
         name=Reason.CERTIFICATE_MALFORMED,

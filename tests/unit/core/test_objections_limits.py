@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -21,14 +21,15 @@ REJECTED = f"WhatsApp rejected Set Shards with the certificate whose fingerprint
 BARE = "WhatsApp rejected Set Shards without a certificate; it is not sent without one again."
 RIGHT_ONE = "Put the right one into Secret acme-account."
 CLOSED = "WhatsApp says that registration is closed for this number; Set Shards is not tried again. The certificate is not at fault. "
+COPY = "Copy the certificate from Business Manager into it."
 EXPIRED = "too soon, or it has expired, and an expired one gets the account banned. Put a new one there with its expiresAt."
 ASK = "Ask Meta's support. Once they have opened it, edit "
 
 
-def without_secret(one: Situation) -> Situation:
-    """An account whose certificate is in no Secret, for it was registered just now."""
+def without_secret(one: Situation, registered_at: datetime | None = NOW) -> Situation:
+    """An account whose certificate is in no Secret, for it was registered just now; or by an older CRD, which did not ask for that."""
     assert one.desired.account is not None
-    account = replace(one.desired.account, secret_name=None, registered_at=NOW)
+    account = replace(one.desired.account, secret_name=None, registered_at=registered_at)
     return one.wanting(account=account).seeing(account=None)
 
 
@@ -53,6 +54,11 @@ SENTENCES: dict[str, tuple[Situation, str]] = {
     "registration closed without a Secret": (
         without_secret(ACCOUNT).seeing(registration_closed_for="generation-3"),
         f"{CLOSED}{ASK}the spec and it is tried again.",
+    ),
+    "no certificate": (WITNESSES["CertificateMissing"], f"There is no key certificate in Secret acme-account. {COPY}"),
+    "no certificate, and no Secret is named": (
+        without_secret(ACCOUNT, registered_at=None),
+        f"There is no key certificate in a Secret that spec.account.secretRef names. {COPY}",
     ),
     "expired": (
         growing().with_account(expires_at=NOW + timedelta(hours=23)),
