@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core import always, manifests
-from whatsapp_operator.core.actions import Action, AssignRole, ClearLabels, Delete, Relabel, Touch
+from whatsapp_operator.core.actions import Action, AssignRole, ClearLabels, Delete, Label, Relabel, Touch
 from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import Answer, Report
 
 from .situations import NOW, Situation, epoch_of, labels_for, pod, seconds, situation
+from .test_always import CASES
 
 SETTLED = situation().settled()
 NOBODY: frozenset[str] = frozenset()
@@ -157,6 +158,23 @@ def test_the_label_of_shard_0_is_left_while_its_Service_is_missing() -> None:  #
 
     assert cleared(one) == []
     assert cleared(one.with_pod(0, labels=labels_for(7, "5-old"))) == [0]
+
+
+def test_lost_labels_are_restored_unless_a_handover_writes_the_object_or_the_cluster_is_deleted() -> None:
+    rule = next(rule for rule in always.ALWAYS if rule.name == "LabelsLost")
+    one = CASES["LabelsLost"][0]
+    bare = one.snapshot.mislabelled
+    one = one.seeing(mislabelled=(*bare, {"kind": "Pod", "metadata": {**bare[0]["metadata"], "name": "acme-coreapp-0", "uid": "uid-0"}}))
+
+    def restored(one: Situation, **busy: frozenset[str]) -> list[str]:
+        given = always.Busy(**{"pods": NOBODY, "routes": NOBODY, **busy}, shards=frozenset())
+        return [action.ref.name for action in rule.then(one.facts(), given) if isinstance(action, Label)]
+
+    assert restored(one) == ["acme-shard-0", "acme-coreapp-0"]
+    assert restored(one, pods=frozenset({"uid-0"})) == ["acme-shard-0"]
+    assert restored(one, routes=frozenset({"service-0"})) == ["acme-coreapp-0"]
+    assert restored(one.wanting(paused=True)) == ["acme-shard-0", "acme-coreapp-0"]
+    assert restored(one.wanting(deleting=True)) == []
 
 
 # --- shards that no longer exist
