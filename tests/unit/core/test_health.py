@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from whatsapp_operator.core import health
-from whatsapp_operator.core.snapshot import Answer, Report
+from whatsapp_operator.core.snapshot import Answer, Report, Silence
 
 from .situations import NOW, Situation, seconds, situation
 from .witnesses import out_of_reach, restarting
@@ -133,3 +133,11 @@ def test_no_Coreapp_on_a_node_that_is_gone_could_serve(changes: dict[str, bool])
 
     assert [pod.ordinal for pod in one.facts().ready] == [0, 1, 2]
     assert [pod.ordinal for pod in one.with_node(2, **changes).facts().ready] == [0, 1]
+
+
+def test_no_Coreapp_is_called_hung_while_this_process_may_be_the_cause() -> None:  # noqa: N802
+    one = silent(3)
+
+    assert health.is_hung(one.facts(), one.holder_of(0))
+    late = one.seeing(silence=Silence(lag=seconds(2)))
+    assert not health.is_hung(late.facts(), late.holder_of(0))
