@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Self
+from typing import Self, TypeAlias
 
 from .names import Epoch, Obj, Ref
 from .reasons import Reason
@@ -176,7 +176,7 @@ class EmitEvent:
     warning: bool = False
 
 
-Action = (
+Action: TypeAlias = (
     Create
     | GenerateSecret
     | Replace

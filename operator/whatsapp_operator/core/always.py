@@ -87,7 +87,7 @@ def role_assignments(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> 
 
     ``busy`` pods and ``moving`` shards get their roles by the handover in progress.
     """
-    by_holder = {route.holder_uid: route for route in f.routes if route.holder_uid and route.shard not in moving}
+    by_holder = {route.holder_uid: route for route in f.routes if route.shard not in moving}
     by_shard = {route.shard: route for route in f.snapshot.routes if not route.foreign}
     for pod in f.snapshot.coreapps:
         report = pod.report
@@ -110,8 +110,7 @@ def role_assignments(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> 
             if other is not None and epoch is not None and epoch.n >= other.version:
                 # Its epoch was committed after this Service was read: what was read is old, and says nothing against the holder.
                 continue
-            holder = f.holder(other) if other is not None else None
-            if other is not None and holder is not None:
+            if other is not None and (holder := f.holder(other)) is not None:
                 yield AssignRole(coreapp=pod, shards=report.shards, shard=other.shard, epoch=other.epoch, holder=holder)
             else:
                 # Without a holder to name, a shard in the message would mean "serve it".
@@ -186,7 +185,7 @@ def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
             continue
         claim, shard = f.claim(pod), pod.shard_label
         route = next((route for route in f.snapshot.routes if route.shard == shard and not route.foreign), None)
-        if claim == "dead" or (claim == "orphan" and f.shards_are_fresh and (shard or 0) >= (f.shards or 0)):
+        if claim == "dead" or (claim == "orphan" and _is_beyond(f, shard)):
             yield ClearLabels(coreapp=pod)
         elif claim == "pending":
             yield from (Touch(route=one, nonce=f.snapshot.nonce) for one in f.awaiting(pod))
@@ -210,4 +209,10 @@ def _is_elsewhere(f: Facts, route: Route) -> bool:
 
 def is_surplus(f: Facts, route: Route) -> bool:
     """Whether the client no longer has this shard, by a fresh observation and with no call in progress that could bring it back."""
-    return f.is_verified and f.shards_are_fresh and f.shards is not None and route.shard >= f.shards
+    return f.is_verified and _is_beyond(f, route.shard)
+
+
+def _is_beyond(f: Facts, shard: int | None) -> bool:
+    """Whether a fresh observation says that the client does not have this shard."""
+    shards = f.shards if f.shards_are_fresh else None
+    return shards is not None and shard not in range(shards)

@@ -168,10 +168,10 @@ def pause(retry_after: str | None, *, now: datetime) -> timedelta | None:
     return min(max(at - now, timedelta(0)), LONGEST_PAUSE) if at is not None else None
 
 
-def moment(text: str | None) -> datetime | None:
+def moment(text: str) -> datetime | None:
     """Return the time that an HTTP date names; None if it is none."""
     try:
-        at = parsedate_to_datetime(text or "")
+        at = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     try:

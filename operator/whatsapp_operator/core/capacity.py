@@ -69,8 +69,8 @@ class Counts:
         return since is not None and self.snapshot.now - since >= span
 
     @cached_property
-    def by_uid(self) -> dict[str, Coreapp]:
-        """Pods by uid."""
+    def by_uid(self) -> dict[str | None, Coreapp]:
+        """Pods by uid; none has None, which is the uid of a holder that there never was."""
         return {pod.uid: pod for pod in self.snapshot.coreapps}
 
     @cached_property
@@ -80,7 +80,7 @@ class Counts:
 
     def holder(self, route: Route) -> Coreapp | None:
         """Return the pod that the route names, if it is there."""
-        return self.by_uid.get(route.holder_uid) if route.holder_uid else None
+        return self.by_uid.get(route.holder_uid)
 
     @cached_property
     def holder_uids(self) -> frozenset[str]:

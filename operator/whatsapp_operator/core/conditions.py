@@ -203,11 +203,12 @@ def _soon(f: Facts) -> bool:
     return at is not None and at - f.wall < EXPIRES_SOON
 
 
+# What is said while nothing speaks against sending the certificate.
 CERTIFICATE_VALID: tuple[ConditionRule, ...] = (
     ConditionRule(
         Reason.READ_FAILED,
         "Unknown",
-        lambda f: objections.is_unread(f) and not f.is_banned,
+        objections.is_unread,
         lambda f: f"The Secret of the account could not be read: {f.snapshot.unread.get('Secret', 'not yet')}",
     ),
     ConditionRule(
@@ -216,64 +217,66 @@ CERTIFICATE_VALID: tuple[ConditionRule, ...] = (
     ConditionRule(
         Reason.CERTIFICATE_EXPIRES_SOON,
         "True",
-        lambda f: objections.objection_to_account(f) is None and _soon(f),
-        lambda f: f"The certificate expires at {expiry_of(f)}; put a new one into the Secret before.",
+        _soon,
+        lambda f: f"The certificate expires at {objections.expiry_of(f)}; put a new one into the Secret before.",
     ),
     ConditionRule(
         Reason.VALID,
         "True",
-        lambda f: objections.objection_to_account(f) is None,
+        lambda _: True,
         lambda f: (
-            f"Set Shards could be sent; the certificate expires at {expiry_of(f)}."
-            if expiry_of(f)
+            f"Set Shards could be sent; the certificate expires at {objections.expiry_of(f)}."
+            if objections.expiry_of(f)
             else "Set Shards could be sent without a certificate until 7 days after registration."
         ),
     ),
 )
 
 
-def expiry_of(f: Facts) -> str | None:
-    """Return when the account's certificate expires, as text, or None if that is not known."""
-    at = f.snapshot.account.expires_at if f.snapshot.account else None
-    return manifests.timestamp(at) if at else None
-
-
-def _speak(kind: str, table: tuple[ConditionRule, ...], f: Facts) -> Condition | None:
-    word = next((word for word in table if word.when(f)), None)
-    return Condition(type=kind, status=word.status, reason=word.reason, message=word.message(f)) if word else None
+def _speak(kind: str, table: tuple[ConditionRule, ...], f: Facts) -> Condition:
+    word = next(word for word in table if word.when(f))
+    return Condition(type=kind, status=word.status, reason=word.reason, message=word.message(f))
 
 
 def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
     """Return every condition of this release, each by its own table, independent of the rule that won. Pure."""
-    moving, stuck, idle = plan.moving, plan.stuck, plan.ready
     ready = _speak("Ready", READY, f)
-    if ready is not None and ready.reason == Reason.BOOTSTRAPPING and plan.decision.state is not State.READY:
+    if ready.reason == Reason.BOOTSTRAPPING and plan.decision.state is not State.READY:
         # The first number of shards is on its way: the rule that decides what is done is the step that it waits for.
         ready = replace(ready, reason=plan.decision.rule, message=plan.decision.why)
     redundant = _speak("Redundant", REDUNDANT, f)
-    if ready is not None and redundant is not None and redundant.reason == Reason.BOOTSTRAPPING:
+    if redundant.reason == Reason.BOOTSTRAPPING:
         # In the same words: two sentences under one reason would be two Events.
         redundant = replace(redundant, reason=ready.reason, message=ready.message)
-    valid = _speak("CertificateValid", CERTIFICATE_VALID, f)
-    if valid is None and (one := objections.objection_to_account(f)) is not None:
-        known = "False" if one.state is State.STUCK else "Unknown"
-        valid = Condition(type="CertificateValid", status=known, reason=one.name, message=one.why(f))
-    spoken = (
-        ready,
-        Condition(type="Reconciling", status="True", reason=moving.rule, message=moving.why)
-        if moving
-        else Condition(type="Reconciling", status="False", reason=stuck.rule, message=stuck.why)
-        if stuck and plan.is_held_up
-        else Condition(type="Reconciling", status="False", reason=Reason.UP_TO_DATE, message="Nothing to do."),
-        Condition(type="Stalled", status="True", reason=stuck.rule, message=stuck.why)
-        if stuck
-        else Condition(type="Stalled", status="False", reason=idle.rule, message=idle.why)
-        if idle and idle.rule == Reason.CHANGED_BY_ADMISSION
-        else Condition(type="Stalled", status="False", reason=Reason.UP_TO_DATE, message="Nothing waits for a person."),
-        redundant,
-        valid,
-    )
-    return tuple(condition for condition in spoken if condition is not None)
+    return ready, _reconciling(plan), _stalled(plan), redundant, _certificate_valid(f)
+
+
+def _reconciling(plan: Plan) -> Condition:
+    """Say what goes on; or what a person must act upon before what is left to do goes on."""
+    held_up_by = plan.stuck if plan.is_held_up else None
+    if plan.moving is not None:
+        return Condition(type="Reconciling", status="True", reason=plan.moving.rule, message=plan.moving.why)
+    if held_up_by is not None:
+        return Condition(type="Reconciling", status="False", reason=held_up_by.rule, message=held_up_by.why)
+    return Condition(type="Reconciling", status="False", reason=Reason.UP_TO_DATE, message="Nothing to do.")
+
+
+def _stalled(plan: Plan) -> Condition:
+    """Say what a person must act upon."""
+    if plan.stuck is not None:
+        return Condition(type="Stalled", status="True", reason=plan.stuck.rule, message=plan.stuck.why)
+    if plan.ready is not None and plan.ready.rule == Reason.CHANGED_BY_ADMISSION:
+        return Condition(type="Stalled", status="False", reason=plan.ready.rule, message=plan.ready.why)
+    return Condition(type="Stalled", status="False", reason=Reason.UP_TO_DATE, message="Nothing waits for a person.")
+
+
+def _certificate_valid(f: Facts) -> Condition:
+    """Say whether the account's certificate could be sent, and if not, why."""
+    objection = objections.objection_to_account(f) if f.desired.account is not None else None
+    if objection is None:
+        return _speak("CertificateValid", CERTIFICATE_VALID, f)
+    status = "False" if objection.state is State.STUCK else "Unknown"
+    return Condition(type="CertificateValid", status=status, reason=objection.name, message=objection.why(f))
 
 
 def loudest(spoken: Iterable[Condition]) -> Condition:
@@ -283,7 +286,7 @@ def loudest(spoken: Iterable[Condition]) -> Condition:
     order = (
         (stuck.status == "True", stuck),
         (ready.status != "True", ready),
-        (redundant.status == "False" and redundant.reason == Reason.NO_SPARE_LEFT, redundant),
+        (redundant.reason == Reason.NO_SPARE_LEFT, redundant),
         (moving.status == "True", moving),
         *((one.status == "False", one) for one in by_type.values() if one not in {moving, stuck}),
     )

@@ -69,10 +69,10 @@ class Holders(Claims):
     def standbys(self, route: Route | None = None, used: Collection[str] = ()) -> list[Coreapp]:
         """Return the pods that could take a shard, best first.
 
-        Ready, not leaving, answering, on another node than the failed holder and if possible in another zone, up to date, lowest ordinal
+        Ready, not leaving, answering, on another node than the failed holder and if possible in another zone, up to date, lowest ordinal.
         A pod whose label may still be committed is left out until its Service was touched.
         """
-        failed = self.by_uid.get(route.holder_uid) if route and route.holder_uid else None
+        failed = self.holder(route) if route is not None else None
         zone = self.zone(failed) if failed is not None else None
         revision = self.snapshot.statefulset.revision if self.snapshot.statefulset else None
         candidates = [

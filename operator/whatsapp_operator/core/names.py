@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
-Obj = Mapping[str, Any]
+Obj: TypeAlias = Mapping[str, Any]
 """A Kubernetes object as JSON."""
 
 
@@ -38,5 +38,5 @@ class Epoch(NamedTuple):
     @classmethod
     def parse(cls, text: str | None) -> Self | None:
         """Return the epoch that a label or selector spells, or None for anything else."""
-        n, dash, random = (text or "").partition("-")
-        return cls(int(n), random) if dash and random and n.isascii() and n.isdigit() else None
+        n, _, random = (text or "").partition("-")
+        return cls(int(n), random) if random and n.isascii() and n.isdigit() else None

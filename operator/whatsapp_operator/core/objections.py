@@ -33,8 +33,8 @@ class Objection:
     """Whether a person must act, or it may pass by itself."""
 
 
-def _secret(f: Facts) -> str:
-    return f.desired.account.secret_name or "" if f.desired.account else ""
+def _secret(f: Facts) -> str | None:
+    return f.desired.account.secret_name if f.desired.account is not None else None
 
 
 def _missing_secret(f: Facts) -> str | None:
@@ -55,9 +55,10 @@ def _with_certificate(f: Facts) -> AccountSecret | None:
     return account if account is not None and account.has_certificate else None
 
 
-def _expires(f: Facts) -> str:
+def expiry_of(f: Facts) -> str | None:
+    """Return when the account's certificate expires, as text, or None if that is not known."""
     at = f.snapshot.account.expires_at if f.snapshot.account else None
-    return manifests.timestamp(at) if at else "unknown"
+    return manifests.timestamp(at) if at else None
 
 
 def account_version(desired: Desired, secret: AccountSecret | None) -> str:
@@ -101,7 +102,7 @@ def _rejected_certificate(f: Facts) -> str:
     because = f" ({f.record.rejected_because})" if f.record.rejected_because else ""
     if f.record.rejected_fingerprint == NO_CERTIFICATE:
         return f"WhatsApp rejected Set Shards without a certificate{because}; it is not sent without one again."
-    begins = (f.record.rejected_fingerprint or "")[:12]
+    begins = f"{f.record.rejected_fingerprint:.12}"
     return f"WhatsApp rejected Set Shards with the certificate whose fingerprint begins {begins}{because}; it is not sent again."
 
 
@@ -149,7 +150,7 @@ OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name=Reason.SECRET_MALFORMED,
         when=lambda f: f.snapshot.malformed is not None,
-        why=lambda f: f.snapshot.malformed or "",
+        why=lambda f: f"{f.snapshot.malformed}",
     ),
     Objection(
         name=Reason.PIN_MALFORMED,
@@ -180,7 +181,7 @@ OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name=Reason.CERTIFICATE_MISSING,
         when=lambda f: f.desired.account is not None and _with_certificate(f) is None and f.desired.account.registered_at is None,
-        why=lambda f: f"Secret {_secret(f)} has no key certificate. Copy the certificate from Business Manager into it.",
+        why=lambda f: f"There is no key certificate in {_where(f)}. Copy the certificate from Business Manager into it.",
     ),
     Objection(
         name=Reason.CERTIFICATE_MALFORMED,
@@ -204,7 +205,7 @@ OBJECTIONS: tuple[Objection, ...] = (
             and secret.expires_at - f.wall < f.desired.tuning.certificate_margin
         ),
         why=lambda f: (
-            f"The certificate in Secret {_secret(f)} expires at {_expires(f)}: too soon, or it has expired, and an expired one gets the "
+            f"The certificate in Secret {_secret(f)} expires at {expiry_of(f)}: too soon, or it has expired, and an expired one gets the "
             "account banned. Put a new one there with its expiresAt."
         ),
     ),

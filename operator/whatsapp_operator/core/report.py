@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from . import manifests, record
+from . import manifests, objections, record
 from .actions import Action, Delete, EmitEvent, Handover, Plan, Scale
-from .conditions import Condition, conditions, expiry_of, failures_tolerated, loudest, shard_state
+from .conditions import Condition, conditions, failures_tolerated, loudest, shard_state
 from .facts import Facts
 from .names import Obj
 from .reasons import Reason
@@ -103,7 +103,7 @@ def _certificate(f: Facts) -> dict[str, Any]:
     return without_none(
         {
             "fingerprint": facts.fingerprint if facts else None,
-            "expiresAt": expiry_of(f),
+            "expiresAt": objections.expiry_of(f),
             "issuedAt": manifests.timestamp(facts.issued_at) if facts and facts.issued_at else None,
             "verifiedName": facts.verified_name if facts else None,
             "serial": facts.serial if facts else None,

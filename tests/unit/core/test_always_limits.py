@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from whatsapp_operator.core import always, manifests
-from whatsapp_operator.core.actions import Action, AssignRole, ClearLabels, Delete, Relabel
+from whatsapp_operator.core.actions import Action, AssignRole, ClearLabels, Delete, Label, Relabel, Touch
 from whatsapp_operator.core.names import Ref
-from whatsapp_operator.core.snapshot import Report
+from whatsapp_operator.core.snapshot import Answer, Report
 
 from .situations import NOW, Situation, epoch_of, labels_for, pod, seconds, situation
+from .test_always import CASES
 
 SETTLED = situation().settled()
 NOBODY: frozenset[str] = frozenset()
@@ -41,6 +43,58 @@ def test_the_holder_of_a_shard_that_no_longer_exists_is_not_named_as_its_own_suc
     one = SETTLED.reporting(1).wanting(shards=1).restarted(1, [2]).with_holder(1, report=Report(shards=1, shard=1, epoch="5-old"))
 
     assert [assigned for assigned in one.plan().actions if isinstance(assigned, AssignRole) and assigned.coreapp.ordinal == 1] == []
+
+
+def assigned(one: Situation, ordinal: int) -> list[tuple[int | None, str | None]]:
+    """The shards that the Coreapp with this ordinal is assigned, and whom each assignment names as holder."""
+    found = (each for each in always.role_assignments(one.facts(), NOBODY, frozenset()) if each.coreapp.ordinal == ordinal)
+    return [(each.shard, each.holder.name if each.holder else None) for each in found]
+
+
+FORMER = Report(shards=2, shard=1, epoch="5-old", gateway="connected")
+"""A spare that says that it still serves shard 1, by an epoch of long ago."""
+UNKNOWN = SETTLED.client(shards=None, asked_at=None)
+"""The client's number of shards is not known."""
+
+
+@pytest.mark.parametrize(
+    ("one", "found"),
+    [
+        (SETTLED.with_pod(2, report=FORMER), [(1, "acme-coreapp-1")]),
+        (SETTLED.with_pod(2, report=replace(FORMER, epoch=None)), [(1, "acme-coreapp-1")]),
+        (SETTLED.with_pod(2, report=replace(FORMER, epoch="101-new")), []),
+        (SETTLED.with_pod(2, report=FORMER).holder_deleted(1), [(None, None)]),
+        (SETTLED.with_pod(2, report=FORMER).with_route(1, foreign=True), [(None, None)]),
+        (SETTLED.with_pod(2, report=FORMER).without_route(1), [(None, None)]),
+    ],
+    ids=["a holder", "no epoch", "a newer epoch than the Service's", "no holder", "another owner's Service", "no Service"],
+)
+def test_a_former_holder_is_assigned_no_shard_unless_the_true_holder_is_named(
+    one: Situation, found: list[tuple[int | None, str | None]]
+) -> None:
+    """With a shard and without a holder the message would mean "serve it"."""
+    assert assigned(one, 2) == found
+
+
+@pytest.mark.parametrize("changes", [{"deleting": True}, {"ip": None}])
+def test_a_Coreapp_that_goes_or_has_no_address_is_assigned_nothing(changes: dict[str, Any]) -> None:  # noqa: N802
+    one = SETTLED.with_holder(0, report=Report(shards=2))
+
+    assert assigned(one, 0) == [(0, None)]
+    assert assigned(one.with_holder(0, **changes), 0) == []
+
+
+def test_while_the_client_does_not_answer_a_Coreapp_is_assigned_by_its_own_number_of_shards() -> None:  # noqa: N802
+    assert assigned(UNKNOWN.with_holder(0, report=Report(shards=2)), 0) == [(0, None)]
+    assert assigned(UNKNOWN.with_pod(2, report=replace(FORMER, shards=None)), 2) == [], "it does not know its number: it is starting"
+
+
+@pytest.mark.parametrize(("shard", "found"), [(1, [(1, None)]), (2, []), (3, [])])
+def test_a_Coreapp_is_not_assigned_a_shard_beyond_its_own_number(shard: int, found: list[tuple[int | None, str | None]]) -> None:  # noqa: N802
+    """The Services are still those of four shards, and the Coreapp runs with two."""
+    one = situation().settled(shards=4).client(shards=None, asked_at=None)
+
+    assert assigned(one.with_holder(shard, report=Report(shards=2)), shard) == found
 
 
 # --- labels
@@ -76,6 +130,101 @@ def test_the_label_of_a_shard_without_a_Service_is_cleared_if_the_shard_does_not
     one = SETTLED.without_route(1).with_pod(2, labels=labels_for(shard, "500-x"))
 
     assert cleared(one) == freed
+
+
+def test_the_labels_of_a_pod_that_ends_are_left() -> None:
+    one = SETTLED.with_pod(2, labels=labels_for(0, "5-old"))
+
+    assert (cleared(one), cleared(one.with_pod(2, deleting=True))) == ([2], [])
+
+
+def test_a_second_pod_with_the_epoch_of_a_holder_is_stripped() -> None:
+    """Two pods would match the Service (laws#1)."""
+    assert tidied(SETTLED.with_pod(2, labels=labels_for(0, epoch_of(0)))) == [
+        ClearLabels(coreapp=replace(pod(2), labels=labels_for(0, epoch_of(0))))
+    ]
+
+
+def test_a_pod_that_the_Service_of_another_owner_selects_keeps_its_labels() -> None:  # noqa: N802
+    """It may be the Service of this cluster, without the owner that a user removed: its traffic goes on."""
+    one = SETTLED.with_route(0, foreign=True, holder="other", holder_uid="other")
+
+    assert cleared(one) == []
+
+
+def test_the_label_of_shard_0_is_left_while_its_Service_is_missing() -> None:  # noqa: N802
+    """The client has that shard: the Service will be made again."""
+    one = situation().settled(shards=1).without_route(0)
+
+    assert cleared(one) == []
+    assert cleared(one.with_pod(0, labels=labels_for(7, "5-old"))) == [0]
+
+
+def test_lost_labels_are_restored_unless_a_handover_writes_the_object_or_the_cluster_is_deleted() -> None:
+    rule = next(rule for rule in always.ALWAYS if rule.name == "LabelsLost")
+    one = CASES["LabelsLost"][0]
+    bare = one.snapshot.mislabelled
+    one = one.seeing(mislabelled=(*bare, {"kind": "Pod", "metadata": {**bare[0]["metadata"], "name": "acme-coreapp-0", "uid": "uid-0"}}))
+
+    def restored(one: Situation, **busy: frozenset[str]) -> list[str]:
+        given = always.Busy(**{"pods": NOBODY, "routes": NOBODY, **busy}, shards=frozenset())
+        return [action.ref.name for action in rule.then(one.facts(), given) if isinstance(action, Label)]
+
+    assert restored(one) == ["acme-shard-0", "acme-coreapp-0"]
+    assert restored(one, pods=frozenset({"uid-0"})) == ["acme-shard-0"]
+    assert restored(one, routes=frozenset({"service-0"})) == ["acme-coreapp-0"]
+    assert restored(one.wanting(paused=True)) == ["acme-shard-0", "acme-coreapp-0"]
+    assert restored(one.wanting(deleting=True)) == []
+
+
+# --- shards that no longer exist
+
+
+LOWERED = situation().settled(shards=4).wanting(shards=2).reporting(2)
+"""The client has two of four shards left; each Service still names its holder."""
+
+
+def removed(one: Situation) -> list[str]:
+    return [action.ref.name for action in tidied(one) if isinstance(action, Delete)]
+
+
+def unclaimed(one: Situation) -> Situation:
+    """The holders of shards 2 and 3 have lost their labels."""
+    return one.with_pod(2, labels=pod(2).labels).with_pod(3, labels=pod(3).labels)
+
+
+@pytest.mark.parametrize(
+    ("one", "freed", "names"),
+    [
+        (LOWERED, [2, 3], ["acme-shard-2", "acme-shard-3"]),
+        (LOWERED.client(asked_at=NOW - seconds(6)), [], []),
+        (LOWERED.client(asked_at=None), [], []),
+        (LOWERED.noted(4, Answer.UNKNOWN), [], []),
+    ],
+    ids=["the client just said so", "it said so a while ago", "an earlier leader heard so", "a call may bring them back"],
+)
+def test_a_shard_is_given_up_only_on_what_the_client_said_just_now(one: Situation, freed: list[int], names: list[str]) -> None:
+    assert cleared(one) == freed
+    assert removed(unclaimed(one)) == names
+
+
+def test_the_Service_of_a_shard_that_is_gone_stays_until_no_pod_has_its_epoch() -> None:  # noqa: N802
+    """A label of the shard alone leads nowhere."""
+    bare = unclaimed(LOWERED)
+    assert removed(LOWERED) == []
+    assert removed(bare.with_pod(2, labels={**pod(2).labels, manifests.SHARD_LABEL: "2"})) == ["acme-shard-2", "acme-shard-3"]
+
+
+def test_the_Service_of_another_owner_is_not_deleted() -> None:  # noqa: N802
+    assert removed(unclaimed(LOWERED).with_route(2, foreign=True)) == ["acme-shard-3"]
+
+
+def test_a_label_that_may_still_be_committed_is_outdated_by_its_Service_first() -> None:  # noqa: N802
+    """Also of a shard that the client no longer has: the Service is touched before the label goes."""
+    one = unclaimed(LOWERED).with_pod(5, labels=labels_for(3, "900-new"))
+
+    assert [action.route.shard for action in tidied(one) if isinstance(action, Touch)] == [3]
+    assert 5 not in cleared(one)
 
 
 # --- pods that are ended
@@ -115,6 +264,21 @@ def test_a_holder_that_no_standby_can_replace_is_ended_after_twice_the_time(span
     one = hung(0, spares=0, unresponsive_since=NOW - seconds(span)).wanting(manual=manual)
 
     assert ended(one) == names
+
+
+def test_a_spare_that_hangs_is_ended_before_twice_the_time_and_by_manual_failover_too() -> None:
+    one = hung(2, unresponsive_since=NOW - seconds(4))
+
+    assert ended(one) == ["acme-coreapp-2"]
+    assert ended(one.wanting(manual=True)) == ["acme-coreapp-2"]
+
+
+def test_a_pod_that_is_ended_once_more_takes_no_place_of_another_and_is_ended_once() -> None:
+    one = situation().settled(spares=2).with_pods([4]).with_nodes().seeing(ended=frozenset({"acme-coreapp-3"}))
+    for ordinal in (3, 4):
+        one = one.with_pod(ordinal, unresponsive_since=NOW - seconds(20), report=None)
+
+    assert ended(one) == ["acme-coreapp-3", "acme-coreapp-4"]
 
 
 # --- names of earlier releases

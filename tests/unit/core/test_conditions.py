@@ -1,17 +1,22 @@
-"""Conditions in their variants: Ready, Redundant and the Event that says that a pause was long enough."""
+"""Conditions in their variants: what each one says, of what."""
 
 from __future__ import annotations
 
 import pytest
 
 from whatsapp_operator.core import conditions
-from whatsapp_operator.core.snapshot import Report
+from whatsapp_operator.core.desired import Account
+from whatsapp_operator.core.snapshot import Answer, Report
 
-from .situations import NOW, Situation, seconds, situation
-from .witnesses import growing, restarting
+from .situations import NOW, Situation, pod, seconds, situation
+from .witnesses import WITNESSES, growing, restarting
 
 SETTLED = situation().settled()
 AWAY = "Set Shards 2 -> 4: 0 of 5 Coreapps are back, deadline 2027-01-04T12:02:59Z."
+TAKEN = "shard 0: acme-coreapp-0 (PodDeleted)"
+UNKNOWN = SETTLED.client(shards=None, asked_at=None)
+SPARE_AWAY = situation().settled(shards=4).noted(4, Answer.ACCEPTED, origin=2).with_pod(4, report=Report(shards=2)).seeing(settled_shards=2)
+"""Set Shards 2 -> 4 was accepted and every shard is served again; only the spare is not back yet."""
 RESIZE = "Set Shards 2 -> 4: all Coreapps will restart."
 
 READY: dict[str, tuple[Situation, str, str, str]] = {
@@ -33,6 +38,23 @@ READY: dict[str, tuple[Situation, str, str, str]] = {
         "Unknown",
         "WebappNotResponding",
         "The Webapp does not answer: connection reset",
+    ),
+    "the client does not answer": (UNKNOWN, "True", "Serving", "All 2 shards are served; 1 failure can be taken."),
+    "the client does not answer, a shard is not served": (UNKNOWN.holder_deleted(0), "False", "FailingOver", f"Being taken over: {TAKEN}."),
+    "all is served again, only the spare is not back": (SPARE_AWAY, "True", "Serving", "All 4 shards are served, but no spare is left."),
+    "a restart, from a number that was not known": (
+        restarting().noted(4, Answer.ACCEPTED, origin=None),
+        "False",
+        "Restarting",
+        AWAY.replace("2 -> 4", "? -> 4"),
+    ),
+    "a holder is gone": (SETTLED.holder_deleted(0), "False", "FailingOver", f"Being taken over: {TAKEN}."),
+    "a Service is gone": (SETTLED.without_route(1), "False", "FailingOver", "Being taken over: shards that have no Service yet."),
+    "nothing settled, and no rule is at work": (
+        SETTLED.seeing(settled_shards=None).client(asked_at=NOW - seconds(60)),
+        "False",
+        "Bootstrapping",
+        "The client is being set up for the first time.",
     ),
 }
 
@@ -59,3 +81,94 @@ def test_a_holder_that_lives_and_was_not_assigned_yet_is_on_its_way(manual: bool
     one = SETTLED.with_holder(0, report=Report(shards=2)).without_pod(2).wanting(manual=manual)
 
     assert conditions.shard_state(one.facts(), one.route(0)) == "Moving"
+
+
+def said(one: Situation, kind: str) -> tuple[str, str, str]:
+    found = one.condition(kind)
+    return found["status"], found["reason"], found["message"]
+
+
+def test_a_restart_explains_a_missing_spare_only_while_a_shard_is_not_served() -> None:
+    assert said(SPARE_AWAY, "Redundant") == (
+        "False",
+        "NoSpareLeft",
+        "0 of 1 wanted spares are ready; the next failure leaves a shard unserved.",
+    )
+    assert said(restarting(), "Redundant")[:2] == ("False", "Restarting")
+
+
+def test_before_any_shard_has_a_Service_each_desired_one_needs_a_Coreapp() -> None:  # noqa: N802
+    assert conditions.failures_tolerated(SETTLED.seeing(routes=()).all_pods(labels=pod(0).labels).facts()) == 1
+
+
+# --- what a person must act upon
+
+
+@pytest.mark.parametrize(
+    ("name", "reconciling", "stalled"),
+    [
+        ("UpToDate", ("False", "UpToDate"), ("False", "UpToDate")),
+        ("WindowClosed", ("True", "WindowClosed"), ("False", "UpToDate")),
+        ("ChangedByAdmission", ("False", "UpToDate"), ("False", "ChangedByAdmission")),
+        ("PodsRejected", ("False", "UpToDate"), ("True", "PodsRejected")),
+        ("CertificateExpired", ("False", "CertificateExpired"), ("True", "CertificateExpired")),
+    ],
+    ids=["all is well", "work that waits", "admission", "nothing is left to do but for a person", "a resize waits for a person"],
+)
+def test_what_goes_on_and_what_waits_for_a_person_are_two_matters(
+    name: str, reconciling: tuple[str, str], stalled: tuple[str, str]
+) -> None:
+    one = WITNESSES[name]
+
+    assert (said(one, "Reconciling")[:2], said(one, "Stalled")[:2]) == (reconciling, stalled)
+
+
+def test_nothing_to_do_and_nothing_for_a_person_are_said_in_these_words() -> None:
+    assert (said(SETTLED, "Reconciling")[2], said(SETTLED, "Stalled")[2]) == ("Nothing to do.", "Nothing waits for a person.")
+
+
+# --- the account's certificate
+
+ACCOUNT = growing().with_account()
+NO_SECRET = Account(country_code="1", phone_number="6315550000", registered_at=NOW)
+CERTIFICATES: dict[str, tuple[Situation, str, str, str]] = {
+    "the simulator": (SETTLED, "True", "Simulated", "The simulator's made-up account needs no certificate."),
+    "the simulator was banned": (
+        SETTLED.seeing(banned_at=NOW),
+        "True",
+        "Simulated",
+        "The simulator's made-up account needs no certificate.",
+    ),
+    "good": (ACCOUNT, "True", "Valid", "Set Shards could be sent; the certificate expires at 2027-10-31T12:00:00Z."),
+    "not needed yet": (
+        growing().wanting(account=NO_SECRET),
+        "True",
+        "Valid",
+        "Set Shards could be sent without a certificate until 7 days after registration.",
+    ),
+    "not read yet": (ACCOUNT.seeing(account=None), "Unknown", "ReadFailed", "The Secret of the account could not be read: not yet"),
+    "could not be read": (
+        ACCOUNT.seeing(account=None, unread={"Secret": "HTTP 403"}),
+        "Unknown",
+        "ReadFailed",
+        "The Secret of the account could not be read: HTTP 403",
+    ),
+    "banned, and not read": (
+        ACCOUNT.seeing(account=None, banned_at=NOW),
+        "False",
+        "Banned",
+        "The client says that the account is banned; nothing is sent any more. Ask Meta's support, then make a new cluster.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("one", "status", "reason", "message"), CERTIFICATES.values(), ids=CERTIFICATES)
+def test_CertificateValid_says_what_could_be_sent(one: Situation, status: str, reason: str, message: str) -> None:  # noqa: N802
+    assert said(one, "CertificateValid") == (status, reason, message)
+
+
+def test_the_Secret_that_is_still_awaited_is_not_yet_called_wrong() -> None:  # noqa: N802
+    assert [said(WITNESSES[name], "CertificateValid")[:2] for name in ("AwaitingSecret", "SecretMissing")] == [
+        ("Unknown", "AwaitingSecret"),
+        ("False", "SecretMissing"),
+    ]

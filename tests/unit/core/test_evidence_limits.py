@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from whatsapp_operator.core import evidence
-from whatsapp_operator.core.snapshot import Answer, Report, Silence
+from whatsapp_operator.core.snapshot import Answer, Evidence, Report, Silence
 
-from .situations import NOW, seconds, situation
+from .situations import NOW, Situation, epoch_of, labels_for, seconds, situation
 from .test_evidence import failure
-from .witnesses import growing
+from .witnesses import growing, restarting
 
 DISAGREED = {"HolderDisagrees/0/10-first": NOW - seconds(600)}
 
@@ -33,3 +33,38 @@ def test_a_failed_self_check_holds_back_nothing_that_is_certain_nor_a_shard_with
 
     assert [*evidence.held_back(late.holder_deleted(0).facts())] == []
     assert [*evidence.held_back(late.with_route(0, holder=None, holder_uid=None).facts())] == []
+
+
+SETTLED = situation().settled(shards=4)
+BACK = restarting().restarted(4, [1, 2, 3, 4]).seeing(since={"EnoughAreBack": NOW - seconds(10)})
+"""All but the holder of shard 0 are back from a Set Shards restart, for ten seconds."""
+AGAINST_ONE: dict[str, tuple[Situation, Evidence]] = {
+    "it is evicted": (SETTLED.with_holder(0, deleting=True, disrupted=True), Evidence.POD_DRAINING),
+    "it is deleted": (SETTLED.with_holder(0, deleting=True), Evidence.POD_DELETED),
+    "it is not there": (SETTLED.holder_deleted(0), Evidence.POD_DELETED),
+    "its node was deleted": (SETTLED.with_nodes().with_node(0, gone=True), Evidence.NODE_GONE),
+    "its node is out of service": (SETTLED.with_nodes().with_node(0, out_of_service=True), Evidence.NODE_GONE),
+    "it failed": (SETTLED.with_holder(0, phase="Failed"), Evidence.POD_FAILED),
+    "it ended": (SETTLED.with_holder(0, phase="Succeeded"), Evidence.POD_FAILED),
+    "it has the labels of another shard": (SETTLED.with_holder(0, labels=labels_for(1, epoch_of(1))), Evidence.LABEL_CONFLICT),
+    "it is not back": (BACK.with_holder(0, ready=False), Evidence.RESTART_OVERDUE),
+    "its container ended": (SETTLED.with_holder(0, terminated=True), Evidence.CONTAINER_TERMINATED),
+    "it refuses connections": (SETTLED.with_holder(0, broken_at=NOW), Evidence.CONNECTION_LOST),
+    "it does not answer": (SETTLED.with_holder(0, unresponsive_since=NOW - seconds(3)), Evidence.PROBE_TIMEOUT),
+    "its kubelet calls it unready": (
+        SETTLED.with_holder(0, ready=False, lost_readiness=True, report=None).seeing(since={"NotReady/uid-0": NOW - seconds(3)}),
+        Evidence.NOT_READY,
+    ),
+    "it says that it serves no shard": (SETTLED.with_holder(0, report=Report(shards=4)).seeing(since=DISAGREED), Evidence.HOLDER_DISAGREES),
+}
+
+
+@pytest.mark.parametrize(("one", "found"), AGAINST_ONE.values(), ids=AGAINST_ONE)
+def test_what_speaks_against_one_holder_speaks_against_no_other(one: Situation, found: Evidence) -> None:
+    assert {shard: failure(one, shard) for shard in range(4)} == {0: found, 1: None, 2: None, 3: None}
+
+
+def test_the_Service_of_another_owner_excuses_only_its_own_labels() -> None:  # noqa: N802
+    one = SETTLED.with_route(2, foreign=True).with_holder(0, labels=labels_for(1, epoch_of(1)))
+
+    assert failure(one) is Evidence.LABEL_CONFLICT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from whatsapp_operator.core import health
-from whatsapp_operator.core.snapshot import Answer, Report
+from whatsapp_operator.core.snapshot import Answer, Report, Silence
 
 from .situations import NOW, Situation, seconds, situation
 from .witnesses import out_of_reach, restarting
@@ -117,3 +117,27 @@ def test_a_Coreapp_that_its_kubelet_calls_unready_for_long_is_hung_unless_a_rest
     assert health.is_hung(one.facts(), one.holder_of(0)) is hung
     excused = one.noted(4, Answer.UNKNOWN)
     assert not health.is_hung(excused.facts(), excused.holder_of(0))
+
+
+def test_a_Coreapp_that_ends_on_a_lost_node_is_out_of_reach_although_it_answered_last() -> None:  # noqa: N802
+    """Nobody there can end it, and until then no other pod takes its place."""
+    one = SETTLED.with_nodes().with_node(0, ready=None)
+
+    assert one.facts().out_of_reach == ()
+    assert [pod.ordinal for pod in one.with_pod(0, deleting=True).facts().out_of_reach] == [0]
+
+
+@pytest.mark.parametrize("changes", [{"gone": True}, {"out_of_service": True}])
+def test_no_Coreapp_on_a_node_that_is_gone_could_serve(changes: dict[str, bool]) -> None:  # noqa: N802
+    one = SETTLED.with_nodes()
+
+    assert [pod.ordinal for pod in one.facts().ready] == [0, 1, 2]
+    assert [pod.ordinal for pod in one.with_node(2, **changes).facts().ready] == [0, 1]
+
+
+def test_no_Coreapp_is_called_hung_while_this_process_may_be_the_cause() -> None:  # noqa: N802
+    one = silent(3)
+
+    assert health.is_hung(one.facts(), one.holder_of(0))
+    late = one.seeing(silence=Silence(lag=seconds(2)))
+    assert not health.is_hung(late.facts(), late.holder_of(0))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core import evidence, handovers, manifests
+from whatsapp_operator.core import evidence, handovers, health, manifests
 from whatsapp_operator.core.actions import Annotate, EmitEvent, Handover
 from whatsapp_operator.core.desired import Switchover
 from whatsapp_operator.core.snapshot import Answer, Evidence, Report, Silence, Workload
@@ -260,6 +260,28 @@ def test_a_shard_whose_holder_is_gone_is_not_served() -> None:
     assert not SETTLED.holder_deleted(0).facts().is_served(SETTLED.route(0))
 
 
+def test_a_holder_is_judged_once_in_each_observation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules and conditions ask several times for each shard, and there may be very many pods."""
+    judged: list[str] = []
+
+    def counted(where: Any, name: str) -> None:
+        real = getattr(where, name)
+
+        def call(*args: Any) -> Any:
+            judged.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(where, name, call)
+
+    counted(evidence, "failure")
+    counted(health, "is_hung")
+    facts, route = SETTLED.facts(), SETTLED.route(0)
+
+    assert [facts.is_served(route) for _ in range(3)] == [True] * 3
+    assert [facts.failure(route) for _ in range(3)] == [None] * 3
+    assert sorted(judged) == ["failure", "is_hung"]
+
+
 def gateways(*statuses: str | None) -> Situation:
     """Each holder says this of its connection; None: it says nothing."""
     one = SETTLED
@@ -339,6 +361,15 @@ def test_without_a_holder_or_a_zone_or_a_revision_nothing_of_that_counts() -> No
     assert standbys(THREE.with_pod(2, revision="rev-0"), None) == [3, 4, 2]
     unknown = THREE.with_pod(2, revision="rev-0").seeing(statefulset=Workload(uid="sts", resource_version="9", replicas=5))
     assert standbys(unknown) == [2, 3, 4]
+
+
+def test_while_the_newest_template_is_not_known_no_standby_is_behind_for_its_own() -> None:
+    one = situation().settled(spares=2).with_pod(3, revision=None)
+    workload = one.snapshot.statefulset
+    assert workload is not None
+
+    assert standbys(one.seeing(statefulset=replace(workload, revision=None))) == [2, 3]
+    assert standbys(one.with_pod(2, revision="rev-0").with_pod(3, revision="rev-1")) == [3, 2]
 
 
 def test_who_was_taken_already_is_not_taken_again() -> None:

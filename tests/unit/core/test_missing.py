@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from whatsapp_operator.core import manifests
+import pytest
+
+from whatsapp_operator.core import manifests, missing
 from whatsapp_operator.core.names import Ref
 
 from .situations import NOW, Situation, seconds, situation
@@ -93,3 +95,93 @@ def test_events_that_cannot_be_read_are_said_for_what_they_are() -> None:
 
 def test_the_witness_speaks_of_the_webapps() -> None:
     assert "acme-webapp-x" in WITNESSES["PodsRejected"].condition("Stalled")["message"]
+
+
+# --- at the limits
+
+
+def counting(kind: str, spec: dict[str, Any], status: dict[str, Any] | None) -> Situation:
+    """The cluster has one object, of this kind."""
+    return situation().seeing(objects={Ref(kind, "acme"): {"spec": spec, "status": status}})
+
+
+SEEN = {"observedGeneration": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "found"),
+    [
+        (counting("StatefulSet", {"replicas": 3}, {**SEEN, "replicas": 2}), True),
+        (counting("StatefulSet", {"replicas": 3}, {**SEEN, "replicas": 3}), False),
+        (counting("Deployment", {"replicas": 2}, {**SEEN, "replicas": 1}), True),
+        (counting("Deployment", {}, {**SEEN, "replicas": 1}), False),
+        (counting("Deployment", {"replicas": 1}, SEEN), True),
+        (counting("Deployment", {}, SEEN), True),
+        (counting("Deployment", {"replicas": 1}, {}), False),
+        (counting("Deployment", {"replicas": 1}, None), False),
+        (counting("PodDisruptionBudget", {}, SEEN), False),
+    ],
+    ids=[
+        "two of three Coreapps",
+        "all Coreapps",
+        "one of two Webapps",
+        "one Webapp, which is what a Deployment without a number has",
+        "none of one Webapp",
+        "none, and no number",
+        "its controller has not said anything",
+        "it has no status yet",
+        "a budget has no pods",
+    ],
+)
+def test_pods_are_missing_if_a_controller_says_that_there_are_fewer_than_wanted(one: Situation, found: bool) -> None:
+    assert missing.are_missing(one.facts()) is found
+
+
+def test_one_workload_that_lacks_a_pod_is_enough() -> None:
+    one = lacking()
+    ref = Ref("Deployment", "acme-webapp")
+    full = {**one.snapshot.objects[ref], "status": {**SEEN, "replicas": 2}}
+
+    assert missing.are_missing(one.seeing(objects={**one.snapshot.objects, ref: full}).facts())
+
+
+def test_the_age_of_what_was_seen_is_kept_and_of_nothing_else() -> None:
+    settled = situation().settled()
+
+    assert [*missing.facts(settled.facts())] == []
+    assert [*missing.facts(lacking(rejected_pods=SAID).facts())] == ["PodsMissing", "PodsRejected"]
+    assert [*missing.facts(settled.with_pod(2, held_by=("example.com/backup",)).facts())] == ["DeletionBlocked/uid-2"]
+
+
+def held(ordinals: range, **changes: Any) -> Situation:
+    """Finalizers have kept these pods for a minute."""
+    one = situation().settled(shards=4, spares=2)
+    for ordinal in ordinals:
+        one = one.with_pod(ordinal, deleting=True, ready=False, **{"held_by": ("example.com/backup",), **changes})
+    return one.seeing(since={f"DeletionBlocked/uid-{ordinal}": NOW - seconds(60) for ordinal in range(6)})
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        situation().settled().seeing(rejected_pods=SAID, since={"PodsRejected": NOW - seconds(2.5)}),
+        situation().settled().with_pod(2, held_by=("example.com/backup",)).seeing(since={"DeletionBlocked/uid-2": NOW - seconds(2.5)}),
+    ],
+    ids=["a rejection", "a held pod"],
+)
+def test_it_is_looked_at_again_when_a_person_must_act(one: Situation) -> None:
+    """After three seconds, so in half a second."""
+    wake = one.plan().wake_after
+
+    assert wake is not None
+    assert seconds(0.4) < wake <= seconds(0.5)
+
+
+def test_only_a_pod_that_a_finalizer_keeps_now_is_held() -> None:
+    """The others went, or were kept before."""
+    assert [pod.ordinal for pod in missing.held(held(range(1, 3)).facts())] == [1, 2]
+
+
+def test_three_of_the_held_pods_are_named_and_one_that_never_ran_has_no_node() -> None:
+    assert missing.describe_held(held(range(1), node=None).facts()) == "acme-coreapp-0 on node (none), by finalizer example.com/backup"
+    assert missing.describe_held(held(range(5)).facts()).count("; ") == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -21,13 +21,15 @@ REJECTED = f"WhatsApp rejected Set Shards with the certificate whose fingerprint
 BARE = "WhatsApp rejected Set Shards without a certificate; it is not sent without one again."
 RIGHT_ONE = "Put the right one into Secret acme-account."
 CLOSED = "WhatsApp says that registration is closed for this number; Set Shards is not tried again. The certificate is not at fault. "
+COPY = "Copy the certificate from Business Manager into it."
+EXPIRED = "too soon, or it has expired, and an expired one gets the account banned. Put a new one there with its expiresAt."
 ASK = "Ask Meta's support. Once they have opened it, edit "
 
 
-def without_secret(one: Situation) -> Situation:
-    """An account whose certificate is in no Secret, for it was registered just now."""
+def without_secret(one: Situation, registered_at: datetime | None = NOW) -> Situation:
+    """An account whose certificate is in no Secret, for it was registered just now; or by an older CRD, which did not ask for that."""
     assert one.desired.account is not None
-    account = replace(one.desired.account, secret_name=None, registered_at=NOW)
+    account = replace(one.desired.account, secret_name=None, registered_at=registered_at)
     return one.wanting(account=account).seeing(account=None)
 
 
@@ -52,6 +54,15 @@ SENTENCES: dict[str, tuple[Situation, str]] = {
     "registration closed without a Secret": (
         without_secret(ACCOUNT).seeing(registration_closed_for="generation-3"),
         f"{CLOSED}{ASK}the spec and it is tried again.",
+    ),
+    "no certificate": (WITNESSES["CertificateMissing"], f"There is no key certificate in Secret acme-account. {COPY}"),
+    "no certificate, and no Secret is named": (
+        without_secret(ACCOUNT, registered_at=None),
+        f"There is no key certificate in a Secret that spec.account.secretRef names. {COPY}",
+    ),
+    "expired": (
+        growing().with_account(expires_at=NOW + timedelta(hours=23)),
+        f"The certificate in Secret acme-account expires at 2027-01-05T11:00:00Z: {EXPIRED}",
     ),
     "malformed": (WITNESSES["SecretMalformed"], "Key WA_DB_PASSWORD of Secret db ends with a line break. Make it again."),
 }
@@ -90,6 +101,36 @@ def test_a_Secret_that_was_not_read_hides_all_objections_but_a_ban() -> None:  #
     assert banned is not None
     assert banned.name == "Banned"
     assert objections.objection(ACCOUNT.seeing(expired_build="v2.53.4 whatsapp-operator/wabiz-sim:dev").facts()) is not None
+
+
+@pytest.mark.parametrize(
+    ("build", "version", "is_said"),
+    [
+        ("v2.53.4 whatsapp-operator/wabiz-sim:dev", "v2.53.4", True),
+        ("v2.53.4 whatsapp-operator/wabiz-sim:dev", None, True),
+        ("v2.53.4 whatsapp-operator/wabiz-sim:old", None, False),
+        ("v2.53.4 whatsapp-operator/wabiz-sim:dev", "v2.55.1", False),
+        (None, "v2.53.4", False),
+    ],
+    ids=["the same", "its version is not known yet", "other images", "another version", "it never said so"],
+)
+def test_a_build_that_expired_is_known_again_by_its_images_too(build: str | None, version: str | None, is_said: bool) -> None:
+    """A new leader does not know the version yet; images that changed are worth a try."""
+    found = objections.objection(ACCOUNT.seeing(expired_build=build).client(version=version).facts())
+
+    assert (found is not None and found.name == "ClientExpired") is is_said
+
+
+def test_a_rejection_of_Set_Shards_without_a_certificate_says_nothing_of_the_simulator() -> None:  # noqa: N802
+    """The account was removed from the spec since."""
+    assert objections.objection(growing().seeing(rejected_fingerprint=NO_CERTIFICATE).facts()) is None
+    assert objections.objection(without_secret(ACCOUNT).seeing(rejected_fingerprint=NO_CERTIFICATE).facts()) is not None
+
+
+def test_a_certificate_that_cannot_be_read_is_not_compared_with_the_rejected_one() -> None:
+    one = growing().with_account(certificate=None).seeing(rejected_fingerprint=FINGERPRINT)
+
+    assert one.row() == "CertificateMalformed"
 
 
 # --- conditions

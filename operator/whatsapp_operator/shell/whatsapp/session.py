@@ -346,7 +346,7 @@ class ApiSession:
             code = faults[0].code if faults else None
             msg = f"{what}: HTTP {answer.status_code}" + (f", error {code}" if code else "")
             # A date in Retry-After is of the client's clock, which is in its header Date.
-            now = answers.moment(answer.headers.get("Date")) or self._clock.wall()
+            now = answers.moment(answer.headers.get("Date", "")) or self._clock.wall()
             retry_after = answers.pause(answer.headers.get("Retry-After"), now=now)
             raise ApiError(msg, status=answer.status_code, faults=faults, retry_after=retry_after)
         try:
