@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 
 from .changes import Key, Mutant
-from .judge import Judge, changed, sources
+from .judge import NO_TEST_TELLS, Judge, changed, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPLAINED = ROOT / "tests" / "unit" / "core" / "survivors.md"
 ENTRY = re.compile(r"^- `(?P<function>[^`]+)`, `(?P<line>[^`]+)`: `(?P<before>[^`]+)` -> `(?P<after>[^`]+)`\. \S.+$")
 VERDICTS = ("killed", "timeout", "survived", "unreached", "invalid")
-SURVIVED = {"survived", "unreached"}
 TOO_SLOW = (
     "test_laws.py::test_every_law_holds_in_any_snapshot_and_would_have_caught_each_mutant",
     "test_pace.py::test_a_rule_that_goes_on_winning_has_its_cluster_observed_seldom",
@@ -47,7 +46,9 @@ def _arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument("modules", nargs="*", help="modules of the core, such as set_shards; all if none is named")
     parser.add_argument("--sample", type=int, help="so many mutants of each module, chosen by --seed")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and of random tests")
-    parser.add_argument("--seconds", type=float, default=10, help="of tests for each mutant, cheapest first")
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="of tests for each mutant, the best first; six times as many for survivors"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     return parser.parse_args(given)
 
@@ -65,7 +66,7 @@ def main(given: list[str]) -> int:
         for name, found in every.items()
     }
     known = explained(EXPLAINED.read_text(encoding="utf-8"))
-    judge = Judge(ROOT, chosen, trees, asked.seconds, asked.jobs, lambda found: _show(_unexplained(judge, found, known)))
+    judge = Judge(ROOT, chosen, trees, known, asked.seconds, asked.jobs, _show)
     # Hypothesis is imported here, before pytest can rewrite it.
     options = ["-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     options.append(f"--hypothesis-seed={asked.seed}")
@@ -77,11 +78,7 @@ def main(given: list[str]) -> int:
     stale = [key for key in sorted(known) if key[0] in every and key not in {mutant.key for mutant in every[key[0]]}]
     for key in stale:
         print(f"{EXPLAINED.name} explains what is not there: {key}")
-    return 1 if stale or _unexplained(judge, [*judge.verdicts], known) else 0
-
-
-def _unexplained(judge: Judge, found: list[Mutant], known: set[Key]) -> list[Mutant]:
-    return [mutant for mutant in found if judge.verdicts[mutant] in SURVIVED and mutant.key not in known]
+    return 1 if stale or judge.unexplained(judge.verdicts) else 0
 
 
 def _show(survivors: list[Mutant]) -> None:
@@ -94,7 +91,7 @@ def _print_table(judge: Judge, every: dict[str, list[Mutant]], known: set[Key]) 
     for name, mutants in every.items():
         found = {mutant: verdict for mutant, verdict in judge.verdicts.items() if mutant.module == name}
         counts = Counter(found.values())
-        excused = sum(verdict in SURVIVED and mutant.key in known for mutant, verdict in found.items())
+        excused = sum(verdict in NO_TEST_TELLS and mutant.key in known for mutant, verdict in found.items())
         print(f"{name:<28}{len(mutants):>8}" + "".join(f"{counts[verdict]:>10}" for verdict in VERDICTS) + f"{excused:>10}")
 
 

@@ -14,7 +14,7 @@ import signal
 import sys
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import process_time
@@ -26,14 +26,17 @@ import pytest
 from _pytest.runner import runtestprotocol
 from hypothesis import HealthCheck, Phase, is_hypothesis_test, settings
 
-from .changes import Mutant, mutants
+from .changes import Key, Mutant, mutants
 from .swap import Functions, functions, put_functions, put_statement
 
 PACKAGE = "whatsapp_operator.core"
 KILLED, SURVIVED, INVALID = 1, 0, 3
 """How a mutant's process ends. Invalid: it could not be put in place, or changes nothing."""
 
+NO_TEST_TELLS = {"survived", "unreached"}
 EXAMPLES = 20
+AGAIN = 6
+"""A survivor is asked again with so many times the seconds: which tests come first depends on what each cost when it was learned."""
 
 
 @dataclass
@@ -100,10 +103,12 @@ class Judge:
     root: Path
     chosen: dict[str, list[Mutant]]
     trees: dict[str, tuple[str, ast.Module]]
+    explained: set[Key]
+    """Survivors that are known, and are not asked again."""
     seconds: float
     jobs: int
     report: Callable[[list[Mutant]], None]
-    """Called with the mutants of each module once they are judged."""
+    """Called with the unexplained survivors of each module."""
     verdicts: dict[Mutant, str] = field(default_factory=dict)
     running: dict[int, Mutant] = field(default_factory=dict)
 
@@ -131,15 +136,24 @@ class Judge:
         gc.collect()
         gc.freeze()
         for module, found in self.chosen.items():
-            for mutant in found:
-                while len(self.running) >= self.jobs:
-                    self._reap()
-                self._start(mutant, [items[test] for test in tests.of(mutant, self.seconds)], known)
-            while self.running:
-                self._reap()
+            self._judge(found, self.seconds, tests, items, known)
+            self._judge(self.unexplained(found), self.seconds * AGAIN, tests, items, known)
             print(f"  {module}: {dict(Counter(self.verdicts[mutant] for mutant in found))}", flush=True)
-            self.report(found)
+            self.report(self.unexplained(found))
         return True
+
+    def unexplained(self, found: Iterable[Mutant]) -> list[Mutant]:
+        """Return those of the judged mutants that no test told from the original, and that nobody has explained."""
+        return [mutant for mutant in found if self.verdicts[mutant] in NO_TEST_TELLS and mutant.key not in self.explained]
+
+    def _judge(self, found: list[Mutant], seconds: float, tests: LineCoverage, items: dict[str, pytest.Item], known: Functions) -> None:
+        """Judge mutants by tests of so many seconds each, several at once."""
+        for mutant in found:
+            while len(self.running) >= self.jobs:
+                self._reap()
+            self._start(mutant, [items[test] for test in tests.of(mutant, seconds)], known, seconds)
+        while self.running:
+            self._reap()
 
     # --- what reaches what ---
 
@@ -202,7 +216,7 @@ class Judge:
 
     # --- one mutant ---
 
-    def _start(self, mutant: Mutant, items: list[pytest.Item], known: Functions) -> None:
+    def _start(self, mutant: Mutant, items: list[pytest.Item], known: Functions, seconds: float) -> None:
         if not items:
             self.verdicts[mutant] = "unreached"
             return
@@ -216,7 +230,7 @@ class Judge:
             quiet = os.open(os.devnull, os.O_WRONLY)
             os.dup2(quiet, 1)
             os.dup2(quiet, 2)
-            limit = int(self.seconds * 3) + 10
+            limit = int(seconds * 3) + 10
             resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
             resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
             if self._put(mutant, known):
