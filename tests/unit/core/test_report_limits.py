@@ -211,7 +211,7 @@ def test_the_failover_of_a_Coreapp_that_is_gone_names_no_node() -> None:  # noqa
     assert said(SETTLED.holder_deleted(0)) == [("FailingOver", "Shard 0: acme-coreapp-0 failed (PodDeleted).")]
 
 
-def test_a_busy_client_is_told_of_by_the_process_that_called_it() -> None:
+def test_a_busy_client_is_reported_by_the_process_that_called_it() -> None:
     assert said(growing().noted(4, Answer.BUSY).client(login=Login.DONE)) == []
     busy = growing().calling(4, Answer.BUSY, detail="403")
     assert said(busy.noted(4, Answer.BUSY)) == [("ServerBusy", "Set Shards, attempt 1: 403.")]
