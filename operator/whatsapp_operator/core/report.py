@@ -80,7 +80,9 @@ def _handovers(f: Facts) -> list[dict[str, Any]]:
     reported = {entry.get("shard"): entry.get("epoch") for entry in f.snapshot.status.get("shardMap") or ()}
     fresh: list[tuple[datetime, int, dict[str, Any]]] = []
     for route in (*f.snapshot.committed, *f.routes):
-        if route.evidence is None or route.committed_at is None or route.epoch in known or reported.get(route.shard) == route.epoch:
+        if route.epoch is None or route.holder is None or route.evidence is None or route.committed_at is None:
+            continue  # a first holder, or a damaged Service: the CRD takes no entry without these
+        if route.epoch in known or reported.get(route.shard) == route.epoch:
             continue
         entry = {
             "at": manifests.timestamp(route.committed_at),
@@ -92,7 +94,7 @@ def _handovers(f: Facts) -> list[dict[str, Any]]:
             "evidence": route.evidence,
         }
         known.add(route.epoch)
-        fresh.append((route.committed_at, route.shard, _timed(without_none(entry), f.snapshot.handover_times.get(route.epoch or ""))))
+        fresh.append((route.committed_at, route.shard, _timed(without_none(entry), f.snapshot.handover_times.get(route.epoch))))
     # By the exact time: entries tell whole seconds, in which a shard may move twice.
     newest_first = sorted(fresh, key=lambda one: one[:2], reverse=True)
     return [*(entry for _, _, entry in newest_first), *kept][:MAX_HANDOVERS]
@@ -223,7 +225,7 @@ def events(before: Obj, after: Obj, emitted: Mapping[str, Emitted], *, now: date
     until the last Event of its reason is ``EMITTED_AGAIN`` old, and is dropped if no condition has it any more. For a cluster that serves
     it does not wait: it is emitted with the change or not at all, so that a cluster at rest has no Events.
     """
-    earlier = {one["type"]: one["reason"] for one in before.get("conditions") or ()}
+    earlier = {one["reason"] for one in before.get("conditions") or ()}
     spoken = {(one["reason"], one["message"]) for one in before.get("conditions") or ()}
     urgent = {
         one["reason"] for one in after["conditions"] if (one["type"], one["status"]) in {("Stalled", "True"), ("CertificateValid", "False")}
@@ -233,7 +235,7 @@ def events(before: Obj, after: Obj, emitted: Mapping[str, Emitted], *, now: date
         reason, message = one["reason"], one["message"]
         if reason in found or reason in NO_EVENT:
             continue
-        is_new = earlier.get(one["type"]) != reason and reason not in earlier.values()
+        is_new = reason not in earlier
         last = emitted.get(reason)
         differs = (reason, message) not in spoken if last is None else message != last.message and now - last.at >= EMITTED_AGAIN
         waits = (reason, message) in spoken and (one["type"], one["status"]) == ("Ready", "True")
@@ -256,7 +258,7 @@ def set_shards_sent(operation: Operation) -> EmitEvent:
 def _replacing(snapshot: Snapshot, name: str) -> EmitEvent:
     """Return the Event of a Coreapp that was deleted: for its template, or because it does not answer."""
     newest = snapshot.statefulset.revision if snapshot.statefulset else None
-    is_outdated = any(pod.name == name and pod.revision not in {None, newest} for pod in snapshot.coreapps)
+    is_outdated = newest is not None and any(pod.name == name and pod.revision not in {None, newest} for pod in snapshot.coreapps)
     if is_outdated:
         message = f"{name} has a former pod template: it is deleted, so that it comes back with the new one."
         return EmitEvent(reason=Reason.DELETING_OUTDATED_POD, message=message)

@@ -52,7 +52,7 @@ class Restart(Counts):
     @property
     def resize_is_wanted(self) -> bool:
         """Whether Set Shards is needed: the client reports another number or is logged off, and nothing is in progress."""
-        return self.resize_is_due and (self.operation is None or self.may_try_again)
+        return self.resize_is_due and self.may_try_again
 
     @property
     def may_try_again(self) -> bool:
@@ -68,8 +68,9 @@ class Restart(Counts):
     def must_hold_off(self) -> bool:
         """Whether a busy client asked to be left alone, and that time is not over. It holds for every number of shards."""
         operation = self.operation
-        after = operation.retry_after if operation is not None and operation.answer is Answer.BUSY else None
-        return operation is not None and after is not None and self.snapshot.now < operation.started_at + after
+        if operation is None or operation.answer is not Answer.BUSY or operation.retry_after is None:
+            return False
+        return self.snapshot.now < operation.started_at + operation.retry_after
 
     @property
     def backoff(self) -> timedelta:
@@ -88,8 +89,7 @@ class Restart(Counts):
     @property
     def has_drifted(self) -> bool:
         """Whether another party changed the number of shards: it differs from the settled number, which is the desired one."""
-        settled = self.settled_shards
-        return self.resize_is_wanted and settled is not None and settled == self.desired.shards != self.shards
+        return self.resize_is_wanted and self.settled_shards == self.desired.shards != self.shards
 
     @property
     def window_is_shut(self) -> bool:

@@ -30,7 +30,7 @@ def _is_due(f: Facts, pod: Coreapp) -> bool:
 
 def _is_held(f: Facts) -> bool:
     """Whether nothing may be rolled out now: because the user paused it, or while a Set Shards is in progress."""
-    return f.desired.paused or f.desired.deleting or f.operation is not None or f.restart_is_expected
+    return f.desired.paused or f.desired.deleting or f.operation is not None
 
 
 def unrecoverable(f: Facts) -> tuple[Coreapp, ...]:
@@ -46,13 +46,12 @@ def unrecoverable(f: Facts) -> tuple[Coreapp, ...]:
 
 def all_are_healthy(f: Facts) -> bool:
     """Return whether every Coreapp is ready, the added one too, and every shard is served: only then the next step is taken."""
-    served = not f.failed and not f.unassigned and all(map(f.is_served, f.routes))
-    return served and not f.missing and len(f.ready) >= f.replicas >= f.desired_replicas
+    return all(map(f.is_served, f.routes)) and not f.missing and len(f.ready) >= f.replicas >= f.desired_replicas
 
 
 def steps(f: Facts) -> tuple[Action, ...]:
     """Return the next step, or none while the last one is still on its way. Pure."""
-    if _is_held(f) or not f.outdated or not all_are_healthy(f):
+    if _is_held(f) or not all_are_healthy(f):
         return ()
     spare = next((pod for pod in f.outdated if pod.uid not in f.holder_uids), None)
     if spare is None:
@@ -62,9 +61,9 @@ def steps(f: Facts) -> tuple[Action, ...]:
 
 def next_switchover(f: Facts) -> tuple[Handover, ...]:
     """Return the switchover of the lowest shard whose holder is outdated onto an updated standby, if one is due."""
-    holders = ((route, f.holder(route)) for route in f.routes)
-    outdated = ((route, pod) for route, pod in holders if pod is not None and pod in f.outdated)
-    lowest = [(route, Evidence.ROLLED_OUT, True) for route, pod in itertools.islice(outdated, 1) if _is_due(f, pod)]
+    outdated = {pod.uid: pod for pod in f.outdated}
+    held = ((route, outdated[route.holder_uid]) for route in f.routes if route.holder_uid in outdated)
+    lowest = [(route, Evidence.ROLLED_OUT, True) for route, pod in itertools.islice(held, 1) if _is_due(f, pod)]
     return tuple(handovers.paired(f, lowest))
 
 

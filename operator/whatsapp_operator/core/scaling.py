@@ -21,8 +21,8 @@ INSISTS: Final = 2
 
 def noted(last: Overruled | None, *, by: str, replicas: int, now: datetime) -> Overruled:
     """Return what is remembered after ``by``, the writer of ``replicas``, was overruled; ``last``: the memory before."""
-    is_again = last is not None and last.by == by and now - last.at < REMEMBERED
-    return Overruled(by=by, replicas=replicas, times=last.times + 1 if last is not None and is_again else 1, at=now)
+    times = 1 if last is None or last.by != by or now - last.at >= REMEMBERED else last.times + 1
+    return Overruled(by=by, replicas=replicas, times=times, at=now)
 
 
 def lowers_after(f: Facts) -> datetime | None:

@@ -65,11 +65,15 @@ def _notes(template: Obj | None) -> Mapping[str, str]:
     return ((template or {}).get("metadata") or {}).get("annotations") or {}
 
 
-def covers(live: Any, wanted: Any, *, amounts: bool = False) -> bool:
+def covers(live: Any, wanted: Any) -> bool:
     """Return whether ``live`` has every field of ``wanted``; fields that the API server added do not count.
 
     Under ``requests`` and ``limits`` amounts are compared by value: the API server stores 1024Mi as 1Gi.
     """
+    return _covers(live, wanted, amounts=False)
+
+
+def _covers(live: Any, wanted: Any, *, amounts: bool) -> bool:
     if live == wanted:
         return True
     if live is None and isinstance(wanted, (bool, str, Mapping, list, tuple)) and not wanted:
@@ -77,7 +81,7 @@ def covers(live: Any, wanted: Any, *, amounts: bool = False) -> bool:
         return True
     if isinstance(wanted, Mapping):
         return isinstance(live, Mapping) and all(
-            covers(live.get(key), value, amounts=amounts or key in {"requests", "limits"}) for key, value in wanted.items()
+            _covers(live.get(key), value, amounts=amounts or key in {"requests", "limits"}) for key, value in wanted.items()
         )
     if isinstance(wanted, (list, tuple)):
         return isinstance(live, (list, tuple)) and len(live) == len(wanted) and all(map(covers, live, wanted))
@@ -100,23 +104,27 @@ class Difference:
     live: Any
 
 
-def differences(live: Any, desired: Any, path: str = "", *, amounts: bool = False) -> Iterator[tuple[str, Difference]]:
-    """Yield the fields in which ``live`` differs from ``desired``, by path; none exactly if ``live`` covers ``desired``.
+def differences(live: Any, desired: Any) -> Iterator[tuple[str, Difference]]:
+    """Return the fields in which ``live`` differs from ``desired``, by path; none exactly if ``live`` covers ``desired``.
 
     Lists whose entries have names, such as containers, are compared name by name: one that was added is ``containers[proxy]``.
     """
-    if covers(live, desired, amounts=amounts):
+    return _differences(live, desired, "", amounts=False)
+
+
+def _differences(live: Any, desired: Any, path: str, *, amounts: bool) -> Iterator[tuple[str, Difference]]:
+    if _covers(live, desired, amounts=amounts):
         return
     mine, there = _named(desired), _named(live)
     if isinstance(desired, Mapping) and isinstance(live, Mapping):
         for key, value in desired.items():
             inside = f"{path}[{key}]" if "/" in key or "." in key else f"{path}.{key}".lstrip(".")
-            yield from differences(live.get(key), value, inside, amounts=amounts or key in {"requests", "limits"})
+            yield from _differences(live.get(key), value, inside, amounts=amounts or key in {"requests", "limits"})
     elif mine and there and [name for name in mine if name in there] == [name for name in there if name in mine]:
         for name in {**mine, **there}:
             inside = f"{path}[{name}]"
             if name in mine and name in there:
-                yield from differences(there[name], mine[name], inside)
+                yield from _differences(there[name], mine[name], inside, amounts=False)
             else:
                 yield inside, Difference(mine.get(name), there.get(name))
     else:
@@ -186,4 +194,4 @@ def _amount(text: Any) -> Decimal | None:
         return value * Decimal(1024) ** ("KMGTPE".index(binary) + 1)
     if exponent:
         return value.scaleb(int(exponent))
-    return value * Decimal(10) ** {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}[decimal or ""]
+    return value * Decimal(10) ** {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}[decimal]

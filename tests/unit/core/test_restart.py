@@ -8,6 +8,7 @@ from zlib import crc32
 
 import pytest
 
+from whatsapp_operator.core.desired import Tuning
 from whatsapp_operator.core.snapshot import Answer, Login, Report
 
 from .situations import NOW, Situation, seconds, situation
@@ -142,6 +143,24 @@ def test_it_is_tried_again_at_the_end_of_the_pause_and_not_before() -> None:
     assert growing().facts().may_try_again
 
 
+@pytest.mark.parametrize("answer", [Answer.NONE, Answer.UNKNOWN, Answer.ACCEPTED])
+@pytest.mark.parametrize("later", [0, 10, 170])
+def test_no_other_call_is_made_while_the_outcome_of_one_is_awaited(answer: Answer, later: float) -> None:
+    """Only a busy client is asked again after a pause."""
+    one = growing().noted(4, answer).later(later)
+
+    assert not one.facts().may_try_again
+    assert not one.facts().resize_is_wanted
+
+
+def test_a_short_first_pause_doubles_ten_times_at_most() -> None:
+    def pause(attempts: int) -> timedelta:
+        return busy(attempts).wanting(tuning=Tuning(busy_backoff=timedelta(milliseconds=1))).facts().backoff
+
+    assert abs(pause(11) - seconds(1.024 * share("4-noted"))) < timedelta(milliseconds=1)
+    assert pause(12) == pause(1000) == pause(11)
+
+
 @pytest.mark.parametrize(
     ("one", "hold"),
     [
@@ -177,6 +196,14 @@ def test_a_restart_explains_what_is_away_until_its_deadline(answer: Answer, late
     assert (facts.restart_is_expected, facts.restart_is_overdue) == (expected, overdue)
 
 
+def test_a_call_that_logs_on_is_neither_overdue_nor_verified_before_it_is_known_to_be_accepted() -> None:
+    """The client has its number of shards all the time, so that number confirms nothing."""
+    facts = LOGGED_OFF.noted(2, Answer.UNKNOWN, origin=2).later(600).facts()
+
+    assert facts.operation is not None
+    assert (facts.restart_is_overdue, facts.is_verified) == (False, False)
+
+
 def test_a_busy_call_that_GET_does_not_confirm_explains_nothing() -> None:  # noqa: N802
     assert not growing().noted(4, Answer.BUSY).facts().restart_is_expected
     assert not growing().facts().restart_is_expected
@@ -206,6 +233,7 @@ def test_the_number_is_the_last_word_if_no_call_can_still_change_it(one: Situati
         (SETTLED, Report(shards=2), True),
         (SETTLED, Report(shards=4), False),
         (growing().noted(4, Answer.UNKNOWN), Report(shards=4), True),
+        (restarting(), Report(shards=4, shard=0, gateway="disconnected"), True),
         (LOGGED_OFF.noted(2, Answer.UNKNOWN, origin=2), Report(shards=2, shard=0, gateway="disconnected"), False),
         (LOGGED_OFF.noted(2, Answer.UNKNOWN, origin=2), Report(shards=2, shard=0, gateway="connected"), True),
         (LOGGED_OFF.noted(2, Answer.UNKNOWN, origin=2), Report(shards=2, gateway="disconnected"), True),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from whatsapp_operator.core.actions import GetShards, Scale
@@ -236,3 +238,23 @@ def test_what_is_only_being_read_is_no_failure() -> None:
 )
 def test_a_rejected_login_matters_while_a_number_is_needed(one: Situation, says: bool) -> None:
     assert ("LoginRejected" in rules_of(one)) is says
+
+
+# --- what is said in any case
+
+
+def test_an_invalid_field_is_said_along_with_all_that_is_under_way() -> None:
+    """Unless something else waits for a person, or the cluster is being deleted."""
+    busy = {name: one for name, one in WITNESSES.items() if one.plan().stuck is None and name != "Deleting"}
+    stuck = {name: replace(one, desired=replace(one.desired, invalid="Field x is ignored.")).plan().stuck for name, one in busy.items()}
+
+    assert {name: one.why if one else None for name, one in stuck.items()} == dict.fromkeys(busy, "Field x is ignored.")
+
+
+def test_a_restart_is_awaited_for_Coreapps_that_were_started_and_not_for_new_ones() -> None:  # noqa: N802
+    """The restart is awaited only while a Coreapp that was started has not said its number."""
+    accepted = situation().settled(shards=4).noted(4, Answer.ACCEPTED, origin=2)
+    few = accepted.with_pod(4, phase="Pending", ready=False, report=None).with_holder(0, ready=False)
+
+    assert few.row() == "ReplacingPods"
+    assert few.with_holder(0, report=None).row() == "Restarting"

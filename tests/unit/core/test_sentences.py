@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core import manifests
+from whatsapp_operator.core import manifests, sentences
 from whatsapp_operator.core.snapshot import Answer, Call
 from whatsapp_operator.core.upkeep import attempted
 from whatsapp_operator.core.windows import Window
@@ -113,6 +113,12 @@ def test_a_window_that_never_opens_again_says_what_is_wrong() -> None:
     never = Window(name="never", schedule="0 3 30 2 *", duration=timedelta(hours=1))
 
     assert why(growing().wanting(windows=(never,)), "WindowInvalid").startswith("Window never: schedule '0 3 30 2 *'")
+
+
+def test_where_no_window_ever_opens_no_time_is_made_up() -> None:
+    unmet = Window(name="never", schedule="0 0 */15 4 3#5", duration=timedelta(hours=1))
+
+    assert sentences.opening(growing().wanting(windows=(unmet,)).facts()) == "no time that is known"
 
 
 # --- objects

@@ -377,6 +377,24 @@ def test_logged_off_ends_by_an_accepted_call_or_by_a_connection_that_lasts() -> 
     assert judged(disconnected(growing()).noted(4, Answer.BUSY)).logged_off_at is not None
 
 
+@pytest.mark.parametrize(("held", "under_way"), [(0, True), (4.9, True), (5, False)])
+def test_a_call_that_logs_on_is_done_once_the_connections_have_lasted(held: float, under_way: bool) -> None:
+    """All are back with the number that they had before. That alone does not say that the call was accepted."""
+    one = disconnected(situation().settled()).noted(2, Answer.UNKNOWN, origin=2)
+    record = judged(one.seeing(since={"Connected": NOW - seconds(held)}))
+
+    assert (record.operation is not None) is under_way
+    assert (record.logged_off_at is not None) is under_way
+
+
+def test_an_intent_names_the_cluster_and_the_times_until_which_it_may_take_effect() -> None:
+    intent = set_shards.next_operation(growing().facts())
+
+    assert (intent.uid, intent.origin, intent.to) == ("cluster-uid", 2, 4)
+    assert (intent.started_at, intent.deadline) == (NOW, NOW + timedelta(minutes=3))
+    assert intent.settle_by == NOW + timedelta(minutes=14), "a minute for the call, three for the restart, ten to be sure"
+
+
 # --- the first number
 
 

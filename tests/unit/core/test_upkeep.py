@@ -110,7 +110,7 @@ def test_a_field_is_written_again_when_one_of_both_moves(attempts: dict[str, Att
 def test_who_writes_after_each_write_is_given_way_to_after_a_few_times() -> None:
     known: dict[str, Attempt] = {}
     times = 0
-    while not is_settled(Difference("x", "theirs"), known.get("image"), NOW):
+    while times < 10 and not is_settled(Difference("x", "theirs"), known.get("image"), NOW):
         known = written("theirs", "x", earlier=known)
         times += 1
 

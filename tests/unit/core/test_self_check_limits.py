@@ -1,0 +1,71 @@
+"""When a silence is this process's own: how old a Lease may be, and how many Coreapps that never answered are too many."""
+
+from __future__ import annotations
+
+import pytest
+
+from whatsapp_operator.core.self_check import is_lease_stale, newest_renewal, self_check
+from whatsapp_operator.core.snapshot import Node, Silence
+
+from .situations import NOW, seconds
+
+
+def node(name: str, *, renewed: float | None = 1) -> Node:
+    """A node whose Lease was renewed so many seconds ago; None: it has none."""
+    return Node(name=name, ready=True, renewed_at=None if renewed is None else NOW - seconds(renewed))
+
+
+# --- Leases
+
+
+@pytest.mark.parametrize(
+    ("behind", "stale"), [(0, False), (14.999, False), (15, True), (600, True)], ids=["none", "a little less", "exactly", "long ago"]
+)
+def test_a_Lease_is_stale_once_it_is_fifteen_seconds_behind_the_newest(behind: float, stale: bool) -> None:  # noqa: N802
+    assert is_lease_stale(node("a", renewed=behind), NOW, NOW) is stale
+
+
+@pytest.mark.parametrize(("ago", "stale"), [(0, True), (14.999, True), (15, False), (600, False)])
+def test_no_Lease_is_stale_once_none_was_renewed_for_fifteen_seconds(ago: float, stale: bool) -> None:  # noqa: N802
+    """Then this process does not see the renewals."""
+    assert is_lease_stale(node("a", renewed=ago + 60), NOW - seconds(ago), NOW) is stale
+
+
+def test_a_Lease_that_does_not_exist_or_cannot_be_compared_is_not_stale() -> None:  # noqa: N802
+    assert not is_lease_stale(node("a", renewed=None), NOW, NOW)
+    assert not is_lease_stale(node("a", renewed=60), None, NOW)
+
+
+def test_the_newest_renewal_is_that_of_any_node() -> None:
+    assert newest_renewal({"a": node("a", renewed=9), "b": node("b", renewed=2), "c": node("c", renewed=None)}) == NOW - seconds(2)
+    assert newest_renewal({"a": node("a", renewed=None)}) is None
+    assert newest_renewal({}) is None
+    assert newest_renewal(None) is None
+
+
+# --- silence on several nodes
+
+
+@pytest.mark.parametrize(
+    ("third", "fails"),
+    [({"c": node("c")}, True), ({}, False), ({"c": node("c", renewed=None)}, False), ({"c": node("c", renewed=60)}, False)],
+    ids=["alive", "not known", "without a Lease", "stale"],
+)
+def test_only_nodes_that_renew_their_Leases_count_against_this_process(third: dict[str, Node], fails: bool) -> None:  # noqa: N802
+    nodes = {"a": node("a"), "b": node("b"), **third}
+    silence = Silence(targets=3, unresponsive=3, nodes=frozenset("abc"))
+
+    assert (self_check(silence, nodes, NOW) is not None) is fails
+
+
+# --- Coreapps that never answered
+
+
+@pytest.mark.parametrize(
+    ("never", "unresponsive", "fails"), [(0, 0, False), (1, 1, True), (1, 2, False), (2, 3, True), (2, 4, False), (3, 4, True)]
+)
+def test_it_fails_if_most_of_the_silent_ones_never_answered(never: int, unresponsive: int, fails: bool) -> None:
+    found = self_check(Silence(targets=20, unresponsive=unresponsive, never_responded=never), {}, NOW)
+
+    said = f"{never} of {unresponsive} unresponsive Coreapps never answered this operator, but their kubelets report them ready"
+    assert found == (said if fails else None)
