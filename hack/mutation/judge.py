@@ -143,7 +143,7 @@ class Judge:
         return True
 
     def unexplained(self, found: Iterable[Mutant]) -> list[Mutant]:
-        """Return those of the judged mutants that no test told from the original, and that nobody has explained."""
+        """Return those of the judged mutants that no test noticed, and that nobody has explained."""
         return [mutant for mutant in found if self.verdicts[mutant] in NO_TEST_TELLS and mutant.key not in self.explained]
 
     def _judge(self, found: list[Mutant], seconds: float, tests: LineCoverage, items: dict[str, pytest.Item], known: Functions) -> None:
