@@ -226,7 +226,7 @@ def fields_of(schema: Obj, path: str = "") -> Iterator[tuple[str, str]]:
 def test_what_goes_into_pods_is_typed_as_the_api_server_types_it(control_plane: ControlPlane, kind: str) -> None:
     """Another Kubernetes has more fields: then the CRD gets them from its ``kubectl get --raw /openapi/v2``."""
     openapi = json.loads(control_plane.kubectl("get", "--raw", "/openapi/v2"))
-    crd = yaml.safe_load((REPOSITORY / "crds" / "whatsappclusters.yaml").read_text(encoding="utf-8"))
+    crd = yaml.load((REPOSITORY / "crds" / "whatsappclusters.yaml").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     pod = spec[kind]["properties"]["pod"]["properties"]
 
@@ -290,7 +290,7 @@ def test_the_type_of_client_cannot_be_changed(api: Api) -> None:
     text = api.patch_refusal("kept", client={"type": "Vendor"})
     assert "spec.client.type" in text
     # The first release knows one type only; with the second the rule speaks, and it must stand ready.
-    crd = yaml.safe_load((REPOSITORY / "crds" / "whatsappclusters.yaml").read_text(encoding="utf-8"))
+    crd = yaml.load((REPOSITORY / "crds" / "whatsappclusters.yaml").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     client = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["client"]
     rules = {rule["rule"]: rule["message"] for rule in client["properties"]["type"]["x-kubernetes-validations"]}
     assert rules["self == oldSelf"].startswith("cannot be changed")

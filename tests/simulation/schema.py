@@ -16,7 +16,7 @@ CRD = Path(__file__).resolve().parents[2] / "crds" / "whatsappclusters.yaml"
 
 @cache
 def _properties() -> Mapping[str, Any]:
-    (version,) = yaml.safe_load(CRD.read_text(encoding="utf-8"))["spec"]["versions"]
+    (version,) = yaml.load(CRD.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)["spec"]["versions"]
     found: Mapping[str, Any] = version["schema"]["openAPIV3Schema"]["properties"]
     return found
 

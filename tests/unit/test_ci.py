@@ -240,5 +240,6 @@ def test_several_workers_say_the_same_of_a_skipped_lane(forked: Forks, tmp_path:
     assert "in CI nothing is skipped" in "\n".join(lines)
 
 
+@pytest.mark.slow
 def test_what_is_expected_to_fail_is_no_lane(forked: Forks, tmp_path: Path) -> None:
     assert pytest_says(forked, tmp_path, "xfail", CI="true")[0] == 0

@@ -116,6 +116,7 @@ def test_all_tools_of_a_checkout_are_tried() -> None:
     assert set(tried) == tools
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_end_is_found(forked: Forks) -> None:
     assert forked.run({}, "-c", "import time; time.sleep(3600)", deadline=1.0) == Ended(None, "", "")
     assert forked.run({"NAME": "x"}, "-c", "import os; print(os.environ); exit(7)", deadline=DEADLINE) == Ended(

@@ -132,6 +132,7 @@ def access() -> Access:
     return replace(found, verifies=False, password=PASSWORD, initial_password="secret")
 
 
+@pytest.mark.slow
 @needs_six
 @pytest.mark.usefixtures("alone_on_six")
 async def test_the_operator_and_the_simulator_work_by_ipv6_alone(tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def pools_opened(kube: LightKube) -> list[object]:
     return opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", ["403", "500", "garbage", "timeout", "cancelled"])
 async def test_reads_that_fail_leave_the_connections_of_others_alone(fails: str) -> None:
     # Long enough for others to be answered meanwhile, on a busy machine too.

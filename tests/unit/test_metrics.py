@@ -221,6 +221,7 @@ def test_the_series_of_a_cluster_and_of_a_process_are_bounded() -> None:
     assert of_process == SERIES_OF_PROCESS
 
 
+@pytest.mark.slow
 def test_labelled_counters_are_there_from_the_start_and_nothing_is_created() -> None:
     metrics = Metrics()
     for evidence in Evidence:

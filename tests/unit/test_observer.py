@@ -281,6 +281,7 @@ def test_an_epoch_without_a_number_at_the_beginning_is_counted() -> None:
 # ---------------------------------------------------------------- what has passed
 
 
+@pytest.mark.slow
 def test_what_has_passed_by_now_is_still_among_the_versions(tmp_path: Path) -> None:
     authority = certificates.make(tmp_path / "made", service_ip="10.0.0.1").authority.read_text()
     seen = Observer(Access(server="https://127.0.0.1:1", authority=authority, token="t").write(tmp_path / "kubeconfig"), "n")

@@ -55,6 +55,7 @@ operator.main([])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("who", "status", "said"),
     [

@@ -243,6 +243,7 @@ async def test_a_collector_that_is_away_holds_up_nothing(listens: bool, monkeypa
 # ---- off
 
 
+@pytest.mark.slow
 async def test_nothing_of_it_is_imported_when_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     script = "import sys, whatsapp_operator.__main__; print(*(name for name in sys.modules if 'opentelemetry' in name))"
     env = {"PYTHONPATH": str(ROOT / "operator")}
@@ -260,6 +261,7 @@ async def test_nothing_of_it_is_imported_when_it_is_off(monkeypatch: pytest.Monk
         Tracing("http://127.0.0.1:9", identity="op-a_1")
 
 
+@pytest.mark.slow
 async def test_a_collector_without_the_packages_is_one_sentence(tmp_path: Path) -> None:
     script = "import sys; sys.modules['opentelemetry'] = None; from whatsapp_operator.__main__ import main; main([])"
     env = {"PYTHONPATH": str(ROOT / "operator"), "POD_NAMESPACE": "shop", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}

@@ -32,7 +32,7 @@ NODE_LEASES = "kube-node-lease"
 
 def manifests() -> list[dict[str, Any]]:
     """Return what an installation is: CRD, namespace, ServiceAccount, and the rules that the chart uses, bound to it."""
-    crd: dict[str, Any] = yaml.safe_load((REPOSITORY / "crds" / "whatsappclusters.yaml").read_text(encoding="utf-8"))
+    crd: dict[str, Any] = yaml.load((REPOSITORY / "crds" / "whatsappclusters.yaml").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
 
     def rights(kind: str, file: str, **meta: str) -> list[dict[str, Any]]:
         rules = yaml.safe_load((RULES / file).read_text(encoding="utf-8"))

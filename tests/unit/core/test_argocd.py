@@ -71,6 +71,7 @@ def test_whatever_needs_a_person_in_every_state(stall: str) -> None:
         assert_agrees(STALLS[stall](witness))
 
 
+@pytest.mark.slow
 @many
 @given(one=any_observations())
 def test_any_observation(one: Situation) -> None:

@@ -24,7 +24,7 @@ from .situations import FINGERPRINT, NOW, Situation
 from .test_status import EVERYTHING, WORDS, handed_over
 from .witnesses import growing
 
-CRD: dict[str, Any] = yaml.safe_load((Path(__file__).parents[3] / "crds" / "whatsappclusters.yaml").read_text())
+CRD: dict[str, Any] = yaml.load((Path(__file__).parents[3] / "crds" / "whatsappclusters.yaml").read_text(), Loader=yaml.CSafeLoader)
 VERSION: dict[str, Any] = CRD["spec"]["versions"][0]
 SCHEMA: dict[str, Any] = VERSION["schema"]["openAPIV3Schema"]
 SPEC: dict[str, Any] = SCHEMA["properties"]["spec"]

@@ -104,6 +104,7 @@ async def test_a_cluster_that_cannot_be_judged_does_not_take_the_others_away(api
     assert second["sentence"].startswith(WELL)
 
 
+@pytest.mark.slow
 async def test_while_the_api_server_is_away_what_was_seen_stays_with_its_age(api: WatchedApi, page: Page) -> None:
     api.go_away()
     lost = await page.until("connection", lambda one: not one["isReachable"])
@@ -193,6 +194,7 @@ async def test_times_are_those_of_the_api_server(api: WatchedApi, page: Page) ->
     assert DATE.endswith("12:00:00 GMT")
 
 
+@pytest.mark.slow
 async def test_many_clusters_are_judged_without_reading_more(monkeypatch: pytest.MonkeyPatch) -> None:
     given = [renamed(a_cluster(), namespace, f"c{number:03}") for namespace in ("one", "two") for number in range(100)]
     with watched(*given) as api:

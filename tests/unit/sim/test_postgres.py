@@ -157,6 +157,7 @@ async def test_a_restart_that_nobody_asked_during_is_not_even_uncertain(
     assert not uncertain
 
 
+@pytest.mark.slow
 async def test_while_it_is_away_every_call_fails_soon_and_afterwards_it_works(
     opened: Open, postgres: PostgresServer, uncertain: list[str]
 ) -> None:
@@ -277,6 +278,7 @@ async def test_a_database_that_cannot_be_used_is_one_sentence(
         assert secret not in caplog.text + sentence + repr(wrong)
 
 
+@pytest.mark.slow
 async def test_a_server_that_comes_later_is_waited_for(opened: Open, postgres: PostgresServer) -> None:
     await asyncio.to_thread(postgres.stop)
     try:

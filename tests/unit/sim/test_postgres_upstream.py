@@ -114,6 +114,7 @@ async def test_restarts_of_the_server_lose_and_double_nothing(
     assert (await world.control("missing", {"ids": sent}))["missing"] == []
 
 
+@pytest.mark.slow
 async def test_while_the_server_is_away_everything_but_the_sign_of_life_is_503(
     world: World, postgres: PostgresServer, environment: dict[str, str]
 ) -> None:
@@ -306,6 +307,7 @@ async def test_bad_settings_of_the_database_are_one_sentence(
     assert said in errors.decode()
 
 
+@pytest.mark.slow
 async def test_an_unreachable_database_is_said_at_once_and_sigterm_is_heard_meanwhile(
     world: World, environment: dict[str, str], tmp_path: Path
 ) -> None:
