@@ -89,11 +89,8 @@ def test_failures_of_which_nothing_is_said_are_those_of_observations() -> None:
     assert [pace.retry_after(failures) for failures in (1, 99)] == [seconds(0.1), seconds(5)]
 
 
-def test_an_observation_that_was_outdated_three_times_in_a_row_counts_as_a_failure() -> None:
+def test_the_numbers_that_only_the_loop_uses_are_not_changed_unseen() -> None:
     assert pace.MOST_CONFLICTS == 3
-
-
-def test_what_no_failover_depends_on_is_read_every_five_seconds_and_more_often_while_it_is_about_to_change() -> None:
     assert (seconds(5), seconds(0.5)) == (pace.SLOW_FOR, pace.SLOW_FOR_A_WHILE)
 
 
