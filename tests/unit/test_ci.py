@@ -229,6 +229,7 @@ def test_elsewhere_a_skipped_lane_is_said_in_the_last_lines(forked: Forks, tmp_p
     assert "1 passed, 1 skipped" in lines[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["postgres", "module"])
 def test_several_workers_say_the_same_of_a_skipped_lane(forked: Forks, tmp_path: Path, which: str) -> None:
     status, lines = pytest_says(forked, tmp_path, which, *WORKERS)

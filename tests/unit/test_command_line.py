@@ -72,6 +72,7 @@ def started(script: str) -> tuple[str, ...]:
 # ---- --help and --version
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [*(started(script) for script in SCRIPTS), tuple(OPERATOR), ("-m", "wabiz_sim")])
 def test_help_and_version_are_printed_and_nothing_starts(workstation: dict[str, str], run: Run, argv: tuple[str, ...]) -> None:
     shown, version = fresh(workstation, *argv, "--help"), run(*argv, "--version")
