@@ -39,7 +39,8 @@ async def test_on_sigterm_the_lease_is_handed_on(harness: Harness, environment: 
     other = await asyncio.to_thread(harness.leader_soon, but=leader)
     took = time.monotonic() - ended
     assert other != leader
-    assert took < 2, f"{took:.1f} s from SIGTERM to the next leader: hardly sooner than a Lease runs out"
+    # A Lease of 4 s that is renewed each second runs out after 3 s at the soonest; on a busy machine 2 s were too few.
+    assert took < 3, f"{took:.1f} s from SIGTERM to the next leader: hardly sooner than a Lease runs out"
     before = len(environment.seen.commits)
     await environment.delete_pod(environment.holder(0))
     await environment.commit(0, before)
