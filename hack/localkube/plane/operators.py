@@ -103,6 +103,8 @@ class Operators:
         ``objects``: what to install instead of ``manifests()``; they have the ServiceAccount ``account`` in ``namespace``.
         """
         self._namespace, self._account = namespace, account
+        self.lease = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases?fieldSelector=metadata.name={account}"
+        """The path that lists the Lease."""
         self._objects = list(objects)
         self._plane = plane
         self._folder = folder
@@ -156,8 +158,7 @@ class Operators:
 
     def leader(self) -> str | None:
         """Return the name of the replica whose process holds the Lease, or None."""
-        leases = f"/apis/coordination.k8s.io/v1/namespaces/{self._namespace}/leases"
-        found = self._plane.call("GET", f"{leases}?fieldSelector=metadata.name={self._account}")["items"]
+        found = self._plane.call("GET", self.lease)["items"]
         name = "".join(lease["spec"].get("holderIdentity") or "" for lease in found).rpartition("_")[0]
         return name if name in self.running and self.running[name].alive() else None
 
