@@ -156,8 +156,7 @@ class SqliteStore:
         """
         self._path = path
         try:
-            self._db = _connect(path)
-            self._db.executescript(_SCHEMA)
+            self._db = _connect(path, _SCHEMA)
         except sqlite3.Error as error:
             msg = f"the database {path} cannot be opened: {error}; remove it to start with a new account"
             raise OSError(msg) from None
@@ -293,22 +292,25 @@ class SqliteStore:
         self._db.execute("COMMIT")
 
     def _checkpoint(self) -> None:
-        db = _connect(self._path)
         try:
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            _connect(self._path, "PRAGMA wal_checkpoint(PASSIVE)").close()
         except sqlite3.Error:
             return  # the next upkeep does it
-        finally:
-            db.close()
 
 
 def _row(entry: Entry) -> tuple[object, ...]:
     return (entry.at, entry.kind, entry.shard, entry.epoch, entry.uid, entry.connection, entry.message, entry.note)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, script: str) -> sqlite3.Connection:
+    """Open the file and run ``script``; nothing stays open if that fails."""
     db = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute("PRAGMA wal_autocheckpoint = 0")
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.executescript(script)
+    except sqlite3.Error:
+        db.close()
+        raise
     return db

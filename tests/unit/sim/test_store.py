@@ -91,11 +91,25 @@ async def test_an_inbound_message_is_kept_once_in_the_order_of_arrival(open_stor
     assert [inbound.id for inbound in await store.waiting()] == ["b", "a"]
 
 
-async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "db.sqlite").write_text("no database " * 100)
+def test_a_file_that_is_no_database_is_refused_and_not_kept_open(tmp_path: Path) -> None:
+    file = tmp_path / "db.sqlite"
+    file.write_text("no database " * 100)
 
-    with pytest.raises(OSError, match="cannot be opened"):
-        SqliteStore(tmp_path / "db.sqlite")
+    with pytest.raises(OSError, match="cannot be opened") as refusal:
+        SqliteStore(file)
+    # while the error and all that it refers to still exist
+    assert refusal.value.__traceback__ is not None
+    assert file not in {path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+
+
+async def test_upkeep_of_a_file_that_cannot_be_opened_anymore_fails_nothing(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "db.sqlite")
+    (tmp_path / "db.sqlite").rename(tmp_path / "away")
+    (tmp_path / "db.sqlite").mkdir()
+
+    await store.upkeep()
+
+    await store.close()
 
 
 def test_what_no_database_can_hold_is_recognized() -> None:
