@@ -95,8 +95,8 @@ simulation: setup ## Simulation tests alone
 	$(PYTEST) auto tests/simulation
 
 coverage: setup ## Branches of the core that its unit tests take, then of the shell by unit and simulation tests, module by module
-	$(RUN)/pytest -q tests/unit/core --cov=whatsapp_operator.core --cov-branch --cov-report=term-missing
-	$(RUN)/pytest -q tests/unit tests/simulation --cov=whatsapp_operator.shell --cov-branch --cov-report=term
+	$(PYTEST) auto tests/unit/core --cov=whatsapp_operator.core --cov-branch --cov-report=term-missing
+	$(PYTEST) auto tests/unit tests/simulation --cov=whatsapp_operator.shell --cov-branch --cov-report=term
 
 mutants: setup ## Change the core in one place at a time: a unit test must fail (MODULE=set_shards SAMPLE=50 SEED=0)
 	@nice $(RUN)/python -m mutation $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = ("3.11.0", "3.12.0", "3.13.0", "3.14.0")
@@ -34,3 +35,8 @@ def test_no_lock_is_left_out() -> None:
 def test_the_oldest_python_is_the_one_that_the_project_names() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["requires-python"] == ">=" + PYTHONS[0].removesuffix(".0")
+
+
+def test_the_other_pythons_are_tried_by_ci() -> None:
+    ci = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yaml").read_text(encoding="utf-8"))
+    assert tuple(f"{python}.0" for python in ci["jobs"]["pythons"]["strategy"]["matrix"]["python"]) == PYTHONS[1:]
