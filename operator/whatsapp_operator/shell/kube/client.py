@@ -175,7 +175,7 @@ class LightKube:
             lambda: httpx2.AsyncHTTPTransport(
                 verify=tls,
                 trust_env=False,
-                # The library checks each idle connection twice for each call; a hundred of them cost more than everything else.
+                # The library checks each idle connection twice for each call.
                 limits=httpx2.Limits(max_connections=100, max_keepalive_connections=MAX_IDLE_CONNECTIONS, keepalive_expiry=None),
                 socket_options=socket_options(),
             )
