@@ -94,3 +94,23 @@ def test_nothing_but_the_handover_is_written_before_late_lists_arrive(seed: int)
         await world.until_done(within=240)
 
     simulate(scenario, seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_end_of_a_container_is_judged_by_late_lists(seed: int) -> None:
+    """It is no final evidence: a list that is old may show the end and not what came after it. Here every holder counts as leaving."""
+
+    async def scenario(world: World) -> None:
+        await settled(world)
+        (operator,) = world.operators
+        assert operator._reconciler is not None
+        holders = frozenset(machine.uid for machine in world.coreapps())
+        operator._reconciler._observer._leaving_holders = lambda _: (holders, 0)
+        old = world.holder(0)
+        assert old is not None
+        world.cluster.crash(old)
+        await world.pause(WAIT / 2)
+        assert world.holder(0) is old
+        await world.until_done(within=240)
+
+    simulate(scenario, seed)
