@@ -63,6 +63,8 @@ async def test_an_object_from_its_creation_to_its_end(control_plane: ControlPlan
         assert await kube.get(SERVICE, namespace, "shard-0") == created
         await kube.create(a_service(namespace, "other", cluster="other"))
         assert [s["metadata"]["name"] for s in await kube.list(SERVICE, namespace, {"cluster": "acme"})] == ["shard-0"]
+        at = created["metadata"]["resourceVersion"]
+        assert [s["metadata"]["name"] for s in await kube.list(SERVICE, namespace, {"cluster": "acme"}, at_least=at)] == ["shard-0"]
         everywhere = await kube.list(SERVICE, None)
         assert {("v1", "Service")} == {(s["apiVersion"], s["kind"]) for s in everywhere}
         assert {namespace, "default"} <= {s["metadata"]["namespace"] for s in everywhere}

@@ -192,6 +192,11 @@ class ApiServer:
         place = bisect_right(versions, as_of, key=lambda version: version[0])
         return versions[place - 1][1] if place else None
 
+    def time_of(self, kind: Named, revision: int) -> float:
+        """Return since when a cache has all changes of a kind up to a revision."""
+        past = (version for versions in self._past.get(own(kind), {}).values() for version in versions)
+        return max((at for at, obj in past if obj is not None and int(obj["metadata"]["resourceVersion"]) <= revision), default=0.0)
+
     def since(self, kind: Named, revision: int) -> Sequence[Change]:
         """Return what happened to objects of a kind after a revision; Expired if that is not known any more."""
         kind = own(kind)

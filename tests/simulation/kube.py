@@ -25,6 +25,8 @@ T = TypeVar("T")
 Objects = list[Obj]
 
 READ_LIMIT, WRITE_LIMIT = 5.0, 2.0
+CACHE_BEHIND = 1.0
+"""Seconds by which the server's cache may be behind."""
 
 
 class SimKube:
@@ -153,8 +155,19 @@ class SimKube:
             f"get {kind.kind} {name}", lambda as_of: self._server.get(kind, (namespace or "", name), as_of), may_be_stale=kind is not LEASE
         )
 
-    async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
-        return await self._read(f"list {kind.kind}", lambda as_of: self._server.list(kind, namespace, labels, as_of), may_be_stale=True)
+    async def list(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None, *, at_least: str | None = None
+    ) -> list[Obj]:
+        if at_least is None:
+            return await self._read(f"list {kind.kind}", lambda as_of: self._server.list(kind, namespace, labels, as_of), may_be_stale=True)
+        self._network.did["from cache"] += 1
+        behind = self._rng.random() * CACHE_BEHIND
+
+        def from_cache(_: float | None) -> list[Obj]:
+            as_of = max(asyncio.get_running_loop().time() - behind, self._server.time_of(kind, int(at_least)))
+            return self._server.list(kind, namespace, labels, as_of)
+
+        return await self._read(f"list {kind.kind}", from_cache, may_be_stale=False)
 
     async def list_events(self, namespace: str, uid: str) -> Objects:
         return await self._read("list Event", lambda _: self._server.events_about(namespace, uid), may_be_stale=False)

@@ -312,7 +312,14 @@ class Operator:
         parts: Any = {"kube": kube, "clients": self._sessions, "coreapps": self._tethers, "clock": self.clock}
         return Reconciler(
             kube=kube,
-            observer=Observer(**parts, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot, nodes_unread=self.nodes.unread),
+            observer=Observer(
+                **parts,
+                image="sim:1",
+                tuning=around.tuning,
+                nodes=self.nodes.snapshot,
+                nodes_unread=self.nodes.unread,
+                leaving_holders=self._pod_index.leaving_holders,
+            ),
             executor=Executor(**parts, identity=self.name, metrics=_metrics()),
             clock=self.clock,
             forget=self._forget,

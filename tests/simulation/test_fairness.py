@@ -95,6 +95,9 @@ class Api:
 
     # --- the observer
 
+    def has_left(self, *_: object) -> bool:
+        return False
+
     async def observe(self, key: Key, memory: Any, *, nonce: str, leader_epoch: int) -> Observation:
         await asyncio.gather(*(self.call(key.namespace) for _ in range(READS)))
         self.tokens_at.add(key)

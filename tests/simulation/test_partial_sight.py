@@ -204,9 +204,11 @@ class PartlyBlind(SimKube):
         await self._fail(kind, namespace)
         return await super().get(kind, namespace, name)
 
-    async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
+    async def list(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None, *, at_least: str | None = None
+    ) -> list[Obj]:
         await self._fail(kind, namespace)
-        return await super().list(kind, namespace, labels)
+        return await super().list(kind, namespace, labels, at_least=at_least)
 
     async def list_to_watch(self, kind: Kind, namespace: str | None) -> tuple[Objects, str]:
         await self._fail(kind, namespace)

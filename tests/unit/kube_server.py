@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import ssl
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from lightkube import KubeConfig
 from lightkube.config.models import Cluster, User
 
+from whatsapp_operator.core.actions import GenerateSecret
 from whatsapp_operator.shell.kube.client import LightKube
+from whatsapp_operator.shell.loop.execute import filled_secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
 
 TOKEN = "token-that-nobody-may-see"
@@ -28,6 +34,7 @@ class Server:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str, Any]] = []
         self.peers: set[Any] = set()
+        self.transports: set[asyncio.Transport] = set()
         self.hanging = asyncio.Event()
         self.answer: Callable[[web.Request], Awaitable[web.StreamResponse]] = self.ok
         self.url = ""
@@ -60,24 +67,42 @@ class Server:
         body = await request.text()
         self.asked.append((request.method, str(request.rel_url), request.content_type, json.loads(body) if body else None))
         assert request.transport
+        self.transports.add(request.transport)
         self.peers.add(request.transport.get_extra_info("peername"))
         return await self.answer(request)
 
 
 @asynccontextmanager
-async def a_server() -> AsyncIterator[Server]:
+async def a_server(tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     server = Server()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    server.url = f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
     try:
         yield server
     finally:
         server.hanging.set()
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def a_client_under_tls(folder: Path) -> AsyncIterator[tuple[Server, LightKube]]:
+    """The same under TLS; ``folder`` takes the certificate."""
+    secret = GenerateSecret(obj={}, recipe="tls", host_names=("127.0.0.1",))
+    made = filled_secret(secret, datetime.now(UTC))["data"]
+    for name, content in made.items():
+        (folder / name).write_bytes(base64.b64decode(content))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    async with a_server(tls) as server:
+        kube = client_to(server.url, authority=made["ca.crt"])
+        try:
+            yield server, kube
+        finally:
+            await kube.close()
 
 
 @asynccontextmanager
@@ -90,7 +115,8 @@ async def a_client(**more: Any) -> AsyncIterator[tuple[Server, LightKube]]:
             await kube.close()
 
 
-def client_to(url: str, **more: Any) -> LightKube:
-    config = KubeConfig.from_one(cluster=Cluster(server=url), user=User(token=TOKEN)).get()
+def client_to(url: str, *, authority: str | None = None, **more: Any) -> LightKube:
+    cluster = Cluster(server=url, certificate_auth_data=authority)
+    config = KubeConfig.from_one(cluster=cluster, user=User(token=TOKEN)).get()
     assert config
     return LightKube(config, **more)

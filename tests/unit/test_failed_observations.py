@@ -63,6 +63,9 @@ class World:
         self.status = {**self.status, **change}
         return self.stored()
 
+    def has_left(self, *_: object) -> bool:
+        return False
+
     async def observe(self, *_: object, **__: object) -> Observation:
         self.observations += 1
         self.fails()

@@ -28,6 +28,8 @@ async def test_reads_ask_for_plain_objects() -> None:
         assert await kube.list(POD, None) == expected
         await kube.list(NODE, None)
         await kube.list(WAC, "ns")
+        assert await kube.list(POD, "ns", {"x": "y", "z": "1"}, at_least="7") == expected
+        await kube.list(POD, None, at_least="7")
 
         assert [asked[:2] for asked in server.asked] == [
             ("GET", "/api/v1/namespaces/ns/pods/a"),
@@ -36,6 +38,8 @@ async def test_reads_ask_for_plain_objects() -> None:
             ("GET", "/api/v1/pods"),
             ("GET", "/api/v1/nodes"),
             ("GET", "/apis/multiconnect.dev/v1alpha1/namespaces/ns/whatsappclusters"),
+            ("GET", "/api/v1/namespaces/ns/pods?labelSelector=x%3Dy%2Cz%3D1&resourceVersion=7&resourceVersionMatch=NotOlderThan"),
+            ("GET", "/api/v1/pods?resourceVersion=7&resourceVersionMatch=NotOlderThan"),
         ]
 
 

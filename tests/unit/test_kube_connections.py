@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+from anyio.streams.tls import TLSStream
 
 from whatsapp_operator.shell.kube.client import CallLimits, LightKube
 from whatsapp_operator.shell.kube.errors import Expired, KubeError, LeaseTooShort, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import DEPLOYMENT, LEASE, POD, SECRET, STATEFULSET, WAC
 
-from .kube_server import A_POD, a_client, a_server, client_to
+from .kube_server import A_POD, a_client, a_client_under_tls, a_server, client_to
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from whatsapp_operator.shell.kube.client import Kube
     from whatsapp_operator.shell.kube.kinds import Obj
@@ -182,6 +184,36 @@ async def test_lines_are_kept() -> None:
         assert len(server.peers) == 1
         pool = kube._api._client._client._transport._inner._pool._pool
         assert pool._keepalive_expiry is None
+
+
+async def test_idle_connections_are_checked_without_asking_the_layers_above_their_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_client_under_tls(tmp_path) as (server, kube):
+        await asyncio.gather(*(kube.get(POD, "ns", "a") for _ in range(5)))
+        assert len(server.peers) == 5
+        asked: list[TLSStream] = []
+
+        def attributes(stream: TLSStream) -> dict[object, object]:
+            asked.append(stream)
+            return {}
+
+        monkeypatch.setattr(TLSStream, "extra_attributes", property(attributes))
+        for _ in range(3):
+            await kube.get(POD, "ns", "a")
+        assert (len(server.peers), asked) == (5, [])
+
+
+async def test_idle_connections_that_the_server_has_closed_are_not_used(tmp_path: Path) -> None:
+    async with a_client_under_tls(tmp_path) as (server, kube):
+        await asyncio.gather(*(kube.get(POD, "ns", "a") for _ in range(5)))
+        sockets = [transport.get_extra_info("socket") for transport in server.transports]
+        for transport in server.transports:
+            transport.abort()
+        while any(one.fileno() >= 0 for one in sockets):
+            await asyncio.sleep(0)
+        await kube.get(POD, "ns", "a")
+        assert len(server.peers) == 6
 
 
 async def test_a_server_that_is_not_there_is_reported_without_detours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from whatsapp_operator.core.desired import Tuning
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
-from whatsapp_operator.shell.kube.kinds import POD, SECRET, STATEFULSET, WAC, Kind, Obj
+from whatsapp_operator.shell.kube.kinds import POD, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
 from whatsapp_operator.shell.loop.observe import Memory, Observation, Observer
 
 from .test_snapshot import KEY, Clock, FakeKube, NothingHeard, world
@@ -39,9 +39,9 @@ class SlowKube(FakeKube):
         return await super().list(kind, *more)
 
 
-def observer(kube: FakeKube) -> Observer:
+def observer(kube: FakeKube, **more: Any) -> Observer:
     fakes: Any = NothingHeard()
-    return Observer(kube=cast("Any", kube), clients=fakes, coreapps=fakes, clock=Clock(), image="sim:1", tuning=Tuning())
+    return Observer(kube=cast("Any", kube), clients=fakes, coreapps=fakes, clock=Clock(), image="sim:1", tuning=Tuning(), **more)
 
 
 async def observe(eyes: Observer, memory: Memory, key: Key = KEY) -> Observation:
@@ -98,6 +98,58 @@ async def test_what_is_being_read_ends_with_its_loop() -> None:
     await asyncio.wait({reading})
 
     assert reading.cancelled()
+
+
+class RecordingKube(FakeKube):
+    """Notes which kinds are listed, and from which resourceVersion on; "": as they are."""
+
+    def __init__(self) -> None:
+        super().__init__(world())
+        self.listed: dict[Kind, str] = {}
+
+    async def list(self, kind: Kind, *more: Any, at_least: str = "") -> list[Obj]:
+        self.listed[kind] = at_least
+        return await super().list(kind, *more)
+
+    def newest(self, kind: Kind) -> int:
+        return max(int(obj["metadata"]["resourceVersion"]) for obj in self.objects[kind])
+
+
+@pytest.mark.parametrize("event", [1, 900_000])
+async def test_lists_from_the_cache_are_at_least_as_new_as_all_that_was_known(event: int) -> None:
+    kube, memory = RecordingKube(), Memory()
+    eyes = observer(kube, leaving_holders=lambda _: (frozenset(), event))
+    await observe(eyes, memory)
+    assert {kube.listed[POD], kube.listed[SERVICE]} == {""}
+
+    kube.listed.clear()
+    found = await eyes.observe(KEY, memory, nonce="n0nce", leader_epoch=1, from_cache=True)
+    assert found is not None
+    newest = max(route.version for route in found.snapshot.routes)
+    assert kube.listed == {POD: str(max(kube.newest(POD), event)), SERVICE: str(newest)}, "and nothing else is listed"
+
+
+async def test_what_is_observed_from_the_cache_is_not_remembered() -> None:
+    kube, memory = RecordingKube(), Memory()
+    eyes = observer(kube)
+    assert await eyes.observe(KEY, memory, nonce="n0nce", leader_epoch=1, from_cache=True) is not None
+    assert (memory.routes, memory.reading, memory.slow) == ({}, None, None)
+    assert kube.listed[POD] == "", "while nothing was known before, it is no matter of the cache"
+
+
+async def test_each_holder_that_leaves_is_a_reason_once() -> None:
+    left: frozenset[str] = frozenset()
+    memory = Memory()
+    eyes = observer(RecordingKube(), leaving_holders=lambda _: (left, 1))
+    first = await observe(eyes, memory)
+    one, other = (route.holder_uid or "" for route in first.snapshot.routes)
+    assert not eyes.has_left(KEY, memory)
+    left = frozenset({one, "of another pod"})
+    assert [eyes.has_left(KEY, memory) for _ in range(2)] == [True, False]
+    left |= {other}
+    assert [eyes.has_left(KEY, memory) for _ in range(2)] == [True, False]
+    left = frozenset({"of another pod"})
+    assert not eyes.has_left(KEY, memory)
 
 
 class EventfulKube(FakeKube):

@@ -104,6 +104,26 @@ def test_the_order_of_first_events_does_not_matter() -> None:
         assert (prober.ips(), prober.holders()) == ({"p0": "10.0.0.1", "p1": "10.0.0.2"}, {"p1"})
 
 
+def test_holders_that_are_gone_or_terminating_are_known_from_events() -> None:
+    def at(version: int, ordinal: int, **meta: str) -> dict[str, Any]:
+        made = pod(ordinal)
+        made["metadata"] |= {"resourceVersion": str(version), **meta}
+        return made
+
+    pod_index, _ = a_pod_index()
+    assert pod_index.leaving_holders(KEY) == (frozenset(), 0)
+    for ordinal in range(4):
+        pod_index.note_service(service(ordinal, f"p{ordinal}"), gone=False)
+        pod_index.note_pod(at(10 + ordinal, ordinal), gone=False)
+    pod_index.note_pod(at(20, 4, deletionTimestamp="2030-01-01T00:00:30Z"), gone=False)
+    assert pod_index.leaving_holders(KEY) == (frozenset(), 20), "a pod that holds nothing is no holder"
+
+    pod_index.note_pod(at(21, 0, deletionTimestamp="2030-01-01T00:00:30Z"), gone=False)
+    pod_index.note_pod(at(23, 2), gone=True)
+    pod_index.note_pod(at(15, 3), gone=False)
+    assert pod_index.leaving_holders(KEY) == (frozenset({"p0", "p2"}), 23)
+
+
 def test_an_event_that_changes_nothing_is_not_passed_on() -> None:
     pod_index, prober = a_pod_index()
     pod_index.note_cluster(cluster(), gone=False)

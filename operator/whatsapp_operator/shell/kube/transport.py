@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -147,9 +148,22 @@ class HandshakeGuard:
             self._connected = info["return_value"]
         elif event == "connection.start_tls.complete":
             self._connected = None  # from here on the pool closes it
+            check_by_socket(info["return_value"])
         elif event == "connection.start_tls.failed" and self._connected is not None:
             connected, self._connected = self._connected, None
             await connected.aclose()
+
+
+def check_by_socket(stream: Any) -> None:
+    """Have the pool ask the socket itself whether an idle connection has something to read, which means that the server has closed it.
+
+    For each call the library asks that twice of each idle connection, and each time it first collects what all layers know about the
+    connection (httpcore2 2.16.2, `get_extra_info` of its anyio backend). With thirty idle connections that is a third of a call.
+    """
+    raw, ask, poll = stream.get_extra_info("socket"), stream.get_extra_info, select.poll()
+    poll.register(raw.fileno(), select.POLLIN)
+    # Once it is closed, its number may be that of another socket.
+    stream.get_extra_info = lambda what: (raw.fileno() < 0 or bool(poll.poll(0))) if what == "is_readable" else ask(what)
 
 
 def socket_options() -> list[tuple[int, int, int]]:

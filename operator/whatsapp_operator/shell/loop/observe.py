@@ -27,7 +27,7 @@ from whatsapp_operator.shell.objects import (
 from whatsapp_operator.shell.objects.assemble import Gathered, Known, Parts, ProbeResult, Slow
 from whatsapp_operator.shell.objects.reading import desired_of, is_ready, source_of, targets_of
 from whatsapp_operator.shell.objects.rejections import missing_names, rejection_of
-from whatsapp_operator.shell.objects.shapes import bare, damage_of
+from whatsapp_operator.shell.objects.shapes import bare, damage_of, version_of
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 from whatsapp_operator.shell.whatsapp.session import Clients
 
@@ -109,6 +109,10 @@ class Memory:
     """A Coreapp did not accept its role; it is assigned again soon."""
     ended: dict[str, str] = field(default_factory=dict)
     """Pods that this process deleted and that are not back yet: uid by name."""
+    pods_at: int = 0
+    """The newest resourceVersion of a pod that was listed last."""
+    left: frozenset[str] = frozenset()
+    """Holders that were gone or terminating by the events before the last observation."""
 
     def close(self) -> None:
         """Cancel the read in progress."""
@@ -131,24 +135,38 @@ class Observer:
         tuning: Tuning,
         nodes: Callable[[], Mapping[str, Node] | None] = lambda: None,
         nodes_unread: Callable[[], Mapping[str, str]] = dict,
+        leaving_holders: Callable[[Key], tuple[frozenset[str], int]] = lambda _: (frozenset(), 0),
     ) -> None:
-        """Prepare; nothing is read yet. ``nodes`` returns the known nodes; ``nodes_unread`` why they cannot be read, by kind."""
+        """Prepare; nothing is read yet. ``nodes`` returns the known nodes; ``nodes_unread`` why they cannot be read, by kind.
+
+        ``leaving_holders`` returns the holders that are gone or terminating by the events so far, and the newest resourceVersion in these.
+        """
         self._kube = kube
         self._clients = clients
         self._coreapps = coreapps
         self._nodes = nodes
         self._nodes_unread = nodes_unread
+        self._leaving_holders = leaving_holders
         self._clock = clock
         self._image = image
         self._tuning = tuning
 
-    async def observe(self, key: Key, memory: Memory, *, nonce: str, leader_epoch: int) -> Observation | None:
+    def has_left(self, key: Key, memory: Memory) -> bool:
+        """Return whether pods of holders are gone or terminating by the events so far, and others than when this was last asked."""
+        holders = {route.holder_uid for route in memory.routes.values() if route.holder_uid}
+        before, memory.left = memory.left, self._leaving_holders(key)[0] & holders
+        return not memory.left <= before
+
+    async def observe(self, key: Key, memory: Memory, *, nonce: str, leader_epoch: int, from_cache: bool = False) -> Observation | None:
         """Return one observation of a cluster, or None if the API server answers that it does not exist.
 
         Raises KubeError if the cluster, its pods, Services or StatefulSets could not be read, SpecError if its spec cannot be read. All
         other failed reads are in ``unread``: a failover does not depend on them.
+
+        ``from_cache``: pods and Services are listed as the API server's cache has them, but not older than this process knew them before;
+        nothing is read that no failover depends on, and nothing is remembered.
         """
-        found = await self._gather(key, memory)
+        found = await self._gather(key, memory, from_cache=from_cache)
         if found is None:
             return None
         desired, gathered = found
@@ -156,13 +174,15 @@ class Observer:
         self._must_be_whole(parts, memory)
         unlisted = await self._unlisted_holders(key, parts.routes, parts.listed)
         patience = CALL_PATIENCE if memory.is_call_due else PATIENCE
-        slow = await self._slow(desired, memory, patience=0.0 if self._may_have_failed(parts) else patience)
+        slow = await self._slow(desired, memory, patience=0.0 if from_cache or self._may_have_failed(parts) else patience)
         if unlisted or slow.pods:
             gathered = replace(gathered, pods=(*gathered.pods, *unlisted))
             parts = assemble.parts_of(desired, gathered, memory.routes, strays=slow.pods)
-        self._coreapps.hold(key, targets_of(desired, parts.coreapp_pods, parts.routes))
-        memory.routes = {route.name: route for route in parts.routes}
-        memory.ended = assemble.still_ended(memory.ended, parts.coreapps, parts.coreapp_pods)
+        if not from_cache:
+            self._coreapps.hold(key, targets_of(desired, parts.coreapp_pods, parts.routes))
+            memory.routes = {route.name: route for route in parts.routes}
+            memory.pods_at = max(map(version_of, parts.listed), default=0)
+            memory.ended = assemble.still_ended(memory.ended, parts.coreapps, parts.coreapp_pods)
         snapshot = assemble.snapshot_of(
             desired, gathered.cluster, parts, slow, self._known(desired, gathered, parts, memory, nonce=nonce, leader_epoch=leader_epoch)
         )
@@ -170,15 +190,17 @@ class Observer:
         access = assemble.access_of(desired, assemble.webapps_of(parts), slow)
         return Observation(desired, snapshot, access, assemble.credentials_of(desired, snapshot.account, secret))
 
-    async def _gather(self, key: Key, memory: Memory) -> tuple[Desired, Gathered] | None:
+    async def _gather(self, key: Key, memory: Memory, *, from_cache: bool) -> tuple[Desired, Gathered] | None:
         """Read what a failover depends on, and start to read the rest; None if the cluster does not exist."""
+        pods_at = max(memory.pods_at, self._leaving_holders(key)[1]) if from_cache else 0
+        services_at = max((route.version for route in memory.routes.values()), default=0) if from_cache else 0
         labels = manifests.cluster_labels(key.name)
         fast: asyncio.Future[Fast | None] = asyncio.get_running_loop().create_future()
         names = manifests.coreapp_name(key.name), manifests.simulator_name(key.name)
-        # Concurrently: each list may wait a tenth of a second for the API server's cache to be up to date.
-        cluster_task = asyncio.ensure_future(self._read_cluster(key, memory, fast))
-        pods_task = asyncio.ensure_future(self._kube.list(kinds.POD, key.namespace, labels))
-        services_task = asyncio.ensure_future(self._kube.list(kinds.SERVICE, key.namespace, labels))
+        # Concurrently: each list may wait, see `_list`.
+        cluster_task = asyncio.ensure_future(self._read_cluster(key, memory, None if from_cache else fast))
+        pods_task = asyncio.ensure_future(self._list(kinds.POD, key, labels, pods_at))
+        services_task = asyncio.ensure_future(self._list(kinds.SERVICE, key, labels, services_at))
         sets_task = asyncio.gather(*(self._kube.get(kinds.STATEFULSET, key.namespace, name) for name in names))
         try:
             # Await all of them: a cancelled call costs its connection.
@@ -197,8 +219,17 @@ class Observer:
         desired, cluster = found
         return desired, Gathered(cluster=cluster, services=tuple(services), pods=tuple(pods), statefulsets=tuple(statefulsets))
 
-    async def _read_cluster(self, key: Key, memory: Memory, fast: asyncio.Future[Fast | None]) -> tuple[Desired, Obj] | None:
-        """Read the cluster itself. Also start to read what no failover depends on, while the other reads go on."""
+    async def _list(self, kind: Kind, key: Key, labels: Mapping[str, str], at_least: int) -> list[kinds.Obj]:
+        """List the objects of a cluster as they are, or as they were at or after a resourceVersion.
+
+        The API server keeps a cache. Before it lists objects as they are, it may wait a tenth of a second until the cache is up to date.
+        """
+        if not at_least:
+            return await self._kube.list(kind, key.namespace, labels)
+        return await self._kube.list(kind, key.namespace, labels, at_least=str(at_least))
+
+    async def _read_cluster(self, key: Key, memory: Memory, fast: asyncio.Future[Fast | None] | None) -> tuple[Desired, Obj] | None:
+        """Read the cluster itself. With ``fast``, also start to read what no failover depends on, while the other reads go on."""
         cluster = await self._kube.get(kinds.WAC, key.namespace, key.name)
         if cluster is None:
             return None
@@ -208,7 +239,8 @@ class Observer:
         if memory.desired is None or memory.desired[0] != source:
             memory.desired = source, desired_of(cluster, image=self._image, tuning=self._tuning)
         _, desired = memory.desired
-        self._begin_slow(desired, memory, fast)
+        if fast is not None:
+            self._begin_slow(desired, memory, fast)
         return desired, cluster
 
     def _must_be_whole(self, parts: Parts, memory: Memory) -> None:

@@ -188,6 +188,12 @@ def bare(obj: object) -> Obj:
     return {"kind": _part(obj, "kind"), "metadata": _part(obj, "metadata")}
 
 
+def version_of(obj: object) -> int:
+    """Return the resourceVersion of an object as a number; 0 if it has none that is one."""
+    text = _part(_part(obj, "metadata"), "resourceVersion")
+    return int(text) if isinstance(text, str) and text.isdecimal() else 0
+
+
 def key_of(obj: object) -> Key | None:
     """Return the key of a WhatsAppCluster; None if its metadata is damaged."""
     meta = _part(obj, "metadata")

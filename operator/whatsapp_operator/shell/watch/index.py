@@ -20,7 +20,7 @@ from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import KubeError
 from whatsapp_operator.shell.objects.reading import SpecError, is_ready
-from whatsapp_operator.shell.objects.shapes import key_of
+from whatsapp_operator.shell.objects.shapes import key_of, version_of
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class _PodState:
     ip: str
     node: str | None
     ready: bool
+    leaves: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ class _Entry:
     """The WhatsAppCluster itself; empty: no event yet, or it is gone."""
     pods: _ByName[_PodState] = field(default_factory=_ByName)
     holders: _ByName[str] = field(default_factory=_ByName)
+    pods_at: int = 0
+    """The newest resourceVersion in an event of a pod."""
     nodes: frozenset[str] = frozenset()
     passed_on: Mapping[str, Target] = field(default_factory=dict)
     """The targets that were last passed to the prober."""
@@ -142,8 +145,11 @@ class PodIndex:
             return
         key = Key(obj["metadata"]["namespace"], labels[manifests.CLUSTER_LABEL])
         ip = (obj.get("status") or {}).get("podIP")
-        pod = _PodState(ip, (obj.get("spec") or {}).get("nodeName"), is_ready(obj)) if ip and not gone else None
-        self._entry(key).pods.take(obj, pod)
+        leaves = obj["metadata"].get("deletionTimestamp") is not None
+        pod = _PodState(ip, (obj.get("spec") or {}).get("nodeName"), is_ready(obj), leaves) if ip and not gone else None
+        entry = self._entry(key)
+        entry.pods.take(obj, pod)
+        entry.pods_at = max(entry.pods_at, version_of(obj))
         self._refresh(key)
 
     def note_service(self, obj: Obj, *, gone: bool) -> None:
@@ -198,6 +204,12 @@ class PodIndex:
     def clusters_on(self, node: str) -> tuple[Key, ...]:
         """Return the clusters that have Coreapps on a node, in order."""
         return tuple(sorted(self._on.get(node, ())))
+
+    def leaving_holders(self, key: Key) -> tuple[frozenset[str], int]:
+        """Return which holders of a cluster are gone or terminating, and the newest resourceVersion in an event of a pod."""
+        entry = self._entries.get(key) or _Entry()
+        stays = {uid for uid, pod in entry.pods.by_uid().items() if not pod.leaves}
+        return frozenset(entry.holders.by_uid().values()) - stays, entry.pods_at
 
     def __len__(self) -> int:
         """Return the number of known clusters."""

@@ -1,0 +1,116 @@
+"""The failover of a deleted holder does not wait until the API server's cache is up to date. Everything else does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from whatsapp_operator.shell.kube.client import Fence
+from whatsapp_operator.shell.kube.kinds import Kind, Obj
+
+from .apiserver import Change
+from .kube import SimKube
+from .machines import Machine
+from .operators import Operator
+from .world import World, simulate
+
+WAIT = 3.0
+"""Seconds that a list of objects as they are takes."""
+
+
+class LateLists(SimKube):
+    """A way to the API server whose lists of objects as they are wait for ``wait`` seconds; those from its cache do not."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.wait = [0.0]
+
+    def fenced(self, fence: Fence) -> SimKube:
+        view = LateLists(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
+        view._dead, view.reads, view.wait = self._dead, self.reads, self.wait
+        return view
+
+    async def list(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None, *, at_least: str | None = None
+    ) -> list[Obj]:
+        if at_least is None:
+            await asyncio.sleep(self.wait[0])
+        return await super().list(kind, namespace, labels, at_least=at_least)
+
+
+async def settled(world: World) -> LateLists:
+    """A cluster of 2 shards and 1 spare whose leader's lists are late from now on."""
+    world.create(shards=2, spares=1)
+    kube = LateLists(world.server, actor="operator-0", rng=world.rng, network=world.network)
+    operator = Operator(world, "operator-0", kube=kube)
+    world.operators.append(operator)
+    operator.campaign()
+    await world.until_done(within=120)
+    await world.pause(40)
+    kube.wait[0] = WAIT
+    return kube
+
+
+FAILS: dict[str, Callable[[World, Machine], None]] = {
+    "deleted": lambda world, holder: world.delete_pod(holder),
+    "deleted at once": lambda world, holder: world.delete_pod(holder, force=True),
+}
+
+
+@pytest.mark.parametrize("fails", FAILS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_holder_that_is_deleted_is_replaced_before_late_lists_arrive(fails: str, seed: int) -> None:
+    async def scenario(world: World) -> None:
+        await settled(world)
+        old = world.holder(0)
+        assert old is not None
+        FAILS[fails](world, old)
+        await world.until(lambda: world.holder(0) not in {None, old}, within=WAIT / 2, what="another holder")
+        await world.until_done(within=240)
+
+    simulate(scenario, seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_but_the_handover_is_written_before_late_lists_arrive(seed: int) -> None:
+    async def scenario(world: World) -> None:
+        await settled(world)
+        written: set[str] = set()
+
+        def note(change: Change) -> None:
+            if world.laws.is_operator(change.actor):
+                written.add(change.kind.kind)
+
+        old = world.holder(0)
+        assert old is not None
+        world.server.checks.append(note)
+        world.delete_pod(old)
+        await world.pause(WAIT / 2)
+        assert world.holder(0) not in {None, old}
+        assert written <= {"Pod", "Service", "Event", "Lease"}
+        await world.until_done(within=240)
+
+    simulate(scenario, seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_end_of_a_container_is_judged_by_late_lists(seed: int) -> None:
+    """It is no final evidence: a list that is old may show the end and not what came after it. Here every holder counts as leaving."""
+
+    async def scenario(world: World) -> None:
+        await settled(world)
+        (operator,) = world.operators
+        assert operator._reconciler is not None
+        holders = frozenset(machine.uid for machine in world.coreapps())
+        operator._reconciler._observer._leaving_holders = lambda _: (holders, 0)
+        old = world.holder(0)
+        assert old is not None
+        world.cluster.crash(old)
+        await world.pause(WAIT / 2)
+        assert world.holder(0) is old
+        await world.until_done(within=240)
+
+    simulate(scenario, seed)
