@@ -1,12 +1,15 @@
 """Kopf's handlers: what they watch, and what is urgent."""
 
+import asyncio
 from typing import Any
 
 import kopf
 import pytest
 
 from whatsapp_operator.core.names import Key, Obj
+from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.watch import handlers
+from whatsapp_operator.shell.watch.health import WatchHealth
 
 OWNER = {"name": "acme-coreapp", "uid": "sts", "controller": True}
 PART: Obj = {
@@ -65,6 +68,23 @@ def test_lists_come_in_parts_and_without_other_peoples_objects() -> None:
     assert chosen.chunk_size
     assert len(chosen.label_selectors) == 3
     assert {*chosen.label_selectors.values()} == {"multiconnect.dev/cluster"}
+
+
+async def test_kopf_remembers_no_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    async def spawn_tasks(**options: Any) -> list[asyncio.Task[None]]:
+        given.update(options)
+        return [asyncio.create_task(asyncio.sleep(0))]
+
+    monkeypatch.setattr(kopf, "spawn_tasks", spawn_tasks)
+    listener = Listener()
+    login = handlers.Login(lambda: kopf.ConnectionInfo(server=""), health=WatchHealth(SystemClock()), names={})
+    await handlers.watch(lambda call: call(), wake=listener.wake, sink=listener, login=login, namespaces=(), identity="one")
+    memories = given["memories"]
+    for kind in ("listed", "new"):
+        await memories.recall({"metadata": {"uid": kind}}, noticed_by_listing=kind == "listed", memobase=kopf.Memo())
+    assert [*memories.iter_all_memories()] == []
 
 
 def test_no_object_is_copied_to_be_compared() -> None:

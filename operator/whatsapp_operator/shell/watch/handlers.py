@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 import aiohttp
 import kopf
 import yaml
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from whatsapp_operator.core.manifests import API_VERSION, CLUSTER_LABEL, cluster_of
 from whatsapp_operator.core.names import Key, Obj
@@ -56,6 +57,14 @@ class _NoEssence(kopf.AnnotationsDiffBaseStorage):
     def build(self, **_: Any) -> kopf.BodyEssence:
         """Return an empty essence."""
         return kopf.BodyEssence()
+
+
+class Forgetful(ResourceMemories):
+    """Remembers no object: no handler here needs it, and with very many clusters Kopf would hold a kilobyte for each of their objects."""
+
+    async def recall(self, raw_body: kopf.RawBody, **options: Any) -> ResourceMemory:
+        """Return what is known about an object: nothing."""
+        return await super().recall(raw_body, **{**options, "ephemeral": True})
 
 
 def settings(namespaces: Iterable[str] = ()) -> kopf.OperatorSettings:
@@ -291,6 +300,7 @@ async def watch(
         tasks = await kopf.spawn_tasks(
             registry=registry(wake, login.session, sink, deliver=deliver),
             settings=settings(chosen),
+            memories=Forgetful(),
             clusterwide=not chosen,
             namespaces=chosen,
             standalone=True,
