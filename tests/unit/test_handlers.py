@@ -48,6 +48,33 @@ async def test_a_list_is_less_urgent_than_an_event(kind: str | None, is_urgent: 
     assert listener.woken == [(Key("default", "acme"), is_urgent)] * 4
 
 
+async def test_an_object_is_passed_on_whole_and_kopf_keeps_its_metadata_alone() -> None:
+    """Kopf's views of an object hold each other: a list of very many objects would be held until a garbage collection."""
+    noted: list[Obj] = []
+
+    class Noting(Listener):
+        def note_pod(self, obj: Obj, *, gone: bool) -> None:
+            noted.append(obj)
+
+        note_cluster = note_service = note_pod
+
+    listener = Noting()
+
+    async def login() -> kopf.AiohttpSession:
+        raise AssertionError
+
+    found = handlers.registry(listener.wake, login, listener, deliver=lambda call: call())
+    registered: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
+    for handle in registered:
+        metadata = {**PART["metadata"], "managedFields": [{"manager": "kubelet"}]}
+        event = {"type": None, "object": {"kind": "Pod", "metadata": metadata, "spec": {"nodeName": "n"}, "status": {"podIP": "10.0.0.1"}}}
+        await handle(namespace="default", name="acme", event=event)
+        assert event["object"] == {"kind": "Pod", "metadata": PART["metadata"]}
+    assert [(obj["metadata"]["name"], obj["spec"], obj["status"]) for obj in noted] == [
+        ("acme-coreapp-0", {"nodeName": "n"}, {"podIP": "10.0.0.1"})
+    ] * 3
+
+
 @pytest.mark.parametrize("cluster", ["Foo_Bar", "", "acme"])
 async def test_a_foreign_object_wakes_no_loop(cluster: str) -> None:
     listener = Listener()
