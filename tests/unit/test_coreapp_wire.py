@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -219,3 +221,37 @@ def test_an_IPv6_address_is_bracketed() -> None:  # noqa: N802
 )
 def test_a_body_is_a_report_or_none(body: bytes, report: Report | None) -> None:
     assert read_report(body) == report
+
+
+@pytest.mark.parametrize("who", ["here", "there"])
+async def test_a_connection_that_ended_is_freed_at_once(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A garbage collection that frees it may be minutes away, and very many connections end until then."""
+    loop, peer = asyncio.get_running_loop(), Peer()
+    monkeypatch.setattr(peer, "lost", lambda _: None)
+    accepted: asyncio.Future[asyncio.BaseTransport] = loop.create_future()
+    ended = asyncio.Event()
+
+    class Listening(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            accepted.set_result(transport)
+
+    class Ending(Wire):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            ended.set()
+
+    server = await loop.create_server(Listening, "127.0.0.1", 0)
+    transport, wire = await loop.create_connection(lambda: Ending(peer), *server.sockets[0].getsockname())
+    held, other = weakref.ref(transport), await accepted
+    del transport
+    gc.disable()
+    try:
+        wire.close() if who == "here" else other.abort()  # type: ignore[attr-defined]
+        del wire
+        async with asyncio.timeout(60):
+            await ended.wait()
+        await asyncio.sleep(0)  # asyncio lets go of it after it has called
+        assert held() is None
+    finally:
+        gc.enable()
+        server.close()

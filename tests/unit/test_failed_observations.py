@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import ModuleType, SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from whatsapp_operator.core import report, rules
+from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import Kind, Obj
 from whatsapp_operator.shell.kube.lease import Leadership
@@ -24,6 +26,7 @@ from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 from .core.situations import situation
 
 LEADS = cast("Leadership", SimpleNamespace(epoch=1))
+ACME = Key("default", "acme")
 GENERATION = 7
 
 
@@ -181,3 +184,58 @@ async def test_a_loop_whose_awaited_call_is_cancelled_begins_again() -> None:
     finally:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
+
+
+async def led_until(world: World, holds: Callable[[], bool]) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """Lead, woken again and again, until this holds; return what the loop has kept of the status that it wrote."""
+    fake: Any = world
+    loop = Reconciler(kube=fake, observer=fake, executor=fake, clock=fake, forget=lambda _: None)
+    work = asyncio.create_task(loop.run(LEADS))
+
+    def woken() -> bool:
+        loop.wake(ACME)
+        return holds()
+
+    try:
+        await until(woken)
+        return loop._clusters[ACME].reported
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+
+async def test_no_copy_is_kept_of_a_status_that_was_stored_whole() -> None:
+    world = World()
+    assert await led_until(world, lambda: world.condition("Ready")[0] == "True") is None
+
+
+async def test_a_status_of_which_a_part_is_dropped_is_written_once() -> None:
+    world = World()
+    writes: list[Obj] = []
+
+    def drops(change: Obj) -> None:
+        writes.append({**change})
+        change.pop("url", None)
+
+    world.rejects = drops
+    kept = await led_until(world, lambda: world.observations >= 3)
+    assert kept is not None
+    assert ("url" in kept[0], "url" in kept[1]) == (True, False)
+    assert len(writes) == 1
+
+
+async def test_no_observation_is_held_until_the_next_one_of_its_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    held: list[int] = []
+
+    def count() -> None:
+        gc.collect()
+        held.append(sum(isinstance(one, Observation) for one in gc.get_objects()))
+
+    async def perform(*_: object) -> Outcome:
+        return Outcome(wrote=True)
+
+    world.fails = count
+    monkeypatch.setattr(world, "perform", perform)
+    await led_until(world, lambda: world.observations >= 3)
+    assert {*held} == {0}

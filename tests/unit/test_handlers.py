@@ -1,12 +1,15 @@
 """Kopf's handlers: what they watch, and what is urgent."""
 
+import asyncio
 from typing import Any
 
 import kopf
 import pytest
 
 from whatsapp_operator.core.names import Key, Obj
+from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.watch import handlers
+from whatsapp_operator.shell.watch.health import WatchHealth
 
 OWNER = {"name": "acme-coreapp", "uid": "sts", "controller": True}
 PART: Obj = {
@@ -45,6 +48,33 @@ async def test_a_list_is_less_urgent_than_an_event(kind: str | None, is_urgent: 
     assert listener.woken == [(Key("default", "acme"), is_urgent)] * 4
 
 
+async def test_an_object_is_passed_on_whole_and_kopf_keeps_its_metadata_alone() -> None:
+    """Kopf's views of an object hold each other: a list of very many objects would be held until a garbage collection."""
+    noted: list[Obj] = []
+
+    class Noting(Listener):
+        def note_pod(self, obj: Obj, *, gone: bool) -> None:
+            noted.append(obj)
+
+        note_cluster = note_service = note_pod
+
+    listener = Noting()
+
+    async def login() -> kopf.AiohttpSession:
+        raise AssertionError
+
+    found = handlers.registry(listener.wake, login, listener, deliver=lambda call: call())
+    registered: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
+    for handle in registered:
+        metadata = {**PART["metadata"], "managedFields": [{"manager": "kubelet"}]}
+        event = {"type": None, "object": {"kind": "Pod", "metadata": metadata, "spec": {"nodeName": "n"}, "status": {"podIP": "10.0.0.1"}}}
+        await handle(namespace="default", name="acme", event=event)
+        assert event["object"] == {"kind": "Pod", "metadata": PART["metadata"]}
+    assert [(obj["metadata"]["name"], obj["spec"], obj["status"]) for obj in noted] == [
+        ("acme-coreapp-0", {"nodeName": "n"}, {"podIP": "10.0.0.1"})
+    ] * 3
+
+
 @pytest.mark.parametrize("cluster", ["Foo_Bar", "", "acme"])
 async def test_a_foreign_object_wakes_no_loop(cluster: str) -> None:
     listener = Listener()
@@ -65,6 +95,23 @@ def test_lists_come_in_parts_and_without_other_peoples_objects() -> None:
     assert chosen.chunk_size
     assert len(chosen.label_selectors) == 3
     assert {*chosen.label_selectors.values()} == {"multiconnect.dev/cluster"}
+
+
+async def test_kopf_remembers_no_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    async def spawn_tasks(**options: Any) -> list[asyncio.Task[None]]:
+        given.update(options)
+        return [asyncio.create_task(asyncio.sleep(0))]
+
+    monkeypatch.setattr(kopf, "spawn_tasks", spawn_tasks)
+    listener = Listener()
+    login = handlers.Login(lambda: kopf.ConnectionInfo(server=""), health=WatchHealth(SystemClock()), names={})
+    await handlers.watch(lambda call: call(), wake=listener.wake, sink=listener, login=login, namespaces=(), identity="one")
+    memories = given["memories"]
+    for kind in ("listed", "new"):
+        await memories.recall({"metadata": {"uid": kind}}, noticed_by_listing=kind == "listed", memobase=kopf.Memo())
+    assert [*memories.iter_all_memories()] == []
 
 
 def test_no_object_is_copied_to_be_compared() -> None:

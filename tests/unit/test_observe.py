@@ -39,9 +39,9 @@ class SlowKube(FakeKube):
         return await super().list(kind, *more)
 
 
-def observer(kube: FakeKube, **more: Any) -> Observer:
+def observer(kube: FakeKube, clock: Clock | None = None, **more: Any) -> Observer:
     fakes: Any = NothingHeard()
-    return Observer(kube=cast("Any", kube), clients=fakes, coreapps=fakes, clock=Clock(), image="sim:1", tuning=Tuning(), **more)
+    return Observer(kube=cast("Any", kube), clients=fakes, coreapps=fakes, clock=clock or Clock(), image="sim:1", tuning=Tuning(), **more)
 
 
 async def observe(eyes: Observer, memory: Memory, key: Key = KEY) -> Observation:
@@ -86,6 +86,33 @@ async def test_a_reading_outlives_the_observation_that_began_it() -> None:
 
     assert (await second).snapshot.failed_reads == {}
     assert (await observe(eyes, memory)).snapshot.unread == {}
+
+
+class MovingClock(Clock):
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.seconds = 1.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@pytest.mark.parametrize(("waited", "is_old"), [(4.9, False), (5.0, True)])
+async def test_secrets_that_were_read_long_before_an_observation_are_none_of_its_own(waited: float, is_old: bool) -> None:
+    """With very many clusters an observation may wait for minutes for its turn; a certificate may have been replaced meanwhile (laws#8)."""
+    kube, memory, clock = SlowKube(world()), Memory(), MovingClock()
+    eyes = observer(kube, clock)
+    await observe(eyes, memory)
+    kube.answers.set()
+    assert memory.reading is not None
+    await asyncio.wait({memory.reading})
+
+    clock.seconds += waited
+    await observe(eyes, memory)
+
+    assert memory.slow is not None
+    assert memory.slow.again is is_old
 
 
 async def test_what_is_being_read_ends_with_its_loop() -> None:

@@ -1,6 +1,8 @@
 """The loop's order and rests, with an observation that does nothing: who is observed first, and what happens while nothing does."""
 
 import asyncio
+import gc
+import weakref
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,11 +11,13 @@ import pytest
 
 from whatsapp_operator.core import pace
 from whatsapp_operator.core.names import Key
+from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.loop import reconcile
 from whatsapp_operator.shell.loop.cluster import Cluster
 from whatsapp_operator.shell.loop.observe import Memory
 from whatsapp_operator.shell.loop.reconcile import Reconciler
+from whatsapp_operator.shell.loop.schedule import PriorityLimiter
 from whatsapp_operator.shell.whatsapp.access import Access
 
 LEADS = cast("Leadership", SimpleNamespace(epoch=1))
@@ -116,3 +120,73 @@ async def test_what_was_read_and_derived_is_dropped_in_a_long_rest_alone(monkeyp
     assert (cluster.memory.slow, cluster.memory.desired) == (held, held)
     await loop._rest(cluster, 0.06)
     assert (cluster.memory.slow, cluster.memory.desired) == (None, None)
+
+
+async def until_dropped(cluster: Cluster) -> None:
+    async with asyncio.timeout(60):
+        while cluster.memory.slow is not None:
+            await asyncio.sleep(0.001)
+
+
+async def test_what_was_read_and_derived_is_dropped_in_a_long_wait_for_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new leader has all of its clusters wait."""
+    monkeypatch.setattr(pace, "SLOW_FOR", timedelta(seconds=0.01))
+    fakes = Fakes([])
+    loop, held = reconciler(fakes), cast("Any", object())
+    cluster = Cluster(Key("default", "c0"), memory=Memory(slow=held, desired=held))
+    monkeypatch.setattr(loop, "_limiter", PriorityLimiter(at_a_time=1, background=1))
+    async with loop._limiter.turn(is_urgent=False):
+        waiting = asyncio.create_task(loop._observe(cluster, LEADS, is_urgent=False))
+        await until_dropped(cluster)
+        assert cluster.memory.desired is None
+        assert fakes.looked == []
+    await waiting
+    assert fakes.looked == ["c0"]
+
+
+async def test_an_observation_keeps_what_it_began_with_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "SLOW_FOR", timedelta(seconds=0.01))
+    fakes = Fakes([])
+    loop, held = reconciler(fakes), cast("Any", object())
+    cluster = Cluster(Key("default", "c0"), memory=Memory(slow=held, desired=held))
+    passed = asyncio.Event()
+
+    async def observe(*_: object, **__: object) -> None:
+        asyncio.get_running_loop().call_later(0.02, passed.set)
+        await passed.wait()
+        assert (cluster.memory.slow, cluster.memory.desired) == (held, held)
+
+    monkeypatch.setattr(fakes, "observe", observe)
+    await loop._observe(cluster, LEADS, is_urgent=False)
+    assert passed.is_set()
+
+
+class Held:
+    """As large as everything that an observation reads."""
+
+
+async def test_a_loop_that_rests_holds_nothing_of_an_observation_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes = Fakes(["c0"])
+    loop = reconciler(fakes)
+    held: list[weakref.ref[Held]] = []
+
+    async def observe(*_: object, **__: object) -> None:
+        read = Held()
+        held.append(weakref.ref(read))
+        fakes.looked.append("c0")
+        msg = f"list Pod default: 500, after {read}"
+        raise Unavailable(msg)
+
+    monkeypatch.setattr(fakes, "observe", observe)
+    monkeypatch.setattr(reconcile.log, "disabled", True)  # pytest keeps what is logged, and with it the error
+    monkeypatch.setattr(pace, "retry_after", lambda *_, **__: timedelta(seconds=60))
+    work = asyncio.create_task(loop.run(LEADS))
+    async with asyncio.timeout(60):
+        while not fakes.looked or loop._clusters[Key("default", "c0")].failures < 1:
+            await asyncio.sleep(0.001)
+        # The loop has come to its rest once this task has its turn again.
+        await asyncio.sleep(0)
+    gc.collect()
+    assert [one() for one in held] == [None]
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)

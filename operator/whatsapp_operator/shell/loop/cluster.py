@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from whatsapp_operator.core import pace
@@ -36,7 +38,7 @@ class Cluster:
     failing_since: float | None = None
     """Since when every observation failed, by the monotonic clock."""
     reported: tuple[Obj, Obj] | None = None
-    """The last status that was written, and what was stored."""
+    """The last status that was written, and what was stored of it; None: all of it was."""
     counted: str = ""
     """The id of the Set Shards call whose answer was counted last."""
 
@@ -45,6 +47,19 @@ class Cluster:
         self.memory.close()
         self.uid, self.memory, self.quiet, self.reported, self.counted = uid, Memory(), None, None, ""
         self.events, self.failures = EventLog(), 0
+
+    def drop_read(self) -> None:
+        """Drop objects that are too old to be used again, and what was derived from the spec: to derive it again takes a millisecond."""
+        self.memory.slow = self.memory.desired = None
+
+    @contextmanager
+    def dropping_after(self, seconds: float) -> Iterator[asyncio.TimerHandle]:
+        """Within the block, ``drop_read`` after so many seconds, unless the timer is cancelled: very many clusters may wait."""
+        timer = asyncio.get_running_loop().call_later(seconds, self.drop_read)
+        try:
+            yield timer
+        finally:
+            timer.cancel()
 
     async def woken_within(self, seconds: float) -> bool:
         """Return whether it was woken in this time; returns at once when it is."""

@@ -363,6 +363,8 @@ class Observer:
             if memory.reading.done():
                 before = memory.slow
                 memory.slow, memory.reading, memory.is_call_due = memory.reading.result(), None, False
+                # It may have been begun by an earlier observation, and this one have waited long for its turn.
+                memory.slow.again = self._clock.monotonic() - memory.slow.read_at >= pace.SLOW_FOR.total_seconds()
                 if before is not None:
                     memory.slow.keep_findings(before)
                 if memory.slow.names >= names:

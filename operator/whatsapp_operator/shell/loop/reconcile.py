@@ -167,21 +167,7 @@ class Reconciler:
                 if self._leadership is not leadership:
                     # If a read fails just when the leadership ends, a TaskGroup raises its error instead of the cancellation.
                     raise asyncio.CancelledError from None
-                cause = _log_failure(cluster.key, error)
-                self._metrics.count_error(named(cause)[0])
-                if cluster.failing_since is None:
-                    cluster.failing_since = self._clock.monotonic()
-                is_there = True
-                if not isinstance(cause, KubeError) or self._clock.monotonic() - cluster.failing_since >= REPORTED_AFTER:
-                    is_there = await self._status.report_failure(cluster.key, cause)
-                # The cluster is not known to be quiet any more.
-                cluster.quiet = None
-                cluster.failures += 1
-                rest = (
-                    pace.retry_after(cluster.failures, last=pace.LAST_URGENT_RETRY if cluster.is_urgent else pace.LAST_RETRY)
-                    if is_there
-                    else None
-                )
+                rest = await self._rest_after_failure(cluster, error)
             if rest is None:
                 if cluster.woken.is_set():
                     # It may have been created again since this observation began, and there is no second event for that.
@@ -190,10 +176,27 @@ class Reconciler:
                 return
             await self._rest(cluster, rest.total_seconds())
 
-    async def _rest(self, cluster: Cluster, seconds: float) -> None:
-        """Wait until the cluster is woken, at most for ``seconds``. Objects that are too old to be used again are dropped meanwhile.
+    async def _rest_after_failure(self, cluster: Cluster, error: Exception) -> timedelta | None:
+        """Log and report that an observation failed; return how long to rest, None if the cluster is gone.
 
-        What was derived from the spec is dropped, too: very many clusters may rest, and to derive it again takes a millisecond.
+        The error goes with this call: what its traceback holds is as large as everything that was read.
+        """
+        cause = _log_failure(cluster.key, error)
+        self._metrics.count_error(named(cause)[0])
+        if cluster.failing_since is None:
+            cluster.failing_since = self._clock.monotonic()
+        is_there = True
+        if not isinstance(cause, KubeError) or self._clock.monotonic() - cluster.failing_since >= REPORTED_AFTER:
+            is_there = await self._status.report_failure(cluster.key, cause)
+        # The cluster is not known to be quiet any more.
+        cluster.quiet = None
+        cluster.failures += 1
+        last = pace.LAST_URGENT_RETRY if cluster.is_urgent else pace.LAST_RETRY
+        return pace.retry_after(cluster.failures, last=last) if is_there else None
+
+    async def _rest(self, cluster: Cluster, seconds: float) -> None:
+        """Wait until the cluster is woken, at most for ``seconds``. What is too old to be used again is dropped meanwhile.
+
         With very many clusters a quiet one rests longer. Then its client is asked without an observation, so that drift is noticed as soon.
         """
         more = pace.quiet_rest(len(self._clusters)).total_seconds() - seconds
@@ -201,7 +204,7 @@ class Reconciler:
         if seconds > usable_for:
             if await cluster.woken_within(usable_for):
                 return
-            cluster.memory.slow = cluster.memory.desired = None
+            cluster.drop_read()
             seconds -= usable_for
         if await cluster.woken_within(seconds) or cluster.quiet is None:
             return
@@ -254,13 +257,7 @@ class Reconciler:
         for rounds_left in reversed(range(MOST_ROUNDS)):
             await cluster.allowance(self._clock.monotonic())
             is_urgent, cluster.is_urgent = is_urgent or cluster.is_urgent, False
-            async with self._limiter.turn(is_urgent=is_urgent):
-                # This observation covers what happened while the loop waited for its turn.
-                cluster.woken.clear()
-                with self._metrics.time_observation(self._clock.monotonic):
-                    observation = await self._observer.observe(
-                        cluster.key, cluster.memory, nonce=self._nonce(), leader_epoch=leadership.epoch
-                    )
+            observation = await self._observe(cluster, leadership, is_urgent=is_urgent)
             if observation is None:
                 return None
             if cluster.uid != observation.desired.uid:
@@ -278,6 +275,8 @@ class Reconciler:
             moving = (outcome.wrote or outcome.is_outdated) and not outcome.failed
             conflicts = conflicts + 1 if outcome.is_outdated and not outcome.wrote else 0
             if moving and rounds_left and conflicts < pace.MOST_CONFLICTS:
+                # Not to be held while this cluster waits for its next turn.
+                del observation, facts, plan, outcome
                 continue
             quiet = (
                 plan.decision.state is State.READY
@@ -291,6 +290,19 @@ class Reconciler:
             reported = not plan.is_reportable or await self._report(cluster, observation, facts, plan)
             return self._rest_after(cluster, plan, failed=moving or bool(outcome.failed) or cluster.memory.unassigned or not reported)
         return timedelta(0)
+
+    async def _observe(self, cluster: Cluster, leadership: Leadership, *, is_urgent: bool) -> Observation | None:
+        """Wait for a turn, and observe.
+
+        A new leader has all its clusters wait. If each held meanwhile what it had read, that would be most of the memory.
+        """
+        with cluster.dropping_after(pace.SLOW_FOR.total_seconds()) as waiting:
+            async with self._limiter.turn(is_urgent=is_urgent):
+                waiting.cancel()
+                # This observation covers what happened while the loop waited for its turn.
+                cluster.woken.clear()
+                with self._metrics.time_observation(self._clock.monotonic):
+                    return await self._observer.observe(cluster.key, cluster.memory, nonce=self._nonce(), leader_epoch=leadership.epoch)
 
     def _rest_after(self, cluster: Cluster, plan: Plan, *, failed: bool) -> timedelta:
         """Return how long to rest after an observation; ``failed``: a part of it must be tried again."""
@@ -385,7 +397,8 @@ class Reconciler:
                 raise StatusError(str(answer)) from None
             if stored is None:
                 return False
-            cluster.reported = after, stored.get("status") or {}
+            kept = stored.get("status") or {}
+            cluster.reported = (after, kept) if report.patch(kept, after) is not None else None
         if events := cluster.events.of_conditions(observation.snapshot.status, after, observation.snapshot.now):
             await self._emit(cluster, observation, events)
         return True

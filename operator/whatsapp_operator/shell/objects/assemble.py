@@ -63,7 +63,7 @@ class Slow:
     rejected_pods: str | None = None
     """Why a pod cannot be created, from these Events."""
     again: bool = False
-    """A later observation has used this value without reading it again."""
+    """A later observation has used this value without reading it again, or uses it long after it was read."""
     _findings: tuple[Desired, Findings] | None = field(default=None, repr=False)
 
     def findings(self, desired: Desired) -> Findings:

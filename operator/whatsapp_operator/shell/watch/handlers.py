@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 import aiohttp
 import kopf
 import yaml
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from whatsapp_operator.core.manifests import API_VERSION, CLUSTER_LABEL, cluster_of
 from whatsapp_operator.core.names import Key, Obj
@@ -56,6 +57,14 @@ class _NoEssence(kopf.AnnotationsDiffBaseStorage):
     def build(self, **_: Any) -> kopf.BodyEssence:
         """Return an empty essence."""
         return kopf.BodyEssence()
+
+
+class Forgetful(ResourceMemories):
+    """Remembers no object: no handler here needs it, and with very many clusters Kopf would hold a kilobyte for each of their objects."""
+
+    async def recall(self, raw_body: kopf.RawBody, **options: Any) -> ResourceMemory:
+        """Return what is known about an object: nothing."""
+        return await super().recall(raw_body, **{**options, "ephemeral": True})
 
 
 def settings(namespaces: Iterable[str] = ()) -> kopf.OperatorSettings:
@@ -242,14 +251,14 @@ def registry(
 
     async def on_cluster(namespace: str | None, name: str | None, event: kopf.RawEvent, **_: Any) -> None:
         if namespace and name:
-            deliver(partial(notify, sink.note_cluster, Key(namespace, name), event))
+            deliver(partial(notify, sink.note_cluster, Key(namespace, name), _taken(event)))
 
     def on_part(note: Callable[..., None] | None) -> Callable[..., Coroutine[None, None, None]]:
         async def on_event(namespace: str | None, event: kopf.RawEvent, **_: Any) -> None:
             # A foreign object may carry this label, with any cluster name.
             cluster = cluster_of(event["object"])
             if namespace and cluster:
-                deliver(partial(notify, note, Key(namespace, cluster), event))
+                deliver(partial(notify, note, Key(namespace, cluster), _taken(event)))
 
         return on_event
 
@@ -263,6 +272,19 @@ def registry(
     for part, note in parts:
         kopf.on.event(*part, labels={CLUSTER_LABEL: kopf.PRESENT}, registry=found)(on_part(note))
     return found
+
+
+def _taken(event: kopf.RawEvent) -> kopf.RawEvent:
+    """Return an event with its object, and leave Kopf what it still needs of it: the metadata.
+
+    Kopf's views of an object hold each other, so only a garbage collection frees them: a list of very many objects would be held for long.
+    """
+    obj: dict[str, Any] = cast(Any, event["object"])
+    whole = {**obj}
+    for part in obj.keys() - {"apiVersion", "kind", "metadata"}:
+        del obj[part]
+    obj["metadata"].pop("managedFields", None)
+    return {"type": event["type"], "object": cast(Any, whole)}
 
 
 def _note(note: Callable[..., None], event: kopf.RawEvent) -> None:
@@ -291,6 +313,7 @@ async def watch(
         tasks = await kopf.spawn_tasks(
             registry=registry(wake, login.session, sink, deliver=deliver),
             settings=settings(chosen),
+            memories=Forgetful(),
             clusterwide=not chosen,
             namespaces=chosen,
             standalone=True,
