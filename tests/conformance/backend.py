@@ -56,8 +56,8 @@ class Backend(Protocol):
         """Return one object."""
         ...
 
-    async def list(self, plural: str, labels: Mapping[str, str] | None = None) -> tuple[list[Obj], str]:
-        """Return the objects with these labels, and the resourceVersion of the list."""
+    async def list(self, plural: str, labels: Mapping[str, str] | None = None, *, at_least: str | None = None) -> tuple[list[Obj], str]:
+        """Return the objects with these labels, and the resourceVersion of the list; with ``at_least`` as they were then or later."""
         ...
 
     async def scale(self, plural: str, name: str, body: Obj) -> Obj:

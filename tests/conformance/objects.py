@@ -224,3 +224,16 @@ async def generation_of_the_client_is_ignored(b: Backend) -> None:
     await b.create("whatsappclusters", cluster())
     stored = await b.merge("whatsappclusters", "acme", {"metadata": {"generation": 9, "labels": {"a": "b"}}})
     assert stored["metadata"]["generation"] == 1
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------------
+
+
+@row
+async def list_not_older_than_a_version_has_what_was_written_up_to_it(b: Backend) -> None:
+    for number in range(5):
+        name = f"s{number}"
+        await b.create("services", service(name))
+        stored = await b.merge("services", name, {"metadata": {"labels": {"at": str(number)}}})
+        found, _ = await b.list("services", at_least=stored["metadata"]["resourceVersion"])
+        assert {one["metadata"]["name"]: one["metadata"]["labels"]["at"] for one in found} == {f"s{n}": str(n) for n in range(number + 1)}

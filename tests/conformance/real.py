@@ -73,8 +73,9 @@ class RealServer:
     async def get(self, plural: str, name: str) -> Obj:
         return await self._send("GET", self._path(plural, name))
 
-    async def list(self, plural: str, labels: Mapping[str, str] | None = None) -> tuple[list[Obj], str]:
-        found = await self._send("GET", self._path(plural), params=_selectors(labels, None))
+    async def list(self, plural: str, labels: Mapping[str, str] | None = None, *, at_least: str | None = None) -> tuple[list[Obj], str]:
+        cached = {"resourceVersion": at_least, "resourceVersionMatch": "NotOlderThan"} if at_least else {}
+        found = await self._send("GET", self._path(plural), params=_selectors(labels, None) | cached)
         return found["items"], found["metadata"]["resourceVersion"]
 
     async def scale(self, plural: str, name: str, body: Obj) -> Obj:

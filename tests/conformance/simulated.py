@@ -52,8 +52,11 @@ class SimulatedServer:
             raise Failure(404, "NotFound")
         return found
 
-    async def list(self, plural: str, labels: Mapping[str, str] | None = None) -> tuple[list[Obj], str]:
-        return self._server.list(BY_PLURAL[plural], self.namespace, labels), str(self._server.revision)
+    async def list(self, plural: str, labels: Mapping[str, str] | None = None, *, at_least: str | None = None) -> tuple[list[Obj], str]:
+        kind = BY_PLURAL[plural]
+        # The oldest that may be answered.
+        as_of = self._server.time_of(kind, int(at_least)) if at_least else None
+        return self._server.list(kind, self.namespace, labels, as_of), str(self._server.revision)
 
     async def scale(self, plural: str, name: str, body: Obj) -> Obj:
         with _answered():
