@@ -116,6 +116,64 @@ async def test_the_detail_holds_no_secret_that_the_client_repeats(harness: Sessi
     assert detail.isprintable()
 
 
+# --- what is no number of shards
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            f'{{"account": {{"shards": {number}}}}}'
+            for number in ("0", "-1", "3", "64", "100000", "2.5", "1e999", "null", '"many"', "[4]", "{}")
+        ),
+        "[" * 10**5,
+        '{"account": ' + "[" * 10**5,
+        '{"account": 4}',
+        "[4]",
+        "{}",
+    ],
+)
+async def test_what_is_no_number_of_shards_changes_nothing_that_is_known(harness: SessionHarness, body: str) -> None:
+    """As many Coreapps are made as the client reports shards, and the holders of all others are let go."""
+    await harness.ask()
+    harness.client.says_of_shards = lambda: web.Response(text=body, content_type="application/json")
+    harness.clock.pass_by(seconds=1)
+    await harness.ask()
+    seen = harness.session.client
+    assert (seen.shards, seen.asked_at) == (1, harness.clock.now() - timedelta(seconds=1))
+    assert (seen.unresponsive_since, seen.asking) == (harness.clock.now(), False)
+    assert seen.problem.startswith(("GET shards: unreadable answer", "GET /v1/account/shards: unreadable answer"))
+
+
+@pytest.mark.parametrize("number", ["1", "32", '"4"', "8.0"])
+async def test_a_number_of_shards_is_read_in_any_spelling(harness: SessionHarness, number: str) -> None:
+    harness.client.says_of_shards = lambda: web.Response(text=f'{{"account": {{"shards": {number}}}}}', content_type="application/json")
+    await harness.ask()
+    assert (harness.session.client.shards, harness.session.client.problem) == (int(float(number.strip('"'))), "")
+
+
+async def test_a_call_whose_answer_cannot_be_read_is_unknown(harness: SessionHarness) -> None:
+    harness.client.answers(lambda: web.Response(status=201, text="[" * 10**5, content_type="application/json"))
+    assert (await harness.call()).answer is Answer.UNKNOWN
+
+
+async def test_a_call_that_fails_by_an_odd_error_of_the_library_is_unknown(
+    harness: SessionHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any answer it would be on its way without an end, and nothing else would be done."""
+    await harness.ask()
+
+    async def breaks(*_: object, **__: object) -> None:
+        msg = f"a connection that sent {PASSWORD} is in an odd state"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr("httpx.AsyncClient.request", breaks)
+    call = await harness.call()
+    assert (call.answer, call.not_sent, call.detail) == (Answer.UNKNOWN, False, "POST /v1/account/shards: RuntimeError")
+    await harness.ask()
+    assert (harness.session.client.asking, harness.session.client.problem) == (False, "GET /v1/account/shards: RuntimeError")
+
+
 def test_masking_leaves_the_rest_alone() -> None:
     assert masked("pin 123456 of\n\x1b 6315550000", ["123456", ""]) == "pin *** of 6315550000"
     assert masked("say \\u0022x", ['\\u0022x"']) == "say \\u0022x"

@@ -7,7 +7,6 @@ message, log line or value that leaves this module.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import ssl
 from collections import deque
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 import httpx
 
 from whatsapp_operator.core import answers
+from whatsapp_operator.core.desired import SHARD_COUNTS
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Answer, Call, Client, Login, Operation
 from whatsapp_operator.shell.clock import Clock
@@ -42,6 +42,9 @@ TOKEN_RENEWAL = timedelta(days=6)
 """Age at which a token is renewed; the client's last 7 days (client#login)."""
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
 """Errors before anything of the request was sent: there was no connection, or none with TLS."""
+
+SHARDS = {spelled: number for number in SHARD_COUNTS for spelled in (number, str(number))}
+"""What is a number of shards in an answer."""
 
 Passwords = tuple[str, str, str]
 """Username, password and initial password: what a login was tried with."""
@@ -150,14 +153,15 @@ class ApiSession:
         asked_at, unsent_at = self._clock.now(), self._unsent_at
         try:
             body = await self._request(access, "GET", "/v1/account/shards", timeout=self._ask_timeout)
-            shards = int(body["account"]["shards"])
+            shards = SHARDS[body["account"]["shards"]]
             version = (body.get("meta") or {}).get("version")
         except ApiError as error:
             self._asked(self._key, "Failed")
             self._note(asking=False, **self._failed(str(error)))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError):
+            # Any other number is unknown, too: as many Coreapps would be made, and the holders of all other shards let go.
             self._asked(self._key, "Failed")
-            self._note(asking=False, **self._failed("GET shards: unreadable answer"))
+            self._note(asking=False, **self._failed(f"GET shards: unreadable answer, it needs one of {', '.join(map(str, SHARD_COUNTS))}"))
         else:
             self._asked(self._key, "Answered")
             known = version if isinstance(version, str) else None
@@ -332,8 +336,8 @@ class ApiSession:
         except TooLate:
             msg = f"{what}: not sent within {SEND_WITHIN:g} s of its note"
             raise ApiError(msg, sent=False) from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            # Not chained: httpx's error holds the request, which holds the token. OSError: TLS that breaks while the answer is read.
+        except Exception as error:  # with any other one the call would seem to be on its way without an end
+            # Not chained: httpx's error holds the request, which holds the token.
             self._turn += 1  # the next call goes to another Webapp
             msg = f"{what}: {tls_problem(error, access) or type(error).__name__}"
             raise ApiError(msg, sent=not isinstance(error, NEVER_SENT)) from None
@@ -351,7 +355,7 @@ class ApiSession:
             raise ApiError(msg, status=answer.status_code, faults=faults, retry_after=retry_after)
         try:
             read = answer.json() if answer.content else {}
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             read = None
         if not isinstance(read, dict):
             msg = f"{what}: unreadable answer"
