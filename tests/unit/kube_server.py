@@ -90,7 +90,7 @@ async def a_client(**more: Any) -> AsyncIterator[tuple[Server, LightKube]]:
             await kube.close()
 
 
-def client_to(url: str, **more: Any) -> LightKube:
-    config = KubeConfig.from_one(cluster=Cluster(server=url), user=User(token=TOKEN)).get()
+def client_to(url: str, *, insecure: bool = False, **more: Any) -> LightKube:
+    config = KubeConfig.from_one(cluster=Cluster(server=url, insecure=insecure), user=User(token=TOKEN)).get()
     assert config
     return LightKube(config, **more)

@@ -12,7 +12,7 @@ import pytest
 from whatsapp_operator.core.desired import Tuning
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
-from whatsapp_operator.shell.kube.kinds import POD, SECRET, STATEFULSET, WAC, Kind, Obj
+from whatsapp_operator.shell.kube.kinds import PDB, POD, SECRET, STATEFULSET, WAC, Kind, Obj
 from whatsapp_operator.shell.loop.observe import Memory, Observation, Observer
 
 from .test_snapshot import KEY, Clock, FakeKube, NothingHeard, world
@@ -86,6 +86,35 @@ async def test_a_reading_outlives_the_observation_that_began_it() -> None:
 
     assert (await second).snapshot.failed_reads == {}
     assert (await observe(eyes, memory)).snapshot.unread == {}
+
+
+class FaultyKube(FakeKube):
+    """The library fails in an odd way, as often as ``failures`` says, when one kind is listed that no failover depends on."""
+
+    failures = 1
+
+    async def list(self, kind: Kind, *more: Any) -> list[Obj]:
+        if kind is PDB and self.failures:
+            self.failures -= 1
+            msg = "a transport is in an odd state"
+            raise RuntimeError(msg)
+        return await super().list(kind, *more)
+
+
+async def test_an_internal_error_in_a_slow_read_holds_up_no_failover_and_is_over_with_the_next_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kube, memory = FaultyKube(world()), Memory()
+    eyes = observer(kube)
+
+    first = (await observe(eyes, memory)).snapshot
+    assert (len(first.routes), len(first.coreapps), first.missing, first.name_conflicts) == (2, 3, None, ())
+    assert set(first.failed_reads) == {"Secret", "Deployment", "PodDisruptionBudget", "NetworkPolicy", "PersistentVolumeClaim"}
+    assert set(first.failed_reads.values()) == {"an internal error of the operator (RuntimeError); its log has the details"}
+    assert "a transport is in an odd state" in caplog.text
+
+    second = (await observe(eyes, memory)).snapshot
+    assert (len(second.routes), len(second.coreapps), second.unread) == (2, 3, {})
 
 
 async def test_what_is_being_read_ends_with_its_loop() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import ChainMap, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,8 @@ from whatsapp_operator.shell.objects.rejections import missing_names, rejection_
 from whatsapp_operator.shell.objects.shapes import bare, damage_of
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 from whatsapp_operator.shell.whatsapp.session import Clients
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -325,22 +328,33 @@ class Observer:
 
     async def _slow(self, desired: Desired, memory: Memory, *, patience: float) -> Slow:
         """Return what was read just now, or a moment ago, and remember it. Objects that are still being read are unknown."""
-        names, slow = _secret_names(desired), (*_kinds(desired), kinds.SECRET)
         if memory.reading is not None:
             await asyncio.wait({memory.reading}, timeout=patience)
             if memory.reading.done():
-                before = memory.slow
-                memory.slow, memory.reading, memory.is_call_due = memory.reading.result(), None, False
+                before, reading = memory.slow, memory.reading
+                # Before its result is taken: otherwise its error would be that of each later observation, too.
+                memory.slow = memory.reading = None
+                try:
+                    memory.slow = reading.result()
+                except Exception as error:
+                    log.exception("%s: objects could not be read, by an internal error of the operator", desired.key)
+                    why = f"an internal error of the operator ({type(error).__name__}); its log has the details"
+                    return self._nothing_read(desired, why)
+                memory.is_call_due = False
                 if before is not None:
                     memory.slow.keep_findings(before)
-                if memory.slow.names >= names:
+                if memory.slow.names >= _secret_names(desired):
                     return memory.slow
                 memory.slow = None
         if memory.slow is None:
-            pending = {kind.kind: "" for kind in slow}
-            return Slow(read_at=self._clock.monotonic(), objects={}, names=names, secrets={}, unread=pending)
+            return self._nothing_read(desired, "")
         memory.slow.again = True
         return memory.slow
+
+    def _nothing_read(self, desired: Desired, why: str) -> Slow:
+        """Return that none of the slow objects is known; ``why`` is empty while they are still being read."""
+        unread = {kind.kind: why for kind in (*_kinds(desired), kinds.SECRET)}
+        return Slow(read_at=self._clock.monotonic(), objects={}, names=_secret_names(desired), secrets={}, unread=unread)
 
     async def _read_slow(self, desired: Desired, fast: asyncio.Future[Fast | None], *, reads_events: bool) -> Slow:
         """Read what no failover depends on. ``fast``: the other objects once they are read, or None if that failed.
