@@ -135,9 +135,10 @@ class Facts(Holders):
         the initial number from one that an autoscaler or a person chose.
         """
         started = self.settled_shards is not None or self.shards is not None
-        if self.desired.webapps is not None:
-            return (self.desired.webapps if started else 1), False
         live = self.snapshot.objects.get(manifests.webapp_deployment(self.desired.key.name))
+        if self.desired.webapps is not None:
+            # A new leader does not know yet whether the client has started: it ends no Webapp.
+            return self.desired.webapps if started else 1 if live is None else None, False
         if live is None:
             return (manifests.FIRST_WEBAPPS if started else 1), not started
         if manifests.FIRST_BOOT_ANNOTATION not in (live["metadata"].get("annotations") or {}):

@@ -207,7 +207,9 @@ class Record:
     settled_shards: int | None = None
     """The number of shards that was last verified as reached; None: none was yet."""
     rejected_fingerprint: str | None = None
-    """Of the certificate that the client rejected."""
+    """Of the certificate that the client rejected last."""
+    rejected_before: tuple[str, ...] = ()
+    """Of those that it rejected before that one, newest first."""
     rejected_because: str | None = None
     """The client's error text for that rejection."""
     logged_off_at: datetime | None = None

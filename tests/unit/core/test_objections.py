@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from whatsapp_operator.core import objections
+from whatsapp_operator.core import objections, record
 from whatsapp_operator.core.actions import BumpVersion, SetShards, State
 from whatsapp_operator.core.certificate import CertificateFacts
 from whatsapp_operator.core.snapshot import AccountSecret, Answer, Call, Rejection
@@ -120,6 +120,50 @@ def test_CertificateRejected_is_remembered_and_ends_when_the_Secret_changes() ->
     refused = plan.record.rejected_fingerprint
     later = growing().with_account(certificate=CertificateFacts(fingerprint="cd" * 32)).seeing(rejected_fingerprint=refused)
     assert later.row() == "SettingShards"
+
+
+def put(one: Situation, fingerprint: str) -> Situation:
+    """The same with this certificate in the Secret."""
+    return one.with_account(certificate=CertificateFacts(fingerprint=fingerprint))
+
+
+def rejected_in_turn(*fingerprints: str) -> Situation:
+    """WhatsApp rejected these certificates one after the other."""
+    one = growing()
+    for fingerprint in fingerprints:
+        one = put(one, fingerprint).calling(
+            4, Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint=fingerprint, detail=fingerprint[:4]
+        )
+        stored = one.reported()
+        one = stored.seeing(record=record.read(stored.snapshot.status, uid=one.desired.uid)).client(call=None)
+    return one
+
+
+def test_a_certificate_that_was_rejected_before_another_one_is_not_sent_again_either() -> None:
+    """Who does not know which one is right puts the first one back."""
+    one = rejected_in_turn("aa" * 32, "bb" * 32, "cc" * 32)
+
+    assert [put(one, letters * 32).row() for letters in ("aa", "bb", "cc", "dd")] == ["CertificateRejected"] * 3 + ["SettingShards"]
+    assert "begins cccccccccccc (cccc); it" in put(one, "cc" * 32).plan().decision.why
+    assert "begins aaaaaaaaaaaa; it" in put(one, "aa" * 32).plan().decision.why, "why is only known of the last one"
+
+
+def test_nor_is_it_after_a_call_without_a_certificate_was_rejected() -> None:
+    one = rejected_in_turn("aa" * 32).with_account(secret=AccountSecret(version="71"), registered_at=NOW - timedelta(days=1))
+    without = one.calling(4, Answer.REJECTED, rejection=Rejection.CERTIFICATE)
+    noted = without.seeing(record=without.plan().record).client(call=None)
+
+    assert noted.row() == "CertificateRejected"
+    assert put(noted, "aa" * 32).row() == "CertificateRejected"
+    assert put(noted, "bb" * 32).row() == "SettingShards"
+
+
+def test_of_very_many_rejected_certificates_the_newest_are_known_each_once() -> None:
+    many = [f"{number:064x}" for number in range(40)]
+    one = rejected_in_turn(*many, many[39], many[38])
+
+    assert one.snapshot.record.rejected_fingerprint == many[38]
+    assert one.snapshot.record.rejected_before == (many[39], *reversed(many[8:38]))
 
 
 def test_a_refusal_without_a_certificate_is_not_asked_again_at_once() -> None:
