@@ -152,6 +152,35 @@ async def test_a_number_of_shards_is_read_in_any_spelling(harness: SessionHarnes
     assert (harness.session.client.shards, harness.session.client.problem) == (int(float(number.strip('"'))), "")
 
 
+@pytest.mark.parametrize(
+    ("version", "read"),
+    [
+        ("v2.53.4", "v2.53.4"),
+        ("v" * 65, "v" * 64),
+        ("v2\n\ud800\x00.5", "v2.5"),
+        ("\n", None),
+        ("", None),
+        (7, None),
+        (None, None),
+        ([], None),
+    ],
+)
+async def test_a_version_is_a_short_text(harness: SessionHarness, version: object, read: str | None) -> None:
+    """The API server rejects a whole status in which one text is too long; then no rejection would be remembered either."""
+    harness.client.says_of_shards = lambda: web.json_response({"account": {"shards": 1}, "meta": {"version": version}})
+    await harness.ask()
+    assert (harness.session.client.shards, harness.session.client.version) == (1, read)
+
+
+@pytest.mark.parametrize("meta", ["[1]", '"text"', "7", "null"])
+async def test_a_number_of_shards_counts_also_if_what_comes_with_it_is_odd(harness: SessionHarness, meta: str) -> None:
+    harness.client.says_of_shards = lambda: web.Response(
+        text=f'{{"account": {{"shards": 1}}, "meta": {meta}}}', content_type="application/json"
+    )
+    await harness.ask()
+    assert (harness.session.client.shards, harness.session.client.version) == (1, None)
+
+
 async def test_a_call_whose_answer_cannot_be_read_is_unknown(harness: SessionHarness) -> None:
     harness.client.answers(lambda: web.Response(status=201, text="[" * 10**5, content_type="application/json"))
     assert (await harness.call()).answer is Answer.UNKNOWN

@@ -40,6 +40,8 @@ MOST_LOGINS, LOGIN_SPAN = 10, 60.0
 """Logins with the same passwords in so many seconds, if new tokens are rejected at once."""
 TOKEN_RENEWAL = timedelta(days=6)
 """Age at which a token is renewed; the client's last 7 days (client#login)."""
+LONGEST_VERSION = 64
+"""Characters of the client's version, as in the CRD."""
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
 """Errors before anything of the request was sent: there was no connection, or none with TLS."""
 
@@ -154,7 +156,6 @@ class ApiSession:
         try:
             body = await self._request(access, "GET", "/v1/account/shards", timeout=self._ask_timeout)
             shards = SHARDS[body["account"]["shards"]]
-            version = (body.get("meta") or {}).get("version")
         except ApiError as error:
             self._asked(self._key, "Failed")
             self._note(asking=False, **self._failed(str(error)))
@@ -164,10 +165,17 @@ class ApiSession:
             self._note(asking=False, **self._failed(f"GET shards: unreadable answer, it needs one of {', '.join(map(str, SHARD_COUNTS))}"))
         else:
             self._asked(self._key, "Answered")
-            known = version if isinstance(version, str) else None
             # An answer from before a call that was not sent is no reason for the next one.
             if self._unsent_at == unsent_at:
-                self._note(quiet=quiet, asking=False, shards=shards, asked_at=asked_at, unresponsive_since=None, problem="", version=known)
+                self._note(
+                    quiet=quiet,
+                    asking=False,
+                    shards=shards,
+                    asked_at=asked_at,
+                    unresponsive_since=None,
+                    problem="",
+                    version=_version_in(body),
+                )
         finally:
             self.client = replace(self.client, asking=False)
             if quiet and len(self._tasks) <= 1:
@@ -387,6 +395,14 @@ def _body_of(credentials: Credentials, shards: int) -> dict[str, Any]:
     if credentials.certificate is not None:
         body["cert"] = credentials.certificate
     return body
+
+
+def _version_in(body: dict[str, Any]) -> str | None:
+    """Return the client's version as it may stand in the status: a short text that can be printed."""
+    meta = body.get("meta")
+    version = meta.get("version") if isinstance(meta, dict) else None
+    text = "".join(filter(str.isprintable, version)) if isinstance(version, str) else ""
+    return text[:LONGEST_VERSION] or None
 
 
 def is_strong(password: str) -> bool:
