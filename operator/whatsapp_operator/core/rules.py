@@ -124,7 +124,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.SWITCHOVER_REQUESTED,
         state=State.WORKING,
         despite_stall=True,
-        when=lambda f: bool(f.desired.switchovers or f.desired.switchover_problem) and f.shards is not None and f.operation is None,
+        when=lambda f: bool(f.desired.switchovers or f.desired.switchover_problem) and f.shards is not None and not f.set_shards_is_open,
         then=handovers.switch_over,
         why=lambda f: (
             "Moving shards as annotation multiconnect.dev/switchover says: "
@@ -247,15 +247,6 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name=Reason.SERVER_BUSY,
-        state=State.WAITING,
-        when=lambda f: _answer_is(f, Answer.BUSY) and not f.may_try_again,
-        why=lambda f: (
-            f"Set Shards {sentences.span(f)} was turned away {sentences.attempts(f)}{sentences.client_said(f)}; it is tried again"
-            + (f", not before {sentences.retry_at(f)} as the client asks." if f.must_hold_off else ".")
-        ),
-    ),
-    Rule(
         name=Reason.VERIFYING,
         state=State.WORKING,
         when=lambda f: _answer_is(f, Answer.ACCEPTED) and f.operation is not None and f.shards != f.operation.to,
@@ -297,9 +288,20 @@ RULES: tuple[Rule, ...] = (
         name=Reason.ROLLING_OUT,
         state=State.WORKING,
         # A step goes before a change of shards; waiting for one holds no such change up.
-        when=lambda f: bool(f.outdated) and f.operation is None and (bool(rollout.steps(f)) or not f.resize_is_wanted),
+        when=lambda f: (
+            bool(f.outdated) and not (f.set_shards_is_open or f.restart_is_overdue) and (bool(rollout.steps(f)) or not f.resize_is_wanted)
+        ),
         then=rollout.steps,
         why=lambda f: rollout.why(f, sentences.awaited(f)),
+    ),
+    Rule(
+        name=Reason.SERVER_BUSY,
+        state=State.WAITING,
+        when=lambda f: _answer_is(f, Answer.BUSY) and not f.may_try_again,
+        why=lambda f: (
+            f"Set Shards {sentences.span(f)} was turned away {sentences.attempts(f)}{sentences.client_said(f)}; it is tried again"
+            + (f", not before {sentences.retry_at(f)} as the client asks." if f.must_hold_off else ".")
+        ),
     ),
     Rule(
         name=Reason.SHARDS_DRIFTED,
