@@ -182,8 +182,8 @@ WRITES: dict[str, tuple[Action, Call]] = {
         ("scale", "acme-coreapp", {"metadata": {"resourceVersion": "9"}, "spec": {"replicas": 5}}),
     ),
     "touch": (
-        Touch(route=route(0), nonce=NONCE),
-        ("merge Service", "acme-shard-0", manifests.touch_patch(route(0), NONCE)),
+        Touch(route=route(0), epoch="100-x"),
+        ("merge Service", "acme-shard-0", manifests.touch_patch(route(0), "100-x")),
     ),
     "clear labels": (
         ClearLabels(coreapp=pod(2, labels=labels_for(0, "5-old"))),
@@ -227,7 +227,7 @@ async def test_an_action_is_one_call_that_names_what_was_observed(action: Action
 async def test_a_failed_write_is_named_and_stops_no_other(action: Action, call: Call, failure: KubeError) -> None:
     cluster = Cluster()
     cluster.answers[call[:2]] = failure
-    other = Touch(route=route(1), nonce=NONCE)
+    other = Touch(route=route(1), epoch="101-x")
 
     outcome = await cluster.perform(action, other)
 
@@ -339,7 +339,7 @@ async def test_Set_Shards_is_not_sent_with_the_other_actions_but_after_its_note(
 
 async def test_a_round_has_a_limited_number_of_actions_and_of_concurrent_writes() -> None:
     cluster = Cluster()
-    touches = [Touch(route=route(shard), nonce=NONCE) for shard in range(MOST_ACTIONS + 1)]
+    touches = [Touch(route=route(shard), epoch="100-x") for shard in range(MOST_ACTIONS + 1)]
 
     outcome = await cluster.perform(*touches)
 

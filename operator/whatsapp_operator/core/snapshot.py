@@ -157,6 +157,8 @@ class Route:
     evidence: str | None = None
     planned: bool = False
     committed_at: datetime | None = None
+    touched: str | None = None
+    """The epoch for whose sake its version was moved last, since the last commit."""
     foreign: bool = False
 
 

@@ -217,6 +217,14 @@ def test_SwitchoverRequested_goes_on_after_a_crash_between_prepare_and_commit() 
     assert of(plan, Annotate) == []
 
 
+def test_SwitchoverRequested_goes_on_when_a_made_up_label_is_off_the_named_pod() -> None:
+    one = switching(Switchover(shard=0, to="acme-coreapp-3"), text="0=acme-coreapp-3").with_route(0, touched="900-x")
+    plan = one.with_pod(3, labels=labels_for(0, "900-x")).plan()
+
+    assert (of(plan, Touch), of(plan, EmitEvent), of(plan, Annotate)) == ([], [], [])
+    assert only(plan, ClearLabels).coreapp.ordinal == 3
+
+
 def test_SwitchoverRequested_waits_for_Set_Shards() -> None:
     assert growing().noted(4, Answer.UNKNOWN).wanting(switchovers=(Switchover(shard=0),)).row() == "AnswerUnknown"
 

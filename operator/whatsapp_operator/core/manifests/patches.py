@@ -60,6 +60,7 @@ def route_of(service: Obj, cluster: str, cluster_uid: str) -> Route | None:
         evidence=evidence if EVIDENCE.fullmatch(evidence) else None,
         planned=kind == "Switchover",
         committed_at=moment(committed) if committed else None,
+        touched=notes.get(TOUCHED_ANNOTATION) or None,
         foreign=not is_owned(service, cluster_uid),
     )
 
@@ -110,9 +111,9 @@ def commit_patch(key: Key, handover: Handover, at: datetime) -> dict[str, Any]:
     }
 
 
-def touch_patch(route: Route, nonce: str) -> dict[str, Any]:
-    """Return the merge patch that moves a Service's resourceVersion and nothing else."""
-    return {"metadata": {"resourceVersion": str(route.version), "annotations": {TOUCHED_ANNOTATION: nonce}}}
+def touch_patch(route: Route, epoch: str) -> dict[str, Any]:
+    """Return the merge patch that moves a Service's resourceVersion and nothing else; it notes the epoch for whose sake."""
+    return {"metadata": {"resourceVersion": str(route.version), "annotations": {TOUCHED_ANNOTATION: epoch}}}
 
 
 def labels_patch(action: Label) -> dict[str, Any]:

@@ -228,8 +228,8 @@ class Executor:
         """Write labels of a pod, or annotations."""
         namespace = observation.desired.key.namespace
         match action:
-            case Touch(route=route, nonce=nonce):
-                await self._kube.patch_merge(kinds.SERVICE, namespace, route.name, manifests.touch_patch(route, nonce))
+            case Touch(route=route, epoch=epoch):
+                await self._kube.patch_merge(kinds.SERVICE, namespace, route.name, manifests.touch_patch(route, epoch))
             case ClearLabels(coreapp=pod):
                 await self._kube.patch_json(kinds.POD, namespace, pod.name, manifests.strip_patch(pod))
             case Relabel(coreapp=pod, route=route):
