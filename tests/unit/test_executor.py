@@ -17,6 +17,7 @@ from whatsapp_operator.core.actions import (
     AssignRole,
     BumpVersion,
     ClearLabels,
+    Create,
     Delete,
     EmitEvent,
     GenerateSecret,
@@ -33,7 +34,7 @@ from whatsapp_operator.core.snapshot import Evidence, HandoverTimes, Operation, 
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound, Rejected, TestFailed, Unavailable
 from whatsapp_operator.shell.loop.execute import AT_A_TIME, MOST_ACTIONS, Executor, Outcome, handed_over
-from whatsapp_operator.shell.loop.observe import Memory, Observation
+from whatsapp_operator.shell.loop.observe import Denial, Memory, Observation
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
 from .core.situations import NONCE, NOW, Situation, labels_for, pod, route, seconds, situation
@@ -232,6 +233,46 @@ async def test_a_failed_write_is_named_and_stops_no_other(action: Action, call: 
     outcome = await cluster.perform(action, other)
 
     assert (outcome.failed, outcome.done, outcome.is_outdated) == ([str(failure)], [other], False)
+
+
+@pytest.mark.parametrize(("action", "call"), WRITES.values(), ids=WRITES)
+async def test_a_write_that_is_rejected_is_remembered_until_none_is(action: Action, call: Call) -> None:
+    cluster = Cluster()
+    cluster.answers[call[:2]] = FORBIDDEN
+    await cluster.perform(action)
+    assert cluster.memory.denial == Denial("403 Forbidden", cluster.now())
+
+    cluster.memory.denial = first = Denial("another", NOW)
+    await cluster.perform(action)
+    assert cluster.memory.denial == Denial("403 Forbidden", first.since), "it goes on"
+
+    cluster.answers[call[:2]] = LATE
+    await cluster.perform(action)
+    assert cluster.memory.denial is None
+
+
+async def test_a_handover_that_is_rejected_is_remembered_too() -> None:
+    cluster = Cluster()
+    cluster.answers["json Pod", "acme-coreapp-2"] = FORBIDDEN
+    await cluster.perform(handover())
+    assert cluster.memory.denial == Denial("403 Forbidden", cluster.now())
+
+
+async def test_the_service_of_a_shard_that_is_rejected_is_remembered_in_this_way_and_other_objects_in_another() -> None:
+    one = situation().settled()
+    for obj, denied in ((manifests.shard_service(one.desired, 1), True), (manifests.webapp_service(one.desired), False)):
+        cluster = Cluster()
+        cluster.answers["create", obj["metadata"]["name"]] = FORBIDDEN
+        await cluster.perform(Create(obj=obj))
+        assert (cluster.memory.denial is not None, cluster.memory.rejection is not None) == (denied, True)
+
+
+async def test_what_was_said_of_a_rejection_is_taken_back_with_the_next_observation() -> None:
+    said = Cluster(situation().settled().seeing(denied="403 Forbidden"))
+    assert (await said.perform()).is_outdated
+    assert not (await Cluster().perform()).is_outdated
+    said.answers["scale", "acme-coreapp"] = FORBIDDEN
+    assert not (await said.perform(WRITES["scale"][0])).is_outdated, "it still holds"
 
 
 @pytest.mark.parametrize("answer", OUTDATED, ids=lambda answer: type(answer).__name__)

@@ -396,9 +396,12 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.CHANGE_REJECTED,
         state=State.STUCK,
-        when=lambda f: f.snapshot.rejection is not None and bool(f.changed),
+        when=lambda f: f.snapshot.denied is not None or (f.snapshot.rejection is not None and bool(f.changed)),
         why=lambda f: (
-            "The API server rejects a change of this cluster's objects, which run on as they were. Correct in the spec what is named: "
+            "The API server rejects a step of the operator, which is tried again. Give the operator its rights back, or correct what is "
+            f"named: {f.snapshot.denied}"
+            if f.snapshot.denied is not None
+            else "The API server rejects a change of this cluster's objects, which run on as they were. Correct in the spec what is named: "
             f"{f.snapshot.rejection}"
         ),
     ),
@@ -491,7 +494,8 @@ def plan_of(f: Facts) -> Plan:
         actions.append(GetShards(quiet=winner.state is State.READY and not f.is_unsettled))
     stuck = _first(f, matches, State.STUCK)
     in_motion = [rule for rule in matches if rule.state in {State.WORKING, State.WAITING}]
-    moving = in_motion if stuck is None else [rule for rule in in_motion if rule.despite_stall]
+    # A move of a shard ends within seconds, but not if its writes are rejected.
+    moving = in_motion if stuck is None else [rule for rule in in_motion if rule.despite_stall and f.snapshot.denied is None]
     return Plan(
         decision=Decision(rule=winner.name, state=winner.state, why=winner.why(f)),
         moving=_first(f, moving, *State),

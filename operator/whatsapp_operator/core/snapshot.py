@@ -378,6 +378,8 @@ class Snapshot:
     rejection: str | None = None
     """The API server's error when it rejected an own object of this generation of the spec."""
     rejected_at: datetime | None = None
+    denied: str | None = None
+    """The API server's error when it rejects another write of this process, such as of labels or of a number, for longer than a moment."""
     written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
     """What was stored of the fields that this process wrote, by object and path."""
     not_kept: tuple[str, ...] = ()

@@ -210,6 +210,7 @@ def situations(draw: st.DrawFn) -> Situation:
             leader_epoch=5,
             objects=objects,
             rejection=draw(st.sampled_from([None, None, None, "quota"])),
+            denied=draw(st.sampled_from([None] * 9 + ["patch Pod: 403 Forbidden"])),
             rejected_pods=draw(st.sampled_from([None, None, None, "quota"])),
             overruled=draw(st.sampled_from([None, None, *(Overruled(by="hpa", replicas=7, times=times, at=NOW) for times in (1, 9))])),
             statefulset=draw(st.sampled_from([None, *_scaled_by(replicas, "hpa"), *_scaled_by(replicas, None) * 8])),

@@ -54,7 +54,7 @@ from whatsapp_operator.shell.whatsapp.access import Access
 from whatsapp_operator.shell.whatsapp.session import Clients
 
 from .events import EventWriter
-from .observe import Memory, Observation, Rejection
+from .observe import Denial, Memory, Observation, Rejection
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,21 @@ class Outcome:
     """Actions that succeeded, without handovers."""
     failed: list[str] = field(default_factory=list)
     """One sentence for each action that failed."""
+    denied: list[str] = field(default_factory=list)
+    """Of these, those that the API server rejected, without objects that are made or put right: these are known in another way."""
+
+    def fail(self, error: KubeError, *, is_object: bool = False) -> None:
+        """Note why an action failed. ``is_object``: it makes an object or puts one right."""
+        self.failed.append(str(error))
+        if isinstance(error, Rejected) and not is_object:
+            self.denied.append(str(error))
+
+
+def _is_object(observation: Observation, action: Action) -> bool:
+    """Return whether an action makes an object or puts one right that is kept in shape; the Services of shards are not."""
+    if not isinstance(action, Create | GenerateSecret | Replace):
+        return False
+    return action.obj["kind"] != "Service" or manifests.shard_of(action.obj["metadata"]["name"], observation.desired.key.name) is None
 
 
 class Executor:
@@ -131,7 +146,15 @@ class Executor:
         elif tried and not any(tried):
             # An object that was rejected before is among the tried ones, and was accepted. No answer is neither.
             memory.rejection = None
+        was_said = observation.snapshot.denied is not None
+        memory.denial = self._denial(outcome, memory)
+        # What was said is to be taken back at once.
+        outcome.is_outdated |= was_said and memory.denial is None
         return outcome
+
+    def _denial(self, outcome: Outcome, memory: Memory) -> Denial | None:
+        since = memory.denial.since if memory.denial is not None else self._clock.now()
+        return Denial(outcome.denied[0], since) if outcome.denied else None
 
     async def _tried(
         self, observation: Observation, action: Action, memory: Memory, outcome: Outcome, room: asyncio.Semaphore
@@ -150,7 +173,7 @@ class Executor:
             memory.slow = None
             return answer
         except KubeError as error:
-            outcome.failed.append(str(error))
+            outcome.fail(error, is_object=_is_object(observation, action))
             return error
         outcome.wrote |= done
         outcome.done.append(action)
@@ -270,7 +293,7 @@ class Executor:
             elif isinstance(result, OUTDATED):
                 outcome.is_outdated = True
             elif isinstance(result, KubeError):
-                outcome.failed.append(str(result))
+                outcome.fail(result)
             else:
                 raise result
         return done

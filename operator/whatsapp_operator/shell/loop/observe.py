@@ -42,6 +42,8 @@ PATIENCE = 0.25
 """Seconds that an observation waits for slow objects when everything else is read: a failover must not wait for them."""
 CALL_PATIENCE = 1.0
 """The same when Set Shards is about to be sent: it needs the current content of the Secrets."""
+DENIED_FOR = timedelta(seconds=5)
+"""How long writes are rejected before that is reported: an API server that comes back rejects everything until it has read the roles."""
 NOT_KEPT_AGAIN = timedelta(seconds=30)
 """Pause before an intent is noted again that was not stored completely: a newer CRD takes effect within this time."""
 UNSENT_KEPT = 20
@@ -71,6 +73,14 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
+class Denial:
+    """The answer of the API server that rejected another write of the last plan, and since when each plan had such an answer."""
+
+    text: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class NotKept:
     """Fields of an intent that the API server did not store, and when."""
 
@@ -96,6 +106,7 @@ class Memory:
     settled_at: datetime | None = None
     """When this process last observed the client with the desired shards."""
     rejection: Rejection | None = None
+    denial: Denial | None = None
     written: dict[Ref, dict[str, Attempt]] = field(default_factory=dict)
     """What was stored of the fields that this process wrote, by path: values that admission changed are not written again."""
     not_kept: NotKept | None = None
@@ -233,6 +244,7 @@ class Observer:
         now, coreapps = self._clock.now(), self._coreapps
         noted = self._own_times(record.read(gathered.cluster.get("status") or {}, uid=desired.uid), memory)
         rejection = memory.rejection if memory.rejection is not None and memory.rejection.generation == desired.generation else None
+        denial = memory.denial if memory.denial is not None and now - memory.denial.since >= DENIED_FOR else None
         lost = memory.not_kept if memory.not_kept is not None and now - memory.not_kept.at < NOT_KEPT_AGAIN else None
         return Known(
             now=now,
@@ -255,6 +267,7 @@ class Observer:
             nodes_unread=self._nodes_unread(),
             rejection=rejection.text if rejection else None,
             rejected_at=rejection.at if rejection else None,
+            denied=denial.text if denial else None,
             written=dict(memory.written),
             not_kept=lost.fields if lost else (),
             overruled=memory.overruled if memory.overruled is not None and now - memory.overruled.at < scaling.REMEMBERED else None,

@@ -297,6 +297,7 @@ class Known:
     """Why nodes cannot be read, by kind."""
     rejection: str | None = None
     rejected_at: datetime | None = None
+    denied: str | None = None
     written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
     not_kept: tuple[str, ...] = ()
     overruled: Overruled | None = None
@@ -327,6 +328,7 @@ def snapshot_of(desired: Desired, cluster: Obj, parts: Parts, slow: Slow, known:
         unread={**slow.unread, **parts.problems, **known.nodes_unread},
         rejection=known.rejection,
         rejected_at=known.rejected_at,
+        denied=known.denied,
         written=known.written,
         not_kept=known.not_kept,
         image_problem=image_problem_of(parts.pods),
