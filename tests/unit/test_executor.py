@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -265,6 +265,32 @@ async def test_the_service_of_a_shard_that_is_rejected_is_remembered_in_this_way
         cluster.answers["create", obj["metadata"]["name"]] = FORBIDDEN
         await cluster.perform(Create(obj=obj))
         assert (cluster.memory.denial is not None, cluster.memory.rejection is not None) == (denied, True)
+
+
+@pytest.mark.parametrize("broken", ["touch", "a handover"])
+async def test_nothing_goes_on_when_an_action_fails_by_an_internal_error(broken: str) -> None:
+    """The loop would observe and write while a write of its last plan is still on its way, also after the leadership has ended."""
+    cluster, ended = Cluster(), []
+
+    async def late(message: AssignRole) -> bool:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.append(message)
+        return True
+
+    cluster.assign_answer = late
+    actions: list[Action] = [AssignRole(coreapp=pod(2), shards=2), WRITES["touch"][0]]
+    cluster.answers["merge Service", "acme-shard-0"] = RuntimeError("odd")
+    if broken == "a handover":
+        actions = [handover(0), handover(1, to=pod(3))]
+        cluster.answers.clear()
+        cluster.reports = {"uid-3": cast("Any", "odd")}
+
+    with pytest.raises(ExceptionGroup):
+        await cluster.perform(*actions)
+    assert ended == cluster.assigned
+    assert len(ended) == 1
 
 
 async def test_what_was_said_of_a_rejection_is_taken_back_with_the_next_observation() -> None:

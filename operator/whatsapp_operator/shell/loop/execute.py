@@ -8,10 +8,10 @@ import ipaddress
 import logging
 import secrets
 import string
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -57,6 +57,8 @@ from .events import EventWriter
 from .observe import Denial, Memory, Observation, Rejection
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 OUTDATED = (AlreadyExists, Conflict, NotFound, TestFailed)
 """Answers that mean that the cluster changed since the observation. Nothing is wrong; the next observation decides."""
@@ -138,7 +140,7 @@ class Executor:
         if len(rest) > MOST_ACTIONS:
             rest, outcome.is_outdated = rest[:MOST_ACTIONS], True
         room = asyncio.Semaphore(AT_A_TIME)
-        errors = await asyncio.gather(*(self._tried(observation, action, memory, outcome, room) for action in rest))
+        errors = await _all(self._tried(observation, action, memory, outcome, room) for action in rest)
         tried = [error for action, error in zip(rest, errors, strict=True) if isinstance(action, Create | GenerateSecret | Replace)]
         rejected = next((error for error in tried if isinstance(error, Rejected)), None)
         if rejected is not None:
@@ -275,7 +277,7 @@ class Executor:
             prepared = await self._each(handovers, lambda one: self._prepare(observation, one, timelines[one.epoch]), outcome)
             committed = await self._each(prepared, lambda one: self._commit(observation, one, memory, timelines[one.epoch]), outcome)
             outcome.wrote |= bool(prepared)
-            await asyncio.gather(*(self._assign_both(one, memory, timelines[one.epoch]) for one in committed))
+            await _all(self._assign_both(one, memory, timelines[one.epoch]) for one in committed)
         finally:
             for timeline in timelines.values():
                 timeline.finish()
@@ -363,7 +365,7 @@ class Executor:
     async def emit_all(self, observation: Observation, events: Iterable[EmitEvent]) -> list[EmitEvent]:
         """Write Events; return those that need no further attempt."""
         attempted_events = list(events)
-        written = await asyncio.gather(*(self._try_emit(observation, event) for event in attempted_events))
+        written = await _all(self._try_emit(observation, event) for event in attempted_events)
         return [event for event, done in zip(attempted_events, written, strict=True) if done]
 
     # --- GET shards ---------------------------------------------------------------------------------------------
@@ -377,6 +379,13 @@ class Executor:
     def set_shards(self, observation: Observation, action: SetShards, noted_at: float) -> None:
         """Start the call whose intent is in status since ``noted_at``."""
         self._clients.set_shards(observation.desired.key, observation.access, observation.credentials, action.operation, noted_at)
+
+
+async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return the results of all calls. If one fails by an internal error the others are ended: nothing goes on without its loop."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(call) for call in calls]
+    return [task.result() for task in tasks]
 
 
 def _retrieve_error(task: asyncio.Task[bool]) -> None:
