@@ -128,6 +128,7 @@ class Operator:
                 nodes=self._nodes.snapshot,
                 # With rights in some namespaces only, as the chart can give them, nodes cannot be read, and that is no fault.
                 nodes_unread=self._nodes.unread if not settings.watch_namespaces else dict,
+                server_time=fenced.server_time,
                 clock=clock,
                 image=settings.image,
                 tuning=settings.tuning,

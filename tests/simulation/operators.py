@@ -42,7 +42,7 @@ from .kube import SimKube
 from .laws import Call, Laws
 from .machines import Cluster
 from .network import Network
-from .virtual import PROCESS, MachineClocks, Process, VirtualLoop, outside
+from .virtual import PROCESS, START, MachineClocks, Process, VirtualLoop, outside
 
 
 class Surroundings(Protocol):
@@ -312,7 +312,14 @@ class Operator:
         parts: Any = {"kube": kube, "clients": self._sessions, "coreapps": self._tethers, "clock": self.clock}
         return Reconciler(
             kube=kube,
-            observer=Observer(**parts, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot, nodes_unread=self.nodes.unread),
+            observer=Observer(
+                **parts,
+                image="sim:1",
+                tuning=around.tuning,
+                nodes=self.nodes.snapshot,
+                nodes_unread=self.nodes.unread,
+                server_time=lambda: START + timedelta(seconds=around.loop.time()),
+            ),
             executor=Executor(**parts, identity=self.name, metrics=_metrics()),
             clock=self.clock,
             forget=self._forget,

@@ -178,7 +178,7 @@ OBJECTIONS: tuple[Objection, ...] = (
             f.desired.account is not None
             and _with_certificate(f) is None
             and f.desired.account.registered_at is not None
-            and f.wall - f.desired.account.registered_at > REGISTRATION_GRACE
+            and f.latest - f.desired.account.registered_at > REGISTRATION_GRACE
         ),
         why=lambda _: (
             "More than 7 days after registration Set Shards disconnects the client unless it carries a certificate. "
@@ -209,7 +209,7 @@ OBJECTIONS: tuple[Objection, ...] = (
         when=lambda f: (
             (secret := _with_certificate(f)) is not None
             and secret.expires_at is not None
-            and secret.expires_at - f.wall < f.desired.tuning.certificate_margin
+            and secret.expires_at - f.latest < f.desired.tuning.certificate_margin
         ),
         why=lambda f: (
             f"The certificate in Secret {_secret(f)} expires at {expiry_of(f)}: too soon, or it has expired, and an expired one gets the "

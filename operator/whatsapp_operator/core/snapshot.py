@@ -360,6 +360,8 @@ class Snapshot:
     """By a clock that never steps; every time of this process is compared with it."""
     wall: datetime | None = None
     """By the wall clock, which may step; None: the same. For what people read and what has a date of its own."""
+    server_time: datetime | None = None
+    """By the API server's clock, when it answered last; None: not known."""
     nonce: str
     """Random letters, new for each observation; the random part of epochs and operation ids."""
     leader_epoch: int

@@ -12,6 +12,7 @@ from whatsapp_operator.core import objections, record
 from whatsapp_operator.core.actions import BumpVersion, SetShards, State
 from whatsapp_operator.core.certificate import CertificateFacts
 from whatsapp_operator.core.snapshot import AccountSecret, Answer, Call, Rejection
+from whatsapp_operator.core.windows import Window
 
 from .plans import of, only
 from .situations import FINGERPRINT, NONCE, NOW, Situation, seconds, situation
@@ -110,6 +111,32 @@ def test_CertificateExpiryUnknown_is_not_said_when_it_is_known() -> None:
 def test_CertificateExpired_keeps_a_margin() -> None:
     assert growing().with_account(expires_at=NOW + timedelta(hours=24)).row() == "SettingShards"
     assert growing().with_account(expires_at=NOW + timedelta(hours=23)).row() == "CertificateExpired"
+
+
+@pytest.mark.parametrize(
+    ("wall", "server_time", "row"), [(-72, 0, "CertificateExpired"), (0, -72, "CertificateExpired"), (-72, None, "SettingShards")]
+)
+def test_CertificateExpired_goes_by_the_later_one_of_two_clocks(wall: float, server_time: float | None, row: str) -> None:
+    """A machine whose clock is days behind would send an expired one, which gets the account banned."""
+    at = NOW + timedelta(hours=server_time) if server_time is not None else None
+    one = growing().with_account(expires_at=NOW + timedelta(hours=23)).seeing(wall=NOW + timedelta(hours=wall), server_time=at)
+
+    assert one.row() == row
+
+
+def test_RegistrationTooOld_goes_by_the_later_one_of_two_clocks() -> None:
+    one = growing().with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=8)).seeing(wall=NOW - timedelta(days=3))
+
+    assert one.row() == "SettingShards"
+    assert one.seeing(server_time=NOW).row() == "RegistrationTooOld"
+    assert one.seeing(server_time=NOW - timedelta(days=3)).row() == "SettingShards"
+
+
+def test_a_window_goes_by_the_clock_of_this_machine() -> None:
+    """It is what the person reads who wrote it; the API server's is asked only where the later one does no harm."""
+    shut = growing().wanting(windows=(Window(name="noon", schedule="0 12 * * *", duration=timedelta(minutes=30)),))
+
+    assert shut.seeing(server_time=NOW + timedelta(hours=3)).row() == "SettingShards"
 
 
 def test_CertificateRejected_is_remembered_and_ends_when_the_Secret_changes() -> None:

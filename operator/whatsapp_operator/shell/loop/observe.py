@@ -145,13 +145,18 @@ class Observer:
         tuning: Tuning,
         nodes: Callable[[], Mapping[str, Node] | None] = lambda: None,
         nodes_unread: Callable[[], Mapping[str, str]] = dict,
+        server_time: Callable[[], datetime | None] = lambda: None,
     ) -> None:
-        """Prepare; nothing is read yet. ``nodes`` returns the known nodes; ``nodes_unread`` why they cannot be read, by kind."""
+        """Prepare; nothing is read yet. ``nodes`` returns the known nodes; ``nodes_unread`` why they cannot be read, by kind.
+
+        ``server_time``: by the API server's clock, when it answered last.
+        """
         self._kube = kube
         self._clients = clients
         self._coreapps = coreapps
         self._nodes = nodes
         self._nodes_unread = nodes_unread
+        self._server_time = server_time
         self._clock = clock
         self._image = image
         self._tuning = tuning
@@ -249,6 +254,7 @@ class Observer:
         return Known(
             now=now,
             wall=self._clock.wall(),
+            server_time=self._server_time(),
             nonce=nonce,
             leader_epoch=leader_epoch,
             client=_with_unsent_call(self._clients.state_of(desired.key), noted, memory),

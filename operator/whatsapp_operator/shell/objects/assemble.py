@@ -284,6 +284,7 @@ class Known:
 
     now: datetime
     wall: datetime | None = None
+    server_time: datetime | None = None
     nonce: str
     leader_epoch: int
     client: Client
@@ -318,6 +319,7 @@ def snapshot_of(desired: Desired, cluster: Obj, parts: Parts, slow: Slow, known:
     return Snapshot(
         now=known.now,
         wall=known.wall,
+        server_time=known.server_time,
         nonce=known.nonce,
         leader_epoch=known.leader_epoch,
         generation=desired.generation,
