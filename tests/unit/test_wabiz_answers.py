@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -14,7 +16,21 @@ from whatsapp_operator.core.snapshot import Answer, Login, Rejection
 from whatsapp_operator.shell.whatsapp.masking import masked
 from whatsapp_operator.shell.whatsapp.session import LOGIN_PAUSE, LOGIN_SPAN, MOST_LOGINS
 
-from .wabiz_server import CERTIFICATE, CREDENTIALS, INITIAL, PASSWORD, PIN, SECRETS, SessionHarness, harness, pair, refused_port, rejection
+from .wabiz_server import (
+    CERTIFICATE,
+    CREDENTIALS,
+    INITIAL,
+    PASSWORD,
+    PIN,
+    SECRETS,
+    Client,
+    SessionHarness,
+    harness,
+    pair,
+    refused_port,
+    rejection,
+    served,
+)
 
 __all__ = ["harness", "pair"]
 
@@ -114,6 +130,46 @@ async def test_the_detail_holds_no_secret_that_the_client_repeats(harness: Sessi
     assert CERTIFICATE[64:76] not in detail
     assert PASSWORD[:6] not in detail
     assert detail.isprintable()
+
+
+# --- several Webapps
+
+BROKEN: dict[str, Callable[[], web.Response]] = {
+    "its database is away": lambda: rejection(500, "database", code=1014),
+    "it is overloaded": lambda: rejection(503),
+    "another server": lambda: web.Response(status=404, text="404 page not found"),
+    "no JSON": lambda: web.Response(text="<html>It works!"),
+    "no shards": lambda: web.json_response({"account": {}}),
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
+async def test_a_webapp_that_answers_in_a_wrong_way_is_not_the_only_one_that_is_asked(
+    harness: SessionHarness, pair: Path, answer: Callable[[], web.Response]
+) -> None:
+    """One of several that start on an empty database may stay broken, and be ready all the same (client#roles)."""
+    broken = Client()
+    broken.tokens = harness.client.tokens
+    broken.says_of_shards = answer
+    broken.answers(lambda: rejection(503))
+    async with served(broken, pair):
+        addresses = (broken.address, harness.client.address)
+        await harness.ask(addresses=addresses)
+        assert harness.session.client.shards is None
+        await harness.ask(addresses=addresses)
+        assert harness.session.client.shards == 1
+        await harness.ask(addresses=addresses)
+        assert broken.asked == 1, "who answers well is asked again"
+
+
+async def test_set_shards_is_sent_to_another_webapp_after_a_busy_one(harness: SessionHarness, pair: Path) -> None:
+    busy = Client()
+    busy.tokens = harness.client.tokens
+    busy.answers(lambda: rejection(503))
+    async with served(busy, pair):
+        addresses = (busy.address, harness.client.address)
+        assert (await harness.call(addresses=addresses)).answer is Answer.BUSY
+        assert (await harness.call(addresses=addresses)).answer is Answer.ACCEPTED
 
 
 # --- what is no number of shards

@@ -143,6 +143,10 @@ class ApiSession:
         """Return the changes of the client's state after a call failed."""
         return {"unresponsive_since": self.client.unresponsive_since or self._clock.now(), "problem": problem}
 
+    def _go_to_another(self) -> None:
+        """Send the next call to another Webapp: one whose database is away may be ready all the same, and answer nothing but errors."""
+        self._turn += 1
+
     def may_ask(self) -> bool:
         """Return whether a GET may start: none is in progress, and a call that was not sent is some time ago."""
         return not self.client.asking and self._clock.monotonic() - self._unsent_at >= UNSENT_PAUSE
@@ -157,10 +161,12 @@ class ApiSession:
             body = await self._request(access, "GET", "/v1/account/shards", timeout=self._ask_timeout)
             shards = SHARDS[body["account"]["shards"]]
         except ApiError as error:
+            self._go_to_another()
             self._asked(self._key, "Failed")
             self._note(asking=False, **self._failed(str(error)))
         except (KeyError, TypeError):
             # Any other number is unknown, too: as many Coreapps would be made, and the holders of all other shards let go.
+            self._go_to_another()
             self._asked(self._key, "Failed")
             self._note(asking=False, **self._failed(f"GET shards: unreadable answer, it needs one of {', '.join(map(str, SHARD_COUNTS))}"))
         else:
@@ -194,6 +200,7 @@ class ApiSession:
             send_by = noted_at + SEND_WITHIN
             await self._send(access, "POST", "/v1/account/shards", body=body, timeout=self._call_timeout, send_by=send_by)
         except ApiError as error:
+            self._go_to_another()
             call = replace(call, detail=describe(error))
             log.warning("Set Shards(%s) of %s: %s", operation.to, self._key, call.detail)
             meaning = answers.meaning(error.status, error.faults)
@@ -346,7 +353,6 @@ class ApiSession:
             raise ApiError(msg, sent=False) from None
         except Exception as error:  # with any other one the call would seem to be on its way without an end
             # Not chained: httpx's error holds the request, which holds the token.
-            self._turn += 1  # the next call goes to another Webapp
             msg = f"{what}: {tls_problem(error, access) or type(error).__name__}"
             raise ApiError(msg, sent=not isinstance(error, NEVER_SENT)) from None
         # In httpx an answer and its stream hold each other, and the stream holds the connection with its TLS state. Without this only the
