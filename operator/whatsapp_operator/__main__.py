@@ -202,8 +202,7 @@ class Operator:
                 self._crd_was_missing = await self._crd_is_missing()
                 if self._crd_was_missing:
                     self._health.connected(name)
-                    cut_off[name] = 0.0
-        return max(cut_off[name] for name in self._watched.values())
+        return self._health.seconds_dead(self._watched.values())
 
     async def _crd_is_missing(self) -> bool:
         try:
