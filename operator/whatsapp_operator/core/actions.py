@@ -109,7 +109,7 @@ class Touch:
     """
 
     route: Route
-    epoch: str
+    epoch: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -188,7 +188,7 @@ def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
         if claim in {"dead", "invalid"} or (claim == "orphan" and _is_beyond(f, shard)):
             yield ClearLabels(coreapp=pod)
         elif claim == "pending":
-            yield from (Touch(route=one, epoch=pod.epoch_label or "") for one in f.awaiting(pod))
+            yield from (Touch(route=one, epoch=pod.epoch_label) for one in f.awaiting(pod))
         elif claim == "committed" and route is not None and (route.holder_uid != pod.uid or is_surplus(f, route)):
             yield ClearLabels(coreapp=pod)
         elif claim in {"none", "damaged"}:

@@ -111,7 +111,7 @@ def commit_patch(key: Key, handover: Handover, at: datetime) -> dict[str, Any]:
     }
 
 
-def touch_patch(route: Route, epoch: str) -> dict[str, Any]:
+def touch_patch(route: Route, epoch: str | None) -> dict[str, Any]:
     """Return the merge patch that moves a Service's resourceVersion and nothing else; it notes the epoch for whose sake."""
     return {"metadata": {"resourceVersion": str(route.version), "annotations": {TOUCHED_ANNOTATION: epoch}}}
 
