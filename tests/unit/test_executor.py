@@ -331,6 +331,18 @@ async def test_a_Secret_is_made_with_its_content(recipe: str, keys: set[str]) ->
     assert (what, name, set(sent["data"])) == ("create", "acme-admin", keys)
 
 
+async def test_a_deleted_Secret_of_the_administrator_is_made_again_with_the_password_that_the_client_has() -> None:  # noqa: N802
+    """With another one the operator would be locked out of the client, and no person knows the right one."""
+    cluster = Cluster()
+    cluster.memory.admin = {"username": "YWRtaW4=", "password": "cmlnaHQ="}
+
+    await cluster.perform(GenerateSecret(obj=SECRET, recipe="admin"), GenerateSecret(obj=SECRET, recipe="tls", host_names=("a",)))
+
+    admin, tls = (sent for _, _, sent in sorted(cluster.calls, key=lambda call: len(call[2]["data"])))
+    assert admin == {**SECRET, "data": cluster.memory.admin}
+    assert set(tls["data"]) == {"tls.crt", "tls.key", "ca.crt"}, "the Webapps get a new certificate"
+
+
 async def test_a_deleted_pod_is_remembered_even_if_the_answer_is_lost() -> None:
     """It may be gone: until it is back no other one may be ended in its place."""
     cluster = Cluster()

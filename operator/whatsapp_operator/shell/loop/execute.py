@@ -220,7 +220,11 @@ class Executor:
             case Create(obj=obj):
                 self._learn(memory, obj, None, await self._kube.create(dict(obj)))
             case GenerateSecret():
-                await self._kube.create(await asyncio.to_thread(filled_secret, action, self._clock.wall()))
+                known = memory.admin if action.recipe == "admin" else None
+                filled = (
+                    {**action.obj, "data": dict(known)} if known else await asyncio.to_thread(filled_secret, action, self._clock.wall())
+                )
+                await self._kube.create(filled)
             case Replace(obj=obj, desired=desired, live=live):
                 stored = await self._kube.replace(dict(obj))
                 self._learn(memory, desired, live, stored)

@@ -14,7 +14,7 @@ from typing import TypeVar
 from whatsapp_operator.core import manifests, missing, pace, record, scaling
 from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.names import Key, Obj, Ref
-from whatsapp_operator.core.snapshot import Attempt, Call, Client, HandoverTimes, Node, Overruled, Record, Route, Snapshot
+from whatsapp_operator.core.snapshot import Attempt, Call, Client, HandoverTimes, Login, Node, Overruled, Record, Route, Snapshot
 from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.coreapps.probe import Coreapps
 from whatsapp_operator.shell.kube import kinds
@@ -121,6 +121,8 @@ class Memory:
     """Ids of intents that this process tried to note, that may be in status, and that had no call."""
     unassigned: bool = False
     """A Coreapp did not accept its role; it is assigned again soon."""
+    admin: Mapping[str, str] | None = field(default=None, repr=False)
+    """Content of the generated Secret with which this process has logged in: the client has that password, and nobody else knows it."""
     ended: dict[str, str] = field(default_factory=dict)
     """Pods that this process deleted and that are not back yet: uid by name."""
 
@@ -185,6 +187,9 @@ class Observer:
         snapshot = assemble.snapshot_of(
             desired, gathered.cluster, parts, slow, self._known(desired, gathered, parts, memory, nonce=nonce, leader_epoch=leader_epoch)
         )
+        admin = slow.secrets.get(manifests.admin_secret_name(desired))
+        if admin is not None and desired.admin_secret is None and snapshot.client.login is Login.DONE:
+            memory.admin = admin.get("data")
         secret = slow.secrets.get(desired.account.secret_name) if desired.account and desired.account.secret_name else None
         access = assemble.access_of(desired, assemble.webapps_of(parts), slow)
         return Observation(desired, snapshot, access, assemble.credentials_of(desired, snapshot.account, secret))
