@@ -288,9 +288,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.ROLLING_OUT,
         state=State.WORKING,
         # A step goes before a change of shards; waiting for one holds no such change up.
-        when=lambda f: (
-            bool(f.outdated) and not (f.set_shards_is_open or f.restart_is_overdue) and (bool(rollout.steps(f)) or not f.resize_is_wanted)
-        ),
+        when=lambda f: bool(f.outdated) and f.call_in_effect is None and (bool(rollout.steps(f)) or not f.resize_is_wanted),
         then=rollout.steps,
         why=lambda f: rollout.why(f, sentences.awaited(f)),
     ),
