@@ -251,6 +251,17 @@ def test_what_others_write_on_a_Service_does_not_get_into_the_status(text: str) 
     assert (read.previous, read.evidence) == (None, None)
 
 
+@pytest.mark.parametrize(("note", "touched"), [("105-x", "105-x"), (None, None)])
+def test_for_which_label_a_Service_was_touched_reads_back(note: str | None, touched: str | None) -> None:
+    service = manifests.shard_service(WANT, 0)
+    notes = manifests.touch_patch(route(0), note)["metadata"]["annotations"] if note is not None else {}
+    service["metadata"].update(uid="service-0", resourceVersion="140", annotations=notes)
+    read = manifests.route_of(service, "acme", "cluster-uid")
+
+    assert read is not None
+    assert read.touched == touched
+
+
 @pytest.mark.parametrize("evidence", Evidence)
 def test_every_evidence_is_read_from_a_Service(evidence: Evidence) -> None:
     service = manifests.shard_service(WANT, 0)

@@ -60,7 +60,7 @@ def route_of(service: Obj, cluster: str, cluster_uid: str) -> Route | None:
         evidence=evidence if EVIDENCE.fullmatch(evidence) else None,
         planned=kind == "Switchover",
         committed_at=moment(committed) if committed else None,
-        touched=notes.get(TOUCHED_ANNOTATION) or None,
+        touched=notes.get(TOUCHED_ANNOTATION),
         foreign=not is_owned(service, cluster_uid),
     )
 
