@@ -129,6 +129,7 @@ class Operator:
                 # With rights in some namespaces only, as the chart can give them, nodes cannot be read, and that is no fault.
                 nodes_unread=self._nodes.unread if not settings.watch_namespaces else dict,
                 leaving_holders=self._pod_index.leaving_holders,
+                server_time=fenced.server_time,
                 clock=clock,
                 image=settings.image,
                 tuning=settings.tuning,
@@ -202,8 +203,7 @@ class Operator:
                 self._crd_was_missing = await self._crd_is_missing()
                 if self._crd_was_missing:
                     self._health.connected(name)
-                    cut_off[name] = 0.0
-        return max(cut_off[name] for name in self._watched.values())
+        return self._health.seconds_dead(self._watched.values())
 
     async def _crd_is_missing(self) -> bool:
         try:

@@ -42,7 +42,7 @@ from .kube import SimKube
 from .laws import Call, Laws
 from .machines import Cluster
 from .network import Network
-from .virtual import PROCESS, MachineClocks, Process, VirtualLoop, outside
+from .virtual import PROCESS, START, MachineClocks, Process, VirtualLoop, outside
 
 
 class Surroundings(Protocol):
@@ -319,6 +319,7 @@ class Operator:
                 nodes=self.nodes.snapshot,
                 nodes_unread=self.nodes.unread,
                 leaving_holders=self._pod_index.leaving_holders,
+                server_time=lambda: START + timedelta(seconds=around.loop.time()),
             ),
             executor=Executor(**parts, identity=self.name, metrics=_metrics()),
             clock=self.clock,

@@ -132,6 +132,28 @@ def test_a_refused_certificate_is_not_sent_again_before_another_one_is_there() -
     )
 
 
+def test_a_refused_certificate_is_not_sent_again_after_another_one_was_refused_too() -> None:
+    """A person who does not know which one is right puts the first one back; also after the leader has changed."""
+
+    async def scenario(world: World) -> None:
+        await settled(world)
+        for number in (1, 2):
+            put(world, number)
+            await stalls(world, "CertificateRejected", "Put the right one into Secret account", each(CERTIFICATE[:1], "certificate")[:1])
+            world.edit(shards=world.account.shards)
+        before = calls(world)
+        put(world, 1)
+        world.edit(shards=3 - world.account.shards)
+        await world.pause(30)
+        assert world.condition("Stalled")[:2] == ("True", "CertificateRejected")
+        assert calls(world) == before
+        put(world, 3)
+        await world.until_done()
+        assert calls(world) == before + 1
+
+    simulate(scenario)
+
+
 def test_a_refused_pin_is_not_sent_again_before_the_secret_changes() -> None:
     def mend(world: World, number: int) -> None:
         put(world, 0, pin=f"48291{number}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime
 from typing import Any
 
@@ -103,5 +104,24 @@ def test_people_read_the_time_of_the_wall(step: float) -> None:
         clock = world.operators[0].clock
         reported = datetime.fromisoformat(status(world)["recentHandovers"][0]["at"])
         assert 0 <= (clock.wall() - reported).total_seconds() <= 60
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize(("days", "spec"), [(-5, "certificate"), (-400, "certificate"), (-5, "registration")])
+def test_nothing_that_gets_the_account_banned_is_sent_by_a_machine_whose_clock_is_days_behind(days: float, spec: str) -> None:
+    """The certificate expired an hour ago, or the number was registered eight days ago. The API server's clock tells."""
+
+    async def scenario(world: World) -> None:
+        account: dict[str, Any] = {"countryCode": "1", "phoneNumber": "6315550000", "registeredAt": "2026-12-27T11:00:00Z"}
+        if spec == "certificate":
+            world.put_account_secret(certificate=base64.b64encode(b"a certificate").decode(), expiresAt="2027-01-04T11:00:00Z")
+            account = {**account, "secretRef": {"name": "account"}}
+        world.create(shards=2, account=account)
+        world.operator(ahead=days * 86400).lead(1)
+        reason = "CertificateExpired" if spec == "certificate" else "RegistrationTooOld"
+        await world.until(lambda: world.condition("Stalled")[:2] == ("True", reason), within=60, what="it is said")
+        await world.pause(60)
+        assert world.laws.applied["5"] == 0
 
     simulate(scenario)

@@ -286,6 +286,29 @@ STRANGERS = {
 """Names of pods, and of the clusters that their labels name."""
 
 
+@pytest.mark.parametrize("shard", ["0", "7", None])
+def test_an_epoch_that_a_person_made_up_is_taken_off_and_is_no_reason_to_write_for_long(shard: str | None) -> None:
+    """It is above every version that the Service has had, so no touch makes it a past one."""
+
+    async def scenario(world: World) -> None:
+        await settled(world)
+        spare = next(pod for pod in world.server.list(POD, NAMESPACE, {ROLE: "standby", COMPONENT: "coreapp"}))
+        name = spare["metadata"]["name"]
+        labels = {EPOCH: "999999999-x"} | ({SHARD: shard} if shard else {})
+        world.server.merge("user", POD, (NAMESPACE, name), {"metadata": {"labels": labels}})
+        await world.pause(5.0)
+        pod = world.server.get(POD, (NAMESPACE, name))
+        assert pod is not None
+        assert not {EPOCH, SHARD} & pod["metadata"]["labels"].keys()
+        await world.stays_silent(60.0)
+        holder = world.holder(0)
+        assert holder is not None
+        world.delete_pod(holder)
+        await world.until(lambda: active(world, 0) == [name], within=5, what="it is a standby again")
+
+    simulate(scenario)
+
+
 def test_strangers_pods_wake_nobody_and_are_not_written() -> None:
     async def scenario(world: World) -> None:
         operator = await settled(world)

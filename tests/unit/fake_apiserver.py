@@ -31,6 +31,16 @@ KINDS = {
     "/api/v1/namespaces": "Namespace",
 }
 WATCHED = (PODS, SERVICES, SETS, CLUSTERS)
+
+
+def within(path: str, namespace: str) -> str:
+    """Return the path of a kind in one namespace."""
+    root, _, plural = path.rpartition("/")
+    return f"{root}/namespaces/{namespace}/{plural}"
+
+
+NAMESPACES = ("here", "there")
+KINDS |= {within(path, namespace): KINDS[path] for namespace in NAMESPACES for path in WATCHED}
 VERBS = ["get", "list", "watch", "create", "update", "patch", "delete"]
 
 
@@ -66,11 +76,12 @@ class FakeApiServer:
     def tell(self, path: str, name: str, what: str = "ADDED", **more: Any) -> None:
         """Let a cluster of this name, or an object of it, be added, changed or deleted."""
         version = next(self._numbers)
-        meta: dict[str, Any] = {"namespace": "default", "name": name, "uid": f"uid-{name}", "resourceVersion": str(version)}
-        if path != CLUSTERS:
+        namespace = path.split("/")[-2] if "/namespaces/" in path else "default"
+        meta: dict[str, Any] = {"namespace": namespace, "name": name, "uid": f"uid-{name}", "resourceVersion": str(version)}
+        if not path.endswith("/whatsappclusters"):
             owner = {"kind": "WhatsAppCluster", "name": name, "uid": f"uid-{name}", "controller": True}
             meta |= {"name": f"{name}-coreapp", "labels": {"multiconnect.dev/cluster": name}, "ownerReferences": [owner]}
-        group = "v1" if path.startswith("/api/v1") else path.removeprefix("/apis/").rpartition("/")[0]
+        group = "v1" if path.startswith("/api/v1") else "/".join(path.split("/")[2:4])
         self.history[path].append((version, what, {"apiVersion": group, "kind": KINDS[path], "metadata": meta, **more}))
         self._wake()
 
@@ -79,9 +90,9 @@ class FakeApiServer:
         for stream in list(self.streams[path]):
             await stream.write(line)
 
-    def cut(self) -> None:
-        """Drop the connection of every open stream."""
-        for stream in itertools.chain(*self.streams.values()):
+    def cut(self, part: str = "") -> None:
+        """Drop the connection of every open stream, or of those with this part in their path."""
+        for stream in itertools.chain(*(streams for path, streams in self.streams.items() if part in path)):
             transport = stream._req.transport if stream._req else None
             if transport is not None:
                 transport.abort()

@@ -115,8 +115,8 @@ async def a_client(**more: Any) -> AsyncIterator[tuple[Server, LightKube]]:
             await kube.close()
 
 
-def client_to(url: str, *, authority: str | None = None, **more: Any) -> LightKube:
-    cluster = Cluster(server=url, certificate_auth_data=authority)
+def client_to(url: str, *, authority: str | None = None, insecure: bool = False, **more: Any) -> LightKube:
+    cluster = Cluster(server=url, certificate_auth_data=authority, insecure=insecure)
     config = KubeConfig.from_one(cluster=cluster, user=User(token=TOKEN)).get()
     assert config
     return LightKube(config, **more)

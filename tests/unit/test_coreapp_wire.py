@@ -217,6 +217,12 @@ def test_an_IPv6_address_is_bracketed() -> None:  # noqa: N802
         (b'{"shard": "one"}', None),
         (b'{"shards": []}', None),
         (b"\xff\xfe\x00", None),
+        (b'{"shards": 1e999}', None),
+        (b'{"shard": -1e999}', None),
+        (b'{"shard": 0, "epoch": 5}', None),
+        (b'{"shard": 0, "epoch": ["10-x"]}', None),
+        (b'{"version": {}}', None),
+        (b"[" * 50_000, None),
     ],
 )
 def test_a_body_is_a_report_or_none(body: bytes, report: Report | None) -> None:

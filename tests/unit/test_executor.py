@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,6 +17,7 @@ from whatsapp_operator.core.actions import (
     AssignRole,
     BumpVersion,
     ClearLabels,
+    Create,
     Delete,
     EmitEvent,
     GenerateSecret,
@@ -33,7 +34,7 @@ from whatsapp_operator.core.snapshot import Evidence, HandoverTimes, Operation, 
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound, Rejected, TestFailed, Unavailable
 from whatsapp_operator.shell.loop.execute import AT_A_TIME, MOST_ACTIONS, Executor, Outcome, handed_over
-from whatsapp_operator.shell.loop.observe import Memory, Observation
+from whatsapp_operator.shell.loop.observe import Denial, Memory, Observation
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
 from .core.situations import NONCE, NOW, Situation, labels_for, pod, route, seconds, situation
@@ -182,8 +183,8 @@ WRITES: dict[str, tuple[Action, Call]] = {
         ("scale", "acme-coreapp", {"metadata": {"resourceVersion": "9"}, "spec": {"replicas": 5}}),
     ),
     "touch": (
-        Touch(route=route(0), nonce=NONCE),
-        ("merge Service", "acme-shard-0", manifests.touch_patch(route(0), NONCE)),
+        Touch(route=route(0), epoch="100-x"),
+        ("merge Service", "acme-shard-0", manifests.touch_patch(route(0), "100-x")),
     ),
     "clear labels": (
         ClearLabels(coreapp=pod(2, labels=labels_for(0, "5-old"))),
@@ -227,11 +228,77 @@ async def test_an_action_is_one_call_that_names_what_was_observed(action: Action
 async def test_a_failed_write_is_named_and_stops_no_other(action: Action, call: Call, failure: KubeError) -> None:
     cluster = Cluster()
     cluster.answers[call[:2]] = failure
-    other = Touch(route=route(1), nonce=NONCE)
+    other = Touch(route=route(1), epoch="101-x")
 
     outcome = await cluster.perform(action, other)
 
     assert (outcome.failed, outcome.done, outcome.is_outdated) == ([str(failure)], [other], False)
+
+
+@pytest.mark.parametrize(("action", "call"), WRITES.values(), ids=WRITES)
+async def test_a_write_that_is_rejected_is_remembered_until_none_is(action: Action, call: Call) -> None:
+    cluster = Cluster()
+    cluster.answers[call[:2]] = FORBIDDEN
+    await cluster.perform(action)
+    assert cluster.memory.denial == Denial("403 Forbidden", cluster.now())
+
+    cluster.memory.denial = first = Denial("another", NOW)
+    await cluster.perform(action)
+    assert cluster.memory.denial == Denial("403 Forbidden", first.since), "it goes on"
+
+    cluster.answers[call[:2]] = LATE
+    await cluster.perform(action)
+    assert cluster.memory.denial is None
+
+
+async def test_a_handover_that_is_rejected_is_remembered_too() -> None:
+    cluster = Cluster()
+    cluster.answers["json Pod", "acme-coreapp-2"] = FORBIDDEN
+    await cluster.perform(handover())
+    assert cluster.memory.denial == Denial("403 Forbidden", cluster.now())
+
+
+async def test_the_service_of_a_shard_that_is_rejected_is_remembered_in_this_way_and_other_objects_in_another() -> None:
+    one = situation().settled()
+    for obj, denied in ((manifests.shard_service(one.desired, 1), True), (manifests.webapp_service(one.desired), False)):
+        cluster = Cluster()
+        cluster.answers["create", obj["metadata"]["name"]] = FORBIDDEN
+        await cluster.perform(Create(obj=obj))
+        assert (cluster.memory.denial is not None, cluster.memory.rejection is not None) == (denied, True)
+
+
+@pytest.mark.parametrize("broken", ["touch", "a handover"])
+async def test_nothing_goes_on_when_an_action_fails_by_an_internal_error(broken: str) -> None:
+    """The loop would observe and write while a write of its last plan is still on its way, also after the leadership has ended."""
+    cluster, ended = Cluster(), []
+
+    async def late(message: AssignRole) -> bool:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.append(message)
+        return True
+
+    cluster.assign_answer = late
+    actions: list[Action] = [AssignRole(coreapp=pod(2), shards=2), WRITES["touch"][0]]
+    cluster.answers["merge Service", "acme-shard-0"] = RuntimeError("odd")
+    if broken == "a handover":
+        actions = [handover(0), handover(1, to=pod(3))]
+        cluster.answers.clear()
+        cluster.reports = {"uid-3": cast("Any", "odd")}
+
+    with pytest.raises(ExceptionGroup):
+        await cluster.perform(*actions)
+    assert ended == cluster.assigned
+    assert len(ended) == 1
+
+
+async def test_what_was_said_of_a_rejection_is_taken_back_with_the_next_observation() -> None:
+    said = Cluster(situation().settled().seeing(denied="403 Forbidden"))
+    assert (await said.perform()).is_outdated
+    assert not (await Cluster().perform()).is_outdated
+    said.answers["scale", "acme-coreapp"] = FORBIDDEN
+    assert not (await said.perform(WRITES["scale"][0])).is_outdated, "it still holds"
 
 
 @pytest.mark.parametrize("answer", OUTDATED, ids=lambda answer: type(answer).__name__)
@@ -262,6 +329,18 @@ async def test_a_Secret_is_made_with_its_content(recipe: str, keys: set[str]) ->
 
     ((what, name, sent),) = cluster.calls
     assert (what, name, set(sent["data"])) == ("create", "acme-admin", keys)
+
+
+async def test_a_deleted_Secret_of_the_administrator_is_made_again_with_the_password_that_the_client_has() -> None:  # noqa: N802
+    """With another one the operator would be locked out of the client, and no person knows the right one."""
+    cluster = Cluster()
+    cluster.memory.admin = {"username": "YWRtaW4=", "password": "cmlnaHQ="}
+
+    await cluster.perform(GenerateSecret(obj=SECRET, recipe="admin"), GenerateSecret(obj=SECRET, recipe="tls", host_names=("a",)))
+
+    admin, tls = (sent for _, _, sent in sorted(cluster.calls, key=lambda call: len(call[2]["data"])))
+    assert admin == {**SECRET, "data": cluster.memory.admin}
+    assert set(tls["data"]) == {"tls.crt", "tls.key", "ca.crt"}, "the Webapps get a new certificate"
 
 
 async def test_a_deleted_pod_is_remembered_even_if_the_answer_is_lost() -> None:
@@ -339,7 +418,7 @@ async def test_Set_Shards_is_not_sent_with_the_other_actions_but_after_its_note(
 
 async def test_a_round_has_a_limited_number_of_actions_and_of_concurrent_writes() -> None:
     cluster = Cluster()
-    touches = [Touch(route=route(shard), nonce=NONCE) for shard in range(MOST_ACTIONS + 1)]
+    touches = [Touch(route=route(shard), epoch="100-x") for shard in range(MOST_ACTIONS + 1)]
 
     outcome = await cluster.perform(*touches)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,11 +12,24 @@ from lightkube import AsyncClient, KubeConfig
 from lightkube.config.models import User
 
 from whatsapp_operator.shell.kube import client, kinds
-from whatsapp_operator.shell.kube.client import MOST_EVENTS
+from whatsapp_operator.shell.kube.client import MOST_EVENTS, Unfenced
 from whatsapp_operator.shell.kube.errors import AlreadyExists, Conflict, KubeError, NotFound, Rejected, TestFailed, Unavailable
 from whatsapp_operator.shell.kube.kinds import KINDS, LEASE, NODE, POD, SECRET, SERVICE, STATEFULSET, WAC, kind_of
 
 from .kube_server import A_POD, PASSWORD, TOKEN, a_client
+
+
+async def test_the_clock_of_the_api_server_is_that_of_its_last_answer() -> None:
+    async with a_client() as (server, kube):
+        assert kube.server_time() is None
+        for header, at in (
+            ("Mon, 04 Jan 2027 12:00:00 GMT", datetime(2027, 1, 4, 12, tzinfo=UTC)),
+            ("Mon, 04 Jan 2027 12:00:05 GMT", datetime(2027, 1, 4, 12, 0, 5, tzinfo=UTC)),
+            ("yesterday", None),
+        ):
+            server.sends(body=b'{"kind": "Pod", "metadata": {"name": "a"}}', content_type="application/json", headers={"Date": header})
+            await kube.get(POD, "ns", "a")
+            assert (kube.server_time(), kube.fenced(Unfenced()).server_time()) == (at, at)
 
 
 async def test_reads_ask_for_plain_objects() -> None:

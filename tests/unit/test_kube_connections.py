@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import ssl
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from whatsapp_operator.shell.kube.errors import Expired, KubeError, LeaseTooShor
 from whatsapp_operator.shell.kube.kinds import DEPLOYMENT, LEASE, POD, SECRET, STATEFULSET, WAC
 
 from .kube_server import A_POD, a_client, a_client_under_tls, a_server, client_to
+from .wabiz_server import pair
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from whatsapp_operator.shell.kube.client import Kube
     from whatsapp_operator.shell.kube.kinds import Obj
 
+__all__ = ["pair"]
 
 # ----------------------------------------------------------------------------------------------------------------- fence
 
@@ -302,3 +306,38 @@ async def test_a_watch_that_is_left_frees_its_line() -> None:
                 break
         pool = kube._api._client._client._transport._inner._pool._pool
         assert not [line for line in pool.connections if not line.is_idle()]
+
+
+# ------------------------------------------------------------------------------------------------------------------- TLS
+
+
+@pytest.mark.parametrize(
+    "begins", [b"", b'HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"kind"'], ids=["before the answer", "in the middle of it"]
+)
+async def test_tls_that_breaks_is_an_api_server_that_cannot_be_reached(pair: Path, begins: bytes) -> None:
+    """What is between the two may die in the middle of a record. The library passes on the error of the TLS library itself."""
+
+    async def breaks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(begins)
+        await writer.drain()
+        os.write(writer.get_extra_info("socket").fileno(), b"this is no record of TLS")
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair)
+    async with await asyncio.start_server(breaks, "127.0.0.1", 0, ssl=context) as server:
+        kube = client_to(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", insecure=True)
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: kube.get(POD, "ns", "a"),
+            lambda: kube.list(POD, "ns"),
+            lambda: kube.list_to_watch(POD, "ns"),
+            lambda: anext(kube.watch(POD, "ns")),
+            lambda: kube.create(A_POD),
+            lambda: kube.patch_merge(POD, "ns", "a", {}),
+            lambda: kube.delete(POD, "ns", "a", uid="u"),
+        ]
+        for call in calls:
+            with pytest.raises(Unavailable, match=r"the API server cannot be reached \(SSLError: "):
+                await call()
+        await kube.close()

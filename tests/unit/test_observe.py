@@ -11,8 +11,9 @@ import pytest
 
 from whatsapp_operator.core.desired import Tuning
 from whatsapp_operator.core.names import Key
+from whatsapp_operator.core.snapshot import Client, Login
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
-from whatsapp_operator.shell.kube.kinds import POD, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
+from whatsapp_operator.shell.kube.kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
 from whatsapp_operator.shell.loop.observe import Memory, Observation, Observer
 
 from .test_snapshot import KEY, Clock, FakeKube, NothingHeard, world
@@ -113,6 +114,35 @@ async def test_secrets_that_were_read_long_before_an_observation_are_none_of_its
 
     assert memory.slow is not None
     assert memory.slow.again is is_old
+
+
+class FaultyKube(FakeKube):
+    """The library fails in an odd way, as often as ``failures`` says, when one kind is listed that no failover depends on."""
+
+    failures = 1
+
+    async def list(self, kind: Kind, *more: Any) -> list[Obj]:
+        if kind is PDB and self.failures:
+            self.failures -= 1
+            msg = "a transport is in an odd state"
+            raise RuntimeError(msg)
+        return await super().list(kind, *more)
+
+
+async def test_an_internal_error_in_a_slow_read_holds_up_no_failover_and_is_over_with_the_next_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kube, memory = FaultyKube(world()), Memory()
+    eyes = observer(kube)
+
+    first = (await observe(eyes, memory)).snapshot
+    assert (len(first.routes), len(first.coreapps), first.missing, first.name_conflicts) == (2, 3, None, ())
+    assert set(first.failed_reads) == {"Secret", "Deployment", "PodDisruptionBudget", "NetworkPolicy", "PersistentVolumeClaim"}
+    assert set(first.failed_reads.values()) == {"an internal error of the operator (RuntimeError); its log has the details"}
+    assert "a transport is in an odd state" in caplog.text
+
+    second = (await observe(eyes, memory)).snapshot
+    assert (len(second.routes), len(second.coreapps), second.unread) == (2, 3, {})
 
 
 async def test_what_is_being_read_ends_with_its_loop() -> None:
@@ -231,6 +261,39 @@ async def test_events_that_cannot_be_read_keep_nothing_else_from_being_read() ->
     seen = (await observe(observer(kube), missing_for(2.0))).snapshot
     assert (seen.rejected_pods, seen.unread) == (None, {"Event": "list Event: 500"})
     assert len(seen.objects) > 8
+
+
+class LoggedIn(NothingHeard):
+    """The client, as far as logins go."""
+
+    def __init__(self, login: Login) -> None:
+        self.login = login
+
+    def state_of(self, _: Key) -> Client:
+        return Client(login=self.login)
+
+
+@pytest.mark.parametrize(
+    ("login", "owner", "known"), [(Login.DONE, None, True), (Login.REJECTED, None, False), (Login.DONE, "acme-admin", False)]
+)
+async def test_the_generated_secret_that_the_client_knows_is_remembered(login: Login, owner: str | None, known: bool) -> None:
+    objects, memory = world(), Memory()
+    (cluster,) = objects[WAC]
+    spec = {**cluster["spec"], "client": {"type": "Simulator", **({"adminSecretRef": {"name": owner}} if owner else {})}}
+    objects[WAC][:] = [{**cluster, "spec": spec}]
+    data = {"username": "YWRtaW4=", "password": "cmlnaHQtb25l"}
+    objects[SECRET][:] = [{**obj, "data": data} if obj["metadata"]["name"] == "acme-admin" else obj for obj in objects[SECRET]]
+    fakes: Any = LoggedIn(login)
+    kube: Any = FakeKube(objects)
+    eyes = Observer(kube=kube, clients=fakes, coreapps=fakes, clock=Clock(), image="sim:1", tuning=Tuning())
+    await observe(eyes, memory)
+
+    assert memory.admin == (data if known else None)
+    memory.slow = None
+    assert data["password"] not in repr(memory)
+    kube.objects[SECRET][:] = [obj for obj in kube.objects[SECRET] if obj["metadata"]["name"] != "acme-admin"]
+    await observe(eyes, memory)
+    assert memory.admin == (data if known else None), "also when it is deleted"
 
 
 async def test_the_desired_state_is_kept_until_the_cluster_is_edited() -> None:

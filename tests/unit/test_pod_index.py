@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from whatsapp_operator.core.desired import Desired, Probe, Tuning
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.shell.coreapps.schedule import Target
+from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.objects.reading import SpecError, desired_of
 from whatsapp_operator.shell.watch.index import PodIndex
 
@@ -273,6 +275,33 @@ def test_what_no_event_reported_is_swept_out_at_the_second_time() -> None:
     assert set(prober.held) == {KEY}
     assert len(pod_index) == 1
     assert pod_index.clusters_on("n0") == (KEY,)
+
+
+@pytest.mark.parametrize("error", [Unavailable("500"), RuntimeError("odd")], ids=["an answer", "an internal error"])
+async def test_what_cannot_be_listed_in_one_namespace_is_kept_and_the_others_are_swept(error: Exception) -> None:
+    class Kube:
+        lists = 0
+
+        async def list(self, _: object, namespace: str, __: object) -> list[dict[str, Any]]:
+            self.lists += 1
+            if namespace == "closed":
+                raise error
+            return [{}, {"metadata": {"namespace": namespace, "name": "acme"}}]
+
+    pod_index, _ = a_pod_index()
+    for namespace, name in (("ns", "acme"), ("ns", "ghost"), ("closed", "acme")):
+        one = cluster(name)
+        pod_index.note_cluster({**one, "metadata": {**one["metadata"], "namespace": namespace}}, gone=False)
+    kube = Kube()
+    sweeping = asyncio.create_task(pod_index.run(cast("Any", kube), ("closed", "ns"), every=0))
+    async with asyncio.timeout(60):
+        while kube.lists < 6:
+            await asyncio.sleep(0)
+    sweeping.cancel()
+    await asyncio.wait({sweeping})
+
+    assert sweeping.cancelled()
+    assert set(pod_index._entries) == {Key("ns", "acme"), Key("closed", "acme")}
 
 
 def test_nothing_grows_whatever_comes() -> None:

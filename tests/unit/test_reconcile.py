@@ -11,7 +11,7 @@ import pytest
 
 from whatsapp_operator.core import pace
 from whatsapp_operator.core.names import Key
-from whatsapp_operator.shell.kube.errors import Unavailable
+from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
 from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.loop import reconcile
 from whatsapp_operator.shell.loop.cluster import Cluster
@@ -59,6 +59,27 @@ class Fakes:
 def reconciler(fakes: Fakes) -> Reconciler:
     fake: Any = fakes
     return Reconciler(kube=fake, observer=fake, executor=fake, clock=fake, forget=lambda _: None)
+
+
+async def test_a_namespace_that_cannot_be_listed_hides_no_other_one() -> None:
+    """It may be gone, with the rights in it."""
+
+    class InNamespaces(Fakes):
+        rejected = 3
+
+        async def list(self, *args: object) -> list[dict[str, Any]]:
+            namespace = str(args[1])
+            if namespace == "gone" and self.rejected:
+                self.rejected -= 1
+                msg = "403 Forbidden"
+                raise Rejected(msg)
+            return [{"metadata": {"namespace": namespace, "name": f"in-{namespace}"}}]
+
+    fakes = InNamespaces([])
+    fake: Any = fakes
+    loop = Reconciler(kube=fake, observer=fake, executor=fake, clock=fake, forget=lambda _: None, namespaces=("before", "gone", "after"))
+    await lead_until_observed(loop, fakes, 3)
+    assert fakes.looked == ["in-before", "in-after", "in-gone"], "each once"
 
 
 async def lead_until_observed(loop: Reconciler, fakes: Fakes, count: int) -> None:

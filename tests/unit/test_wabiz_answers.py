@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -14,7 +16,21 @@ from whatsapp_operator.core.snapshot import Answer, Login, Rejection
 from whatsapp_operator.shell.whatsapp.masking import masked
 from whatsapp_operator.shell.whatsapp.session import LOGIN_PAUSE, LOGIN_SPAN, MOST_LOGINS
 
-from .wabiz_server import CERTIFICATE, CREDENTIALS, INITIAL, PASSWORD, PIN, SECRETS, SessionHarness, harness, pair, refused_port, rejection
+from .wabiz_server import (
+    CERTIFICATE,
+    CREDENTIALS,
+    INITIAL,
+    PASSWORD,
+    PIN,
+    SECRETS,
+    Client,
+    SessionHarness,
+    harness,
+    pair,
+    refused_port,
+    rejection,
+    served,
+)
 
 __all__ = ["harness", "pair"]
 
@@ -114,6 +130,133 @@ async def test_the_detail_holds_no_secret_that_the_client_repeats(harness: Sessi
     assert CERTIFICATE[64:76] not in detail
     assert PASSWORD[:6] not in detail
     assert detail.isprintable()
+
+
+# --- several Webapps
+
+BROKEN: dict[str, Callable[[], web.Response]] = {
+    "its database is away": lambda: rejection(500, "database", code=1014),
+    "it is overloaded": lambda: rejection(503),
+    "another server": lambda: web.Response(status=404, text="404 page not found"),
+    "no JSON": lambda: web.Response(text="<html>It works!"),
+    "no shards": lambda: web.json_response({"account": {}}),
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
+async def test_a_webapp_that_answers_in_a_wrong_way_is_not_the_only_one_that_is_asked(
+    harness: SessionHarness, pair: Path, answer: Callable[[], web.Response]
+) -> None:
+    """One of several that start on an empty database may stay broken, and be ready all the same (client#roles)."""
+    broken = Client()
+    broken.tokens = harness.client.tokens
+    broken.says_of_shards = answer
+    broken.answers(lambda: rejection(503))
+    async with served(broken, pair):
+        addresses = (broken.address, harness.client.address)
+        await harness.ask(addresses=addresses)
+        assert harness.session.client.shards is None
+        await harness.ask(addresses=addresses)
+        assert harness.session.client.shards == 1
+        await harness.ask(addresses=addresses)
+        assert broken.asked == 1, "who answers well is asked again"
+
+
+async def test_set_shards_is_sent_to_another_webapp_after_a_busy_one(harness: SessionHarness, pair: Path) -> None:
+    busy = Client()
+    busy.tokens = harness.client.tokens
+    busy.answers(lambda: rejection(503))
+    async with served(busy, pair):
+        addresses = (busy.address, harness.client.address)
+        assert (await harness.call(addresses=addresses)).answer is Answer.BUSY
+        assert (await harness.call(addresses=addresses)).answer is Answer.ACCEPTED
+
+
+# --- what is no number of shards
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            f'{{"account": {{"shards": {number}}}}}'
+            for number in ("0", "-1", "3", "64", "100000", "2.5", "1e999", "null", '"many"', "[4]", "{}")
+        ),
+        "[" * 10**5,
+        '{"account": ' + "[" * 10**5,
+        '{"account": 4}',
+        "[4]",
+        "{}",
+    ],
+)
+async def test_what_is_no_number_of_shards_changes_nothing_that_is_known(harness: SessionHarness, body: str) -> None:
+    """As many Coreapps are made as the client reports shards, and the holders of all others are let go."""
+    await harness.ask()
+    harness.client.says_of_shards = lambda: web.Response(text=body, content_type="application/json")
+    harness.clock.pass_by(seconds=1)
+    await harness.ask()
+    seen = harness.session.client
+    assert (seen.shards, seen.asked_at) == (1, harness.clock.now() - timedelta(seconds=1))
+    assert (seen.unresponsive_since, seen.asking) == (harness.clock.now(), False)
+    assert seen.problem.startswith(("GET shards: unreadable answer", "GET /v1/account/shards: unreadable answer"))
+
+
+@pytest.mark.parametrize("number", ["1", "32", '"4"', "8.0"])
+async def test_a_number_of_shards_is_read_in_any_spelling(harness: SessionHarness, number: str) -> None:
+    harness.client.says_of_shards = lambda: web.Response(text=f'{{"account": {{"shards": {number}}}}}', content_type="application/json")
+    await harness.ask()
+    assert (harness.session.client.shards, harness.session.client.problem) == (int(float(number.strip('"'))), "")
+
+
+@pytest.mark.parametrize(
+    ("version", "read"),
+    [
+        ("v2.53.4", "v2.53.4"),
+        ("v" * 65, "v" * 64),
+        ("v2\n\ud800\x00.5", "v2.5"),
+        ("\n", None),
+        ("", None),
+        (7, None),
+        (None, None),
+        ([], None),
+    ],
+)
+async def test_a_version_is_a_short_text(harness: SessionHarness, version: object, read: str | None) -> None:
+    """The API server rejects a whole status in which one text is too long; then no rejection would be remembered either."""
+    harness.client.says_of_shards = lambda: web.json_response({"account": {"shards": 1}, "meta": {"version": version}})
+    await harness.ask()
+    assert (harness.session.client.shards, harness.session.client.version) == (1, read)
+
+
+@pytest.mark.parametrize("meta", ["[1]", '"text"', "7", "null"])
+async def test_a_number_of_shards_counts_also_if_what_comes_with_it_is_odd(harness: SessionHarness, meta: str) -> None:
+    harness.client.says_of_shards = lambda: web.Response(
+        text=f'{{"account": {{"shards": 1}}, "meta": {meta}}}', content_type="application/json"
+    )
+    await harness.ask()
+    assert (harness.session.client.shards, harness.session.client.version) == (1, None)
+
+
+async def test_a_call_whose_answer_cannot_be_read_is_unknown(harness: SessionHarness) -> None:
+    harness.client.answers(lambda: web.Response(status=201, text="[" * 10**5, content_type="application/json"))
+    assert (await harness.call()).answer is Answer.UNKNOWN
+
+
+async def test_a_call_that_fails_by_an_odd_error_of_the_library_is_unknown(
+    harness: SessionHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any answer it would be on its way without an end, and nothing else would be done."""
+    await harness.ask()
+
+    async def breaks(*_: object, **__: object) -> None:
+        msg = f"a connection that sent {PASSWORD} is in an odd state"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr("httpx.AsyncClient.request", breaks)
+    call = await harness.call()
+    assert (call.answer, call.not_sent, call.detail) == (Answer.UNKNOWN, False, "POST /v1/account/shards: RuntimeError")
+    await harness.ask()
+    assert (harness.session.client.asking, harness.session.client.problem) == (False, "GET /v1/account/shards: RuntimeError")
 
 
 def test_masking_leaves_the_rest_alone() -> None:

@@ -16,10 +16,11 @@ from whatsapp_operator import __main__ as main
 from whatsapp_operator.__main__ import Operator
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.settings import Settings
+from whatsapp_operator.shell.kube.kinds import POD
 from whatsapp_operator.shell.watch import handlers, supervise
-from whatsapp_operator.shell.watch.health import GAP
+from whatsapp_operator.shell.watch.health import GAP, name_of
 
-from .fake_apiserver import CLUSTERS, PODS, SERVICES, WATCHED, FakeApiServer, an_apiserver, refuse, status
+from .fake_apiserver import CLUSTERS, NAMESPACES, PODS, SERVICES, WATCHED, FakeApiServer, an_apiserver, refuse, status, within
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/whatsapp-operator"
 LEASE_TIMES = {"LEASE_SECONDS": "3", "LEASE_RENEW_DEADLINE_SECONDS": "2", "LEASE_RETRY_SECONDS": "0.5"}
@@ -52,13 +53,21 @@ class WakeLog(Operator):
 
 
 @asynccontextmanager
-async def an_operator(server: FakeApiServer, folder: Path) -> AsyncIterator[tuple[WakeLog, asyncio.Task[None]]]:
+async def an_operator(
+    server: FakeApiServer, folder: Path, namespaces: tuple[str, ...] = ()
+) -> AsyncIterator[tuple[WakeLog, asyncio.Task[None]]]:
     """An operator that watches, in this event loop; ended at the end of the block if it has not ended before."""
-    env = {"KUBECONFIG": str(server.kubeconfig(folder)), "POD_NAMESPACE": "default", **LEASE_TIMES}
+    env = {
+        "KUBECONFIG": str(server.kubeconfig(folder)),
+        "POD_NAMESPACE": "default",
+        **LEASE_TIMES,
+        "WATCH_NAMESPACES": ",".join(namespaces),
+    }
+    watched = [within(path, namespace) for path in WATCHED for namespace in namespaces] or WATCHED
     operator = WakeLog(Settings.from_env(env))
     running = asyncio.create_task(operator._run(), name="operator")
     try:
-        await until(lambda: all(server.streams[path] for path in WATCHED), running)
+        await until(lambda: all(server.streams[path] for path in watched), running)
         yield operator, running
     finally:
         running.cancel()
@@ -197,6 +206,32 @@ async def test_a_leader_that_is_refused_its_watches_gives_the_lease_up_and_anoth
         server.fault = lambda _: None
         await until(lambda: operator._health.cut_off() is None, running)
         await until(lambda: bool(server.leases[LEASE]["spec"]["holderIdentity"]), running)
+
+
+async def test_a_namespace_that_is_gone_is_no_reason_to_give_the_lease_up_and_hides_no_other_namespace(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its Roles the rights in it go. No other replica has them, and the clusters of the other namespaces need a leader."""
+    async with an_apiserver() as server, an_operator(server, tmp_path, NAMESPACES) as (operator, running):
+        await until(lambda: bool(server.leases.get(LEASE, {}).get("spec", {}).get("holderIdentity")), running)
+        began = asyncio.get_running_loop().time()
+        server.fault = lambda request: refuse(403) if "/namespaces/here/" in request.path else None
+        server.cut("/namespaces/here/")
+        pods = {namespace: name_of(POD, namespace) for namespace in NAMESPACES}
+        await until(lambda: operator._health.seconds_cut_off()[pods["here"]] > 3 * GAP, running)
+        assert "The self-check fails" not in caplog.text
+        assert "The watches are restarted" not in caplog.text
+        assert operator._health.cut_off() is None
+        assert server.leases[LEASE]["spec"]["holderIdentity"]
+        server.tell(within(PODS, "there"), "later")
+        await until(lambda: ("later", True) in operator.woken, running)
+        assert asyncio.get_running_loop().time() - began > GAP
+        server.fault = lambda _: None
+        await until(lambda: operator._health.seconds_cut_off()[pods["here"]] == 0, running)
+
+        server.fault = lambda request: refuse(403) if request.path in map(partial(within, PODS), NAMESPACES) else None
+        server.cut("/pods")
+        await until(lambda: operator._health.cut_off() is not None, running)
 
 
 async def test_a_missing_crd_is_no_reason_to_give_the_lease_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

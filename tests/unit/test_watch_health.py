@@ -38,6 +38,46 @@ def test_a_watch_is_connected_while_its_newest_stream_is_open() -> None:
     assert health.cut_off() is None
 
 
+def in_namespaces(clock: ManualClock) -> WatchHealth:
+    """Two watches of pods in namespaces, and one of Services; the first of pods was rejected."""
+    health = WatchHealth(clock)
+    for name in ("pods in a", "pods in b", "services in a"):
+        health.expect(name, essential=True)
+        health.connected(name, lambda: True)
+    health.connected("pods in a", lambda: False)
+    health.rejected("pods in a")
+    clock.at += 10
+    return health
+
+
+def test_a_watch_that_is_rejected_in_one_namespace_counts_as_long_as_another_one_is_not() -> None:
+    clock = ManualClock()
+    health = in_namespaces(clock)
+    assert (health.cut_off(), health.seconds_dead(["pods in a", "pods in b"])) == (None, 0)
+    assert health.seconds_cut_off() == {"pods in a": 10, "pods in b": 0, "services in a": 0}, "it is shown"
+    health.connected("pods in b", lambda: False)
+    clock.at += 5
+    assert health.cut_off() == "not connected to pods in a, pods in b"
+    assert health.seconds_dead(["pods in a", "pods in b"]) == 15
+
+
+def test_a_watch_that_breaks_in_one_namespace_counts_although_others_do_not() -> None:
+    clock = ManualClock()
+    health = in_namespaces(clock)
+    health.connected("pods in a", lambda: False)
+    clock.at += 5
+    assert (health.cut_off(), health.seconds_dead(["pods in a"])) == ("not connected to pods in a", 5)
+
+
+def test_a_watch_of_another_kind_excuses_no_rejected_one() -> None:
+    clock = ManualClock()
+    health = in_namespaces(clock)
+    health.connected("services in a", lambda: False)
+    health.rejected("services in a")
+    clock.at += 5
+    assert health.cut_off() == "not connected to services in a"
+
+
 def test_a_short_gap_between_two_streams_is_nothing() -> None:
     clock = ManualClock()
     health = a_health(clock)

@@ -70,6 +70,7 @@ class Client:
         self.tokens: set[str] = set()
         self.passwords = {PASSWORD}
         self.posted: Callable[[web.Request], Awaitable[web.StreamResponse]] = self.accepts
+        self.says_of_shards: Callable[[], web.StreamResponse] = lambda: web.json_response({"account": {"shards": 1}})
         self.address = ""
 
     def routes(self) -> list[web.RouteDef]:
@@ -102,7 +103,7 @@ class Client:
 
     async def _shards(self, request: web.Request) -> web.StreamResponse:
         self.asked += 1
-        return web.json_response({"account": {"shards": 1}}) if self._knows(request) else rejection(401, "token")
+        return self.says_of_shards() if self._knows(request) else rejection(401, "token")
 
     async def _set_shards(self, request: web.Request) -> web.StreamResponse:
         if not self._knows(request):

@@ -103,10 +103,13 @@ class Handover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Touch:
-    """Bump a Service's resourceVersion, so that an uncommitted label of another leader can never be committed (laws#2)."""
+    """Bump a Service's resourceVersion, so that an uncommitted label of another leader can never be committed (laws#2).
+
+    It leaves a note of the label's epoch. If that is above the new version all the same, no leader has made it up from a version.
+    """
 
     route: Route
-    nonce: str
+    epoch: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -185,10 +185,10 @@ def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
             continue
         claim, shard = f.claim(pod), pod.shard_label
         route = next((route for route in f.snapshot.routes if route.shard == shard and not route.foreign), None)
-        if claim == "dead" or (claim == "orphan" and _is_beyond(f, shard)):
+        if claim in {"dead", "invalid"} or (claim == "orphan" and _is_beyond(f, shard)):
             yield ClearLabels(coreapp=pod)
         elif claim == "pending":
-            yield from (Touch(route=one, nonce=f.snapshot.nonce) for one in f.awaiting(pod))
+            yield from (Touch(route=one, epoch=pod.epoch_label) for one in f.awaiting(pod))
         elif claim == "committed" and route is not None and (route.holder_uid != pod.uid or is_surplus(f, route)):
             yield ClearLabels(coreapp=pod)
         elif claim in {"none", "damaged"}:

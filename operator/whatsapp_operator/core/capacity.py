@@ -38,6 +38,11 @@ class Counts:
         """The wall time of the observation: for what people read, and for dates from outside."""
         return self.snapshot.wall or self.snapshot.now
 
+    @property
+    def latest(self) -> datetime:
+        """The time for what must not be sent after a date: of the clocks of this machine and of the API server the later one counts."""
+        return max(self.wall, self.snapshot.server_time or self.wall)
+
     @cached_property
     def newest_renewal(self) -> datetime | None:
         """When a Lease of any node was renewed last; None: nothing is known of that."""

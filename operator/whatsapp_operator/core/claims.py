@@ -15,8 +15,8 @@ class Claims(Health):
         """Return the state of the labels of a pod (laws#2).
 
         ``none``: it has no epoch. ``committed``: its Service names it. ``damaged``: the same, but its other labels do not say so.
-        ``dead``: its Service has moved past it. ``pending``: it may still be committed. ``orphan``: its Service does
-        not exist.
+        ``dead``: its Service has moved past it. ``pending``: it may still be committed. ``invalid``: it is above every version that its
+        Service has had, so no leader can have prepared it. ``orphan``: its Service does not exist.
         """
         epoch = Epoch.parse(pod.epoch_label)
         if epoch is None:
@@ -32,10 +32,11 @@ class Claims(Health):
             return "orphan"
         if route.epoch == pod.epoch_label:
             return "committed"
-        return "dead" if route.version > epoch.n else "pending"
+        # A touch is by version: when the label was read, the Service had none as high as that.
+        return "dead" if route.version > epoch.n else "invalid" if route.touched == pod.epoch_label else "pending"
 
     def awaiting(self, pod: Coreapp) -> tuple[Route, ...]:
         """Return the routes that may still be committed to the pod's epoch; any, when a label that named the shard is gone."""
         epoch, shard = Epoch.parse(pod.epoch_label), pod.shard_label
         ours = (route for route in self.snapshot.routes if not route.foreign and shard in {route.shard, None})
-        return tuple(route for route in ours if epoch is not None and route.version <= epoch.n)
+        return tuple(route for route in ours if epoch is not None and route.version <= epoch.n and route.touched != pod.epoch_label)

@@ -200,7 +200,7 @@ REDUNDANT: tuple[ConditionRule, ...] = (
 
 def _soon(f: Facts) -> bool:
     at = f.snapshot.account.expires_at if f.snapshot.account else None
-    return at is not None and at - f.wall < EXPIRES_SOON
+    return at is not None and at - f.latest < EXPIRES_SOON
 
 
 # What is said while nothing speaks against sending the certificate.

@@ -135,9 +135,10 @@ class Facts(Holders):
         the initial number from one that an autoscaler or a person chose.
         """
         started = self.settled_shards is not None or self.shards is not None
-        if self.desired.webapps is not None:
-            return (self.desired.webapps if started else 1), False
         live = self.snapshot.objects.get(manifests.webapp_deployment(self.desired.key.name))
+        if self.desired.webapps is not None:
+            # A new leader does not know yet whether the client has started: it ends no Webapp.
+            return self.desired.webapps if started else 1 if live is None else None, False
         if live is None:
             return (manifests.FIRST_WEBAPPS if started else 1), not started
         if manifests.FIRST_BOOT_ANNOTATION not in (live["metadata"].get("annotations") or {}):
@@ -153,7 +154,7 @@ class Facts(Holders):
             return obj
         # Not while Set Shards is under way: what restarts then is not to be restarted once more, nor is the call to be cut off.
         replaces = (
-            self.operation is None
+            (self.operation is None or self.restart_is_overdue)
             and self.has_held_for(checksums.fact(ref, checksum), checksums.SETTLED_AFTER)
             and not checksums.written_lately(self.snapshot.written.get(ref, {}), self.snapshot.now)
         )

@@ -92,7 +92,7 @@ def switch_over(f: Facts) -> Iterator[Action]:
     routes = {route.shard: route for route in f.routes}
     for request in f.desired.switchovers:
         pod = next((pod for pod in f.snapshot.coreapps if pod.name == request.to), None)
-        if pod is not None and f.claim(pod) == "pending":
+        if pod is not None and f.claim(pod) in {"pending", "invalid"}:
             # Another attempt prepared this pod and has not committed: the request stays until that label is gone.
             left.append(f"{request.shard}={pod.name}")
         elif (why := rejection(f, request)) is not None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 Obj: TypeAlias = Mapping[str, Any]
 """A Kubernetes object as JSON."""
+
+
+LONGEST_VERSION: Final = 30
+"""Digits of the longest resourceVersion that is read. A Coreapp may report a number of thousands, and Python reads none of these."""
 
 
 class Ref(NamedTuple):
@@ -39,4 +43,5 @@ class Epoch(NamedTuple):
     def parse(cls, text: str | None) -> Self | None:
         """Return the epoch that a label or selector spells, or None for anything else."""
         n, _, random = (text or "").partition("-")
-        return cls(int(n), random) if random and n.isascii() and n.isdigit() else None
+        is_number = n.isascii() and n.isdigit() and len(n) <= LONGEST_VERSION
+        return cls(int(n), random) if random and is_number else None

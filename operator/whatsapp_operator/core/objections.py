@@ -97,13 +97,20 @@ def _would_send(f: Facts) -> str | None:
     return secret.certificate.fingerprint if secret.certificate else None
 
 
+def _is_rejected(f: Facts) -> bool:
+    """Whether a call would carry a certificate that the client rejected, no matter how many others since."""
+    sent = _would_send(f)
+    return sent is not None and sent in {f.record.rejected_fingerprint, *f.record.rejected_before}
+
+
 def _rejected_certificate(f: Facts) -> str:
-    """Return what was rejected, and why."""
-    because = f" ({f.record.rejected_because})" if f.record.rejected_because else ""
-    if f.record.rejected_fingerprint == NO_CERTIFICATE:
+    """Return what was rejected, and why, which is known of the last one."""
+    sent = _would_send(f)
+    is_last = sent == f.record.rejected_fingerprint
+    because = f" ({f.record.rejected_because})" if is_last and f.record.rejected_because else ""
+    if sent == NO_CERTIFICATE:
         return f"WhatsApp rejected Set Shards without a certificate{because}; it is not sent without one again."
-    begins = f"{f.record.rejected_fingerprint:.12}"
-    return f"WhatsApp rejected Set Shards with the certificate whose fingerprint begins {begins}{because}; it is not sent again."
+    return f"WhatsApp rejected Set Shards with the certificate whose fingerprint begins {sent:.12}{because}; it is not sent again."
 
 
 def _where(f: Facts) -> str:
@@ -171,7 +178,7 @@ OBJECTIONS: tuple[Objection, ...] = (
             f.desired.account is not None
             and _with_certificate(f) is None
             and f.desired.account.registered_at is not None
-            and f.wall - f.desired.account.registered_at > REGISTRATION_GRACE
+            and f.latest - f.desired.account.registered_at > REGISTRATION_GRACE
         ),
         why=lambda _: (
             "More than 7 days after registration Set Shards disconnects the client unless it carries a certificate. "
@@ -202,7 +209,7 @@ OBJECTIONS: tuple[Objection, ...] = (
         when=lambda f: (
             (secret := _with_certificate(f)) is not None
             and secret.expires_at is not None
-            and secret.expires_at - f.wall < f.desired.tuning.certificate_margin
+            and secret.expires_at - f.latest < f.desired.tuning.certificate_margin
         ),
         why=lambda f: (
             f"The certificate in Secret {_secret(f)} expires at {expiry_of(f)}: too soon, or it has expired, and an expired one gets the "
@@ -211,7 +218,7 @@ OBJECTIONS: tuple[Objection, ...] = (
     ),
     Objection(
         name=Reason.CERTIFICATE_REJECTED,
-        when=lambda f: f.record.rejected_fingerprint is not None and f.record.rejected_fingerprint == _would_send(f),
+        when=_is_rejected,
         why=lambda f: f"{_rejected_certificate(f)} Put the right one into {_where(f)}.",
     ),
 )

@@ -258,9 +258,9 @@ def _times_due(f: Facts) -> Iterator[timedelta]:
     if f.resize_is_wanted and f.window_is_shut and (opening := windows.next_opening(f.desired.windows, f.wall)) is not None:
         yield opening - f.wall
     if f.snapshot.account is not None and f.snapshot.account.expires_at is not None:
-        yield f.snapshot.account.expires_at - f.desired.tuning.certificate_margin - f.wall
+        yield f.snapshot.account.expires_at - f.desired.tuning.certificate_margin - f.latest
     if f.desired.account is not None and f.desired.account.registered_at is not None:
-        yield f.desired.account.registered_at + objections.REGISTRATION_GRACE - f.wall
+        yield f.desired.account.registered_at + objections.REGISTRATION_GRACE - f.latest
     if (lowers := scaling.lowers_after(f)) is not None:
         yield lowers - now
     if f.snapshot.overruled is not None:

@@ -77,9 +77,9 @@ class Reason(StrEnum):
     Nothing, if that is intended; otherwise correct the webhook and edit the cluster.
     """
     CHANGE_REJECTED = "ChangeRejected"
-    """The API server rejects a change of an object, by a quota, a webhook or its own rules. Everything runs on as it was.
+    """The API server rejects a change of an object, by a missing right, a quota, a webhook or its own rules. It is tried again.
 
-    Correct in the spec what the message names.
+    Correct what the message names: mostly the spec, or the rights of the operator.
     """
     CLIENT_EXPIRED = "ClientExpired"
     """The client says that its build has expired. The certificate is not at fault, and the same build is not tried again.

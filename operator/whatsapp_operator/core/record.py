@@ -12,7 +12,7 @@ from .snapshot import Answer, Operation, Record
 
 FIELDS = ("uid", "operation", "settledShards", "bannedAt", "expiredBuild", "registrationClosedFor")
 """Fields of status that are the record's alone."""
-CERTIFICATE_FIELDS = ("refusedFingerprint", "refusedBecause", "loggedOffAt", "refusedPinVersion")
+CERTIFICATE_FIELDS = ("refusedFingerprint", "refusedBefore", "refusedBecause", "loggedOffAt", "refusedPinVersion")
 """Those that the record has in ``status.certificate``."""
 EARLY, LATE = datetime(1970, 1, 1, tzinfo=UTC), datetime(2070, 1, 1, tzinfo=UTC)
 
@@ -32,6 +32,7 @@ def read(status: Obj, *, uid: str) -> Record:
         operation=operation if is_ours else None,
         settled_shards=status.get("settledShards") if is_ours else None,
         rejected_fingerprint=noted.get("refusedFingerprint"),
+        rejected_before=tuple(noted.get("refusedBefore") or ()),
         rejected_because=noted.get("refusedBecause"),
         logged_off_at=_time(noted, "loggedOffAt"),
         rejected_pin_version=noted.get("refusedPinVersion"),
@@ -47,6 +48,7 @@ def put(status: Obj, record: Record) -> dict[str, Any]:
     shown = {key: value for key, value in (status.get("certificate") or {}).items() if key not in CERTIFICATE_FIELDS}
     noted = {
         "refusedFingerprint": record.rejected_fingerprint,
+        "refusedBefore": list(record.rejected_before) or None,
         "refusedBecause": record.rejected_because,
         "loggedOffAt": _format_time(record.logged_off_at),
         "refusedPinVersion": record.rejected_pin_version,

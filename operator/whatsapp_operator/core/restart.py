@@ -8,7 +8,7 @@ from zlib import crc32
 
 from . import windows
 from .capacity import Counts
-from .snapshot import Answer, Coreapp, Login
+from .snapshot import Answer, Coreapp, Login, Operation
 
 
 class Restart(Counts):
@@ -104,10 +104,16 @@ class Restart(Counts):
         return not windows.is_open(desired.windows, self.wall)
 
     @property
+    def call_in_effect(self) -> Operation | None:
+        """The noted call, if it may have changed something. A busy client has turned it away, and may do so for days."""
+        operation = self.operation
+        return None if operation is None or operation.answer is Answer.BUSY else operation
+
+    @property
     def restart_is_expected(self) -> bool:
         """Whether a Set Shards restart explains a Coreapp that is away (laws#9)."""
-        operation = self.operation
-        return operation is not None and operation.answer is not Answer.BUSY and self.snapshot.now < operation.deadline
+        operation = self.call_in_effect
+        return operation is not None and self.snapshot.now < operation.deadline
 
     @property
     def restart_is_overdue(self) -> bool:
@@ -121,19 +127,22 @@ class Restart(Counts):
         )
 
     @property
+    def set_shards_is_open(self) -> bool:
+        """Whether a noted call may still take effect, or its restart still has its time. Some Coreapp may never come back from it."""
+        return self.call_in_effect is not None and not self.restart_is_overdue
+
+    @property
     def is_verified(self) -> bool:
         """Whether the number that GET reports is final: no call in progress, a rejected one, or one that GET confirms."""
-        operation = self.operation
-        if operation is None or operation.answer is Answer.BUSY:
-            return True
-        return operation.answer is Answer.ACCEPTED and self.shards == operation.to
+        operation = self.call_in_effect
+        return operation is None or (operation.answer is Answer.ACCEPTED and self.shards == operation.to)
 
     def has_restarted(self, pod: Coreapp) -> bool:
         """Return whether a Coreapp reports the number of shards that the client reports.
 
         A call that logs the client on changes no number: there, a holder is back when it is connected.
         """
-        report, operation = pod.report, self.operation
+        report, operation = pod.report, self.call_in_effect
         if report is None or report.shards != (operation.to if operation else self.shards):
             return False
         return operation is None or not operation.logs_on or report.shard is None or report.gateway == "connected"

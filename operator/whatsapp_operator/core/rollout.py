@@ -30,7 +30,7 @@ def _is_due(f: Facts, pod: Coreapp) -> bool:
 
 def _is_held(f: Facts) -> bool:
     """Whether nothing may be rolled out now: because the user paused it, or while a Set Shards is in progress."""
-    return f.desired.paused or f.desired.deleting or f.operation is not None
+    return f.desired.paused or f.desired.deleting or f.set_shards_is_open
 
 
 def unrecoverable(f: Facts) -> tuple[Coreapp, ...]:

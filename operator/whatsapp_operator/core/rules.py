@@ -124,7 +124,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.SWITCHOVER_REQUESTED,
         state=State.WORKING,
         despite_stall=True,
-        when=lambda f: bool(f.desired.switchovers or f.desired.switchover_problem) and f.shards is not None and f.operation is None,
+        when=lambda f: bool(f.desired.switchovers or f.desired.switchover_problem) and f.shards is not None and not f.set_shards_is_open,
         then=handovers.switch_over,
         why=lambda f: (
             "Moving shards as annotation multiconnect.dev/switchover says: "
@@ -247,15 +247,6 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name=Reason.SERVER_BUSY,
-        state=State.WAITING,
-        when=lambda f: _answer_is(f, Answer.BUSY) and not f.may_try_again,
-        why=lambda f: (
-            f"Set Shards {sentences.span(f)} was turned away {sentences.attempts(f)}{sentences.client_said(f)}; it is tried again"
-            + (f", not before {sentences.retry_at(f)} as the client asks." if f.must_hold_off else ".")
-        ),
-    ),
-    Rule(
         name=Reason.VERIFYING,
         state=State.WORKING,
         when=lambda f: _answer_is(f, Answer.ACCEPTED) and f.operation is not None and f.shards != f.operation.to,
@@ -297,9 +288,18 @@ RULES: tuple[Rule, ...] = (
         name=Reason.ROLLING_OUT,
         state=State.WORKING,
         # A step goes before a change of shards; waiting for one holds no such change up.
-        when=lambda f: bool(f.outdated) and f.operation is None and (bool(rollout.steps(f)) or not f.resize_is_wanted),
+        when=lambda f: bool(f.outdated) and f.call_in_effect is None and (bool(rollout.steps(f)) or not f.resize_is_wanted),
         then=rollout.steps,
         why=lambda f: rollout.why(f, sentences.awaited(f)),
+    ),
+    Rule(
+        name=Reason.SERVER_BUSY,
+        state=State.WAITING,
+        when=lambda f: _answer_is(f, Answer.BUSY) and not f.may_try_again,
+        why=lambda f: (
+            f"Set Shards {sentences.span(f)} was turned away {sentences.attempts(f)}{sentences.client_said(f)}; it is tried again"
+            + (f", not before {sentences.retry_at(f)} as the client asks." if f.must_hold_off else ".")
+        ),
     ),
     Rule(
         name=Reason.SHARDS_DRIFTED,
@@ -394,9 +394,12 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.CHANGE_REJECTED,
         state=State.STUCK,
-        when=lambda f: f.snapshot.rejection is not None and bool(f.changed),
+        when=lambda f: f.snapshot.denied is not None or (f.snapshot.rejection is not None and bool(f.changed)),
         why=lambda f: (
-            "The API server rejects a change of this cluster's objects, which run on as they were. Correct in the spec what is named: "
+            "The API server rejects a step of the operator, which is tried again. Give the operator its rights back, or correct what is "
+            f"named: {f.snapshot.denied}"
+            if f.snapshot.denied is not None
+            else "The API server rejects a change of this cluster's objects, which run on as they were. Correct in the spec what is named: "
             f"{f.snapshot.rejection}"
         ),
     ),
@@ -489,7 +492,8 @@ def plan_of(f: Facts) -> Plan:
         actions.append(GetShards(quiet=winner.state is State.READY and not f.is_unsettled))
     stuck = _first(f, matches, State.STUCK)
     in_motion = [rule for rule in matches if rule.state in {State.WORKING, State.WAITING}]
-    moving = in_motion if stuck is None else [rule for rule in in_motion if rule.despite_stall]
+    # A move of a shard ends within seconds, but not if its writes are rejected.
+    moving = in_motion if stuck is None else [rule for rule in in_motion if rule.despite_stall and f.snapshot.denied is None]
     return Plan(
         decision=Decision(rule=winner.name, state=winner.state, why=winner.why(f)),
         moving=_first(f, moving, *State),

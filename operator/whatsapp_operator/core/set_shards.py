@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from math import ceil
-from typing import Any
+from typing import Any, Final
 
 from . import manifests, objections, windows
 from .actions import Action, BumpVersion, SetShards
@@ -13,6 +13,9 @@ from .certificate import NO_CERTIFICATE
 from .desired import SHARD_COUNTS, Desired
 from .facts import Facts
 from .snapshot import Answer, Call, Operation, Record, Rejection, Snapshot
+
+MOST_REJECTED: Final = 31
+"""Rejected certificates that are remembered besides the last one."""
 
 
 def may_call(f: Facts) -> bool:
@@ -99,7 +102,14 @@ def _rejected(desired: Desired, snapshot: Snapshot, call: Call) -> dict[str, Any
     if fingerprint is None:
         return {}
     logged_off = {"logged_off_at": snapshot.wall or snapshot.now} if call.rejection is Rejection.CERTIFICATE else {}
-    return {"rejected_fingerprint": fingerprint, "rejected_because": call.detail[:300] or None, **logged_off}
+    return {**_with_rejected(snapshot.record, fingerprint), "rejected_because": call.detail[:300] or None, **logged_off}
+
+
+def _with_rejected(record: Record, fingerprint: str) -> dict[str, Any]:
+    """Return the certificates that were rejected, with this one as the last: none of them is sent again (laws#8)."""
+    before = (record.rejected_fingerprint, *record.rejected_before)
+    others = tuple(one for one in before if one is not None and one != fingerprint)
+    return {"rejected_fingerprint": fingerprint, "rejected_before": others[:MOST_REJECTED]}
 
 
 def _settled_by_get(f: Facts, operation: Operation) -> Record:
@@ -125,7 +135,7 @@ def _settled_by_get(f: Facts, operation: Operation) -> Record:
     # The process that made the call died before it could note the rejection; the rejected certificate must not be sent again (laws#8).
     because = "no answer is known, but since then no Coreapp has a connection"
     logged_off_at = record.logged_off_at or f.wall
-    return replace(record, rejected_fingerprint=operation.fingerprint, rejected_because=because, logged_off_at=logged_off_at)
+    return replace(record, **_with_rejected(record, operation.fingerprint), rejected_because=because, logged_off_at=logged_off_at)
 
 
 def _heard(desired: Desired, snapshot: Snapshot) -> Record:

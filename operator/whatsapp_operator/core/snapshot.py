@@ -157,6 +157,8 @@ class Route:
     evidence: str | None = None
     planned: bool = False
     committed_at: datetime | None = None
+    touched: str | None = None
+    """The epoch for whose sake its version was moved last, since the last commit."""
     foreign: bool = False
 
 
@@ -207,7 +209,9 @@ class Record:
     settled_shards: int | None = None
     """The number of shards that was last verified as reached; None: none was yet."""
     rejected_fingerprint: str | None = None
-    """Of the certificate that the client rejected."""
+    """Of the certificate that the client rejected last."""
+    rejected_before: tuple[str, ...] = ()
+    """Of those that it rejected before that one, newest first."""
     rejected_because: str | None = None
     """The client's error text for that rejection."""
     logged_off_at: datetime | None = None
@@ -356,6 +360,8 @@ class Snapshot:
     """By a clock that never steps; every time of this process is compared with it."""
     wall: datetime | None = None
     """By the wall clock, which may step; None: the same. For what people read and what has a date of its own."""
+    server_time: datetime | None = None
+    """By the API server's clock, when it answered last; None: not known."""
     nonce: str
     """Random letters, new for each observation; the random part of epochs and operation ids."""
     leader_epoch: int
@@ -374,6 +380,8 @@ class Snapshot:
     rejection: str | None = None
     """The API server's error when it rejected an own object of this generation of the spec."""
     rejected_at: datetime | None = None
+    denied: str | None = None
+    """The API server's error when it rejects another write of this process, such as of labels or of a number, for longer than a moment."""
     written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
     """What was stored of the fields that this process wrote, by object and path."""
     not_kept: tuple[str, ...] = ()

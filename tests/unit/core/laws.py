@@ -330,11 +330,12 @@ def law_8_fit_certificate(plan: PlanOf, one: Situation) -> bool:
         _must(secret.certificate is not None, "the certificate is malformed")
         _must(secret.expires_at is not None and secret.expires_at > one.snapshot.now, "the certificate has expired, or may have")
         _must(
-            secret.certificate and secret.certificate.fingerprint != one.snapshot.record.rejected_fingerprint,
+            secret.certificate
+            and secret.certificate.fingerprint not in {one.snapshot.record.rejected_fingerprint, *one.snapshot.record.rejected_before},
             "the certificate was rejected",
         )
     else:
-        _must(record.rejected_fingerprint != "0" * 64, "it was rejected without a certificate")
+        _must("0" * 64 not in {record.rejected_fingerprint, *record.rejected_before}, "it was rejected without a certificate")
         _must(account.registered_at is not None, "there is no certificate")
         _must(account.registered_at and one.snapshot.now - account.registered_at <= timedelta(days=7), "registered more than 7 days ago")
     return True

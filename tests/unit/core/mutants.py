@@ -247,7 +247,7 @@ ORDER_OF_HOLDERS = [
         "another owner's Service is touched",
         laws.law_2_prepare_then_commit,
         "a Service of another owner is touched",
-        adding(Touch(route=ANOTHER_OWNERS, nonce="n")),
+        adding(Touch(route=ANOTHER_OWNERS, epoch="1-n")),
         SETTLED,
     ),
     Mutant(

@@ -210,6 +210,7 @@ def situations(draw: st.DrawFn) -> Situation:
             leader_epoch=5,
             objects=objects,
             rejection=draw(st.sampled_from([None, None, None, "quota"])),
+            denied=draw(st.sampled_from([None] * 9 + ["patch Pod: 403 Forbidden"])),
             rejected_pods=draw(st.sampled_from([None, None, None, "quota"])),
             overruled=draw(st.sampled_from([None, None, *(Overruled(by="hpa", replicas=7, times=times, at=NOW) for times in (1, 9))])),
             statefulset=draw(st.sampled_from([None, *_scaled_by(replicas, "hpa"), *_scaled_by(replicas, None) * 8])),
@@ -221,6 +222,7 @@ def situations(draw: st.DrawFn) -> Situation:
                 operation=operation,
                 settled_shards=settled,
                 rejected_fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
+                rejected_before=draw(st.sampled_from([(), (), (), ("cd" * 32, FINGERPRINT)])),
                 banned_at=NOW if draw(st.integers(0, 9)) == 0 else None,
                 expired_build=draw(st.sampled_from([None, None, None, "? whatsapp-operator/wabiz-sim:dev", "v2 another:2"])),
                 registration_closed_for=draw(st.sampled_from([None, None, None, "70", "generation-3", "12"])),
@@ -259,6 +261,7 @@ UNFIT: list[dict[str, Any]] = [
 UNSENT: list[Callable[[Situation], Situation]] = [
     *(lambda one, changes=changes: one.with_account(**changes) for changes in UNFIT),
     lambda one: one.with_account().seeing(rejected_fingerprint=FINGERPRINT),
+    lambda one: one.with_account().seeing(rejected_fingerprint="cd" * 32, rejected_before=("ef" * 32, FINGERPRINT)),
     lambda one: one.with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=1)).seeing(rejected_fingerprint="0" * 64),
     lambda one: one.with_account().seeing(rejected_pin_version="70"),
     *[lambda one: one.with_account().seeing(registration_closed_for="70")] * 2,

@@ -12,7 +12,7 @@ from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import Answer, Report
 
 from .plans import of, only
-from .situations import NONCE, NOW, epoch_of, labels_for, pod, seconds, situation
+from .situations import NOW, epoch_of, labels_for, pod, seconds, situation
 from .witnesses import growing
 
 # --- in addition to the rule that won: tell
@@ -76,7 +76,7 @@ def test_a_dead_label_is_stripped() -> None:
 def test_a_pending_label_is_made_dead_by_a_touch_first() -> None:
     plan = situation().settled().with_pod(2, labels=labels_for(0, "100-mine")).plan()
 
-    assert only(plan, Touch).nonce == NONCE
+    assert only(plan, Touch).epoch == "100-mine"
     assert of(plan, ClearLabels) == []
 
 

@@ -143,6 +143,15 @@ def test_it_waits_while_something_else_is_under_way(one: Situation) -> None:
     assert written(one, WEBAPPS) is None
 
 
+def test_it_does_not_wait_for_a_Coreapp_that_never_comes_back_from_a_restart() -> None:  # noqa: N802
+    one = changed().noted(2, Answer.ACCEPTED).with_pod(2, report=None)
+    assert one.snapshot.record.operation is not None
+    overdue = one.seeing(operation=replace(one.snapshot.record.operation, deadline=NOW))
+
+    assert written(with_taken(overdue, WEBAPPS, "old"), WEBAPPS) is not None
+    assert written(with_taken(one, WEBAPPS, "old"), WEBAPPS) is None
+
+
 def test_a_workload_is_replaced_at_most_once_a_minute() -> None:
     lately = Attempt(desired="old", before="older", stored="old", times=1, at=NOW - timedelta(seconds=59))
     one = changed().seeing(written={WEBAPPS: {checksums.PATH: lately}})

@@ -75,7 +75,10 @@ READ = CertificateFacts(fingerprint=FINGERPRINT, serial="42", issuer="ent:wa", v
 REPORTS: list[Situation] = [
     *EVERYTHING.values(),
     handed_over().seeing(handover_times={"100-moved": HandoverTimes(detect=3000, commit=38, serve=55)}),
-    growing().with_account().calling(4, Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400"),
+    growing()
+    .with_account()
+    .seeing(rejected_fingerprint="cd" * 32)
+    .calling(4, Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400"),
     growing().with_account().noted(4, fingerprint=FINGERPRINT),
     growing().with_account(certificate=READ),
     growing().calling(4, Answer.BUSY, retry_after=timedelta(hours=1)),

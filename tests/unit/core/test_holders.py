@@ -59,6 +59,29 @@ def test_a_label_without_a_shard_may_be_any_shards(epoch: str, worth: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("labels", "touched", "worth", "shards"),
+    [
+        (labels_for(0, "105-x"), None, "pending", [0]),
+        (labels_for(0, "105-x"), "105-y", "pending", [0]),
+        (labels_for(0, "105-x"), "105-x", "invalid", []),
+        (labels_for(0, "99-x"), "99-x", "dead", []),
+        (labels_for(1, "105-x"), "105-x", "pending", [1]),
+        ({manifests.EPOCH_LABEL: "105-x"}, "105-x", "pending", [1]),
+        ({manifests.EPOCH_LABEL: "100-x"}, "100-x", "dead", []),
+    ],
+)
+def test_a_label_above_the_version_to_which_its_own_touch_moved_the_Service_is_nobodys(  # noqa: N802
+    labels: dict[str, str], touched: str | None, worth: str, shards: list[int]
+) -> None:
+    one = SETTLED.with_route(0, touched=touched).with_pod(2, labels=labels)
+    facts = one.facts()
+
+    assert claim(one, 2) == worth
+    assert [other.shard for other in facts.awaiting(facts.by_uid["uid-2"])] == shards
+    assert [other.ordinal for other in facts.standbys()] == ([2] if worth == "dead" else []), "its label goes first"
+
+
+@pytest.mark.parametrize(
     ("labels", "shards"),
     [
         (labels_for(0, "100-x"), [0]),

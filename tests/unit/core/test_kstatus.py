@@ -123,6 +123,16 @@ def test_Reconciling_speaks_of_what_goes_on_in_any_observation(one: Situation) -
     assert_reconciling_speaks_of_what_goes_on(one)
 
 
+def test_a_failover_whose_writes_are_rejected_does_not_end_by_itself() -> None:
+    one = situation().settled().holder_deleted(0).seeing(denied="patch Pod default/acme-coreapp-2: 403 Forbidden")
+
+    assert one.row() == "FailingOver", "it is tried again"
+    assert [(one.condition(kind)["status"], one.condition(kind)["reason"]) for kind in ("Reconciling", "Stalled")] == [
+        ("False", "ChangeRejected"),
+        ("True", "ChangeRejected"),
+    ]
+
+
 def test_a_failover_during_a_stall_is_said() -> None:
     one = WITNESSES["CertificateExpired"].holder_deleted(0)
 

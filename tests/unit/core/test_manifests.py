@@ -239,6 +239,40 @@ def test_a_committed_Service_reads_back_as_its_route() -> None:
     assert stranger.foreign
 
 
+@pytest.mark.parametrize("text", ["x" * 64, "no name", "-x", "Käse", "ns/pod", ""])
+def test_what_others_write_on_a_Service_does_not_get_into_the_status(text: str) -> None:
+    """The API server rejects a whole status in which one text is too long."""
+    service = manifests.shard_service(WANT, 0)
+    notes = {manifests.PREVIOUS_ANNOTATION: text, manifests.EVIDENCE_ANNOTATION: f"Failover/{text * 2}"}
+    service["metadata"].update(uid="service-0", resourceVersion="140", annotations=notes)
+    read = manifests.route_of(service, "acme", "cluster-uid")
+
+    assert read is not None
+    assert (read.previous, read.evidence) == (None, None)
+
+
+@pytest.mark.parametrize(("note", "touched"), [("105-x", "105-x"), (None, None)])
+def test_for_which_label_a_Service_was_touched_reads_back(note: str | None, touched: str | None) -> None:
+    service = manifests.shard_service(WANT, 0)
+    notes = manifests.touch_patch(route(0), note)["metadata"]["annotations"] if note is not None else {}
+    service["metadata"].update(uid="service-0", resourceVersion="140", annotations=notes)
+    read = manifests.route_of(service, "acme", "cluster-uid")
+
+    assert read is not None
+    assert read.touched == touched
+
+
+@pytest.mark.parametrize("evidence", Evidence)
+def test_every_evidence_is_read_from_a_Service(evidence: Evidence) -> None:
+    service = manifests.shard_service(WANT, 0)
+    notes = {manifests.PREVIOUS_ANNOTATION: "x" * 63, manifests.EVIDENCE_ANNOTATION: f"Failover/{evidence}"}
+    service["metadata"].update(uid="service-0", resourceVersion="140", annotations=notes)
+    read = manifests.route_of(service, "acme", "cluster-uid")
+
+    assert read is not None
+    assert (read.previous, read.evidence) == ("x" * 63, evidence)
+
+
 def test_a_touch_moves_nothing_but_the_version() -> None:
     patch = manifests.touch_patch(route(0), "x")
 

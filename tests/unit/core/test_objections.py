@@ -8,10 +8,11 @@ from datetime import timedelta
 
 import pytest
 
-from whatsapp_operator.core import objections
+from whatsapp_operator.core import objections, record
 from whatsapp_operator.core.actions import BumpVersion, SetShards, State
 from whatsapp_operator.core.certificate import CertificateFacts
 from whatsapp_operator.core.snapshot import AccountSecret, Answer, Call, Rejection
+from whatsapp_operator.core.windows import Window
 
 from .plans import of, only
 from .situations import FINGERPRINT, NONCE, NOW, Situation, seconds, situation
@@ -112,6 +113,32 @@ def test_CertificateExpired_keeps_a_margin() -> None:
     assert growing().with_account(expires_at=NOW + timedelta(hours=23)).row() == "CertificateExpired"
 
 
+@pytest.mark.parametrize(
+    ("wall", "server_time", "row"), [(-72, 0, "CertificateExpired"), (0, -72, "CertificateExpired"), (-72, None, "SettingShards")]
+)
+def test_CertificateExpired_goes_by_the_later_one_of_two_clocks(wall: float, server_time: float | None, row: str) -> None:
+    """A machine whose clock is days behind would send an expired one, which gets the account banned."""
+    at = NOW + timedelta(hours=server_time) if server_time is not None else None
+    one = growing().with_account(expires_at=NOW + timedelta(hours=23)).seeing(wall=NOW + timedelta(hours=wall), server_time=at)
+
+    assert one.row() == row
+
+
+def test_RegistrationTooOld_goes_by_the_later_one_of_two_clocks() -> None:
+    one = growing().with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=8)).seeing(wall=NOW - timedelta(days=3))
+
+    assert one.row() == "SettingShards"
+    assert one.seeing(server_time=NOW).row() == "RegistrationTooOld"
+    assert one.seeing(server_time=NOW - timedelta(days=3)).row() == "SettingShards"
+
+
+def test_a_window_goes_by_the_clock_of_this_machine() -> None:
+    """It is what the person reads who wrote it; the API server's is asked only where the later one does no harm."""
+    shut = growing().wanting(windows=(Window(name="noon", schedule="0 12 * * *", duration=timedelta(minutes=30)),))
+
+    assert shut.seeing(server_time=NOW + timedelta(hours=3)).row() == "SettingShards"
+
+
 def test_CertificateRejected_is_remembered_and_ends_when_the_Secret_changes() -> None:
     one = growing().with_account().calling(4, Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT)
     plan = one.plan()
@@ -120,6 +147,50 @@ def test_CertificateRejected_is_remembered_and_ends_when_the_Secret_changes() ->
     refused = plan.record.rejected_fingerprint
     later = growing().with_account(certificate=CertificateFacts(fingerprint="cd" * 32)).seeing(rejected_fingerprint=refused)
     assert later.row() == "SettingShards"
+
+
+def put(one: Situation, fingerprint: str) -> Situation:
+    """The same with this certificate in the Secret."""
+    return one.with_account(certificate=CertificateFacts(fingerprint=fingerprint))
+
+
+def rejected_in_turn(*fingerprints: str) -> Situation:
+    """WhatsApp rejected these certificates one after the other."""
+    one = growing()
+    for fingerprint in fingerprints:
+        one = put(one, fingerprint).calling(
+            4, Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint=fingerprint, detail=fingerprint[:4]
+        )
+        stored = one.reported()
+        one = stored.seeing(record=record.read(stored.snapshot.status, uid=one.desired.uid)).client(call=None)
+    return one
+
+
+def test_a_certificate_that_was_rejected_before_another_one_is_not_sent_again_either() -> None:
+    """Who does not know which one is right puts the first one back."""
+    one = rejected_in_turn("aa" * 32, "bb" * 32, "cc" * 32)
+
+    assert [put(one, letters * 32).row() for letters in ("aa", "bb", "cc", "dd")] == ["CertificateRejected"] * 3 + ["SettingShards"]
+    assert "begins cccccccccccc (cccc); it" in put(one, "cc" * 32).plan().decision.why
+    assert "begins aaaaaaaaaaaa; it" in put(one, "aa" * 32).plan().decision.why, "why is only known of the last one"
+
+
+def test_nor_is_it_after_a_call_without_a_certificate_was_rejected() -> None:
+    one = rejected_in_turn("aa" * 32).with_account(secret=AccountSecret(version="71"), registered_at=NOW - timedelta(days=1))
+    without = one.calling(4, Answer.REJECTED, rejection=Rejection.CERTIFICATE)
+    noted = without.seeing(record=without.plan().record).client(call=None)
+
+    assert noted.row() == "CertificateRejected"
+    assert put(noted, "aa" * 32).row() == "CertificateRejected"
+    assert put(noted, "bb" * 32).row() == "SettingShards"
+
+
+def test_of_very_many_rejected_certificates_the_newest_are_known_each_once() -> None:
+    many = [f"{number:064x}" for number in range(40)]
+    one = rejected_in_turn(*many, many[39], many[38])
+
+    assert one.snapshot.record.rejected_fingerprint == many[38]
+    assert one.snapshot.record.rejected_before == (many[39], *reversed(many[8:38]))
 
 
 def test_a_refusal_without_a_certificate_is_not_asked_again_at_once() -> None:

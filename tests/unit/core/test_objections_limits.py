@@ -185,6 +185,13 @@ def test_a_restart_that_is_overdue_matters_only_while_a_shard_is_not_served() ->
     assert ready(away) == ("False", "RestartOverdue")
 
 
+def test_a_certificate_expires_soon_by_the_clock_of_the_api_server_too() -> None:
+    one = ACCOUNT.seeing(account=replace(ACCOUNT.snapshot.account or AccountSecret(), expires_at=NOW + timedelta(days=31)))
+
+    assert one.condition("CertificateValid")["reason"] == "Valid"
+    assert one.seeing(server_time=NOW + timedelta(days=2)).condition("CertificateValid")["reason"] == "CertificateExpiresSoon"
+
+
 @pytest.mark.parametrize(
     ("left", "reason"),
     [

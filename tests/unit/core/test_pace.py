@@ -103,6 +103,14 @@ KNOWN_TIMES: list[tuple[str, Situation, float]] = [
     ("the restart is overdue", restarting().seeing(now=NOW + seconds(178.5)), 0.5),
     ("the intent is settled", growing().noted(4, Answer.UNKNOWN).seeing(now=NOW + seconds(837.5)), 1.5),
     ("the certificate is too old", growing().with_account(expires_at=NOW + timedelta(hours=24, seconds=7)).wanting(paused=True), 7.0),
+    (
+        "the certificate is too old by the API server's clock",
+        growing()
+        .with_account(expires_at=NOW + timedelta(hours=24, seconds=7))
+        .wanting(paused=True)
+        .seeing(wall=NOW - timedelta(days=3), server_time=NOW + timedelta(seconds=2)),
+        5.0,
+    ),
     ("a silent pod is ended", situation().settled().with_pod(2, unresponsive_since=NOW - seconds(5.5)), 0.5),
 ]
 

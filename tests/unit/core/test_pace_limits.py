@@ -418,3 +418,4 @@ def test_a_Coreapp_that_is_not_ready_and_an_account_without_a_certificate_have_t
 
     assert {seconds(2), seconds(5)} <= due(unready)
     assert timedelta(days=1) in due(registered)
+    assert timedelta(hours=23) in due(registered.seeing(server_time=NOW + timedelta(hours=1))), "the later one of two clocks counts"

@@ -43,6 +43,7 @@ RECORDS = st.builds(
     operation=st.none() | OPERATIONS,
     settled_shards=st.none() | COUNTS,
     rejected_fingerprint=st.none() | WORDS,
+    rejected_before=st.lists(WORDS, max_size=3).map(tuple),
     rejected_because=st.none() | WORDS,
     logged_off_at=st.none() | TIMES,
     rejected_pin_version=st.none() | WORDS,
@@ -81,6 +82,7 @@ def test_every_field_of_the_record_is_written_and_none_of_it_is_shown_elsewhere(
         operation=operation,
         settled_shards=2,
         rejected_fingerprint=FINGERPRINT,
+        rejected_before=("cd" * 32,),
         rejected_because="why",
         logged_off_at=NOW,
         rejected_pin_version="7",
@@ -89,7 +91,7 @@ def test_every_field_of_the_record_is_written_and_none_of_it_is_shown_elsewhere(
         registration_closed_for="7",
     )
 
-    assert all(getattr(full, field.name) is not None for field in fields(Record))
+    assert all(getattr(full, field.name) not in {None, ()} for field in fields(Record))
     assert all(getattr(operation, field.name) is not None for field in fields(Operation))
     assert record.read(record.put({}, full), uid=UID) == full
 

@@ -54,6 +54,7 @@ def test_a_record_is_written_under_the_names_of_the_CRD() -> None:  # noqa: N802
         operation=OPERATION,
         settled_shards=2,
         rejected_fingerprint="fp",
+        rejected_before=("older", "oldest"),
         rejected_because="why",
         logged_off_at=NOW,
         rejected_pin_version="7",
@@ -71,6 +72,7 @@ def test_a_record_is_written_under_the_names_of_the_CRD() -> None:  # noqa: N802
         "certificate": {
             "serial": "42",
             "refusedFingerprint": "fp",
+            "refusedBefore": ["older", "oldest"],
             "refusedBecause": "why",
             "loggedOffAt": "2027-01-04T12:00:00.000Z",
             "refusedPinVersion": "7",

@@ -1,6 +1,10 @@
 """A new pod template, step by step, as the table sees it. The whole way is walked in the simulation."""
 
+# ruff: noqa: N802  (a test carries the word of its row as it is spelt, so that one grep finds everything)
+
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 
@@ -98,6 +102,36 @@ def test_outdated_pods_that_never_came_up_make_way_for_the_new_template() -> Non
 
     assert [delete.uid for delete in of(one.plan(), Delete)] == ["uid-2"]
     assert of(one.wanting(paused=True).plan(), Delete) == []
+
+
+def overdue(passed: float) -> Situation:
+    """Set Shards(2) was accepted, and for so many seconds its deadline has passed; a spare ends again and again with the old template."""
+    one = rolling_out().noted(2, Answer.ACCEPTED)
+    assert one.snapshot.record.operation is not None
+    operation = replace(one.snapshot.record.operation, deadline=NOW - seconds(passed))
+    crashing = {"ready": False, "terminated": True, "report": None, "broken_at": NOW - seconds(60)}
+    return one.seeing(operation=operation).with_pod(2, **crashing).kept()
+
+
+def test_a_new_template_is_what_a_Coreapp_gets_that_does_not_come_back_from_a_restart() -> None:
+    """With the old one it never will, and the call would stay noted, and hold up the roll-out, for as long as it does not."""
+    assert [delete.uid for delete in of(overdue(0).plan(), Delete)] == ["uid-2"]
+    assert of(overdue(-1).plan(), Delete) == [], "the restart still has its time"
+    assert of(overdue(0).wanting(paused=True).plan(), Delete) == []
+
+
+def test_no_healthy_Coreapp_is_replaced_while_one_is_not_back() -> None:
+    one = overdue(0).with_pod(2, revision="rev-1")
+    assert (one.row(), of(one.plan(), Delete), of(one.plan(), Handover)) == ("RestartOverdue", [], [])
+
+
+@pytest.mark.parametrize("wait", [0, 60])
+def test_a_busy_client_holds_up_no_roll_out(wait: float) -> None:
+    """It may turn Set Shards away for days. Nothing is under way meanwhile."""
+    one = rolling_out().wanting(shards=1).noted(1, Answer.BUSY).later(wait)
+
+    assert (one.row(), [delete.uid for delete in of(one.plan(), Delete)]) == ("RollingOut", ["uid-2"])
+    assert one.condition("Reconciling")["reason"] == "RollingOut"
 
 
 def test_a_change_of_shards_is_not_held_up_by_waiting() -> None:

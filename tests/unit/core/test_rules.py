@@ -217,8 +217,27 @@ def test_SwitchoverRequested_goes_on_after_a_crash_between_prepare_and_commit() 
     assert of(plan, Annotate) == []
 
 
+def test_SwitchoverRequested_goes_on_when_a_made_up_label_is_off_the_named_pod() -> None:
+    one = switching(Switchover(shard=0, to="acme-coreapp-3"), text="0=acme-coreapp-3").with_route(0, touched="900-x")
+    plan = one.with_pod(3, labels=labels_for(0, "900-x")).plan()
+
+    assert (of(plan, Touch), of(plan, EmitEvent), of(plan, Annotate)) == ([], [], [])
+    assert only(plan, ClearLabels).coreapp.ordinal == 3
+
+
 def test_SwitchoverRequested_waits_for_Set_Shards() -> None:
     assert growing().noted(4, Answer.UNKNOWN).wanting(switchovers=(Switchover(shard=0),)).row() == "AnswerUnknown"
+
+
+def test_SwitchoverRequested_waits_for_no_busy_client_and_for_no_Coreapp_that_does_not_come_back() -> None:
+    """Either may last for days."""
+    wanted = {"switchovers": (Switchover(shard=0, to="acme-coreapp-2"),), "switchover_text": "0=acme-coreapp-2"}
+    busy = growing().noted(4, Answer.BUSY)
+    overdue = WITNESSES["RestartOverdue"].with_pods([5])
+
+    assert only(busy.wanting(**wanted).plan(), Handover).to.ordinal == 2
+    standby = overdue.wanting(switchovers=(Switchover(shard=0, to="acme-coreapp-5"),), switchover_text="0=acme-coreapp-5")
+    assert only(standby.plan(), Handover).to.ordinal == 5
 
 
 # --- holders

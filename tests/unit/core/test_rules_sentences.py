@@ -296,6 +296,20 @@ def test_a_rejected_change_is_over_when_nothing_is_left_to_change() -> None:
     assert row(WITNESSES["ChangeRejected"].seeing(rejection=None)) != "ChangeRejected"
 
 
+def test_a_step_that_is_rejected_is_said_no_matter_what_is_done() -> None:
+    denied = SETTLED.seeing(denied="patch scale StatefulSet default/acme-coreapp: 403 Forbidden")
+    said = denied.condition("Stalled")
+
+    assert (said["status"], said["reason"]) == ("True", "ChangeRejected")
+    assert said["message"] == (
+        "The API server rejects a step of the operator, which is tried again. Give the operator its rights back, or correct what is named: "
+        "patch scale StatefulSet default/acme-coreapp: 403 Forbidden"
+    )
+    assert "what is named: Service is invalid" in WITNESSES["ChangeRejected"].condition("Stalled")["message"]
+    both = WITNESSES["ChangeRejected"].seeing(denied="403")
+    assert both.condition("Stalled")["message"].endswith("what is named: 403")
+
+
 def test_a_login_is_not_called_rejected_before_it_is() -> None:
     assert row(WITNESSES["LoginRejected"].client(login=Login.DONE)) != "LoginRejected"
 

@@ -98,6 +98,25 @@ def test_a_number_in_the_spec_counts_again() -> None:
     assert written["spec"]["replicas"] == 3
 
 
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_a_new_leader_ends_no_webapp_of_a_cluster_whose_first_number_is_not_reached(number: int) -> None:
+    """It waits for a certificate, say. Until its client is asked again, nothing is known of its number of shards."""
+    one = situation().settled(shards=1).wanting(shards=4, webapps=3).seeing(settled_shards=None)
+    running = stored(one, one.snapshot.objects[DEPLOYMENT], replicas=number)
+    assert of_webapps(running.client(shards=None, asked_at=None).plan().actions) == []
+    assert [obj["spec"]["replicas"] for obj in of_webapps(running.plan().actions)] == [3] * (number != 3)
+
+
+def test_the_first_webapp_of_a_number_in_the_spec_starts_alone_too() -> None:
+    one = situation().wanting(webapps=3)
+    (made,) = of_webapps(one.plan().actions)
+    assert made["spec"]["replicas"] == 1
+    begun_with_one = stored(one, made)
+    assert of_webapps(begun_with_one.plan().actions) == []
+    (written,) = of_webapps(begun_with_one.reporting(1).plan().actions)
+    assert written["spec"]["replicas"] == 3
+
+
 def test_the_status_counts_what_the_deployment_says() -> None:
     _, made = begun()
     (second,) = of_webapps(settled(made).plan().actions)

@@ -255,6 +255,8 @@ def service_of(desired: Desired, name: str, component: str, ports: Mapping[str, 
 
 
 POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+EVIDENCE = re.compile("[A-Za-z]{1,64}")
+"""A word for evidence, also one of another release."""
 
 
 def shard_of(name: str, cluster: str) -> int | None:

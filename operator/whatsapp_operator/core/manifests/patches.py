@@ -15,6 +15,7 @@ from .common import (
     CLUSTER_LABEL,
     COMMITTED_ANNOTATION,
     EPOCH_LABEL,
+    EVIDENCE,
     EVIDENCE_ANNOTATION,
     HOLDER_ANNOTATION,
     POD_NAME,
@@ -44,7 +45,7 @@ def route_of(service: Obj, cluster: str, cluster_uid: str) -> Route | None:
     if not POD_NAME.fullmatch(holder):
         # Damaged: no pod can be named so. The shard gets a holder under a new epoch, as if none were named.
         holder = holder_uid = ""
-    committed = notes.get(COMMITTED_ANNOTATION)
+    committed, previous = notes.get(COMMITTED_ANNOTATION), notes.get(PREVIOUS_ANNOTATION, "")
     kind, _, evidence = notes.get(EVIDENCE_ANNOTATION, "").partition("/")
     return Route(
         shard=shard,
@@ -54,10 +55,12 @@ def route_of(service: Obj, cluster: str, cluster_uid: str) -> Route | None:
         epoch=str(epoch) if epoch else None,
         holder=holder if epoch and holder else None,
         holder_uid=holder_uid if epoch and holder_uid else None,
-        previous=notes.get(PREVIOUS_ANNOTATION) or None,
-        evidence=evidence or None,
+        # The API server would reject a whole status in which a text that others wrote is too long.
+        previous=previous if POD_NAME.fullmatch(previous) else None,
+        evidence=evidence if EVIDENCE.fullmatch(evidence) else None,
         planned=kind == "Switchover",
         committed_at=moment(committed) if committed else None,
+        touched=notes.get(TOUCHED_ANNOTATION),
         foreign=not is_owned(service, cluster_uid),
     )
 
@@ -108,9 +111,9 @@ def commit_patch(key: Key, handover: Handover, at: datetime) -> dict[str, Any]:
     }
 
 
-def touch_patch(route: Route, nonce: str) -> dict[str, Any]:
-    """Return the merge patch that moves a Service's resourceVersion and nothing else."""
-    return {"metadata": {"resourceVersion": str(route.version), "annotations": {TOUCHED_ANNOTATION: nonce}}}
+def touch_patch(route: Route, epoch: str | None) -> dict[str, Any]:
+    """Return the merge patch that moves a Service's resourceVersion and nothing else; it notes the epoch for whose sake."""
+    return {"metadata": {"resourceVersion": str(route.version), "annotations": {TOUCHED_ANNOTATION: epoch}}}
 
 
 def labels_patch(action: Label) -> dict[str, Any]:

@@ -118,11 +118,19 @@ def read_report(body: bytes) -> Report | None:
         shard, shards = content.get("shard"), content.get("shards")
         return Report(
             shard=int(shard) if shard is not None else None,
-            epoch=content.get("epoch"),
+            epoch=_text(content.get("epoch")),
             shards=int(shards) if shards is not None else None,
             gateway=str(content.get("gateway_status", "disconnected")),
             fenced=content.get("fenced") is True,
-            version=content.get("version"),
+            version=_text(content.get("version")),
         )
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _text(value: object) -> str | None:
+    """Return a text or None; TypeError for anything else."""
+    if value is None or isinstance(value, str):
+        return value
+    msg = "no text"
+    raise TypeError(msg)

@@ -64,7 +64,7 @@ async def explained(call: Call, seconds: float, *, json_patch: bool = False) -> 
         raise Unavailable(msg) from None
     except httpx2.HTTPStatusError as e:  # lightkube's ApiError too
         raise error_of(call, e.response.status_code, _status(e.response), json_patch=json_patch) from None
-    except httpx2.HTTPError as e:
+    except (httpx2.HTTPError, OSError) as e:  # the library passes on the error of TLS that breaks while an answer is read
         text = f"{type(e).__name__}: {str(e)[:100]}".removesuffix(": ")
         msg = f"{call}: the API server cannot be reached ({text})."
         raise Unavailable(msg) from None
@@ -76,6 +76,7 @@ async def explained(call: Call, seconds: float, *, json_patch: bool = False) -> 
         KeyError,
         TypeError,
         AttributeError,
+        RecursionError,
     ) as e:  # msgspec's too; the library parses answers without checking their type
         msg = f"{call}: the API server answered something that is not Kubernetes' JSON ({type(e).__name__})."
         raise Unavailable(msg) from None

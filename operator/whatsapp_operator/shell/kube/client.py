@@ -42,6 +42,7 @@ from lightkube.generic_resource import (
 )
 from lightkube.types import PatchType
 
+from whatsapp_operator.core import answers
 from whatsapp_operator.core.manifests import FIELD_MANAGER
 
 from .call import OBJECT_MISSING, Call, error_of, explained
@@ -51,6 +52,7 @@ from .transport import ReconnectingTransport, RetryThrottled, socket_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from lightkube.config.kubeconfig import SingleConfig
@@ -176,7 +178,7 @@ class LightKube:
         if tls is None:  # raised here, because the library's frames keep a key in a temporary file while its exception exists
             msg = f"read the TLS files for {config.cluster.server}: {failed}; check what the kubeconfig names."
             raise Rejected(msg)
-        transport = ReconnectingTransport(
+        self._transport = ReconnectingTransport(
             lambda: httpx2.AsyncHTTPTransport(
                 verify=tls,
                 trust_env=False,
@@ -190,7 +192,7 @@ class LightKube:
             timeout=httpx2.Timeout(self._limits.read),
             field_manager=field_manager,
             trust_env=False,
-            transport=RetryThrottled(transport),
+            transport=RetryThrottled(self._transport),
         )
 
     @classmethod
@@ -228,6 +230,10 @@ class LightKube:
         view = copy(self)
         view._fence = fence  # noqa: SLF001  the copy is of this class
         return view
+
+    def server_time(self) -> datetime | None:
+        """Return the time by the API server's clock, when it answered last; None: it has not said it."""
+        return answers.moment(self._transport.date)
 
     async def close(self) -> None:
         """Close all connections; views are closed with it."""

@@ -32,6 +32,8 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
         self._in_progress: Counter[httpx2.AsyncBaseTransport] = Counter()
         self._answers = 0
         """Calls that were answered on the newest pool."""
+        self.date = ""
+        """Header ``Date`` of the last answer that had one."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request over the newest pool (called by the client library)."""
@@ -47,6 +49,7 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
             raise
         if pool is self._pool:
             self._answers += 1
+        self.date = response.headers.get("Date") or self.date
         if not isinstance(response.stream, httpx2.AsyncByteStream):
             msg = f"the transport {type(pool).__name__} returned a stream that is not asynchronous."
             raise TypeError(msg)

@@ -8,10 +8,10 @@ import ipaddress
 import logging
 import secrets
 import string
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -54,9 +54,11 @@ from whatsapp_operator.shell.whatsapp.access import Access
 from whatsapp_operator.shell.whatsapp.session import Clients
 
 from .events import EventWriter
-from .observe import Memory, Observation, Rejection
+from .observe import Denial, Memory, Observation, Rejection
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 OUTDATED = (AlreadyExists, Conflict, NotFound, TestFailed)
 """Answers that mean that the cluster changed since the observation. Nothing is wrong; the next observation decides."""
@@ -81,6 +83,21 @@ class Outcome:
     """Actions that succeeded, without handovers."""
     failed: list[str] = field(default_factory=list)
     """One sentence for each action that failed."""
+    denied: list[str] = field(default_factory=list)
+    """Of these, those that the API server rejected, without objects that are made or put right: these are known in another way."""
+
+    def fail(self, error: KubeError, *, is_object: bool = False) -> None:
+        """Note why an action failed. ``is_object``: it makes an object or puts one right."""
+        self.failed.append(str(error))
+        if isinstance(error, Rejected) and not is_object:
+            self.denied.append(str(error))
+
+
+def _is_object(observation: Observation, action: Action) -> bool:
+    """Return whether an action makes an object or puts one right that is kept in shape; the Services of shards are not."""
+    if not isinstance(action, Create | GenerateSecret | Replace):
+        return False
+    return action.obj["kind"] != "Service" or manifests.shard_of(action.obj["metadata"]["name"], observation.desired.key.name) is None
 
 
 class Executor:
@@ -123,7 +140,7 @@ class Executor:
         if len(rest) > MOST_ACTIONS:
             rest, outcome.is_outdated = rest[:MOST_ACTIONS], True
         room = asyncio.Semaphore(AT_A_TIME)
-        errors = await asyncio.gather(*(self._tried(observation, action, memory, outcome, room) for action in rest))
+        errors = await _all(self._tried(observation, action, memory, outcome, room) for action in rest)
         tried = [error for action, error in zip(rest, errors, strict=True) if isinstance(action, Create | GenerateSecret | Replace)]
         rejected = next((error for error in tried if isinstance(error, Rejected)), None)
         if rejected is not None:
@@ -131,7 +148,15 @@ class Executor:
         elif tried and not any(tried):
             # An object that was rejected before is among the tried ones, and was accepted. No answer is neither.
             memory.rejection = None
+        was_said = observation.snapshot.denied is not None
+        memory.denial = self._denial(outcome, memory)
+        # What was said is to be taken back at once.
+        outcome.is_outdated |= was_said and memory.denial is None
         return outcome
+
+    def _denial(self, outcome: Outcome, memory: Memory) -> Denial | None:
+        since = memory.denial.since if memory.denial is not None else self._clock.now()
+        return Denial(outcome.denied[0], since) if outcome.denied else None
 
     async def _tried(
         self, observation: Observation, action: Action, memory: Memory, outcome: Outcome, room: asyncio.Semaphore
@@ -150,7 +175,7 @@ class Executor:
             memory.slow = None
             return answer
         except KubeError as error:
-            outcome.failed.append(str(error))
+            outcome.fail(error, is_object=_is_object(observation, action))
             return error
         outcome.wrote |= done
         outcome.done.append(action)
@@ -195,7 +220,11 @@ class Executor:
             case Create(obj=obj):
                 self._learn(memory, obj, None, await self._kube.create(dict(obj)))
             case GenerateSecret():
-                await self._kube.create(await asyncio.to_thread(filled_secret, action, self._clock.wall()))
+                known = memory.admin if action.recipe == "admin" else None
+                filled = (
+                    {**action.obj, "data": dict(known)} if known else await asyncio.to_thread(filled_secret, action, self._clock.wall())
+                )
+                await self._kube.create(filled)
             case Replace(obj=obj, desired=desired, live=live):
                 stored = await self._kube.replace(dict(obj))
                 self._learn(memory, desired, live, stored)
@@ -228,8 +257,8 @@ class Executor:
         """Write labels of a pod, or annotations."""
         namespace = observation.desired.key.namespace
         match action:
-            case Touch(route=route, nonce=nonce):
-                await self._kube.patch_merge(kinds.SERVICE, namespace, route.name, manifests.touch_patch(route, nonce))
+            case Touch(route=route, epoch=epoch):
+                await self._kube.patch_merge(kinds.SERVICE, namespace, route.name, manifests.touch_patch(route, epoch))
             case ClearLabels(coreapp=pod):
                 await self._kube.patch_json(kinds.POD, namespace, pod.name, manifests.strip_patch(pod))
             case Relabel(coreapp=pod, route=route):
@@ -252,7 +281,7 @@ class Executor:
             prepared = await self._each(handovers, lambda one: self._prepare(observation, one, timelines[one.epoch]), outcome)
             committed = await self._each(prepared, lambda one: self._commit(observation, one, memory, timelines[one.epoch]), outcome)
             outcome.wrote |= bool(prepared)
-            await asyncio.gather(*(self._assign_both(one, memory, timelines[one.epoch]) for one in committed))
+            await _all(self._assign_both(one, memory, timelines[one.epoch]) for one in committed)
         finally:
             for timeline in timelines.values():
                 timeline.finish()
@@ -270,7 +299,7 @@ class Executor:
             elif isinstance(result, OUTDATED):
                 outcome.is_outdated = True
             elif isinstance(result, KubeError):
-                outcome.failed.append(str(result))
+                outcome.fail(result)
             else:
                 raise result
         return done
@@ -340,7 +369,7 @@ class Executor:
     async def emit_all(self, observation: Observation, events: Iterable[EmitEvent]) -> list[EmitEvent]:
         """Write Events; return those that need no further attempt."""
         attempted_events = list(events)
-        written = await asyncio.gather(*(self._try_emit(observation, event) for event in attempted_events))
+        written = await _all(self._try_emit(observation, event) for event in attempted_events)
         return [event for event, done in zip(attempted_events, written, strict=True) if done]
 
     # --- GET shards ---------------------------------------------------------------------------------------------
@@ -354,6 +383,13 @@ class Executor:
     def set_shards(self, observation: Observation, action: SetShards, noted_at: float) -> None:
         """Start the call whose intent is in status since ``noted_at``."""
         self._clients.set_shards(observation.desired.key, observation.access, observation.credentials, action.operation, noted_at)
+
+
+async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return the results of all calls. If one fails by an internal error the others are ended: nothing goes on without its loop."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(call) for call in calls]
+    return [task.result() for task in tasks]
 
 
 def _retrieve_error(task: asyncio.Task[bool]) -> None:

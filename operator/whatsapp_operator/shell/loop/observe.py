@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import ChainMap, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from typing import TypeVar
 from whatsapp_operator.core import manifests, missing, pace, record, scaling
 from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.names import Key, Obj, Ref
-from whatsapp_operator.core.snapshot import Attempt, Call, Client, HandoverTimes, Node, Overruled, Record, Route, Snapshot
+from whatsapp_operator.core.snapshot import Attempt, Call, Client, HandoverTimes, Login, Node, Overruled, Record, Route, Snapshot
 from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.coreapps.probe import Coreapps
 from whatsapp_operator.shell.kube import kinds
@@ -31,6 +32,8 @@ from whatsapp_operator.shell.objects.shapes import bare, damage_of, version_of
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 from whatsapp_operator.shell.whatsapp.session import Clients
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 Fast = tuple[tuple[Iterable[Obj], str], ...]
@@ -39,6 +42,8 @@ PATIENCE = 0.25
 """Seconds that an observation waits for slow objects when everything else is read: a failover must not wait for them."""
 CALL_PATIENCE = 1.0
 """The same when Set Shards is about to be sent: it needs the current content of the Secrets."""
+DENIED_FOR = timedelta(seconds=5)
+"""How long writes are rejected before that is reported: an API server that comes back rejects everything until it has read the roles."""
 NOT_KEPT_AGAIN = timedelta(seconds=30)
 """Pause before an intent is noted again that was not stored completely: a newer CRD takes effect within this time."""
 UNSENT_KEPT = 20
@@ -68,6 +73,14 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
+class Denial:
+    """The answer of the API server that rejected another write of the last plan, and since when each plan had such an answer."""
+
+    text: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class NotKept:
     """Fields of an intent that the API server did not store, and when."""
 
@@ -93,6 +106,7 @@ class Memory:
     settled_at: datetime | None = None
     """When this process last observed the client with the desired shards."""
     rejection: Rejection | None = None
+    denial: Denial | None = None
     written: dict[Ref, dict[str, Attempt]] = field(default_factory=dict)
     """What was stored of the fields that this process wrote, by path: values that admission changed are not written again."""
     not_kept: NotKept | None = None
@@ -107,6 +121,8 @@ class Memory:
     """Ids of intents that this process tried to note, that may be in status, and that had no call."""
     unassigned: bool = False
     """A Coreapp did not accept its role; it is assigned again soon."""
+    admin: Mapping[str, str] | None = field(default=None, repr=False)
+    """Content of the generated Secret with which this process has logged in: the client has that password, and nobody else knows it."""
     ended: dict[str, str] = field(default_factory=dict)
     """Pods that this process deleted and that are not back yet: uid by name."""
     pods_at: int = 0
@@ -136,10 +152,12 @@ class Observer:
         nodes: Callable[[], Mapping[str, Node] | None] = lambda: None,
         nodes_unread: Callable[[], Mapping[str, str]] = dict,
         leaving_holders: Callable[[Key], tuple[frozenset[str], int]] = lambda _: (frozenset(), 0),
+        server_time: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         """Prepare; nothing is read yet. ``nodes`` returns the known nodes; ``nodes_unread`` why they cannot be read, by kind.
 
         ``leaving_holders`` returns the holders that are gone or terminating by the events so far, and the newest resourceVersion in these.
+        ``server_time``: by the API server's clock, when it answered last.
         """
         self._kube = kube
         self._clients = clients
@@ -147,6 +165,7 @@ class Observer:
         self._nodes = nodes
         self._nodes_unread = nodes_unread
         self._leaving_holders = leaving_holders
+        self._server_time = server_time
         self._clock = clock
         self._image = image
         self._tuning = tuning
@@ -186,6 +205,9 @@ class Observer:
         snapshot = assemble.snapshot_of(
             desired, gathered.cluster, parts, slow, self._known(desired, gathered, parts, memory, nonce=nonce, leader_epoch=leader_epoch)
         )
+        admin = slow.secrets.get(manifests.admin_secret_name(desired))
+        if admin is not None and desired.admin_secret is None and snapshot.client.login is Login.DONE:
+            memory.admin = admin.get("data")
         secret = slow.secrets.get(desired.account.secret_name) if desired.account and desired.account.secret_name else None
         access = assemble.access_of(desired, assemble.webapps_of(parts), slow)
         return Observation(desired, snapshot, access, assemble.credentials_of(desired, snapshot.account, secret))
@@ -262,10 +284,12 @@ class Observer:
         now, coreapps = self._clock.now(), self._coreapps
         noted = self._own_times(record.read(gathered.cluster.get("status") or {}, uid=desired.uid), memory)
         rejection = memory.rejection if memory.rejection is not None and memory.rejection.generation == desired.generation else None
+        denial = memory.denial if memory.denial is not None and now - memory.denial.since >= DENIED_FOR else None
         lost = memory.not_kept if memory.not_kept is not None and now - memory.not_kept.at < NOT_KEPT_AGAIN else None
         return Known(
             now=now,
             wall=self._clock.wall(),
+            server_time=self._server_time(),
             nonce=nonce,
             leader_epoch=leader_epoch,
             client=_with_unsent_call(self._clients.state_of(desired.key), noted, memory),
@@ -284,6 +308,7 @@ class Observer:
             nodes_unread=self._nodes_unread(),
             rejection=rejection.text if rejection else None,
             rejected_at=rejection.at if rejection else None,
+            denied=denial.text if denial else None,
             written=dict(memory.written),
             not_kept=lost.fields if lost else (),
             overruled=memory.overruled if memory.overruled is not None and now - memory.overruled.at < scaling.REMEMBERED else None,
@@ -357,24 +382,35 @@ class Observer:
 
     async def _slow(self, desired: Desired, memory: Memory, *, patience: float) -> Slow:
         """Return what was read just now, or a moment ago, and remember it. Objects that are still being read are unknown."""
-        names, slow = _secret_names(desired), (*_kinds(desired), kinds.SECRET)
         if memory.reading is not None:
             await asyncio.wait({memory.reading}, timeout=patience)
             if memory.reading.done():
-                before = memory.slow
-                memory.slow, memory.reading, memory.is_call_due = memory.reading.result(), None, False
+                before, reading = memory.slow, memory.reading
+                # Before its result is taken: otherwise its error would be that of each later observation, too.
+                memory.slow = memory.reading = None
+                try:
+                    memory.slow = reading.result()
+                except Exception as error:
+                    log.exception("%s: objects could not be read, by an internal error of the operator", desired.key)
+                    why = f"an internal error of the operator ({type(error).__name__}); its log has the details"
+                    return self._nothing_read(desired, why)
+                memory.is_call_due = False
                 # It may have been begun by an earlier observation, and this one have waited long for its turn.
                 memory.slow.again = self._clock.monotonic() - memory.slow.read_at >= pace.SLOW_FOR.total_seconds()
                 if before is not None:
                     memory.slow.keep_findings(before)
-                if memory.slow.names >= names:
+                if memory.slow.names >= _secret_names(desired):
                     return memory.slow
                 memory.slow = None
         if memory.slow is None:
-            pending = {kind.kind: "" for kind in slow}
-            return Slow(read_at=self._clock.monotonic(), objects={}, names=names, secrets={}, unread=pending)
+            return self._nothing_read(desired, "")
         memory.slow.again = True
         return memory.slow
+
+    def _nothing_read(self, desired: Desired, why: str) -> Slow:
+        """Return that none of the slow objects is known; ``why`` is empty while they are still being read."""
+        unread = {kind.kind: why for kind in (*_kinds(desired), kinds.SECRET)}
+        return Slow(read_at=self._clock.monotonic(), objects={}, names=_secret_names(desired), secrets={}, unread=unread)
 
     async def _read_slow(self, desired: Desired, fast: asyncio.Future[Fast | None], *, reads_events: bool) -> Slow:
         """Read what no failover depends on. ``fast``: the other objects once they are read, or None if that failed.

@@ -139,19 +139,22 @@ class Reconciler:
 
     async def _find_all(self) -> None:
         """Wake every existing cluster; from then on events do."""
-        failures = 0
-        while True:
-            try:
-                for namespace in self._namespaces or (None,):
-                    for key in map(key_of, await self._kube.list(kinds.WAC, namespace, None)):
-                        if key is not None:
-                            self.wake(key, is_urgent=False)
-            except KubeError as error:
-                log.warning("The clusters could not be listed: %s", error)
+        failures, left = 0, list[str | None](self._namespaces or (None,))
+        while left:
+            # One of several namespaces may be gone, with the rights in it: that hides no other one.
+            for namespace in tuple(left):
+                try:
+                    found = await self._kube.list(kinds.WAC, namespace, None)
+                except KubeError as error:
+                    log.warning("The clusters could not be listed: %s", error)
+                    continue
+                left.remove(namespace)
+                for key in map(key_of, found):
+                    if key is not None:
+                        self.wake(key, is_urgent=False)
+            if left:
                 failures += 1
                 await asyncio.sleep(pace.retry_after(failures).total_seconds())
-            else:
-                return
 
     async def _run_loop(self, cluster: Cluster, leadership: Leadership) -> None:
         """Run the loop of one cluster until the cluster is gone."""

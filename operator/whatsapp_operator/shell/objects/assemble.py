@@ -284,6 +284,7 @@ class Known:
 
     now: datetime
     wall: datetime | None = None
+    server_time: datetime | None = None
     nonce: str
     leader_epoch: int
     client: Client
@@ -297,6 +298,7 @@ class Known:
     """Why nodes cannot be read, by kind."""
     rejection: str | None = None
     rejected_at: datetime | None = None
+    denied: str | None = None
     written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
     not_kept: tuple[str, ...] = ()
     overruled: Overruled | None = None
@@ -317,6 +319,7 @@ def snapshot_of(desired: Desired, cluster: Obj, parts: Parts, slow: Slow, known:
     return Snapshot(
         now=known.now,
         wall=known.wall,
+        server_time=known.server_time,
         nonce=known.nonce,
         leader_epoch=known.leader_epoch,
         generation=desired.generation,
@@ -327,6 +330,7 @@ def snapshot_of(desired: Desired, cluster: Obj, parts: Parts, slow: Slow, known:
         unread={**slow.unread, **parts.problems, **known.nodes_unread},
         rejection=known.rejection,
         rejected_at=known.rejected_at,
+        denied=known.denied,
         written=known.written,
         not_kept=known.not_kept,
         image_problem=image_problem_of(parts.pods),

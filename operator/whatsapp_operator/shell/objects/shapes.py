@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from whatsapp_operator.core.names import Key, Obj
+from whatsapp_operator.core.names import LONGEST_VERSION, Key, Obj
 
 LONGEST_NAME = 253
 """Characters of the longest name that an object can have."""
-Number = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,30}$")]
+Number = Annotated[str, msgspec.Meta(pattern=f"^[0-9]{{1,{LONGEST_VERSION}}}$")]
 Texts = dict[str, str]
 
 

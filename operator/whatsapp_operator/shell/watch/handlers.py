@@ -190,6 +190,8 @@ class Login:
                 request.headers.update(self._connection().as_http_headers())
             response = await handler(request)
         self._health.tended(name)
+        if response.status in (403, 404):
+            self._health.rejected(name)
         if response.ok:
             self._health.connected(name, (lambda: not response.closed) if "watch" in request.url.query else None)
         return response

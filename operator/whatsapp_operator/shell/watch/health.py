@@ -7,7 +7,7 @@ because the next one would be rejected too.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -29,6 +29,8 @@ class _Watch:
     tended_at: float
     is_open: Callable[[], bool] | None = None
     """Returns whether the newest stream is still open."""
+    is_rejected: bool = False
+    """The API server has rejected it since it was last connected."""
 
     def refresh(self, now: float) -> None:
         if self.is_open is not None and self.is_open():
@@ -59,7 +61,12 @@ class WatchHealth:
         """Note that a watch is connected now; with ``is_open`` it stays connected while that returns True."""
         if (watch := self._watches.get(name)) is not None:
             watch.connected_at = watch.tended_at = self._clock.monotonic()
-            watch.is_open = is_open or watch.is_open
+            watch.is_open, watch.is_rejected = is_open or watch.is_open, False
+
+    def rejected(self, name: str) -> None:
+        """Note that the API server has rejected a watch: its namespace may be gone, with the rights in it."""
+        if (watch := self._watches.get(name)) is not None:
+            watch.is_rejected = True
 
     # --- output ----------------------------------------------------------------------------------------------------
 
@@ -70,9 +77,25 @@ class WatchHealth:
             watch.refresh(now)
         return {name: now - watch.connected_at for name, watch in tuple(self._watches.items())}
 
+    def seconds_dead(self, names: Iterable[str]) -> float:
+        """Return for how many seconds the worst of these watches has not been connected, without those that only a right can bring back."""
+        seconds = self.seconds_cut_off()
+        return max((seconds[name] for name in names if not self._is_excused(name, seconds)), default=0.0)
+
+    def _is_excused(self, name: str, seconds: Mapping[str, float]) -> bool:
+        """Whether a watch is rejected in its namespace while that of the same kind in another one is connected.
+
+        No other process may watch there either, and the clusters of the other namespaces need a leader that stays.
+        """
+        kind = name.partition(" in ")[0]
+        siblings = (other for other in seconds if other != name and other.partition(" in ")[0] == kind)
+        return self._watches[name].is_rejected and any(seconds[other] <= GAP for other in siblings)
+
     def cut_off(self) -> str | None:
         """Return why this process should not lead, or None: an essential watch is not connected."""
-        silent = [name for name, seconds in self.seconds_cut_off().items() if seconds > GAP and self._watches[name].essential]
+        seconds = self.seconds_cut_off()
+        far = [name for name, watch in tuple(self._watches.items()) if watch.essential and seconds[name] > GAP]
+        silent = [name for name in far if not self._is_excused(name, seconds)]
         return f"not connected to {', '.join(silent)}" if silent else None
 
     def stalled(self) -> str | None:

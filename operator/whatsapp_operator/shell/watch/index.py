@@ -244,13 +244,16 @@ class PodIndex:
         """Drop clusters that no longer exist, `every` so many seconds, until cancelled."""
         while True:
             await asyncio.sleep(every)
-            try:
-                found = [obj for namespace in tuple(namespaces) or (None,) for obj in await kube.list(kinds.WAC, namespace, None)]
-                self.sweep(key for obj in found if (key := key_of(obj)) is not None)
-            except KubeError as error:
-                log.debug("The clusters could not be listed: %s", error)
-            except Exception:  # an unexpected answer must not end this task
-                log.exception("The list of clusters could not be read")
+            there: set[Key] = set()
+            for namespace in tuple(namespaces) or (None,):
+                try:
+                    there.update(key for obj in await kube.list(kinds.WAC, namespace, None) if (key := key_of(obj)) is not None)
+                except Exception as error:  # an unexpected answer must not end this task
+                    level = logging.DEBUG if isinstance(error, KubeError) else logging.ERROR
+                    log.log(level, "The clusters could not be listed: %s", error)
+                    # What cannot be listed may be there.
+                    there.update(key for key in self._entries if namespace in {key.namespace, None})
+            self.sweep(there)
 
     def sweep(self, there: Iterable[Key]) -> None:
         """Drop every cluster that is missing for the second time: one that is missing once may be newer than the list."""

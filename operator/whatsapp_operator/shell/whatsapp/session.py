@@ -7,7 +7,6 @@ message, log line or value that leaves this module.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import ssl
 from collections import deque
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 import httpx
 
 from whatsapp_operator.core import answers
+from whatsapp_operator.core.desired import SHARD_COUNTS
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Answer, Call, Client, Login, Operation
 from whatsapp_operator.shell.clock import Clock
@@ -40,8 +40,13 @@ MOST_LOGINS, LOGIN_SPAN = 10, 60.0
 """Logins with the same passwords in so many seconds, if new tokens are rejected at once."""
 TOKEN_RENEWAL = timedelta(days=6)
 """Age at which a token is renewed; the client's last 7 days (client#login)."""
+LONGEST_VERSION = 64
+"""Characters of the client's version, as in the CRD."""
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
 """Errors before anything of the request was sent: there was no connection, or none with TLS."""
+
+SHARDS = {spelled: number for number in SHARD_COUNTS for spelled in (number, str(number))}
+"""What is a number of shards in an answer."""
 
 Passwords = tuple[str, str, str]
 """Username, password and initial password: what a login was tried with."""
@@ -138,6 +143,10 @@ class ApiSession:
         """Return the changes of the client's state after a call failed."""
         return {"unresponsive_since": self.client.unresponsive_since or self._clock.now(), "problem": problem}
 
+    def _go_to_another(self) -> None:
+        """Send the next call to another Webapp: one whose database is away may be ready all the same, and answer nothing but errors."""
+        self._turn += 1
+
     def may_ask(self) -> bool:
         """Return whether a GET may start: none is in progress, and a call that was not sent is some time ago."""
         return not self.client.asking and self._clock.monotonic() - self._unsent_at >= UNSENT_PAUSE
@@ -150,20 +159,29 @@ class ApiSession:
         asked_at, unsent_at = self._clock.now(), self._unsent_at
         try:
             body = await self._request(access, "GET", "/v1/account/shards", timeout=self._ask_timeout)
-            shards = int(body["account"]["shards"])
-            version = (body.get("meta") or {}).get("version")
+            shards = SHARDS[body["account"]["shards"]]
         except ApiError as error:
+            self._go_to_another()
             self._asked(self._key, "Failed")
             self._note(asking=False, **self._failed(str(error)))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError):
+            # Any other number is unknown, too: as many Coreapps would be made, and the holders of all other shards let go.
+            self._go_to_another()
             self._asked(self._key, "Failed")
-            self._note(asking=False, **self._failed("GET shards: unreadable answer"))
+            self._note(asking=False, **self._failed(f"GET shards: unreadable answer, it needs one of {', '.join(map(str, SHARD_COUNTS))}"))
         else:
             self._asked(self._key, "Answered")
-            known = version if isinstance(version, str) else None
             # An answer from before a call that was not sent is no reason for the next one.
             if self._unsent_at == unsent_at:
-                self._note(quiet=quiet, asking=False, shards=shards, asked_at=asked_at, unresponsive_since=None, problem="", version=known)
+                self._note(
+                    quiet=quiet,
+                    asking=False,
+                    shards=shards,
+                    asked_at=asked_at,
+                    unresponsive_since=None,
+                    problem="",
+                    version=_version_in(body),
+                )
         finally:
             self.client = replace(self.client, asking=False)
             if quiet and len(self._tasks) <= 1:
@@ -182,6 +200,7 @@ class ApiSession:
             send_by = noted_at + SEND_WITHIN
             await self._send(access, "POST", "/v1/account/shards", body=body, timeout=self._call_timeout, send_by=send_by)
         except ApiError as error:
+            self._go_to_another()
             call = replace(call, detail=describe(error))
             log.warning("Set Shards(%s) of %s: %s", operation.to, self._key, call.detail)
             meaning = answers.meaning(error.status, error.faults)
@@ -332,9 +351,8 @@ class ApiSession:
         except TooLate:
             msg = f"{what}: not sent within {SEND_WITHIN:g} s of its note"
             raise ApiError(msg, sent=False) from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            # Not chained: httpx's error holds the request, which holds the token. OSError: TLS that breaks while the answer is read.
-            self._turn += 1  # the next call goes to another Webapp
+        except Exception as error:  # with any other one the call would seem to be on its way without an end
+            # Not chained: httpx's error holds the request, which holds the token.
             msg = f"{what}: {tls_problem(error, access) or type(error).__name__}"
             raise ApiError(msg, sent=not isinstance(error, NEVER_SENT)) from None
         # In httpx an answer and its stream hold each other, and the stream holds the connection with its TLS state. Without this only the
@@ -351,7 +369,7 @@ class ApiSession:
             raise ApiError(msg, status=answer.status_code, faults=faults, retry_after=retry_after)
         try:
             read = answer.json() if answer.content else {}
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             read = None
         if not isinstance(read, dict):
             msg = f"{what}: unreadable answer"
@@ -383,6 +401,14 @@ def _body_of(credentials: Credentials, shards: int) -> dict[str, Any]:
     if credentials.certificate is not None:
         body["cert"] = credentials.certificate
     return body
+
+
+def _version_in(body: dict[str, Any]) -> str | None:
+    """Return the client's version as it may stand in the status: a short text that can be printed."""
+    meta = body.get("meta")
+    version = meta.get("version") if isinstance(meta, dict) else None
+    text = "".join(filter(str.isprintable, version)) if isinstance(version, str) else ""
+    return text[:LONGEST_VERSION] or None
 
 
 def is_strong(password: str) -> bool:

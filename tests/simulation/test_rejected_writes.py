@@ -1,0 +1,109 @@
+"""A write that the API server rejects for long is named in the resource, no matter of what: a right is missing, or a webhook denies it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytest
+
+from whatsapp_operator.shell.kube.client import Fence
+from whatsapp_operator.shell.kube.errors import Rejected
+from whatsapp_operator.shell.kube.kinds import Kind
+
+from .kube import SimKube
+from .operators import Operator
+from .world import World, simulate
+
+T = TypeVar("T")
+
+
+class Denied(SimKube):
+    """A way to the API server that rejects some writes: those whose verb, kind and name begin with one of ``denied``."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.denied: list[str] = []
+
+    def fenced(self, fence: Fence) -> SimKube:
+        view = Denied(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
+        view._dead, view.reads, view.denied = self._dead, self.reads, self.denied
+        return view
+
+    async def _write(self, what: str, kind: Kind, name: str, touch: Callable[[], None] | None, do: Callable[[], T]) -> T:
+        said = f"{what} {kind.kind} {name}"
+        if any(map(said.startswith, self.denied)):
+            msg = f"{said}: 403 Forbidden: the operator may not do that"
+            raise Rejected(msg, code=403, reason="Forbidden")
+        return await super()._write(what, kind, name, touch, do)
+
+
+async def settled(world: World) -> Denied:
+    kube = Denied(world.server, actor="operator-0", rng=world.rng, network=world.network)
+    operator = Operator(world, "operator-0", kube=kube)
+    world.operators.append(operator)
+    world.create(shards=2, spares=1)
+    operator.lead(1)
+    await world.until_done()
+    return kube
+
+
+def fail_holder(world: World) -> None:
+    holder = world.holder(0)
+    assert holder is not None
+    world.delete_pod(holder)
+
+
+def hang_spare(world: World) -> None:
+    holders = [world.holder(shard) for shard in range(2)]
+    spare = next(machine for machine in world.coreapps() if machine not in holders)
+    assert spare.coreapp is not None
+    spare.coreapp.hang()
+
+
+CASES: dict[str, tuple[str, Callable[[World], None]]] = {
+    "scale": ("patch StatefulSet", lambda world: world.edit(spares=3)),
+    "anchor": ("status StatefulSet", lambda world: world.edit(shards=4)),
+    "a shard's Service": ("create Service acme-shard", lambda world: world.edit(shards=4)),
+    "prepare": ("patch Pod", fail_holder),
+    "commit": ("patch Service", fail_holder),
+    "delete": ("delete Pod", hang_spare),
+}
+
+
+@pytest.mark.parametrize(("denied", "asked"), CASES.values(), ids=CASES)
+def test_a_write_that_is_rejected_for_long_is_named_and_tried_again(denied: str, asked: Callable[[World], None]) -> None:
+    async def scenario(world: World) -> None:
+        kube = await settled(world)
+        # A fault of the way to the API server, for the laws of progress.
+        world.network.dropped = 1e-12
+        kube.denied.append(denied)
+        asked(world)
+        await world.until(lambda: world.condition("Stalled")[:2] == ("True", "ChangeRejected"), within=45, what="it is said")
+        assert f"{denied}" in world.condition("Stalled")[2]
+        assert "403 Forbidden: the operator may not do that" in world.condition("Stalled")[2]
+        assert world.condition("Reconciling")[0] == "False"
+        kube.denied.clear()
+        world.network.dropped = 0.0
+        await world.until_done()
+        await world.until(lambda: world.condition("Stalled")[0] == "False", within=1, what="nothing waits for a person")
+        await world.stays_silent(60)
+
+    simulate(scenario)
+
+
+def test_a_write_that_is_rejected_for_a_moment_is_not_named() -> None:
+    """An API server that comes back after an outage rejects everything until it has read the roles."""
+
+    async def scenario(world: World) -> None:
+        kube = await settled(world)
+        stalled: list[str] = []
+        world.server.checks.append(lambda _: stalled.append(world.condition("Stalled")[0]))
+        kube.denied.append("patch StatefulSet")
+        world.edit(spares=2)
+        await world.pause(3.0)
+        kube.denied.clear()
+        await world.until_done()
+        assert "True" not in stalled
+
+    simulate(scenario)
