@@ -175,11 +175,17 @@ def _message(message_id: str, body: Any) -> Message | Answer:
         return failure(400, PARAMETER_INVALID, "the simulator sends messages of type text only")
     if not isinstance(content, dict) or not isinstance(content.get("body"), str):
         return failure(400, PARAMETER_MISSING, "text.body is required")
-    if len(content["body"]) > _LONGEST_TEXT:
-        return failure(400, PARAMETER_INVALID, f"text.body must have {_LONGEST_TEXT} characters at most")
-    if len(message_id) > _LONGEST_ID or not storable(message_id) or not storable(to):
-        return failure(400, PARAMETER_INVALID, f"to and {MESSAGE_ID_HEADER} must be text without NUL, the latter of {_LONGEST_ID} at most")
+    if (problem := _text_problem(message_id, to, content["body"])) is not None:
+        return failure(400, PARAMETER_INVALID, problem)
     return Message(id=message_id or uuid.uuid4().hex, to=to, body=content["body"])
+
+
+def _text_problem(message_id: str, to: str, body: str) -> str | None:
+    if len(body) > _LONGEST_TEXT:
+        return f"text.body must have {_LONGEST_TEXT} characters at most"
+    if len(message_id) > _LONGEST_ID or not storable(message_id) or not storable(to):
+        return f"to and {MESSAGE_ID_HEADER} must be text without NUL, the latter of {_LONGEST_ID} at most"
+    return None
 
 
 def _render(answer: Answer) -> web.Response:
