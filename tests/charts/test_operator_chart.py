@@ -309,7 +309,7 @@ def test_a_wrong_value_is_refused_by_name(charts: Charts, setting: str, said: st
     [("1chat", {}), ("my.release", {}), ("x", {"fullnameOverride": f"{'a' * 50}---b"})],
 )
 def test_a_name_that_no_service_can_have_is_refused(charts: Charts, release: str, values: dict[str, Any]) -> None:
-    with pytest.raises(LocalKubeError, match="cannot be the name of a Service .* set fullnameOverride"):
+    with pytest.raises(LocalKubeError, match=r"cannot be the name of a Service .* set fullnameOverride"):
         charts.operator(release=release, **values)
 
 
