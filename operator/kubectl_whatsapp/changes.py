@@ -60,9 +60,8 @@ def switchover(shard: int, to: str = "", reason: str = "", *, version: str = "")
 
 def reshard_now(shards: int) -> Change:
     """Let Set Shards to this number go outside of the maintenance windows."""
-    return Change(
-        {"metadata": {"annotations": {RESHARD_NOW_ANNOTATION: str(shards)}}}, f"Set Shards to {shards} need not wait for a window"
-    )
+    sentence = f"Set Shards to {shards} need not wait for a window, as long as annotation {RESHARD_NOW_ANNOTATION} stays"
+    return Change({"metadata": {"annotations": {RESHARD_NOW_ANNOTATION: str(shards)}}}, sentence)
 
 
 def paused(*, yes: bool) -> Change:

@@ -87,7 +87,8 @@ def switchover(
         known = sorted(one.get("shard") for one in (before.get("status") or {}).get("shardMap") or ())
         fail(f"{question.target.name} has no shard {number}; it has {', '.join(map(str, known)) or 'none yet'}.")
     if to and held.get("holder") == to:
-        print(f"shard {number} is held by {to} already; nothing was changed.")
+        as_it_is = {"shard": number, "from": to, "to": to, "epoch": held.get("epoch"), "seconds": 0.0}
+        question.show("Switchover", as_it_is, lambda: f"shard {number} is held by {to} already; nothing was changed.")
         return 0
     pending = ((before.get("metadata") or {}).get("annotations") or {}).get(SWITCHOVER_ANNOTATION)
     if pending:

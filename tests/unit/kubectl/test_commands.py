@@ -331,7 +331,12 @@ def test_a_switchover_that_does_not_come_ends_in_time(server: Server, capsys: py
 
 
 def test_a_switchover_changes_nothing_that_is_so_or_that_another_asked_for(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "switchover", "acme", "0", "--to", "acme-coreapp-0")[0] == 0
+    assert run(capsys, "switchover", "acme", "0", "--to", "acme-coreapp-0")[:2] == (
+        0,
+        "shard 0 is held by acme-coreapp-0 already; nothing was changed.\n",
+    )
+    found = json.loads(run(capsys, "switchover", "acme", "0", "--to", "acme-coreapp-0", "-o", "json")[1])
+    assert (found["kind"], found["from"], found["to"], found["epoch"]) == ("Switchover", "acme-coreapp-0", "acme-coreapp-0", "10-first")
     server.cluster = a_cluster().annotated(switchover="1=acme-coreapp-2")
     code, _, err = run(capsys, "switchover", "acme", "0")
     assert code == 4
@@ -343,7 +348,8 @@ def test_pause_resume_and_reshard_now(server: Server, capsys: pytest.CaptureFixt
     assert run(capsys, "pause", "acme")[:2] == (0, "acme: planned changes are held; failovers go on.\n")
     assert run(capsys, "resume", "acme")[:2] == (0, "acme: planned changes go on.\n")
     server.cluster = a_cluster().spec(shards=4)
-    assert run(capsys, "reshard-now", "acme")[:2] == (0, "acme: Set Shards to 4 need not wait for a window.\n")
+    said = "acme: Set Shards to 4 need not wait for a window, as long as annotation multiconnect.dev/reshard-now stays.\n"
+    assert run(capsys, "reshard-now", "acme")[:2] == (0, said)
     written = [json.loads(body)["metadata"]["annotations"] for method, *_, body in server.asked if method == "PATCH"]
     assert written == [{"multiconnect.dev/paused": "true"}, {"multiconnect.dev/paused": None}, {"multiconnect.dev/reshard-now": "4"}]
 
