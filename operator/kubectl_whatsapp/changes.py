@@ -60,9 +60,8 @@ def switchover(shard: int, to: str = "", reason: str = "", *, version: str = "")
 
 def reshard_now(shards: int) -> Change:
     """Let Set Shards to this number go outside of the maintenance windows."""
-    return Change(
-        {"metadata": {"annotations": {RESHARD_NOW_ANNOTATION: str(shards)}}}, f"Set Shards to {shards} need not wait for a window"
-    )
+    sentence = f"Set Shards to {shards} need not wait for a window, as long as annotation {RESHARD_NOW_ANNOTATION} stays"
+    return Change({"metadata": {"annotations": {RESHARD_NOW_ANNOTATION: str(shards)}}}, sentence)
 
 
 def paused(*, yes: bool) -> Change:
@@ -132,12 +131,16 @@ def phases(handover: Obj) -> Obj:
     return {name: handover[name] for name in names if name in handover}
 
 
-def moved(shard: int, epoch: str | None) -> Callable[[Obj], Obj | None]:
-    """Return a judge that gives the new entry of a shard once it serves under another epoch; empty once the request was rejected."""
+def moved(shard: int, epoch: str | None, to: str = "") -> Callable[[Obj], Obj | None]:
+    """Return a judge that gives the new entry of a shard once it serves under another epoch; empty once the request was rejected.
+
+    ``to``: the pod that must hold it then, if one was named. A failover to another one may come first; it ends no request.
+    """
 
     def judge(cluster: Obj) -> Obj | None:
         found = entry(cluster, shard)
-        if found.get("epoch") not in {None, epoch} and found.get("state") == "Serving":
+        is_there = not to or found.get("holder") == to
+        if found.get("epoch") not in {None, epoch} and found.get("state") == "Serving" and is_there:
             return found
         is_asked = SWITCHOVER_ANNOTATION in ((cluster.get("metadata") or {}).get("annotations") or {})
         # The annotation goes after the commit and after a rejection; the status of a commit may come a moment later.

@@ -43,6 +43,11 @@ from .sharding import ALLOWED_SHARDS, shard_of
 from .store import Inbound, Store, storable
 from .users import TOKEN_SECONDS, Users
 
+_LAST = 2**63 - 1
+"""No number of a message or a frame is larger, and databases take no larger one."""
+
+_LONGEST_SECONDS = 100 * 365 * 86400.0
+
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
@@ -172,7 +177,7 @@ class Control:
 
     async def _shards(self, body: dict[str, Any]) -> web.Response:
         shards = body.get("n")
-        if not isinstance(shards, int) or shards not in ALLOWED_SHARDS:
+        if type(shards) is not int or shards not in ALLOWED_SHARDS:
             return _bad(f"n must be one of {', '.join(map(str, ALLOWED_SHARDS))}")
         call = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -208,7 +213,7 @@ class Control:
 
     async def _pin(self, body: dict[str, Any]) -> web.Response:
         pin = body.get("pin")
-        if pin is not None and not (isinstance(pin, str) and len(pin) == 6 and pin.isdigit()):
+        if pin is not None and not (isinstance(pin, str) and len(pin) == 6 and pin.isascii() and pin.isdigit()):
             return _bad("pin must be six digits, or null for no two-step verification")
         await self._account.require_pin(pin)
         return web.json_response({})
@@ -219,8 +224,8 @@ class Control:
 
     async def _tokens(self, body: dict[str, Any]) -> web.Response:
         seconds = body.get("seconds", TOKEN_SECONDS)
-        if not isinstance(seconds, int | float) or seconds < 0:
-            return _bad("seconds must be how long a new token is good")
+        if not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST_SECONDS:
+            return _bad(f"seconds must be how long a new token is good, from 0 to {_LONGEST_SECONDS:.0f}")
         self._users.token_seconds = float(seconds)
         if body.get("expire"):
             await self._users.expire_tokens()
@@ -243,7 +248,8 @@ class Control:
 
 def _page(request: web.Request) -> tuple[int, int]:
     """The place and the length of a page. Raises ValueError."""
-    return int(request.query.get("after", "0")), max(1, min(int(request.query.get("limit", "1000")), 10_000))
+    after = int(request.query.get("after", "0"))
+    return max(0, min(after, _LAST)), max(1, min(int(request.query.get("limit", "1000")), 10_000))
 
 
 def _bad(error: str) -> web.Response:
@@ -259,7 +265,7 @@ def _checked(handle: Callable[[dict[str, Any]], Awaitable[web.Response]]) -> Han
             if not isinstance(body, dict):
                 return _bad("the body must be a JSON object")
             return await handle(body)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             return _bad(str(error))
 
     return handler

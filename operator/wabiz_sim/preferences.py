@@ -22,6 +22,11 @@ _DEFAULTS: dict[str, Any] = {
 """Meta's sample (reference/settings/app). The simulator uses ``webhooks.url`` and the two backoff values; it only stores the rest."""
 
 
+_MOST = 2**31 - 1
+_LONGEST = 64
+"""Of a list, and of each text in it."""
+
+
 class Preferences:
     """The settings and their merge."""
 
@@ -41,15 +46,31 @@ class Preferences:
         """Answer PATCH: absent fields stay as they are."""
         if not isinstance(body, dict):
             return failure(400, PARAMETER_INVALID, "the body must be a JSON object")
-        for name, value in body.items():
-            if name not in _DEFAULTS or type(value) is not type(_DEFAULTS[name]):
-                return failure(400, PARAMETER_INVALID, f"{name} is unknown or of another type")
+        if (problem := _problem(_DEFAULTS, body)) is not None:
+            return failure(400, PARAMETER_INVALID, problem)
         url = body.get("webhooks", {}).get("url", "")
-        if not isinstance(url, str) or (url and not url.startswith(("http://", "https://"))):
+        if url and not url.startswith(("http://", "https://")):
             return failure(400, PARAMETER_INVALID, "webhooks.url must be a URL")
         self.application = _merged(self.application, body)
         await self._store.put_facts({"application": self.application})
         return success()
+
+
+def _problem(known: dict[str, Any], given: dict[str, Any]) -> str | None:
+    """Return what is wrong with settings, compared with those that are known; None if nothing is.
+
+    Every level is checked: what is stored is sent to all Coreapps, so one of them must be able to read it.
+    """
+    for name, value in given.items():
+        if name not in known or type(value) is not type(known[name]):
+            return f"{name[:_LONGEST]} is unknown or of another type"
+        if isinstance(value, dict) and (problem := _problem(known[name], value)) is not None:
+            return problem
+        if type(value) is int and not 0 <= value <= _MOST:
+            return f"{name} must be from 0 to {_MOST}"
+        if isinstance(value, list) and not (len(value) <= _LONGEST and all(isinstance(one, str) and len(one) <= _LONGEST for one in value)):
+            return f"{name} must be a list of short texts"
+    return None
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .envelope import ACCESS_DENIED, PARAMETER_INVALID, PASSWORD_CHANGE_REQUIRED, Answer, failure, success
-from .store import Store
+from .store import Store, storable
 
 USERNAME = "admin"
 INITIAL_PASSWORD = "secret"  # noqa: S105 - the vendor's documented one; the first login must change it
@@ -43,7 +43,7 @@ class Users:
         if new_password is None and self.change_required:
             return failure(401, PASSWORD_CHANGE_REQUIRED, "the first login must send new_password")
         if new_password is not None:
-            if not isinstance(new_password, str) or not _strong(new_password):
+            if not isinstance(new_password, str) or not (storable(new_password) and _strong(new_password)):
                 return failure(
                     400, PARAMETER_INVALID, "new_password must have 8 to 64 characters with a digit, an upper, a lower and a special one"
                 )

@@ -39,6 +39,8 @@ _NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, Loo
 """Errors of a call to the upstream before anything of the request was sent."""
 _NEVER_ANSWERED_SECONDS = 120.0
 _LONGEST_ID = 128
+_LONGEST_TEXT = 4096
+"""Characters (messages reference, "text.body")."""
 
 
 class Webapp(Process):
@@ -173,9 +175,17 @@ def _message(message_id: str, body: Any) -> Message | Answer:
         return failure(400, PARAMETER_INVALID, "the simulator sends messages of type text only")
     if not isinstance(content, dict) or not isinstance(content.get("body"), str):
         return failure(400, PARAMETER_MISSING, "text.body is required")
-    if len(message_id) > _LONGEST_ID or not storable(message_id) or not storable(to):
-        return failure(400, PARAMETER_INVALID, f"to and {MESSAGE_ID_HEADER} must be text without NUL, the latter of {_LONGEST_ID} at most")
+    if (problem := _text_problem(message_id, to, content["body"])) is not None:
+        return failure(400, PARAMETER_INVALID, problem)
     return Message(id=message_id or uuid.uuid4().hex, to=to, body=content["body"])
+
+
+def _text_problem(message_id: str, to: str, body: str) -> str | None:
+    if len(body) > _LONGEST_TEXT:
+        return f"text.body must have {_LONGEST_TEXT} characters at most"
+    if len(message_id) > _LONGEST_ID or not storable(message_id) or not storable(to):
+        return f"to and {MESSAGE_ID_HEADER} must be text without NUL, the latter of {_LONGEST_ID} at most"
+    return None
 
 
 def _render(answer: Answer) -> web.Response:

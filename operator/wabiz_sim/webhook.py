@@ -15,7 +15,7 @@ _POST_SECONDS = 10.0
 
 
 class Webhook:
-    """The webhook as the application settings describe it; retried with their linear backoff until it answers 2xx."""
+    """The webhook as the application settings describe it; retried with their linear backoff until it answers 200, as documented."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -59,6 +59,6 @@ class Webhook:
         try:
             timeout = aiohttp.ClientTimeout(total=_POST_SECONDS)
             async with self._process.session.post(self.url, json=notice, timeout=timeout) as response:
-                return 200 <= response.status < 300
+                return response.status == 200
         except (*UNREACHABLE, ValueError):
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,23 @@ class Rendered:
         """The operator's environment."""
         container = self.one("Deployment")["spec"]["template"]["spec"]["containers"][0]
         return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
+
+
+def repeated(text: str) -> Iterator[str]:
+    """Yield names that stand twice in one map, which strict readers of YAML, such as kubectl and Kustomize, reject."""
+
+    def walk(node: yaml.Node | None) -> Iterator[str]:
+        if isinstance(node, yaml.MappingNode):
+            names = [name.value for name, _ in node.value]
+            yield from (name for name in dict.fromkeys(names) if names.count(name) > 1)
+            for _, part in node.value:
+                yield from walk(part)
+        elif isinstance(node, yaml.SequenceNode):
+            for part in node.value:
+                yield from walk(part)
+
+    for document in yaml.compose_all(text, Loader=yaml.CSafeLoader):
+        yield from walk(document)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import yaml
 
 from localkube.charts import CLUSTER, CRD
 
-from .render import ROOT, Charts
+from .render import ROOT, Charts, repeated
 
 Obj = dict[str, Any]
 POD: Obj = {
@@ -157,6 +157,13 @@ def test_a_release_whose_name_cannot_be_a_cluster_says_what_to_do(charts: Charts
     with pytest.raises(Exception, match=r'"1acme" cannot be the name of a WhatsAppCluster .*: set name'):
         charts.cluster(release="1acme")
     assert charts.cluster(release="1acme", name="acme").one("WhatsAppCluster")["metadata"]["name"] == "acme"
+
+
+def test_labels_of_a_user_stand_once_next_to_those_of_the_chart(charts: Charts) -> None:
+    shown = charts.cluster(labels={"app.kubernetes.io/instance": "mine", "team": "chat"})
+    assert not list(repeated(shown.text))
+    labels = shown.one("WhatsAppCluster")["metadata"]["labels"]
+    assert (labels["app.kubernetes.io/instance"], labels["team"]) == ("acme", "chat")
 
 
 def test_the_test_pod_asks_what_the_cluster_has(charts: Charts) -> None:

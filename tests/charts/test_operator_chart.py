@@ -10,12 +10,13 @@ import pytest
 import yaml
 
 from localkube.charts import CRD, OPERATOR
+from localkube.errors import LocalKubeError
 from localkube.monitoring import dashboard
 from localkube.monitoring import rules as alerts
 from whatsapp_operator.core import manifests
 from whatsapp_operator.settings import Settings
 
-from .render import NAMESPACE, ROOT, Charts, Rendered
+from .render import NAMESPACE, ROOT, Charts, Rendered, repeated
 
 RULES = ROOT / "charts" / OPERATOR / "files"
 
@@ -180,6 +181,25 @@ def test_what_selects_the_operators_selects_them_and_not_the_test_pod(charts: Ch
     assert shown.one("ServiceMonitor")["spec"]["selector"]["matchLabels"].items() <= service
 
 
+OWN = {"app.kubernetes.io/name": "mine", "app.kubernetes.io/instance": "mine", "team": "chat"}
+
+
+def test_labels_of_a_user_stand_once_next_to_those_of_the_chart(charts: Charts) -> None:
+    enabled = {"enabled": True, "renderMode": "alwaysRender", "labels": OWN}
+    monitoring = {"rules": enabled, "dashboard": {"enabled": True, "labels": OWN}}
+    shown = charts.operator(podLabels=OWN, metrics={"serviceMonitor": enabled}, monitoring=monitoring)
+    assert not list(repeated(shown.text))
+
+    pods = shown.one("Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert (pods["app.kubernetes.io/name"], pods["app.kubernetes.io/instance"], pods["team"]) == (
+        "whatsapp-operator",
+        "whatsapp-operator",
+        "chat",
+    )
+    for kind in ("ServiceMonitor", "PrometheusRule", "ConfigMap"):
+        assert shown.one(kind)["metadata"]["labels"].items() >= OWN.items(), "something of the user's selects by them"
+
+
 def test_images_by_tag_or_digest(charts: Charts) -> None:
     digest = "sha256:" + "0" * 64
     shown = charts.operator(image={"repository": "r/op", "tag": "9", "digest": digest})
@@ -282,6 +302,19 @@ def test_both_monitors_are_one_too_many(charts: Charts) -> None:
 )
 def test_a_wrong_value_is_refused_by_name(charts: Charts, setting: str, said: str) -> None:
     assert said in charts.rejection(OPERATOR, "--set", setting)
+
+
+@pytest.mark.parametrize(
+    ("release", "values"),
+    [("1chat", {}), ("my.release", {}), ("x", {"fullnameOverride": f"{'a' * 50}---b"})],
+)
+def test_a_name_that_no_service_can_have_is_refused(charts: Charts, release: str, values: dict[str, Any]) -> None:
+    with pytest.raises(LocalKubeError, match=r"cannot be the name of a Service .* set fullnameOverride"):
+        charts.operator(release=release, **values)
+
+
+def test_a_port_of_traces_that_is_none_is_refused(charts: Charts) -> None:
+    assert "99999 is no port: correct tracing.endpoint" in charts.rejection(OPERATOR, "--set", "tracing.endpoint=http://collector:99999")
 
 
 @pytest.mark.parametrize(

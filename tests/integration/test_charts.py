@@ -141,6 +141,21 @@ def test_a_lost_line_does_not_reshard(installed: HelmUser) -> None:
     assert "acme" not in installed.plane.kubectl("-n", "chart-a", "get", "wac", "-o", "name")
 
 
+def test_a_lost_name_does_not_delete_the_cluster(installed: HelmUser) -> None:
+    where = str(CHARTS / CLUSTER)
+    installed.helm("install", "acme", where, namespace="chart-a", name="chat", preset="production")
+    uid = installed.cluster("chat")["metadata"]["uid"]
+    with pytest.raises(LocalKubeError, match="this upgrade would delete WhatsAppCluster chat of this release and make acme"):
+        installed.helm("upgrade", "acme", where, namespace="chart-a", preset="production")
+
+    installed.helm("upgrade", "acme", where, namespace="chart-a", name="chat", preset="production", spares=2)
+    assert (installed.cluster("chat")["metadata"]["uid"], installed.cluster("chat")["spec"]["spares"]) == (uid, 2)
+    installed.helm("install", "acme2", where, namespace="chart-a", preset="staging")
+    installed.helm("upgrade", "acme2", where, namespace="chart-a", preset="staging", spares=2)
+    installed.helm("uninstall", "acme", "acme2", namespace="chart-a")
+    assert installed.plane.kubectl("-n", "chart-a", "get", "wac", "-o", "name") == ""
+
+
 def test_an_upgrade_is_quiet_and_an_uninstall_leaves_the_clusters(installed: HelmUser) -> None:
     plane = installed.plane
     installed.helm("install", "acme", str(CHARTS / CLUSTER), namespace="chart-a")

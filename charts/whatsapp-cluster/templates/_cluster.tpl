@@ -6,6 +6,20 @@
 {{- $name -}}
 {{- end -}}
 
+{{/* Nothing, or the rejection of an upgrade that names another cluster: Helm would delete the one that runs. A lost line must not do that. */}}
+{{- define "whatsapp-cluster.checkName" -}}
+{{- if .Release.IsUpgrade -}}
+{{- $name := include "whatsapp-cluster.name" . -}}
+{{- range (lookup "multiconnect.dev/v1alpha1" "WhatsAppCluster" .Release.Namespace "").items -}}
+{{- $notes := default dict .metadata.annotations -}}
+{{- $is_ours := eq (dig "meta.helm.sh/release-name" "" $notes) $.Release.Name -}}
+{{- if and $is_ours (ne .metadata.name $name) (ne (dig "helm.sh/resource-policy" "" $notes) "keep") -}}
+{{- fail (printf "this upgrade would delete WhatsAppCluster %s of this release and make %s: set name to %s; if you mean it, uninstall the release first" .metadata.name $name .metadata.name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "whatsapp-cluster.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/name: whatsapp-cluster

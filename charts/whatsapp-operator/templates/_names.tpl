@@ -1,14 +1,12 @@
+{{/* The name of the objects. A Service is the narrowest: no dots, and a letter first. A release's name may have both. */}}
 {{- define "whatsapp-operator.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
-{{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
+{{- $full = default $full .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $full) -}}
+{{- fail (printf "%q cannot be the name of a Service (a-z, 0-9 and -, beginning with a letter, not ending with -): set fullnameOverride" $full) -}}
 {{- end -}}
-{{- end -}}
+{{- $full -}}
 {{- end -}}
 
 {{- define "whatsapp-operator.serviceAccount" -}}
@@ -33,6 +31,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{ include "whatsapp-operator.selector" . }}
 {{- end -}}
 
+{{/* The chart's own labels over those of a user, each once: what selects the pods must stay. Give (dict "labels" … "root" $). */}}
+{{- define "whatsapp-operator.labelsOver" -}}
+{{- toYaml (merge (include "whatsapp-operator.labels" .root | fromYaml) (default dict .labels)) -}}
+{{- end -}}
+
+{{/* A user's labels over the chart's own, each once: something of the user's selects by them. Give (dict "labels" … "root" $). */}}
+{{- define "whatsapp-operator.labelsUnder" -}}
+{{- toYaml (mergeOverwrite (include "whatsapp-operator.labels" .root | fromYaml) (default dict .labels)) -}}
+{{- end -}}
+
 {{/* An image as repository@digest or repository:tag; give (dict "image" … "root" $). */}}
 {{- define "whatsapp-operator.image" -}}
 {{- if .image.digest -}}
@@ -46,7 +54,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- define "whatsapp-operator.port" -}}
 {{- $url := urlParse . -}}
 {{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) -}}
-{{- default (ternary "443" "80" (eq $url.scheme "https")) $port -}}
+{{- $port = default (ternary "443" "80" (eq $url.scheme "https")) $port -}}
+{{- if or (lt (int $port) 1) (gt (int $port) 65535) -}}
+{{- fail (printf "%s is no port: correct tracing.endpoint" $port) -}}
+{{- end -}}
+{{- $port -}}
 {{- end -}}
 
 {{/* With scope Namespace: the namespaces that are managed, separated by commas. */}}

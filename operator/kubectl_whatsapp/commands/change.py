@@ -87,7 +87,8 @@ def switchover(
         known = sorted(one.get("shard") for one in (before.get("status") or {}).get("shardMap") or ())
         fail(f"{question.target.name} has no shard {number}; it has {', '.join(map(str, known)) or 'none yet'}.")
     if to and held.get("holder") == to:
-        print(f"shard {number} is held by {to} already; nothing was changed.")
+        as_it_is = {"shard": number, "from": to, "to": to, "epoch": held.get("epoch"), "seconds": 0.0}
+        question.show("Switchover", as_it_is, lambda: f"shard {number} is held by {to} already; nothing was changed.")
         return 0
     pending = ((before.get("metadata") or {}).get("annotations") or {}).get(SWITCHOVER_ANNOTATION)
     if pending:
@@ -95,7 +96,7 @@ def switchover(
     change = changes.switchover(number, to, reason, version=before["metadata"]["resourceVersion"])
     _apply(question, change)
     try:
-        found, took = _moved(question, number, held.get("epoch"), timeout)
+        found, took = _moved(question, number, held.get("epoch"), to, timeout)
     except KeyboardInterrupt:
         note(_stands(question))
         raise
@@ -111,13 +112,14 @@ def switchover(
     return 0
 
 
-def _moved(question: Question, shard: int, epoch: str | None, timeout: float) -> tuple[changes.Obj, float]:
+def _moved(question: Question, shard: int, epoch: str | None, to: str, timeout: float) -> tuple[changes.Obj, float]:
     """Wait until the shard has moved; returns its entry, with the handover that the status reports of it."""
     begun = time.monotonic()
-    judge, settled = changes.moved(shard, epoch), 0.0
+    judge, settled, uid = changes.moved(shard, epoch, to), 0.0, None
 
     def until(cluster: changes.Obj) -> changes.Obj | None:
-        nonlocal settled
+        nonlocal settled, uid
+        uid = (cluster.get("metadata") or {}).get("uid")
         found = judge(cluster)
         if found == {}:
             settled = settled or time.monotonic()
@@ -130,7 +132,7 @@ def _moved(question: Question, shard: int, epoch: str | None, timeout: float) ->
     found, _ = changes.wait(question.client, question.target, until, seconds=timeout)
     took = time.monotonic() - begun
     if found == {}:
-        fail(f"the operator rejected the switchover: {_rejection(question)}")
+        fail(f"the operator rejected the switchover: {_rejection(question, uid)}")
     if found is None:
         fail(
             f"shard {shard} has not moved after {took:.0f} s; see `kubectl whatsapp status {question.target.name}`. {_stands(question)}",
@@ -148,14 +150,22 @@ def _stands(question: Question) -> str:
     )
 
 
-def _rejection(question: Question) -> str:
+def _rejection(question: Question, uid: str | None) -> str:
     """What the operator's newest Event says of a rejected switchover."""
     read = question.read(["events"])
     if why := read.unread.get("events"):
         return f"it removed the annotation and moved nothing; its Event could not be read ({why})."
     said = [one for one in read.items("events") or () if one.get("reason") == "SwitchoverRejected"]
-    newest = max(said, key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""), default={})
+    # A cluster that was deleted may have had the same name.
+    said = [one for one in said if (one.get("involvedObject") or {}).get("uid") in {None, uid}]
+    newest = max(said, key=_last_time, default={})
     return str(newest.get("message") or "it removed the annotation and moved nothing.")
+
+
+def _last_time(event: changes.Obj) -> str:
+    """The last time of an Event as text; such texts sort by time. One that comes again notes it in its series only."""
+    times = (event.get("lastTimestamp"), event.get("eventTime"), (event.get("series") or {}).get("lastObservedTime"))
+    return max((str(time) for time in times if time), default="")
 
 
 @command("reshard-now")

@@ -32,7 +32,7 @@ def game_day(
     """Delete a holder, and say how long the failover took.
 
     That is the time until the shard was served again. Does nothing unless all shards are served, a spare could take over and an operator
-    leads, in a namespace with the label multiconnect.dev/test=true or with --yes-in-production.
+    leads and makes failovers, in a namespace with the label multiconnect.dev/test=true or with --yes-in-production.
     """
     number = changes.shard_number(shard) if shard else 0
     if number is None:
@@ -46,6 +46,8 @@ def game_day(
     from kubectl_whatsapp.view import view  # noqa: PLC0415
 
     seen = view(found)
+    if why := _unmoved(found.found.get("cluster") or {}):
+        fail(f"nothing was deleted: {why}, so no shard would be moved.")
     held = next((one for one in seen.shards if one.number == number), None)
     if not seen.shards:
         fail(f"nothing was deleted: {seen.verdict.sentence}")
@@ -66,6 +68,14 @@ def game_day(
             fail(f"it is not known whether {held.holder} was deleted ({error}). {more}", UNKNOWN)
         fail(f"nothing was deleted: {error}")
     return _watch(question, held, begun=begun, timeout=timeout)
+
+
+def _unmoved(cluster: changes.Obj) -> str:
+    """Why no failover follows in this cluster, however well it is; empty if one does."""
+    metadata, spec = cluster.get("metadata") or {}, cluster.get("spec") or {}
+    if metadata.get("deletionTimestamp"):
+        return f"{metadata.get('name')} is being deleted"
+    return "spec.failover.mode is Manual" if (spec.get("failover") or {}).get("mode") == "Manual" else ""
 
 
 def _watch(question: Question, held: Shard, *, begun: float, timeout: float) -> int:

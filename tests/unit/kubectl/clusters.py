@@ -109,6 +109,10 @@ class Cluster:
     def deleting(self, pod: str) -> Cluster:
         return self.but(lambda found: named(found["pods"], pod)["metadata"].update(deletionTimestamp=before(seconds=2)))
 
+    def goes(self) -> Cluster:
+        """The cluster itself is being deleted."""
+        return self.but(lambda found: found["cluster"]["metadata"].update(deletionTimestamp=before(seconds=2)))
+
     def operator_dead(self, **since: float) -> Cluster:
         return self.but(lambda found: found["lease"]["spec"].update(renewTime=before(**(since or {"minutes": 5}))))
 

@@ -23,7 +23,7 @@ from kubectl_whatsapp.__main__ import MODULES, main
 from kubectl_whatsapp.rights import NEEDED, Where
 from whatsapp_operator.core import manifests
 
-from .clusters import Cluster, Server, a_cluster, named, serving
+from .clusters import UID, Cluster, Server, a_cluster, named, serving
 from .test_redact import BASE64, CANARY, JWT
 from .test_view import documented
 
@@ -292,6 +292,37 @@ def test_a_rejected_switchover_says_why(server: Server, capsys: pytest.CaptureFi
     assert (code, err) == (4, "kubectl whatsapp: the operator rejected the switchover: Shard 0 was not moved: There is no Coreapp x.\n")
 
 
+def test_a_rejection_that_came_again_is_the_newest_and_that_of_a_former_cluster_is_none(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(text: str, at: str, again: str = "", uid: str = UID) -> Obj:
+        series = {"series": {"count": 2, "lastObservedTime": again}} if again else {}
+        about = {"kind": "WhatsAppCluster", "name": "acme", "uid": uid}
+        meta = {"name": f"acme.{at}"}
+        return {"metadata": meta, "reason": "SwitchoverRejected", "message": text, "eventTime": at, "involvedObject": about, **series}
+
+    events = [
+        said("It came first and again.", "2027-01-04T12:00:00.000000Z", "2027-01-04T12:02:00.000000Z"),
+        said("It came between.", "2027-01-04T12:01:00.000000Z"),
+        said("It is of another cluster.", "2027-01-04T12:03:00.000000Z", uid="uid-former"),
+    ]
+    server.on_write = lambda one, _: setattr(one, "cluster", one.cluster.but(lambda found: found.update(events={"items": events})))
+    assert run(capsys, "switchover", "acme", "0")[2] == "kubectl whatsapp: the operator rejected the switchover: It came first and again.\n"
+
+
+def test_a_shard_that_another_standby_took_was_not_moved_as_requested(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """A failover can come first; the operator then still carries out the request."""
+
+    def fails_over(server: Server, _: Obj) -> None:
+        moves(server, _)
+        server.cluster = server.cluster.annotated(switchover="0=acme-coreapp-1")
+
+    server.on_write = fails_over
+    code, out, err = run(capsys, "switchover", "acme", "0", "--to", "acme-coreapp-1", "--timeout", "0.5")
+    assert (code, out) == (5, "")
+    assert "The request stands" in err
+
+
 def test_a_switchover_that_does_not_come_ends_in_time(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.on_write = lambda one, _: setattr(one, "cluster", one.cluster.annotated(switchover="0"))
     code, _, err = run(capsys, "switchover", "acme", "0", "--timeout", "0.3")
@@ -300,7 +331,12 @@ def test_a_switchover_that_does_not_come_ends_in_time(server: Server, capsys: py
 
 
 def test_a_switchover_changes_nothing_that_is_so_or_that_another_asked_for(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "switchover", "acme", "0", "--to", "acme-coreapp-0")[0] == 0
+    assert run(capsys, "switchover", "acme", "0", "--to", "acme-coreapp-0")[:2] == (
+        0,
+        "shard 0 is held by acme-coreapp-0 already; nothing was changed.\n",
+    )
+    found = json.loads(run(capsys, "switchover", "acme", "0", "--to", "acme-coreapp-0", "-o", "json")[1])
+    assert (found["kind"], found["from"], found["to"], found["epoch"]) == ("Switchover", "acme-coreapp-0", "acme-coreapp-0", "10-first")
     server.cluster = a_cluster().annotated(switchover="1=acme-coreapp-2")
     code, _, err = run(capsys, "switchover", "acme", "0")
     assert code == 4
@@ -312,7 +348,8 @@ def test_pause_resume_and_reshard_now(server: Server, capsys: pytest.CaptureFixt
     assert run(capsys, "pause", "acme")[:2] == (0, "acme: planned changes are held; failovers go on.\n")
     assert run(capsys, "resume", "acme")[:2] == (0, "acme: planned changes go on.\n")
     server.cluster = a_cluster().spec(shards=4)
-    assert run(capsys, "reshard-now", "acme")[:2] == (0, "acme: Set Shards to 4 need not wait for a window.\n")
+    said = "acme: Set Shards to 4 need not wait for a window, as long as annotation multiconnect.dev/reshard-now stays.\n"
+    assert run(capsys, "reshard-now", "acme")[:2] == (0, said)
     written = [json.loads(body)["metadata"]["annotations"] for method, *_, body in server.asked if method == "PATCH"]
     assert written == [{"multiconnect.dev/paused": "true"}, {"multiconnect.dev/paused": None}, {"multiconnect.dev/reshard-now": "4"}]
 
@@ -351,6 +388,8 @@ def test_plan_asks_the_api_server_and_stores_nothing(server: Server, capsys: pyt
         (a_cluster().without_pod("acme-coreapp-0"), "1 of 2 shards is not served"),
         (a_cluster().operator_dead(), "no operator leads"),
         (a_cluster().without("lease"), "it is not known that an operator leads"),
+        (a_cluster().spec(failover={"mode": "Manual"}), "spec.failover.mode is Manual, so no shard would be moved"),
+        (a_cluster().goes(), "acme is being deleted, so no shard would be moved"),
     ],
 )
 def test_a_drill_does_nothing_where_it_would_do_harm(

@@ -168,6 +168,14 @@ async def test_settings_that_mean_nothing_are_refused(world: World, change: obje
     assert (status, answer["errors"][0]["code"]) == (400, 1009)
 
 
+@pytest.mark.parametrize(("characters", "status"), [(4096, 201), (4097, 400)])
+async def test_a_text_has_at_most_as_many_characters_as_is_documented(world: World, characters: int, status: int) -> None:
+    await world.cluster(1)
+    await world.serve(0, 0, "1-a")
+    message = {"to": "16315550000", "text": {"body": "\N{SMILING FACE WITH OPEN MOUTH}" * characters}}
+    assert (await world.api("POST", "/v1/messages", message))[0] == status
+
+
 async def test_support_says_when_the_build_expires(world: World) -> None:
     await world.cluster(0)
     assert (await world.api("GET", "/v1/support"))[1]["support"]["expire_timestamp"] == "2099-12-31T00:00:00+00:00"

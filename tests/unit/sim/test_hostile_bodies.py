@@ -9,7 +9,7 @@ import pytest
 
 from wabiz_sim.sharding import shard_of
 
-from .world import World
+from .world import PASSWORD, World
 
 CALLS = (
     ("POST", "/v1/users/login"),
@@ -68,6 +68,71 @@ async def test_random_bodies_are_never_answered_by_5xx(world: World) -> None:
         method, path = rng.choice(CALLS)
         status, answer = await _answer(world, method, path, bytes(body), PLAIN)
         assert 200 <= status < 500, (method, path, bytes(body), status, answer)
+
+
+def _nested(levels: int) -> str:
+    return '{"a":' * levels + "1" + "}" * levels
+
+
+@pytest.mark.parametrize("levels", [5, 300, 800, 960, 980, 990])
+async def test_settings_of_an_unknown_shape_are_rejected_and_leave_the_stored_ones_readable(world: World, levels: int) -> None:
+    await world.cluster(1)
+    body = f'{{"media": {_nested(levels)}}}'.encode()
+
+    assert (await _answer(world, "PATCH", "/v1/settings/application", body, PLAIN))[0] == 400
+    assert (await _answer(world, "GET", "/v1/settings/application", b"", PLAIN))[0] == 200
+
+
+@pytest.mark.parametrize("name", ["callback_backoff_delay_ms", "max_callback_backoff_delay_ms", "unhealthy_interval"])
+@pytest.mark.parametrize("number", [pytest.param(10**400, id="huge"), 2**31, -1])
+async def test_a_number_that_is_no_time_is_rejected_and_ends_no_coreapp(world: World, name: str, number: int) -> None:
+    await world.cluster(1)
+    await world.serve(0, 0, "1-a")
+
+    status, answer = await world.api("PATCH", "/v1/settings/application", {name: number})
+
+    assert (status, name in answer["errors"][0]["details"]) == (400, True)
+    assert (await world.api("POST", "/v1/messages", {"to": "16315550000", "text": {"body": "x"}}))[0] == 201
+
+
+@pytest.mark.parametrize("password", ["\ud800Aa1-xxxx", "\0Aa1-xxxx"])
+async def test_a_new_password_that_has_no_encoding_is_rejected(world: World, password: str) -> None:
+    await world.cluster(1)
+    status, answer = await world.login(password=PASSWORD, new_password=password)
+    assert (status < 500, "meta" in answer) == (True, True), answer
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (f"messages?after={10**30}", None),
+        (f"messages?after=-{10**30}", None),
+        (f"frames?after={10**30}", None),
+        ("tokens", {"seconds": 10**400}),
+        ("tokens", {"seconds": 1e300}),
+        ("tokens", {"seconds": float("nan")}),
+        ("tokens", {"seconds": True}),
+        ("shards", {"n": True}),
+        ("faults", {"call": [], "fault": "error"}),
+        ("faults", {"call": "login", "fault": []}),
+        ("faults", {"call": "set_shards", "fault": "error", "code": 1e999}),
+        ("registered", {"at": "0001-01-01T00:00:00+14:00"}),
+        ("registered", {"at": "9999-12-31T23:59:59-14:00"}),
+        ("support", {"expire_timestamp": "0001-01-01"}),
+        ("pin", {"pin": "\uff11\uff12\uff13\uff14\uff15\uff16"}),
+        ("certificate", {"fingerprint": "\ud800"}),
+        ("inbound", {"from": "1", "body": "x", "id": ["a"]}),
+        ("missing", {"ids": ["\ud800"]}),
+        ("missing", {"ids": ["a"] * 70_000}),
+    ],
+)
+async def test_no_request_of_a_test_makes_the_upstream_fail(world: World, path: str, body: object) -> None:
+    await world.cluster(1)
+    method = "GET" if body is None else "POST"
+    data = None if body is None else json.dumps(body)
+    async with world.session.request(method, f"http://{world.address(250)}:8080/control/{path}", data=data) as answer:
+        assert answer.status < 500
+    assert (await world.login(password=PASSWORD, new_password=None))[0] == 200
 
 
 def test_a_recipient_is_one_however_it_is_written() -> None:

@@ -1,5 +1,7 @@
 """Messages from WhatsApp users reach the webhook through the holder of their shard, or the next one."""
 
+import pytest
+
 from .world import World, recipient, until
 
 
@@ -63,11 +65,13 @@ async def test_what_a_dead_holder_did_not_deliver_goes_to_the_next(world: World)
     assert counters["inbound_sent"] == {"0": 2}
 
 
-async def test_a_webhook_that_refuses_is_tried_again(world: World) -> None:
+@pytest.mark.parametrize("status", [201, 202, 204, 503])
+async def test_a_webhook_that_answers_anything_but_200_is_tried_again(world: World, status: int) -> None:
     await _with_webhook(world, 1)
     await world.serve(0, 0, "1-a")
-    world.webhook_status = 503
+    world.webhook_status = status
     await world.control("inbound", {"from": recipient(0, 1), "body": "x", "id": "in-1"})
+    await until(lambda: world.webhook_posts >= 1)
 
     world.webhook_status = 200
 

@@ -47,6 +47,7 @@ class World:
         self.restart_seconds = "0.1"
         self.webhook: list[dict[str, Any]] = []
         self.webhook_status = 200
+        self.webhook_posts = 0
         self._runners: list[web.AppRunner] = []
 
     def address(self, number: int) -> str:
@@ -170,6 +171,7 @@ class World:
 
     async def start_webhook(self) -> str:
         async def take(request: web.Request) -> web.Response:
+            self.webhook_posts += 1
             if self.webhook_status == 200:
                 self.webhook.append((await request.json())["messages"][0])
             return web.Response(status=self.webhook_status)
