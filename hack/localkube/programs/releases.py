@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tarfile
 from dataclasses import dataclass, field
@@ -85,8 +86,12 @@ def download(release: Release, staged: Path) -> None:
         if not release.member:
             path.replace(staged)
             return
-        with tarfile.open(path) as archive:
-            archive.extract(archive.getmember(release.member).replace(name=staged.name), staged.parent, filter="data")
+        with tarfile.open(path) as archive, staged.open("wb") as program:
+            # Filters of tarfile came with Python 3.11.4.
+            if (content := archive.extractfile(release.member)) is None:
+                raise NotHadError(f"{release.url} has no file {release.member}")
+            with content:
+                shutil.copyfileobj(content, program)
     except (LocalKubeError, tarfile.TarError, KeyError) as error:
         raise NotHadError(f"{release.url} cannot be fetched or unpacked ({str(error).splitlines()[-1]})") from error
     finally:
