@@ -139,8 +139,8 @@ class Cluster:
     def observation(self) -> Observation:
         return Observation(self.one.desired, self.one.snapshot, ADDRESS, CREDENTIALS)
 
-    async def perform(self, *actions: Action) -> Outcome:
-        return await self.executor.perform(self.observation(), actions, self.memory)
+    async def perform(self, *actions: Action, is_part: bool = False) -> Outcome:
+        return await self.executor.perform(self.observation(), actions, self.memory, is_part=is_part)
 
     def called(self) -> list[tuple[str, str]]:
         return [(what, name) for what, name, _ in self.calls]
@@ -256,6 +256,19 @@ async def test_a_handover_that_is_rejected_is_remembered_too() -> None:
     cluster.answers["json Pod", "acme-coreapp-2"] = FORBIDDEN
     await cluster.perform(handover())
     assert cluster.memory.denial == Denial("403 Forbidden", cluster.now())
+
+
+async def test_a_part_of_a_plan_takes_back_nothing_that_was_rejected_in_the_rest() -> None:
+    """As when a deleted holder is replaced first: otherwise each failover would hide for seconds that the rest is rejected."""
+    cluster = Cluster()
+    cluster.memory.denial = first = Denial("another", NOW)
+    cluster.memory.unassigned = True
+    assert (await cluster.perform(handover(), is_part=True)).wrote
+    assert (cluster.memory.denial, cluster.memory.unassigned) == (first, True)
+
+    await cluster.perform(handover(1, to=pod(3)))
+    whole: tuple[object, bool] = cluster.memory.denial, cluster.memory.unassigned
+    assert whole == (None, False)
 
 
 async def test_the_service_of_a_shard_that_is_rejected_is_remembered_in_this_way_and_other_objects_in_another() -> None:

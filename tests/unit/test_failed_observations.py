@@ -77,7 +77,7 @@ class World:
         credentials = Credentials(country_code="1", phone_number="2")
         return Observation(replace(seen.desired, generation=GENERATION), snapshot, Access(addresses=(), server_name="webapp"), credentials)
 
-    async def perform(self, *_: object) -> Outcome:
+    async def perform(self, *_: object, **__: object) -> Outcome:
         return Outcome()
 
     async def emit_all(self, _: object, events: Sequence[object]) -> Sequence[object]:
@@ -237,7 +237,7 @@ async def test_no_observation_is_held_until_the_next_one_of_its_cluster(monkeypa
     def count() -> None:
         held.append(sum(all(one is not other for other in others) for one in observations()))
 
-    async def perform(*_: object) -> Outcome:
+    async def perform(*_: object, **__: object) -> Outcome:
         return Outcome(wrote=True)
 
     world.fails = count

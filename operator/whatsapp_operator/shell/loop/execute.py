@@ -123,10 +123,11 @@ class Executor:
         self._clock = clock
         self._events = EventWriter(kube, clock=clock, identity=identity)
 
-    async def perform(self, observation: Observation, actions: Iterable[Action], memory: Memory) -> Outcome:
+    async def perform(self, observation: Observation, actions: Iterable[Action], memory: Memory, *, is_part: bool = False) -> Outcome:
         """Execute all actions of a plan except Set Shards, which follows its note, and Events. Handovers come first, all together.
 
         The number of actions after one observation and of concurrent writes is limited, because other clusters write too.
+        ``is_part``: the plan has more actions; what was rejected or not accepted among those is not known to be over.
         """
         outcome = Outcome()
         todo = [action for action in actions if not isinstance(action, SetShards | EmitEvent)]
@@ -135,7 +136,7 @@ class Executor:
         if handovers and (outcome.failed or outcome.is_outdated):
             # The request stays until it is fulfilled.
             todo = [action for action in todo if not isinstance(action, Annotate)]
-        memory.unassigned = False
+        memory.unassigned &= is_part
         rest = [action for action in todo if not isinstance(action, Handover)]
         if len(rest) > MOST_ACTIONS:
             rest, outcome.is_outdated = rest[:MOST_ACTIONS], True
@@ -149,7 +150,8 @@ class Executor:
             # An object that was rejected before is among the tried ones, and was accepted. No answer is neither.
             memory.rejection = None
         was_said = observation.snapshot.denied is not None
-        memory.denial = self._denial(outcome, memory)
+        if outcome.denied or not is_part:
+            memory.denial = self._denial(outcome, memory)
         # What was said is to be taken back at once.
         outcome.is_outdated |= was_said and memory.denial is None
         return outcome

@@ -183,7 +183,7 @@ class Observer:
         other failed reads are in ``unread``: a failover does not depend on them.
 
         ``from_cache``: pods and Services are listed as the API server's cache has them, but not older than this process knew them before;
-        nothing is read that no failover depends on, and nothing is remembered.
+        nothing is read that no failover depends on, and what these lists say is not remembered.
         """
         found = await self._gather(key, memory, from_cache=from_cache)
         if found is None:

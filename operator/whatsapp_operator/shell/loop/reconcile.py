@@ -250,7 +250,7 @@ class Reconciler:
         plan = rules.plan_of(rules.facts(observation.desired, observation.snapshot))
         logs.note(rule=str(plan.decision.rule))
         if moves := [one for one in plan.actions if isinstance(one, Handover) and one.evidence in FINAL]:
-            outcome = await self._executor.perform(observation, moves, cluster.memory)
+            outcome = await self._executor.perform(observation, moves, cluster.memory, is_part=True)
             for sentence in outcome.failed:
                 log.warning("%s: %s", cluster.key, sentence)
 
