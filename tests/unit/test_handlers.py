@@ -33,15 +33,21 @@ class Listener:
     def note_service(self, obj: Obj, *, gone: bool) -> None: ...
 
 
-@pytest.mark.parametrize(("kind", "is_urgent"), [(None, False), ("ADDED", True), ("MODIFIED", True), ("DELETED", True)])
-async def test_a_list_is_less_urgent_than_an_event(kind: str | None, is_urgent: bool) -> None:
-    listener = Listener()
+def registered_for(listener: Listener) -> list[Any]:
+    """The functions that Kopf calls with an event."""
 
     async def login() -> kopf.AiohttpSession:
         raise AssertionError
 
     found = handlers.registry(listener.wake, login, listener, deliver=lambda call: call())
-    registered: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
+    return [handler.fn for handler in found._watching.get_all_handlers()]
+
+
+@pytest.mark.parametrize(("kind", "is_urgent"), [(None, False), ("ADDED", True), ("MODIFIED", True), ("DELETED", True)])
+async def test_a_list_is_less_urgent_than_an_event(kind: str | None, is_urgent: bool) -> None:
+    listener = Listener()
+
+    registered = registered_for(listener)
     for handle in registered:
         await handle(namespace="default", name="acme", event={"type": kind, "object": PART})
     assert len(registered) == 4
@@ -60,11 +66,7 @@ async def test_an_object_is_passed_on_whole_and_kopf_keeps_its_metadata_alone() 
 
     listener = Noting()
 
-    async def login() -> kopf.AiohttpSession:
-        raise AssertionError
-
-    found = handlers.registry(listener.wake, login, listener, deliver=lambda call: call())
-    registered: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
+    registered = registered_for(listener)
     for handle in registered:
         metadata = {**PART["metadata"], "managedFields": [{"manager": "kubelet"}]}
         event = {"type": None, "object": {"kind": "Pod", "metadata": metadata, "spec": {"nodeName": "n"}, "status": {"podIP": "10.0.0.1"}}}
@@ -78,12 +80,7 @@ async def test_an_object_is_passed_on_whole_and_kopf_keeps_its_metadata_alone() 
 @pytest.mark.parametrize("cluster", ["Foo_Bar", "", "acme"])
 async def test_a_foreign_object_wakes_no_loop(cluster: str) -> None:
     listener = Listener()
-
-    async def login() -> kopf.AiohttpSession:
-        raise AssertionError
-
-    found = handlers.registry(listener.wake, login, listener, deliver=lambda call: call())
-    registered: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
+    registered = registered_for(listener)
     theirs = {"metadata": {"name": "debug", "labels": {"multiconnect.dev/cluster": cluster}, "ownerReferences": [OWNER]}}
     for handle in registered:
         await handle(namespace="default", name=None, event={"type": "MODIFIED", "object": theirs})

@@ -86,11 +86,11 @@ def download(release: Release, staged: Path) -> None:
         if not release.member:
             path.replace(staged)
             return
-        with tarfile.open(path) as archive, staged.open("wb") as program:
+        with tarfile.open(path) as archive:
             # Filters of tarfile came with Python 3.11.4.
             if (content := archive.extractfile(release.member)) is None:
-                raise NotHadError(f"{release.url} has no file {release.member}")
-            with content:
+                raise NotHadError(f"{release.member} is no file")
+            with content, staged.open("wb") as program:
                 shutil.copyfileobj(content, program)
     except (LocalKubeError, tarfile.TarError, KeyError) as error:
         raise NotHadError(f"{release.url} cannot be fetched or unpacked ({str(error).splitlines()[-1]})") from error

@@ -168,14 +168,19 @@ def node_of(pod: Mapping[str, Any]) -> str:
 
 def has_started(pod: Mapping[str, Any], since: datetime) -> bool:
     """Whether a pod's containers run since then, as its kubelet says."""
-    states = [one.get("state") or {} for one in (pod.get("status") or {}).get("containerStatuses") or ()]
-    return bool(states) and all("running" in state and datetime.fromisoformat(state["running"]["startedAt"]) >= since for state in states)
+    return bool(started := _started(pod)) and min(started) >= since
 
 
 def ran_before(pod: Mapping[str, Any], at: datetime) -> bool:
     """Whether a pod's containers have run since before that time, as its kubelet says."""
+    return bool(started := _started(pod)) and max(started) <= at
+
+
+def _started(pod: Mapping[str, Any]) -> list[datetime]:
+    """When a pod's containers were started; empty if one of them does not run."""
     states = [one.get("state") or {} for one in (pod.get("status") or {}).get("containerStatuses") or ()]
-    return bool(states) and all("running" in state and datetime.fromisoformat(state["running"]["startedAt"]) <= at for state in states)
+    run = all("running" in state for state in states)
+    return [datetime.fromisoformat(state["running"]["startedAt"]) for state in states] if run else []
 
 
 def is_whole(node: Mapping[str, Any]) -> bool:
