@@ -80,6 +80,7 @@ A map of the modules (a test checks it against the tree):
 - ``shell.watch.handlers``: Kopf's handlers; events wake a loop, nothing else.
 - ``shell.watch.health``: when each watch was last connected, and whether this process still tries.
 - ``shell.watch.index``: index of pods by events; keeps probes running while another process leads.
+- ``shell.watch.readiness``: whether this process has seen enough to take over.
 - ``shell.watch.supervise``: keeps Kopf watching, in a separate thread.
 - ``shell.whatsapp.access``: addresses and credentials of the WhatsApp Business API, as values.
 - ``shell.whatsapp.failures``: what a call to it failed with.

@@ -37,6 +37,7 @@ from whatsapp_operator.shell.tracing import Tracing
 from whatsapp_operator.shell.watch import handlers
 from whatsapp_operator.shell.watch.health import GAP, TendedReads, WatchHealth, name_of
 from whatsapp_operator.shell.watch.index import PodIndex
+from whatsapp_operator.shell.watch.readiness import Readiness
 from whatsapp_operator.shell.watch.supervise import Deliver, Supervisor
 from whatsapp_operator.shell.whatsapp.session import ApiSessions
 
@@ -96,8 +97,12 @@ class Operator:
         self._lag_monitor = LoopLagMonitor(clock, on_beat=self._on_beat)
         self._nodes = Nodes(reads, clock=clock, changed=self._node_changed)
         self._tethers = Tethers(clock=clock, wake=self._wake)
+
+        def own_fault() -> str | None:
+            return self_check.self_check(self._tethers.silence(), self._nodes.snapshot(), clock.now())
+
         self._self_check = SelfCheck(
-            self_check=lambda: self_check.self_check(self._tethers.silence(), self._nodes.snapshot(), clock.now()),
+            self_check=own_fault,
             step_down=lambda: self._election.step_down(ABSTAIN),
             clock=clock,
         )
@@ -108,6 +113,7 @@ class Operator:
             patience=CUT_OFF_PATIENCE,
             meaning="this process is woken late or not at all",
         )
+        self._readiness = Readiness((self._health.never_connected, self._nodes_unseen, self._coreapps_unseen, own_fault), clock=clock)
         self._sessions = ApiSessions(
             clock=clock,
             wake=self._wake,
@@ -152,6 +158,17 @@ class Operator:
     def _wake(self, key: Key, *, is_urgent: bool = True) -> None:
         self._reconciler.wake(key, is_urgent=is_urgent)
 
+    def _wake_by_event(self, key: Key, *, is_urgent: bool = True) -> None:
+        if not is_urgent:
+            self._readiness.note_listed()
+        self._wake(key, is_urgent=is_urgent)
+
+    def _nodes_unseen(self) -> str | None:
+        return None if self._nodes.has_asked() else "nodes and their Leases have not been read yet"
+
+    def _coreapps_unseen(self) -> str | None:
+        return f"{count} Coreapps have not been reached yet" if (count := self._tethers.not_reached()) else None
+
     def _node_changed(self, node: str) -> None:
         for key in self._pod_index.clusters_on(node):
             self._wake(key)
@@ -164,6 +181,7 @@ class Operator:
         self._metrics.observe_watches(self._health.seconds_cut_off())
         self._self_check.check()
         self._cut_off.check()
+        self._readiness.check()
 
     def _forget(self, key: Key) -> None:
         self._pod_index.release(key)
@@ -188,7 +206,7 @@ class Operator:
         login = handlers.Login(lambda: handlers.connection(settings.kubeconfig), health=self._health, names=self._watched)
         await handlers.watch(
             deliver,
-            wake=self._wake,
+            wake=self._wake_by_event,
             sink=self._pod_index,
             login=login,
             namespaces=settings.watch_namespaces,
@@ -222,7 +240,9 @@ class Operator:
         """
         with ExitStack() as stack:
             if port := self._settings.metrics_port:
-                app = application(self._metrics.registry, self._lag_monitor, stalled=self._health.stalled)
+                app = application(
+                    self._metrics.registry, self._lag_monitor, stalled=self._health.stalled, unready=lambda: self._readiness.why_not
+                )
                 try:
                     stack.enter_context(served(app, host=self._settings.metrics_host, port=port))
                 except ValueError as error:

@@ -131,8 +131,8 @@ class Settings:
     )
     retry_seconds: float = _setting("LEASE_RETRY_SECONDS", 1.0, _number(1.0), "time between two renewals of the Lease")
     image: str = _setting("SIMULATOR_IMAGE", f"whatsapp-operator/wabiz-sim:{__version__}", str, "image of the simulator")
-    metrics_port: int = _setting("METRICS_PORT", 0, _port, "port of /metrics and /healthz; 0: neither is served")
-    metrics_host: str = _setting("METRICS_HOST", "::", str, "address that /metrics and /healthz are served on; :: is IPv4 too")
+    metrics_port: int = _setting("METRICS_PORT", 0, _port, "port of /metrics, /healthz and /readyz; 0: none is served")
+    metrics_host: str = _setting("METRICS_HOST", "::", str, "address on which they are served; :: is IPv4 too")
     log_level: str = _setting("LOG_LEVEL", "INFO", _log_level, f"what is logged: {', '.join(LOG_LEVELS)}")
     log_format: str = _setting("LOG_FORMAT", "text", _log_format, f"form of the log: {', '.join(LOG_FORMATS)}")
     tracing_endpoint: str | None = _setting(

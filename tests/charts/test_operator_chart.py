@@ -145,10 +145,10 @@ def test_the_defaults_are_those_of_the_operator(rendered: Rendered) -> None:
     assert {name: getattr(given, name) for name in names} == {name: getattr(own, name) for name in names}
 
 
-@pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe", "readinessProbe"])
-def test_probes_ask_the_metrics_port(rendered: Rendered, probe: str) -> None:
+@pytest.mark.parametrize(("probe", "path"), [("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")])
+def test_probes_ask_the_metrics_port(rendered: Rendered, probe: str, path: str) -> None:
     container = rendered.one("Deployment")["spec"]["template"]["spec"]["containers"][0]
-    assert container[probe]["httpGet"] == {"path": "/healthz", "port": "metrics"}
+    assert container[probe]["httpGet"] == {"path": path, "port": "metrics"}
     assert container["ports"] == [{"name": "metrics", "containerPort": int(rendered.env()["METRICS_PORT"]), "protocol": "TCP"}]
 
 

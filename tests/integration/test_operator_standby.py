@@ -17,7 +17,7 @@ import pytest
 from localkube.plane.operators import Operators
 from localkube.plane.processes import Process
 
-from .environment import LONG, Environment, Harness
+from .environment import LONG, ROOT, Environment, Harness
 
 pytestmark = pytest.mark.integration
 HEALTHCHECK_PORT = 6253
@@ -34,7 +34,8 @@ async def test_a_standby_is_warm_before_it_leads_and_after(harness: Harness, env
         process = extra.start("op-standby")
         addresses = {pod["status"]["podIP"] for pod in environment.pods("coreapp")}
         assert len(addresses) == 3
-        await _until(lambda: _tethered(process) >= addresses, "it is connected to every Coreapp")
+        await _until(lambda: _read(port, "/readyz") == "ok\n", "it is ready")
+        assert _tethered(process) >= addresses, "it is connected to every Coreapp"
         # Three nodes of hollow; another test may have left none.
         await _until(lambda: _value(port, "multiconnect_nodes_known") == 3, "it knows the nodes")
         assert _value(port, "multiconnect_leading") == 0
@@ -67,6 +68,25 @@ async def test_a_standby_is_warm_before_it_leads_and_after(harness: Harness, env
     assert "Traceback" not in (tmp_path / "operators" / "op-standby.log").read_text(encoding="utf-8")
 
 
+async def test_an_operator_that_reaches_no_coreapp_lives_and_is_not_ready(
+    harness: Harness, environment: Environment, tmp_path: Path
+) -> None:
+    """A roll-out of the operator ends there, while the others can still lead."""
+    await environment.created(shards=2, spares=0)
+    port = _free_port()
+    path = f"{ROOT / 'hack'}{os.pathsep}{ROOT / 'operator'}"
+    env = {"METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1", "PYTHONPATH": path}
+    (tmp_path / "operators").mkdir()
+    extra = Operators(harness.plane, tmp_path / "operators", env=env)
+    try:
+        extra.start("op-blind", module="localkube.scenarios.faults.egress_denied")
+        said = "2 of 2 unresponsive Coreapps never answered this operator, but their kubelets report them ready\n"
+        await _until(lambda: _unready(port) == said, "it says what it cannot reach")
+        assert _read(port, "/healthz") == "ok\n"
+    finally:
+        extra.close()
+
+
 # --- what the process itself does ---------------------------------------------------------------------------------------
 
 
@@ -95,6 +115,16 @@ def _read(port: int, path: str) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
         text: str = answer.read().decode()
         return text
+
+
+def _unready(port: int) -> str:
+    """What a process says that is not ready; empty if it is."""
+    try:
+        _read(port, "/readyz")
+    except urllib.error.HTTPError as error:
+        text: str = error.read().decode()
+        return text
+    return ""
 
 
 def _value(port: int, series: str) -> float:

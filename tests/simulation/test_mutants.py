@@ -422,7 +422,7 @@ def ends_without_bound(patch: pytest.MonkeyPatch) -> None:
 def what_was_never_heard_is_ended(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(self_check, "self_check", lambda *_: None)
     for module in (health, evidence):
-        patch.setattr(module, "is_unconfirmed", lambda _: False)
+        patch.setattr(module, "is_unconfirmed", lambda *_: False)
 
 
 def all_goes_on_despite_a_stall(patch: pytest.MonkeyPatch) -> None:

@@ -280,7 +280,7 @@ def test_what_is_served_where() -> None:
         assert get(port, "/healthz")[0] == 200
         clock.at += 0.2
         assert get(port, "/healthz") == (503, "the event loop has not run for 10 s\n")
-        assert get(port, "/")[0] == 404
+        assert get(port, "/") == (404, "there are /metrics, /healthz and /readyz\n")
         with pytest.raises(ValueError, match=rf"metrics cannot be served on 127\.0\.0\.1, port {port}: .*METRICS_HOST and METRICS_PORT"):
             served(application(metrics.registry, lag_monitor), host="127.0.0.1", port=port).__enter__()
     assert not [thread for thread in threading.enumerate() if thread.name == "metrics"]
@@ -293,6 +293,26 @@ def test_health_says_why_only_a_new_process_helps() -> None:
         assert get(port, "/healthz") == (200, "ok\n")
         why[0] = "nothing has watched pods for 61 s"
         assert get(port, "/healthz") == (503, "nothing has watched pods for 61 s\n")
+
+
+def test_ready_is_less_than_alive() -> None:
+    why: dict[str, str | None] = {"stalled": None, "unready": "not connected to pods yet"}
+    clock = Clock()
+    app = application(
+        Metrics().registry,
+        LoopLagMonitor(clock, on_beat=lambda _: None),
+        stalled=lambda: why["stalled"],
+        unready=lambda: why["unready"],
+    )
+    with served(app, host="127.0.0.1", port=0) as port:
+        assert get(port, "/healthz") == (200, "ok\n")
+        assert get(port, "/readyz") == (503, "not connected to pods yet\n")
+        why["unready"] = None
+        assert get(port, "/readyz") == (200, "ok\n")
+        why["stalled"] = "nothing has watched pods for 61 s"
+        assert get(port, "/readyz") == (503, "nothing has watched pods for 61 s\n")
+        clock.at += 11
+        assert get(port, "/readyz") == (503, "the event loop has not run for 11 s\n")
 
 
 def test_watches_that_are_cut_off() -> None:

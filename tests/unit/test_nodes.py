@@ -225,6 +225,26 @@ async def test_nothing_is_known_until_both_lists_were_read() -> None:
             found["n0"] = found["n0"]  # type: ignore[index]
 
 
+async def test_the_api_server_has_answered_when_both_were_read_or_rejected() -> None:
+    server = Server()
+    server.put(NODE, a_node("n0"))
+    server.down = True
+    async with watching(server) as (nodes, _):
+        await asyncio.sleep(10)
+        assert not nodes.has_asked()
+        server.down, server.refused = False, {LEASE}
+        await asyncio.sleep(5.1)
+        assert nodes.has_asked()
+        assert nodes.snapshot() is None
+    server.refused = set()
+    async with watching(server) as (nodes, _):
+        await asyncio.sleep(0.1)
+        assert nodes.has_asked()
+        server.go_down()
+        await asyncio.sleep(10)
+        assert nodes.has_asked(), "what was read is known"
+
+
 async def test_renewals_count_by_our_clock_and_wake_nobody() -> None:
     server = Server()
     for name in ("n0", "n1", "n2"):

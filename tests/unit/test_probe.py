@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import pytest
 
-from .probe_peers import HOST, QUICK, Peer, a_full_queue, a_peer, until, watching
+from .probe_peers import HOST, KEY, QUICK, Peer, a_full_queue, a_peer, until, watching
 
 PATIENT = replace(QUICK, deadline=30.0, connect_timeout=30.0)
 """For a hundred Coreapps that are well: on a busy machine each connection that is given up and made again makes it busier."""
@@ -223,6 +223,28 @@ async def test_slow_answers_within_the_deadline_are_no_silence() -> None:
         assert watch.woken == 1
 
 
+async def test_a_coreapp_is_reached_when_it_answered_refused_or_had_its_time() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        assert watch.tethers.not_reached() == 0
+        watch.hold("a")
+        assert watch.tethers.not_reached() == 1
+        await until(lambda: watch.tethers.report_of("a"))
+        assert watch.tethers.not_reached() == 0
+    await peer.gone()
+    async with watching(peer.port) as watch:
+        watch.hold("a")
+        assert watch.tethers.not_reached() == 1
+        await until(lambda: watch.tethers.broken_at("a"))
+        assert watch.tethers.not_reached() == 0
+    async with a_full_queue() as port, watching(port) as watch:
+        watch.hold("a")
+        assert watch.tethers.not_reached() == 1
+        await until(lambda: watch.tethers.unresponsive_since("a"))
+        assert watch.tethers.not_reached() == 0
+        watch.tethers.hold(KEY, {})
+        assert watch.tethers.not_reached() == 0
+
+
 async def test_a_black_hole_is_silent_and_counts_although_it_never_answered() -> None:
     async with a_full_queue() as port, watching(port) as watch:
         watch.hold("a")
@@ -232,9 +254,9 @@ async def test_a_black_hole_is_silent_and_counts_although_it_never_answered() ->
         assert watch.tethers.broken_at("a") is None
         assert watch.tethers.never_responded("a")
         silence = watch.tethers.silence()
-        assert (silence.targets, silence.unresponsive, silence.never_responded) == (1, 1, 0), "its kubelet does not call it ready"
+        assert (silence.targets, silence.unresponsive, silence.never_responded) == (1, 1, ()), "its kubelet does not call it ready"
         watch.hold("a", ready=True)
-        assert watch.tethers.silence().never_responded == 1
+        assert watch.tethers.silence().never_responded == ("node-a",)
 
 
 async def test_each_kth_probe_goes_over_a_fresh_connection_which_is_no_drop() -> None:

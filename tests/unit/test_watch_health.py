@@ -38,6 +38,32 @@ def test_a_watch_is_connected_while_its_newest_stream_is_open() -> None:
     assert health.cut_off() is None
 
 
+def test_which_essential_watches_were_never_connected() -> None:
+    clock = ManualClock()
+    health = a_health(clock)
+    assert health.never_connected() == "not connected to pods yet"
+    health.tended("pods")
+    assert health.never_connected() == "not connected to pods yet", "an attempt is no connection"
+    health.rejected("pods")
+    assert health.never_connected() == "the API server rejects the watch of pods"
+    health.connected("pods", lambda: False)
+    clock.at += 1000
+    assert health.never_connected() is None, "once is enough"
+
+
+def test_a_watch_that_was_never_allowed_in_one_namespace_counts_as_seen_if_another_one_is_connected() -> None:
+    clock = ManualClock()
+    health = WatchHealth(clock)
+    for name in ("pods in a", "pods in b"):
+        health.expect(name, essential=True)
+    health.rejected("pods in a")
+    assert health.never_connected() == "not connected to pods in b yet"
+    clock.at += 10
+    assert health.never_connected() == "the API server rejects the watch of pods in a"
+    health.connected("pods in b", lambda: True)
+    assert health.never_connected() is None
+
+
 def in_namespaces(clock: ManualClock) -> WatchHealth:
     """Two watches of pods in namespaces, and one of Services; the first of pods was rejected."""
     health = WatchHealth(clock)

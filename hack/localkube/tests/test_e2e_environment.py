@@ -20,7 +20,7 @@ from localkube.plane.operators import REPOSITORY
 from localkube.scenarios.cluster import is_ready
 from localkube.scenarios.environment import Environment
 from localkube.scenarios.hollow.environment import HollowEnvironment
-from localkube.scenarios.kind.environment import KindEnvironment, crowded, has_started, is_whole, ran_before
+from localkube.scenarios.kind.environment import KindEnvironment, crowded, has_started, is_whole
 from localkube.scenarios.kind.install import DATABASE_SECRET, Installation, postgres
 from localkube.scenarios.kind.nodes import CONTROL_PLANE, KindNodes, NodeShell, run
 
@@ -77,19 +77,6 @@ def test_a_pod_that_is_about_to_go_is_not_ready() -> None:
 )
 def test_a_pod_on_a_restarted_node_runs_when_its_kubelet_has_said_so_since(states: list[dict[str, Any]], started: bool) -> None:
     assert has_started(pod("p", "w1", containerStatuses=[{"state": state} for state in states]), SINCE) is started
-
-
-@pytest.mark.parametrize(
-    ("states", "ran"),
-    [
-        ([{"running": {"startedAt": "2026-01-01T12:00:00Z"}}], True),
-        ([{"running": {"startedAt": "2026-01-01T12:00:01Z"}}], False),
-        ([{"running": {"startedAt": "2026-01-01T11:00:00Z"}}, {"waiting": {}}], False),
-        ([], False),
-    ],
-)
-def test_an_operator_is_connected_when_it_has_run_for_a_while(states: list[dict[str, Any]], ran: bool) -> None:
-    assert ran_before(pod("p", "w1", containerStatuses=[{"state": state} for state in states]), SINCE) is ran
 
 
 @pytest.mark.parametrize("backend", [KindEnvironment, HollowEnvironment])

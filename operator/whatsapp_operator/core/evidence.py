@@ -54,7 +54,7 @@ def _serves_another(f: Claims, route: Route, pod: Coreapp) -> bool:
 
 
 def _is_overdue(f: Claims, _: Route, pod: Coreapp) -> bool:
-    if is_unconfirmed(pod) or pod.is_ready:
+    if is_unconfirmed(f, pod) or pod.is_ready:
         return False
     return f.is_explained_by_restart(pod) and f.has_held_for("EnoughAreBack", f.desired.tuning.missing_holder)
 
@@ -100,7 +100,9 @@ EVIDENCE: tuple[Proof, ...] = (
     Proof(evidence=Evidence.LABEL_CONFLICT, holds=_serves_another),
     Proof(evidence=Evidence.RESTART_OVERDUE, after=lambda desired: desired.tuning.missing_holder, holds=_is_overdue),
     Proof(evidence=Evidence.CONTAINER_TERMINATED, holds=_without_excuse(lambda _, pod: pod.terminated)),
-    Proof(evidence=Evidence.CONNECTION_LOST, holds=_without_excuse(lambda _, pod: pod.broken_at is not None and not is_unconfirmed(pod))),
+    Proof(
+        evidence=Evidence.CONNECTION_LOST, holds=_without_excuse(lambda f, pod: pod.broken_at is not None and not is_unconfirmed(f, pod))
+    ),
     *(
         Proof(
             evidence=evidence,

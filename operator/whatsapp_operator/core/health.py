@@ -8,7 +8,7 @@ from functools import cached_property
 
 from . import self_check
 from .restart import Restart
-from .self_check import LEASE_STALE, is_lease_stale
+from .self_check import LEASE_STALE, is_lost
 from .snapshot import Coreapp, Evidence, Node
 
 OUT_OF_REACH = timedelta(seconds=60)
@@ -31,7 +31,7 @@ def is_node_lost(f: Restart, pod: Coreapp) -> bool:
     node = node_of(f, pod)
     if node is None:
         return f.snapshot.nodes is not None and pod.node is not None
-    return is_node_gone(f, pod) or node.ready is None or is_lease_stale(node, f.newest_renewal, f.snapshot.now)
+    return is_lost(node, f.newest_renewal, f.snapshot.now)
 
 
 def is_node_alive(f: Restart, pod: Coreapp) -> bool:
@@ -51,19 +51,20 @@ def is_leaving(f: Restart, pod: Coreapp) -> bool:
     return node is not None and node.leaving is not None
 
 
-def is_unconfirmed(pod: Coreapp) -> bool:
+def is_unconfirmed(f: Restart, pod: Coreapp) -> bool:
     """Whether a silence of a pod proves nothing: this process never reached it, and its kubelet calls it ready.
 
     The kubelet probes the same port. So the network between this process and the pod is more likely broken (a NetworkPolicy, a route), for
-    example for a leader that starts where it reaches no Coreapp.
+    example for a leader that starts where it reaches no Coreapp. What the kubelet of a lost node said last is out of date.
     """
-    return pod.never_responded and pod.ready
+    node = node_of(f, pod)
+    return pod.never_responded and pod.ready and (node is None or not is_lost(node, f.newest_renewal, f.snapshot.now))
 
 
 def is_unresponsive(f: Restart, pod: Coreapp, span: timedelta | None = None) -> bool:
     """Whether a Coreapp left its probes unanswered for so long; by default, for as long as the spec allows."""
     span = f.desired.unhealthy_after if span is None else span
-    return pod.unresponsive_since is not None and not is_unconfirmed(pod) and f.snapshot.now - pod.unresponsive_since >= span
+    return pod.unresponsive_since is not None and not is_unconfirmed(f, pod) and f.snapshot.now - pod.unresponsive_since >= span
 
 
 def is_unready(pod: Coreapp) -> bool:

@@ -27,21 +27,26 @@ def is_lease_stale(node: Node, newest: datetime | None, now: datetime) -> bool:
     return newest - node.renewed_at >= LEASE_STALE and now - newest < LEASE_STALE
 
 
+def is_lost(node: Node, newest: datetime | None, now: datetime) -> bool:
+    """Whether a known node is out of reach: gone, declared dead, or its kubelet is silent. Nothing that its kubelet said before counts."""
+    return node.gone or node.out_of_service or node.ready is None or is_lease_stale(node, newest, now)
+
+
 def self_check(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime) -> str | None:
     """Return why this process may be the cause of a silence, or None. Pure; over all clusters of a process.
 
     The check fails if the event loop was late; if more than half of all targets, on at least three nodes that renew their Leases, are
-    unresponsive at the same time; or if most of them never answered this process although their kubelets call them ready. A single Coreapp
-    that has answered before and then hangs does not fail it. If nodes are not known, a kubelet that calls an unresponsive Coreapp ready
-    counts as a renewed Lease.
+    unresponsive at the same time; or if most of them never answered this process although their kubelets, which are not out of reach, call
+    them ready. A single Coreapp that has answered before and then hangs does not fail it. If nodes are not known, a kubelet that calls an
+    unresponsive Coreapp ready counts as a renewed Lease.
     """
     if silence.lag >= LATE:
         return f"the operator itself was {silence.lag.total_seconds():.1f} s late"
     asked = silence.targets - silence.not_asked
     if 2 * silence.unresponsive > asked and len(alive := _alive(silence, nodes, now)) >= DOUBTED_NODES:
         return f"{silence.unresponsive} of {asked} Coreapps on {len(alive)} live nodes are unresponsive at the same time"
-    if 2 * silence.never_responded > silence.unresponsive:
-        count = f"{silence.never_responded} of {silence.unresponsive}"
+    if 2 * (unconfirmed := _unconfirmed(silence, nodes, now)) > silence.unresponsive:
+        count = f"{unconfirmed} of {silence.unresponsive}"
         return f"{count} unresponsive Coreapps never answered this operator, but their kubelets report them ready"
     return None
 
@@ -53,3 +58,10 @@ def _alive(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime) ->
     newest = newest_renewal(nodes)
     known = ((name, nodes.get(name)) for name in silence.nodes)
     return frozenset(name for name, node in known if node is not None and node.renewed_at and not is_lease_stale(node, newest, now))
+
+
+def _unconfirmed(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime) -> int:
+    """Return how many unresponsive Coreapps never answered although kubelets call them ready that are not out of reach themselves."""
+    newest = newest_renewal(nodes)
+    known = ((nodes or {}).get(name or "") for name in silence.never_responded)
+    return sum(node is None or not is_lost(node, newest, now) for node in known)

@@ -132,8 +132,9 @@ class Silence:
     """Those whose last probe is unanswered."""
     not_asked: int = 0
     """Those that answered their last probe and were not probed since the others stopped answering: they prove nothing."""
-    never_responded: int = 0
-    """Unresponsive ones that never answered this process although their kubelets, which probe the same port, call them ready."""
+    never_responded: tuple[str | None, ...] = ()
+    """The nodes of unresponsive ones that never answered this process although their kubelets, which probe the same port, call them ready;
+    a node with several of them is there several times."""
     nodes: frozenset[str] = frozenset()
     """The nodes of the unresponsive ones."""
     ready_nodes: frozenset[str] = frozenset()

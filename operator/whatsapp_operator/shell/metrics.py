@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, and the liveness probe. A separate thread serves them, so they answer also when the event loop does not run.
+"""Metrics for Prometheus, and the answers to the kubelet's probes. A separate thread serves them, also while the event loop does not run.
 
 Labels are bounded: fixed values of the operator, or clusters, whose series end with them. All labels of counters and histograms exist from
 the start: PromQL's ``increase`` does not notice the first event of a series that begins with 1.
@@ -264,23 +264,32 @@ class _Server(ThreadingWSGIServer):
 
 
 def application(
-    registry: CollectorRegistry, lag_monitor: LoopLagMonitor, *, stalled: Callable[[], str | None] = lambda: None
+    registry: CollectorRegistry,
+    lag_monitor: LoopLagMonitor,
+    *,
+    stalled: Callable[[], str | None] = lambda: None,
+    unready: Callable[[], str | None] = lambda: None,
 ) -> WSGIApplication:
-    """Return the application: /metrics, and /healthz with 200 while the event loop runs and ``stalled`` returns None, else 503.
+    """Return the application: /metrics, /healthz and /readyz. The last two answer with 200, or with 503 and the reason.
 
-    ``stalled`` is called in the thread of the server and returns why only a new process helps.
+    ``stalled`` returns why only a new process helps, ``unready`` why this one has not seen enough to lead; the server's thread calls both.
     """
     metrics: WSGIApplication = make_wsgi_app(registry)
+
+    def fault() -> str | None:
+        return stalled() if lag_monitor.is_alive() else f"the event loop has not run for {lag_monitor.seconds_ago():.0f} s"
+
+    checks: dict[str, Callable[[], str | None]] = {"/healthz": fault, "/readyz": lambda: fault() or unready()}
 
     def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
             return metrics(environ, start)
-        if path == "/healthz":
-            why = stalled() if lag_monitor.is_alive() else f"the event loop has not run for {lag_monitor.seconds_ago():.0f} s"
+        if path in checks:
+            why = checks[path]()
             status, text = ("200 OK", "ok") if why is None else ("503 Service Unavailable", why)
         else:
-            status, text = "404 Not Found", "there are /metrics and /healthz"
+            status, text = "404 Not Found", "there are /metrics, /healthz and /readyz"
         start(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{text}\n".encode()]
 

@@ -19,8 +19,9 @@ def cut_off(span: float = 60, shards: int = 4, spares: int = 2) -> Situation:
     """A leader that started where it reaches no Coreapp, so long ago; all pods are ready to their kubelets."""
     one = situation().settled(shards=shards, spares=spares).with_nodes()
     one = one.all_pods(report=None, never_responded=True, unresponsive_since=NOW - seconds(span))
+    names = tuple(one.snapshot.nodes or ())
     count = shards + spares
-    return one.seeing(silence=Silence(targets=count, unresponsive=count, never_responded=count, nodes=frozenset(one.snapshot.nodes or {})))
+    return one.seeing(silence=Silence(targets=count, unresponsive=count, never_responded=names, nodes=frozenset(names)))
 
 
 def test_a_leader_that_never_reached_anybody_ends_and_moves_nothing() -> None:
@@ -41,6 +42,40 @@ def test_nor_on_few_nodes_where_the_self_check_passes(changes: dict[str, Any]) -
     assert of(one.plan(), Delete) == []
     responses = one.with_holder(0, never_responded=False)
     assert failure(responses) in {Evidence.PROBE_TIMEOUT, Evidence.CONNECTION_LOST}
+
+
+@pytest.mark.parametrize(
+    "node",
+    [{"renewed_at": NOW - seconds(60)}, {"ready": None}],
+    ids=["its Lease is stale", "the control plane calls it Unknown"],
+)
+@pytest.mark.parametrize(
+    ("sign", "evidence"),
+    [
+        ({"unresponsive_since": NOW - seconds(3)}, Evidence.PROBE_TIMEOUT),
+        ({"broken_at": NOW - seconds(3)}, Evidence.CONNECTION_LOST),
+    ],
+    ids=["silent", "rejected"],
+)
+def test_what_the_kubelet_of_a_lost_node_said_last_does_not_count(sign: dict[str, Any], evidence: Evidence, node: dict[str, Any]) -> None:
+    """The leader's node was lost before its successor had reached the Coreapp there."""
+    one = situation().settled().with_nodes().with_holder(0, report=None, never_responded=True, **sign)
+    unresponsive = int("unresponsive_since" in sign)
+    one = one.seeing(silence=Silence(targets=3, unresponsive=unresponsive, never_responded=("node-0",) * unresponsive))
+
+    assert failure(one) is None
+    lost = one.with_node(0, **node)
+    assert failure(lost) is evidence
+    assert of(lost.plan(), Handover)
+    assert of(lost.plan(), Delete) == []
+
+
+def test_a_kubelet_counts_whose_node_is_not_known() -> None:
+    """Nodes may not be read, or it has just come."""
+    one = situation().settled().with_nodes().with_holder(0, report=None, never_responded=True, unresponsive_since=NOW - seconds(3))
+
+    assert failure(one.seeing(nodes=None)) is None
+    assert failure(one.with_holder(0, node="new")) is None
 
 
 def test_what_the_kubelet_says_too_is_evidence() -> None:
@@ -70,7 +105,7 @@ def test_a_pod_that_we_cannot_reach_is_not_overdue_after_a_restart() -> None:
     ],
 )
 def test_the_self_check_fails_when_most_of_the_silent_never_answered(targets: int, silent: int, never_responded: int, fails: bool) -> None:
-    silence = Silence(targets=targets, unresponsive=silent, never_responded=never_responded, nodes=frozenset("ab"))
+    silence = Silence(targets=targets, unresponsive=silent, never_responded=("a",) * never_responded, nodes=frozenset("ab"))
 
     assert (self_check(silence, nodes("ab"), NOW) is not None) == fails
 

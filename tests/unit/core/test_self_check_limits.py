@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from whatsapp_operator.core.self_check import is_lease_stale, newest_renewal, self_check
@@ -65,7 +68,38 @@ def test_only_nodes_that_renew_their_Leases_count_against_this_process(third: di
     ("never", "unresponsive", "fails"), [(0, 0, False), (1, 1, True), (1, 2, False), (2, 3, True), (2, 4, False), (3, 4, True)]
 )
 def test_it_fails_if_most_of_the_silent_ones_never_answered(never: int, unresponsive: int, fails: bool) -> None:
-    found = self_check(Silence(targets=20, unresponsive=unresponsive, never_responded=never), {}, NOW)
+    found = self_check(Silence(targets=20, unresponsive=unresponsive, never_responded=("a",) * never), {}, NOW)
 
     said = f"{never} of {unresponsive} unresponsive Coreapps never answered this operator, but their kubelets report them ready"
     assert found == (said if fails else None)
+
+
+@pytest.mark.parametrize(
+    ("own", "fails"),
+    [
+        ({}, True),
+        ({"ready": False}, True),
+        ({"ready": None}, False),
+        ({"renewed_at": NOW - seconds(60)}, False),
+        ({"gone": True}, False),
+        ({"out_of_service": True}, False),
+    ],
+    ids=["lives", "its kubelet calls it not ready", "Unknown", "stale", "gone", "out of service"],
+)
+def test_those_on_lost_nodes_are_not_among_them(own: dict[str, Any], fails: bool) -> None:
+    """What a kubelet said before it was out of reach is no news."""
+    nodes = {"a": replace(node("a"), **own), "b": node("b")}
+    silence = Silence(targets=20, unresponsive=1, never_responded=("a",))
+
+    assert (self_check(silence, nodes, NOW) is not None) is fails
+
+
+def test_those_on_lost_nodes_and_others_are_counted_one_by_one() -> None:
+    nodes = {"a": node("a", renewed=60), "b": node("b")}
+
+    def found(*names: str | None) -> str | None:
+        return self_check(Silence(targets=20, unresponsive=3, never_responded=names), nodes, NOW)
+
+    assert found("a", "a", "b") is None
+    assert found("a", "b", "b") == "2 of 3 unresponsive Coreapps never answered this operator, but their kubelets report them ready"
+    assert found("b", None, "a") == "2 of 3 unresponsive Coreapps never answered this operator, but their kubelets report them ready"

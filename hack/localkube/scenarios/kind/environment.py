@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from localkube.errors import LocalKubeError
@@ -21,9 +21,6 @@ PODS_OF_SYSTEM = f"/api/v1/namespaces/{SYSTEM}/pods"
 ASK_S = 0.25
 DRAIN_S = 90.0
 SPREAD_TRIES = 6
-CONNECTED_AFTER = timedelta(seconds=10)
-"""A replica of the operator is Ready as soon as its event loop runs. On a node that was just started it reaches other nodes seconds later.
-Until it has got an answer of a Coreapp once, it takes the silence of that one for a fault of its own network."""
 
 
 class KindEnvironment(Environment):
@@ -69,8 +66,6 @@ class KindEnvironment(Environment):
         for what, pods, count in (("operators", operators, REPLICAS), ("Webapps", webapps, None), ("simulators", simulators, 1)):
             if not all(map(is_ready, pods)) or len(pods) != (count or max(1, len(pods))):
                 said.append(f"{sum(map(is_ready, pods))} of {len(pods)} {what} are ready, {count or 'all'} are wanted")
-        started_by = datetime.now(UTC) - CONNECTED_AFTER
-        said += [f"operator {one['metadata']['name']} has just started" for one in operators if not ran_before(one, started_by)]
         return said
 
     async def _list(self, path: str) -> list[Obj]:
@@ -168,19 +163,8 @@ def node_of(pod: Mapping[str, Any]) -> str:
 
 def has_started(pod: Mapping[str, Any], since: datetime) -> bool:
     """Whether a pod's containers run since then, as its kubelet says."""
-    return bool(started := _started(pod)) and min(started) >= since
-
-
-def ran_before(pod: Mapping[str, Any], at: datetime) -> bool:
-    """Whether a pod's containers have run since before that time, as its kubelet says."""
-    return bool(started := _started(pod)) and max(started) <= at
-
-
-def _started(pod: Mapping[str, Any]) -> list[datetime]:
-    """When a pod's containers were started; empty if one of them does not run."""
     states = [one.get("state") or {} for one in (pod.get("status") or {}).get("containerStatuses") or ()]
-    run = all("running" in state for state in states)
-    return [datetime.fromisoformat(state["running"]["startedAt"]) for state in states] if run else []
+    return bool(states) and all("running" in state and datetime.fromisoformat(state["running"]["startedAt"]) >= since for state in states)
 
 
 def is_whole(node: Mapping[str, Any]) -> bool:

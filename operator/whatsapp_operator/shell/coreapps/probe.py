@@ -130,6 +130,11 @@ class Tethers:
         """Return whether a pod has never answered this process."""
         return uid not in self._tethers or self._tethers[uid] not in self._schedule.known
 
+    def not_reached(self) -> int:
+        """Return how many Coreapps have neither answered nor refused a connection, and have not left a probe unanswered either."""
+        heard_or_silent = self._schedule.known | self._schedule.unresponsive
+        return sum(tether not in heard_or_silent and tether.broken_at is None for tether in self._tethers.values())
+
     def silence(self) -> Silence:
         """Return how many targets of this process are unresponsive now, and the lag of this process."""
         # Deadlines that expired while this process did not run are corrected first.
@@ -140,7 +145,7 @@ class Tethers:
             targets=len(unresponsive | self._schedule.known),
             unresponsive=len(unresponsive),
             not_asked=self._schedule.not_asked(),
-            never_responded=sum(tether.target.ready for tether in unresponsive - self._schedule.known),
+            never_responded=tuple(tether.target.node for tether in unresponsive - self._schedule.known if tether.target.ready),
             nodes=frozenset(tether.target.node for tether in unresponsive if tether.target.node is not None),
             ready_nodes=frozenset(tether.target.node for tether in unresponsive if tether.target.node is not None and tether.target.ready),
             lag=timedelta(seconds=self._lag.lag()),

@@ -123,6 +123,10 @@ class Nodes:
             self._snapshot = MappingProxyType(dict(self._nodes))
         return self._snapshot
 
+    def has_asked(self) -> bool:
+        """Return whether the API server has answered: nodes and their Leases were read, or may not be read."""
+        return all(feed.is_known or feed.denied_since is not None for feed in self._feeds)
+
     def unread(self) -> Mapping[str, str]:
         """Return the kinds that have not been readable for a while, and why."""
         now = self._clock.monotonic()

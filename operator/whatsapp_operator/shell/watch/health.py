@@ -29,6 +29,8 @@ class _Watch:
     tended_at: float
     is_open: Callable[[], bool] | None = None
     """Returns whether the newest stream is still open."""
+    was_connected: bool = False
+    """It was connected at least once."""
     is_rejected: bool = False
     """The API server has rejected it since it was last connected."""
 
@@ -61,7 +63,7 @@ class WatchHealth:
         """Note that a watch is connected now; with ``is_open`` it stays connected while that returns True."""
         if (watch := self._watches.get(name)) is not None:
             watch.connected_at = watch.tended_at = self._clock.monotonic()
-            watch.is_open, watch.is_rejected = is_open or watch.is_open, False
+            watch.is_open, watch.was_connected, watch.is_rejected = is_open or watch.is_open, True, False
 
     def rejected(self, name: str) -> None:
         """Note that the API server has rejected a watch: its namespace may be gone, with the rights in it."""
@@ -97,6 +99,16 @@ class WatchHealth:
         far = [name for name, watch in tuple(self._watches.items()) if watch.essential and seconds[name] > GAP]
         silent = [name for name in far if not self._is_excused(name, seconds)]
         return f"not connected to {', '.join(silent)}" if silent else None
+
+    def never_connected(self) -> str | None:
+        """Return which essential watches were never connected yet, or None."""
+        seconds = self.seconds_cut_off()
+        new = [name for name, watch in tuple(self._watches.items()) if watch.essential and not watch.was_connected]
+        missing = [name for name in new if not self._is_excused(name, seconds)]
+        rejected = [name for name in missing if self._watches[name].is_rejected]
+        if rejected:
+            return f"the API server rejects the watch of {', '.join(rejected)}"
+        return f"not connected to {', '.join(missing)} yet" if missing else None
 
     def stalled(self) -> str | None:
         """Return why only a new process helps, or None: nothing tries to open a watch any more."""
