@@ -96,7 +96,8 @@ simulation: setup ## Simulation tests alone
 
 coverage: setup ## Branches of the core that its unit tests take, then of the shell by unit and simulation tests, module by module
 	$(PYTEST) auto tests/unit/core --cov=whatsapp_operator.core --cov-branch --cov-report=term-missing
-	$(PYTEST) auto tests/unit tests/simulation --cov=whatsapp_operator.shell --cov-branch --cov-report=term
+	SIMULATION_SEEDS=7 $(PYTEST) auto tests/unit tests/simulation --ignore tests/unit/core --ignore tests/unit/sim --ignore tests/unit/kubectl \
+	  --cov=whatsapp_operator.shell --cov-branch --cov-report=term-missing
 
 mutants: setup ## Change the core in one place at a time: a unit test must fail (MODULE=set_shards SAMPLE=50 SEED=0)
 	@nice $(RUN)/python -m mutation $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
