@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import ssl
@@ -218,6 +219,30 @@ async def test_idle_connections_that_the_server_has_closed_are_not_used(tmp_path
             await asyncio.sleep(0)
         await kube.get(POD, "ns", "a")
         assert len(server.peers) == 6
+
+
+def tls_streams() -> int:
+    """How many connections under TLS are in memory."""
+    return sum(isinstance(one, TLSStream) for one in gc.get_objects())
+
+
+async def test_a_connection_that_ended_is_freed_without_a_garbage_collection(tmp_path: Path) -> None:
+    """The operator searches for garbage rarely, and each connection under TLS holds 100 KB."""
+    async with a_client_under_tls(tmp_path) as (server, kube):
+        await asyncio.gather(*(kube.get(POD, "ns", "a") for _ in range(5)))
+        sockets = [transport.get_extra_info("socket") for transport in server.transports]
+        gc.collect()
+        gc.disable()
+        try:
+            before = tls_streams()
+            for transport in server.transports:
+                transport.abort()
+            while any(one.fileno() >= 0 for one in sockets):
+                await asyncio.sleep(0)
+            await kube.get(POD, "ns", "a")
+            assert before - tls_streams() == 4, "five ended and one was opened"
+        finally:
+            gc.enable()
 
 
 async def test_a_server_that_is_not_there_is_reported_without_detours(monkeypatch: pytest.MonkeyPatch) -> None:

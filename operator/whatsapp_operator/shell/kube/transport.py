@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -163,10 +164,12 @@ def check_by_socket(stream: Any) -> None:
     For each call the library asks that twice of each idle connection, and each time it first collects what all layers know about the
     connection (httpcore2 2.16.2, `get_extra_info` of its anyio backend). With thirty idle connections that is a third of a call.
     """
-    raw, ask, poll = stream.get_extra_info("socket"), stream.get_extra_info, select.poll()
+    raw, ask, poll = stream.get_extra_info("socket"), type(stream).get_extra_info, select.poll()
     poll.register(raw.fileno(), select.POLLIN)
+    # A stream that holds itself would stay in memory, after it was closed, until the next garbage collection.
+    weak = weakref.ref(stream)
     # Once it is closed, its number may be that of another socket.
-    stream.get_extra_info = lambda what: (raw.fileno() < 0 or bool(poll.poll(0))) if what == "is_readable" else ask(what)
+    stream.get_extra_info = lambda what: (raw.fileno() < 0 or bool(poll.poll(0))) if what == "is_readable" else ask(weak(), what)
 
 
 def socket_options() -> list[tuple[int, int, int]]:
