@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from itertools import pairwise
 
 import pytest
 
-from .probe_peers import HOST, KEY, QUICK, Peer, a_full_queue, a_peer, until, watching
+from .probe_peers import HOST, KEY, QUICK, REPORT, Peer, a_full_queue, a_peer, until, watching
 
 PATIENT = replace(QUICK, deadline=30.0, connect_timeout=30.0)
 """For a hundred Coreapps that are well: on a busy machine each connection that is given up and made again makes it busier."""
@@ -72,6 +73,36 @@ async def test_what_was_refused_before_we_stood_still_proves_nothing_after_it() 
         await peer.listen()
         await until(lambda: watch.tethers.report_of("a"))
         assert watch.tethers.broken_at("a") is None
+
+
+async def test_another_pod_that_answers_at_the_address_of_a_holder_does_not_speak_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    """The node of the holder is lost, its pod still has its address, and the network has given that to another pod, of any cluster."""
+    async with a_peer() as peer, watching(peer.port) as watch:
+        peer.body = lambda: {**REPORT, "uid": "a"}
+        watch.hold("a")
+        await until(lambda: watch.tethers.report_of("a"))
+        peer.body = lambda: {**REPORT, "shard": 1, "uid": "b"}
+        await until(lambda: watch.tethers.unresponsive_since("a") and watch.tethers.report_of("a") is None)
+
+        assert watch.tethers.silence().unresponsive == 1
+        assert not watch.tethers.never_responded("a")
+        assert watch.tethers.broken_at("a") is None
+        asked = len(peer.asked)
+        await until(lambda: len(peer.asked) >= asked + 5)
+        assert watch.tethers.unresponsive_since("a")
+        assert sum("and not a" in record.message for record in caplog.records) == 1
+        watch.tethers.take_report("a", json.dumps({**REPORT, "uid": "b"}).encode())
+        assert watch.tethers.report_of("a") is None
+        peer.body = lambda: {**REPORT, "uid": "a"}
+        await until(lambda: watch.tethers.report_of("a") and not watch.tethers.unresponsive_since("a"))
+
+
+@pytest.mark.parametrize("uid", [None, "", "a"])
+async def test_a_report_without_a_uid_or_with_that_of_the_pod_is_taken(uid: str | None) -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        peer.body = lambda: {**REPORT, "uid": uid}
+        watch.hold("a")
+        await until(lambda: watch.tethers.report_of("a"))
 
 
 async def test_a_dropped_connection_that_can_be_made_again_is_no_end() -> None:

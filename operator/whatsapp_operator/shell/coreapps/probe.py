@@ -154,7 +154,7 @@ class Tethers:
     def take_report(self, uid: str, body: bytes) -> None:
         """Take a report that came in another way than over the tether."""
         report = read_report(body)
-        if report is not None and uid in self._tethers:
+        if report is not None and report.is_of(uid) and uid in self._tethers:
             self._tethers[uid].take(report)
 
     async def assign(self, message: AssignRole) -> bool:
