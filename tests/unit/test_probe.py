@@ -16,7 +16,9 @@ from itertools import pairwise
 
 import pytest
 
-from .probe_peers import HOST, KEY, QUICK, REPORT, Peer, a_full_queue, a_peer, until, watching
+from whatsapp_operator.core.self_check import self_check
+
+from .probe_peers import HOST, KEY, QUICK, REPORT, Peer, a_full_queue, a_peer, target, until, watching
 
 PATIENT = replace(QUICK, deadline=30.0, connect_timeout=30.0)
 """For a hundred Coreapps that are well: on a busy machine each connection that is given up and made again makes it busier."""
@@ -288,6 +290,24 @@ async def test_a_black_hole_is_silent_and_counts_although_it_never_answered() ->
         assert (silence.targets, silence.unresponsive, silence.never_responded) == (1, 1, ()), "its kubelet does not call it ready"
         watch.hold("a", ready=True)
         assert watch.tethers.silence().never_responded == ("node-a",)
+
+
+async def test_where_another_coreapp_answers_the_node_is_reached() -> None:
+    """The pods of one cluster have a service mesh that lets their kubelets in and nobody else: that holds up no other cluster."""
+    async with a_peer() as peer, watching(peer.port) as watch:
+        mesh = await asyncio.start_server(lambda _, writer: writer.transport.abort(), "127.0.0.2", peer.port)
+        async with mesh:
+            watch.tethers.hold(KEY, {"a": target(), "b": target(ip="127.0.0.2", ready=True)})
+            await until(lambda: watch.tethers.report_of("a") and watch.tethers.unresponsive_since("b"))
+            silence = watch.tethers.silence()
+
+            assert (silence.unresponsive, silence.never_responded) == (1, ("node-a",))
+            assert silence.answering == {"node-a"}
+            assert self_check(silence, None, datetime.now(UTC)) is None
+            watch.tethers.hold(KEY, {"a": target(node="node-b"), "b": target(ip="127.0.0.2", ready=True)})
+            silence = watch.tethers.silence()
+            assert (silence.never_responded, silence.answering) == (("node-a",), frozenset())
+            assert self_check(silence, None, datetime.now(UTC)) is not None
 
 
 async def test_each_kth_probe_goes_over_a_fresh_connection_which_is_no_drop() -> None:

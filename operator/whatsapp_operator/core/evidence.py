@@ -92,7 +92,7 @@ def is_behind(f: Claims, route: Route, pod: Coreapp) -> bool:
     the number shows that this is no matter of the client, or of an answer that is out of date.
     """
     report = pod.report
-    if report is None or pod.unresponsive_since is not None or f.shards is None or report.shards == f.shards:
+    if report is None or pod.unresponsive_since is not None or f.shards is None:
         return False
     if (report.shard, report.epoch) == (route.shard, route.epoch):
         return False

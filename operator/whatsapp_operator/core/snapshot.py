@@ -141,6 +141,8 @@ class Silence:
     never_responded: tuple[str | None, ...] = ()
     """The nodes of unresponsive ones that never answered this process although their kubelets, which probe the same port, call them ready;
     a node with several of them is there several times."""
+    answering: frozenset[str] = frozenset()
+    """Of these nodes, those on which another Coreapp answers."""
     nodes: frozenset[str] = frozenset()
     """The nodes of the unresponsive ones."""
     ready_nodes: frozenset[str] = frozenset()
