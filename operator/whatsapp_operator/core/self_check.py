@@ -66,6 +66,7 @@ def _unconfirmed(silence: Silence, nodes: Mapping[str, Node] | None, now: dateti
     Where another Coreapp answers, this process reaches the node: what is in the way is the pod's own, as a service mesh or a policy of its
     namespace. It must not hold up other clusters.
     """
-    newest = newest_renewal(nodes)
-    known = ((nodes or {}).get(name or "") for name in silence.never_responded if name not in silence.answering)
-    return sum(node is None or not is_lost(node, newest, now) for node in known)
+    known, never = nodes or {}, silence.never_responded
+    newest = newest_renewal(known)
+    lost = {name for name in known.keys() & {*never} if is_lost(known[name], newest, now)}
+    return sum(name not in lost | silence.answering for name in never)

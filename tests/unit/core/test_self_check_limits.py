@@ -120,3 +120,10 @@ def test_a_Coreapp_that_never_answered_is_not_counted_where_another_one_on_its_n
     assert found("a", answering="a", unresponsive=1) is None
     assert found("a", answering="b", unresponsive=1) is not None
     assert found(None, answering="a", unresponsive=1) is not None
+
+
+def test_where_nodes_are_not_known_those_that_never_answered_are_counted() -> None:
+    silence = Silence(targets=20, unresponsive=3, never_responded=("a", None))
+
+    found = self_check(silence, None, NOW)
+    assert found == "2 of 3 unresponsive Coreapps never answered this operator, but their kubelets report them ready"
