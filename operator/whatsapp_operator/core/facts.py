@@ -189,9 +189,9 @@ class Facts(Holders):
 
     @property
     def _shard_services(self) -> Iterator[Obj]:
-        """The Services of shards that are there and name an epoch, as they should be under just that one (laws#2)."""
+        """The Services of shards that name an epoch, as they should be under just that one (laws#2)."""
         for route in self.snapshot.routes:
-            if route.epoch is not None and not route.foreign and Ref("Service", route.name) in self.snapshot.objects:
+            if route.epoch is not None and not route.foreign:
                 yield manifests.shard_service(self.desired, route.shard, route.epoch)
 
     @cached_property
