@@ -101,6 +101,19 @@ async def test_a_change_of_the_webapps_is_reported_until_the_last_is_new(environ
     assert len(environment.seen.commits) == moved, "a change of the Webapps moves no shard"
 
 
+async def test_an_edited_service_of_a_shard_is_put_right_and_nothing_moves(environment: Environment, steady: object) -> None:
+    await environment.created(shards=1, spares=0)
+    moved = len(environment.seen.commits)
+    before = json.loads(await environment.kubectl("get", "service", "acme-shard-0", "--output", "json"))["spec"]
+    ports = [{"name": "messaging", "port": 1, "targetPort": 1, "protocol": "TCP"}]
+    edit = {"spec": {"selector": {"team": "a"}, "ports": ports, "publishNotReadyAddresses": False}}
+    await environment.kubectl("patch", "service", "acme-shard-0", "--type", "merge", "--patch", json.dumps(edit))
+    await environment.kubectl("wait", "service/acme-shard-0", "--for=jsonpath={.spec.ports[1].port}=6251", "--timeout=60s")
+    assert json.loads(await environment.kubectl("get", "service", "acme-shard-0", "--output", "json"))["spec"] == before
+    await environment.at_rest()
+    assert len(environment.seen.commits) == moved
+
+
 async def test_a_missing_secret_stalls_the_cluster_until_it_is_there(environment: Environment, steady: object) -> None:
     account = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "acme-account"}}
     await environment.create(shards=2, spares=0, account=account)

@@ -210,6 +210,8 @@ def test_an_IPv6_address_is_bracketed() -> None:  # noqa: N802
             Report(shard=1, epoch="10-x", shards=4, gateway="connected", fenced=True, version="v2"),
         ),
         (b'{"fenced": "yes", "shard": null}', Report(gateway="disconnected")),
+        (b'{"uid": "9a-b"}', Report(uid="9a-b")),
+        (b'{"uid": 9}', None),
         (b"", None),
         (b"<html>502 Bad Gateway</html>", None),
         (b'"text"', None),

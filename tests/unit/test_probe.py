@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,9 @@ from itertools import pairwise
 
 import pytest
 
-from .probe_peers import HOST, KEY, QUICK, Peer, a_full_queue, a_peer, until, watching
+from whatsapp_operator.core.self_check import self_check
+
+from .probe_peers import HOST, KEY, QUICK, REPORT, Peer, a_full_queue, a_peer, target, until, watching
 
 PATIENT = replace(QUICK, deadline=30.0, connect_timeout=30.0)
 """For a hundred Coreapps that are well: on a busy machine each connection that is given up and made again makes it busier."""
@@ -72,6 +75,36 @@ async def test_what_was_refused_before_we_stood_still_proves_nothing_after_it() 
         await peer.listen()
         await until(lambda: watch.tethers.report_of("a"))
         assert watch.tethers.broken_at("a") is None
+
+
+async def test_another_pod_that_answers_at_the_address_of_a_holder_does_not_speak_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    """The node of the holder is lost, its pod still has its address, and the network has given that to another pod, of any cluster."""
+    async with a_peer() as peer, watching(peer.port) as watch:
+        peer.body = lambda: {**REPORT, "uid": "a"}
+        watch.hold("a")
+        await until(lambda: watch.tethers.report_of("a"))
+        peer.body = lambda: {**REPORT, "shard": 1, "uid": "b"}
+        await until(lambda: watch.tethers.unresponsive_since("a") and watch.tethers.report_of("a") is None)
+
+        assert watch.tethers.silence().unresponsive == 1
+        assert not watch.tethers.never_responded("a")
+        assert watch.tethers.broken_at("a") is None
+        asked = len(peer.asked)
+        await until(lambda: len(peer.asked) >= asked + 5)
+        assert watch.tethers.unresponsive_since("a")
+        assert sum("and not a" in record.message for record in caplog.records) == 1
+        watch.tethers.take_report("a", json.dumps({**REPORT, "uid": "b"}).encode())
+        assert watch.tethers.report_of("a") is None
+        peer.body = lambda: {**REPORT, "uid": "a"}
+        await until(lambda: watch.tethers.report_of("a") and not watch.tethers.unresponsive_since("a"))
+
+
+@pytest.mark.parametrize("uid", [None, "", "a"])
+async def test_a_report_without_a_uid_or_with_that_of_the_pod_is_taken(uid: str | None) -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        peer.body = lambda: {**REPORT, "uid": uid}
+        watch.hold("a")
+        await until(lambda: watch.tethers.report_of("a"))
 
 
 async def test_a_dropped_connection_that_can_be_made_again_is_no_end() -> None:
@@ -257,6 +290,24 @@ async def test_a_black_hole_is_silent_and_counts_although_it_never_answered() ->
         assert (silence.targets, silence.unresponsive, silence.never_responded) == (1, 1, ()), "its kubelet does not call it ready"
         watch.hold("a", ready=True)
         assert watch.tethers.silence().never_responded == ("node-a",)
+
+
+async def test_where_another_coreapp_answers_the_node_is_reached() -> None:
+    """The pods of one cluster have a service mesh that lets their kubelets in and nobody else: that holds up no other cluster."""
+    async with a_peer() as peer, watching(peer.port) as watch:
+        mesh = await asyncio.start_server(lambda _, writer: writer.transport.abort(), "127.0.0.2", peer.port)
+        async with mesh:
+            watch.tethers.hold(KEY, {"a": target(), "b": target(ip="127.0.0.2", ready=True)})
+            await until(lambda: watch.tethers.report_of("a") and watch.tethers.unresponsive_since("b"))
+            silence = watch.tethers.silence()
+
+            assert (silence.unresponsive, silence.never_responded) == (1, ("node-a",))
+            assert silence.answering == {"node-a"}
+            assert self_check(silence, None, datetime.now(UTC)) is None
+            watch.tethers.hold(KEY, {"a": target(node="node-b"), "b": target(ip="127.0.0.2", ready=True)})
+            silence = watch.tethers.silence()
+            assert (silence.never_responded, silence.answering) == (("node-a",), frozenset())
+            assert self_check(silence, None, datetime.now(UTC)) is not None
 
 
 async def test_each_kth_probe_goes_over_a_fresh_connection_which_is_no_drop() -> None:

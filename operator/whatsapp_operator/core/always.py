@@ -50,8 +50,8 @@ ALWAYS: tuple[AlwaysRule, ...] = (
     ),
     AlwaysRule(
         name="ObjectsChanged",
-        why="Brings objects back to their desired content. While the cluster is paused, only the budget for disruptions.",
-        then=lambda f, _: mending(f),
+        why="Brings objects back to their desired content. While the cluster is paused, only shard Services and the Coreapps' budget.",
+        then=lambda f, busy: mending(f, busy.routes),
     ),
     AlwaysRule(
         name="LabelsLost",
@@ -148,12 +148,17 @@ def _hung(f: Facts) -> Iterator[Coreapp]:
             yield pod
 
 
-def mending(f: Facts) -> Iterator[Replace]:
-    """Yield what brings objects to their wanted content; the budget for disruptions follows Set Shards even when all else is held."""
+def mending(f: Facts, busy: frozenset[str]) -> Iterator[Replace]:
+    """Yield what brings objects to their wanted content; ``busy`` Services are written by the rule that won.
+
+    When all else is held, the budget for disruptions still follows Set Shards, and shards get their traffic.
+    """
     for obj in f.changed if f.may_write_objects else ():
         ref = Ref(obj["kind"], obj["metadata"]["name"])
-        if not (f.desired.paused or f.desired.deleting) or ref == manifests.coreapp_budget(f.desired.key.name):
-            live = f.snapshot.objects[ref]
+        live = f.snapshot.objects[ref]
+        is_route = manifests.SHARD_LABEL in obj["metadata"]["labels"]
+        is_held = f.desired.deleting or (f.desired.paused and not is_route)
+        if (not is_held or ref == manifests.coreapp_budget(f.desired.key.name)) and live["metadata"]["uid"] not in busy:
             yield Replace(obj=corrected(live, obj), desired=obj, live=live)
 
 

@@ -85,10 +85,35 @@ def patience_with(route: Route) -> timedelta:
     return DISAGREES_AGAIN if route.evidence == Evidence.HOLDER_DISAGREES else DISAGREES
 
 
-def _has_disagreed(f: Claims, route: Route, pod: Coreapp) -> bool:
-    if f.is_explained_by_restart(pod) or not disagrees(f, route, pod):
+def is_behind(f: Claims, route: Route, pod: Coreapp) -> bool:
+    """Whether a holder answers that it runs with no number of shards or another one than the client, and a ready spare with the client's.
+
+    It cannot hold its shard. It may be about to restart; so that is accepted for as long as a restart may take. That another Coreapp has
+    the number shows that this is no matter of the client, or of an answer that is out of date.
+    """
+    report = pod.report
+    if report is None or pod.unresponsive_since is not None or f.shards is None:
         return False
-    return f.has_held_for(disagreement_fact(route), patience_with(route))
+    if (report.shard, report.epoch) == (route.shard, route.epoch):
+        return False
+    spares = (one for one in f.ready if one.uid not in f.holder_uids)
+    return any(one.report is not None and one.report.shards == f.shards for one in spares)
+
+
+def disagreement(f: Claims, route: Route, pod: Coreapp) -> tuple[str, timedelta] | None:
+    """Return the fact by which a holder says that it does not hold its shard, and how long that is accepted; None: it does not say so."""
+    if f.is_explained_by_restart(pod):
+        return None
+    if disagrees(f, route, pod):
+        return disagreement_fact(route), patience_with(route)
+    if is_behind(f, route, pod):
+        return f"HolderBehind/{route.shard}/{route.epoch}", f.desired.restart_timeout
+    return None
+
+
+def _has_disagreed(f: Claims, route: Route, pod: Coreapp) -> bool:
+    found = disagreement(f, route, pod)
+    return found is not None and f.has_held_for(*found)
 
 
 EVIDENCE: tuple[Proof, ...] = (
@@ -112,7 +137,7 @@ EVIDENCE: tuple[Proof, ...] = (
         )
         for evidence, holds in PROBABLE
     ),
-    # It is healthy otherwise, so it is replaced and not ended.
+    # It is healthy otherwise, so it is replaced and not ended. One that runs with a wrong number of shards gets more time.
     Proof(evidence=Evidence.HOLDER_DISAGREES, certainty=Certainty.PROBABLE, after=lambda _: DISAGREES, holds=_has_disagreed),
 )
 """What proves that a holder failed, in the order in which it is named."""

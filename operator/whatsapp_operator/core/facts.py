@@ -5,7 +5,7 @@ Predicates and selections that rules and status share. Nothing here decides what
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -187,10 +187,18 @@ class Facts(Holders):
         later = {*self.snapshot.unread, *({"StatefulSet", "Deployment"} if self.must_wait_for_names else ())}
         return tuple(obj for obj in wanted if not self.is_there(obj) and obj["kind"] not in later)
 
+    @property
+    def _shard_services(self) -> Iterator[Obj]:
+        """The Services of shards that name an epoch, as they should be under just that one (laws#2)."""
+        for route in self.snapshot.routes:
+            if route.epoch is not None and not route.foreign:
+                yield manifests.shard_service(self.desired, route.shard, route.epoch)
+
     @cached_property
     def _differing(self) -> tuple[tuple[Obj, Mapping[str, bool]], ...]:
         """Objects that are there but not as they should be, with the fields and whether each is settled all the same."""
-        pairs = tuple((obj, self.snapshot.objects.get(Ref(obj["kind"], obj["metadata"]["name"]))) for obj in self.objects)
+        kept = (*self.objects, *self._shard_services)
+        pairs = tuple((obj, self.snapshot.objects.get(Ref(obj["kind"], obj["metadata"]["name"]))) for obj in kept)
         found = []
         for obj, fields in self.desired.derive(_uncovered, pairs):
             attempts = self.snapshot.written.get(Ref(obj["kind"], obj["metadata"]["name"]), {})

@@ -69,7 +69,8 @@ class Holders(Claims):
     def standbys(self, route: Route | None = None, used: Collection[str] = ()) -> list[Coreapp]:
         """Return the pods that could take a shard, best first.
 
-        Ready, not leaving, answering, on another node than the failed holder and if possible in another zone, up to date, lowest ordinal.
+        Ready, answering with a number of shards, not leaving, on another node than the failed holder and if possible in another zone, up to
+        date, lowest ordinal.
         A pod whose label may still be committed is left out until its Service was touched.
         """
         failed = self.holder(route) if route is not None else None
@@ -87,7 +88,7 @@ class Holders(Claims):
         return sorted(
             candidates,
             key=lambda pod: (
-                pod.report is None or pod.unresponsive_since is not None,
+                pod.report is None or pod.report.shards is None or pod.unresponsive_since is not None,
                 health.is_leaving(self, pod) or health.is_node_lost(self, pod),
                 pod.ordinal >= self.spec_replicas,
                 failed is not None and pod.node == failed.node,

@@ -17,7 +17,7 @@ from .actions import State
 from .facts import RETRY_REJECTED_AFTER, Facts
 from .reasons import Reason
 from .self_check import LEASE_STALE
-from .snapshot import Answer, Route
+from .snapshot import Answer
 
 SECOND = timedelta(seconds=1)
 
@@ -202,7 +202,7 @@ def _deciding(f: Facts) -> Iterator[str]:
         yield "SecretMissing"
     yield from (health.unready_fact(pod) for pod in f.snapshot.coreapps if health.is_unready(pod))
     yield from (f"NodesUnreachable/{pod.uid}" for pod in f.out_of_reach)
-    yield from map(evidence.disagreement_fact, _disputed(f))
+    yield from (fact for fact, _ in _disputed(f))
     yield from (rollout.fact(f, pod) for pod in f.outdated)
     yield from (checksums.fact(ref, checksum) for ref, checksum in f.stale_workloads)
     yield from missing.facts(f)
@@ -210,12 +210,12 @@ def _deciding(f: Facts) -> Iterator[str]:
         yield "Connected"
 
 
-def _disputed(f: Facts) -> Iterator[Route]:
-    """Yield the routes whose holder reports that it does not hold the shard."""
+def _disputed(f: Facts) -> Iterator[tuple[str, timedelta]]:
+    """Yield the facts by which holders say that they do not hold their shards, and for how long each is accepted."""
     for route in f.routes:
         pod = f.holder(route)
-        if pod is not None and not f.is_explained_by_restart(pod) and evidence.disagrees(f, route, pod):
-            yield route
+        if pod is not None and (found := evidence.disagreement(f, route, pod)) is not None:
+            yield found
 
 
 def due(f: Facts) -> Iterator[timedelta]:
@@ -241,8 +241,8 @@ def _facts_due(f: Facts) -> Iterator[timedelta]:
     for fact in _deciding(f):
         age = f.snapshot.now - f.snapshot.since.get(fact, f.snapshot.now)
         yield from (span - age for span in spans.get(fact.partition("/")[0], ()))
-    for route in _disputed(f):
-        yield evidence.patience_with(route) - (f.snapshot.now - f.snapshot.since.get(evidence.disagreement_fact(route), f.snapshot.now))
+    for fact, span in _disputed(f):
+        yield span - (f.snapshot.now - f.snapshot.since.get(fact, f.snapshot.now))
 
 
 def _times_due(f: Facts) -> Iterator[timedelta]:

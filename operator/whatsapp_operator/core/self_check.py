@@ -37,8 +37,8 @@ def self_check(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime
 
     The check fails if the event loop was late; if more than half of all targets, on at least three nodes that renew their Leases, are
     unresponsive at the same time; or if most of them never answered this process although their kubelets, which are not out of reach, call
-    them ready. A single Coreapp that has answered before and then hangs does not fail it. If nodes are not known, a kubelet that calls an
-    unresponsive Coreapp ready counts as a renewed Lease.
+    them ready, and no other Coreapp on their nodes answers. A single Coreapp that has answered before and then hangs does not fail it. If
+    nodes are not known, a kubelet that calls an unresponsive Coreapp ready counts as a renewed Lease.
     """
     if silence.lag >= LATE:
         return f"the operator itself was {silence.lag.total_seconds():.1f} s late"
@@ -61,7 +61,12 @@ def _alive(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime) ->
 
 
 def _unconfirmed(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime) -> int:
-    """Return how many unresponsive Coreapps never answered although kubelets call them ready that are not out of reach themselves."""
-    newest = newest_renewal(nodes)
-    known = ((nodes or {}).get(name or "") for name in silence.never_responded)
-    return sum(node is None or not is_lost(node, newest, now) for node in known)
+    """Return how many unresponsive Coreapps never answered although kubelets call them ready that are not out of reach themselves.
+
+    Where another Coreapp answers, this process reaches the node: what is in the way is the pod's own, as a service mesh or a policy of its
+    namespace. It must not hold up other clusters.
+    """
+    known, never = nodes or {}, silence.never_responded
+    newest = newest_renewal(known)
+    lost = {name for name in known.keys() & {*never} if is_lost(known[name], newest, now)}
+    return sum(name not in lost | silence.answering for name in never)

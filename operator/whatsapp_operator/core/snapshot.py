@@ -45,6 +45,12 @@ class Report:
     fenced: bool = False
     """The servers reject its epoch for good: they have accepted a higher one."""
     version: str | None = None
+    uid: str | None = None
+    """Of the pod that answered; None: it does not say."""
+
+    def is_of(self, uid: str) -> bool:
+        """Return whether the pod with this uid gave it, as far as it says: an address may have become that of another pod."""
+        return not self.uid or self.uid == uid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +141,8 @@ class Silence:
     never_responded: tuple[str | None, ...] = ()
     """The nodes of unresponsive ones that never answered this process although their kubelets, which probe the same port, call them ready;
     a node with several of them is there several times."""
+    answering: frozenset[str] = frozenset()
+    """Of these nodes, those on which another Coreapp answers."""
     nodes: frozenset[str] = frozenset()
     """The nodes of the unresponsive ones."""
     ready_nodes: frozenset[str] = frozenset()

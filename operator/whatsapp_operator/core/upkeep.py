@@ -16,6 +16,8 @@ from .snapshot import Attempt
 
 DESIRED_ANNOTATION: Final = "multiconnect.dev/wanted"
 """Checksum of the desired object at its last write: it shows which fields are no longer desired."""
+SELECTORS: Final = frozenset({"selector", "podSelector", "namespaceSelector", "matchLabels"})
+"""Fields that select: the API server adds nothing to them, and with one more entry they may select nothing."""
 NOTES_ANNOTATION: Final = "multiconnect.dev/annotations"
 """Names of the user's annotations at the last write of the object or its pod template; all others belong to other writers."""
 
@@ -66,7 +68,7 @@ def _notes(template: Obj | None) -> Mapping[str, str]:
 
 
 def covers(live: Any, wanted: Any) -> bool:
-    """Return whether ``live`` has every field of ``wanted``; fields that the API server added do not count.
+    """Return whether ``live`` has every field of ``wanted``; fields that the API server added do not count, but in selectors.
 
     Under ``requests`` and ``limits`` amounts are compared by value: the API server stores 1024Mi as 1Gi.
     """
@@ -81,11 +83,18 @@ def _covers(live: Any, wanted: Any, *, amounts: bool) -> bool:
         return True
     if isinstance(wanted, Mapping):
         return isinstance(live, Mapping) and all(
-            _covers(live.get(key), value, amounts=amounts or key in {"requests", "limits"}) for key, value in wanted.items()
+            _covers(live.get(key), value, amounts=amounts or key in {"requests", "limits"}) and not _selects_otherwise(key, live, value)
+            for key, value in wanted.items()
         )
     if isinstance(wanted, (list, tuple)):
         return isinstance(live, (list, tuple)) and len(live) == len(wanted) and all(map(covers, live, wanted))
     return amounts and _amount(live) is not None and _amount(live) == _amount(wanted)
+
+
+def _selects_otherwise(key: str, live: Mapping[str, Any], wanted: Any) -> bool:
+    """Return whether a field of ``live`` is a selector that has more entries than it should."""
+    found = live.get(key)
+    return key in SELECTORS and isinstance(found, Mapping) and isinstance(wanted, Mapping) and not found.keys() <= wanted.keys()
 
 
 # --- changes by the API server after a write ----------------------------------------------------------------------------
@@ -119,6 +128,9 @@ def _differences(live: Any, desired: Any, path: str, *, amounts: bool) -> Iterat
     if isinstance(desired, Mapping) and isinstance(live, Mapping):
         for key, value in desired.items():
             inside = f"{path}[{key}]" if "/" in key or "." in key else f"{path}.{key}".lstrip(".")
+            if _selects_otherwise(key, live, value):
+                yield inside, Difference(value, live[key])
+                continue
             yield from _differences(live.get(key), value, inside, amounts=amounts or key in {"requests", "limits"})
     elif mine and there and [name for name in mine if name in there] == [name for name in there if name in mine]:
         for name in {**mine, **there}:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core import always, manifests
-from whatsapp_operator.core.actions import Action, AssignRole, ClearLabels, Delete, Label, Relabel, Touch
-from whatsapp_operator.core.names import Ref
+from whatsapp_operator.core.actions import Action, AssignRole, ClearLabels, Delete, Label, Relabel, Replace, Touch
+from whatsapp_operator.core.names import Obj, Ref
 from whatsapp_operator.core.snapshot import Answer, Report
 
 from .situations import NOW, Situation, epoch_of, labels_for, pod, seconds, situation
@@ -17,6 +17,8 @@ from .test_always import CASES
 
 SETTLED = situation().settled()
 NOBODY: frozenset[str] = frozenset()
+SELECTS = {manifests.CLUSTER_LABEL: "acme", manifests.SHARD_LABEL: "0", manifests.EPOCH_LABEL: epoch_of(0)}
+"""What the Service of shard 0 selects."""
 
 
 def tidied(one: Situation, busy: frozenset[str] = NOBODY) -> list[Action]:
@@ -175,6 +177,58 @@ def test_lost_labels_are_restored_unless_a_handover_writes_the_object_or_the_clu
     assert restored(one, routes=frozenset({"service-0"})) == ["acme-coreapp-0"]
     assert restored(one.wanting(paused=True)) == ["acme-shard-0", "acme-coreapp-0"]
     assert restored(one.wanting(deleting=True)) == []
+
+
+# --- a Service of a shard that a person has edited
+
+
+def edited(shard: int = 0, **spec: Any) -> Situation:
+    """A person has edited the Service of a shard."""
+    one = situation().settled()
+    objects = dict(one.snapshot.objects)
+    for number in range(2):
+        made = manifests.shard_service(one.desired, number, epoch_of(number))
+        meta = {**made["metadata"], "uid": f"service-{number}", "resourceVersion": f"{100 + number}"}
+        objects[Ref("Service", meta["name"])] = {**made, "metadata": meta, "spec": {**made["spec"], **(spec if number == shard else {})}}
+    return one.seeing(objects=objects)
+
+
+def put_right(one: Situation, routes: frozenset[str] = NOBODY) -> list[Obj]:
+    rule = next(rule for rule in always.ALWAYS if rule.name == "ObjectsChanged")
+    busy = always.Busy(pods=NOBODY, routes=routes, shards=frozenset())
+    return [action.obj for action in rule.then(one.facts(), busy) if isinstance(action, Replace)]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"selector": {**SELECTS, "team": "a"}},
+        {"selector": {**SELECTS, manifests.SHARD_LABEL: "1"}},
+        {"ports": []},
+        {"publishNotReadyAddresses": None},
+    ],
+    ids=["one label more", "another shard", "no ports", "only ready ones"],
+)
+def test_the_Service_of_a_shard_is_put_right_under_the_epoch_that_it_names(edit: dict[str, Any]) -> None:  # noqa: N802
+    one = edited(**edit, clusterIP="10.0.0.7")
+    (obj,) = put_right(one)
+
+    made = manifests.shard_service(one.desired, 0, epoch_of(0))
+    assert obj["spec"] == {**made["spec"], "clusterIP": "10.0.0.7"}
+    assert obj["spec"]["selector"] == SELECTS
+    assert obj["metadata"]["resourceVersion"] == "100"
+    assert put_right(one, frozenset({"service-0"})) == [], "the rule that won moves it"
+    assert put_right(one, frozenset({"service-1"})) == [obj]
+    assert put_right(replace(one, desired=replace(one.desired, paused=True))) == [obj], "a shard needs its traffic"
+    assert put_right(replace(one, desired=replace(one.desired, deleting=True))) == []
+
+
+def test_the_Service_of_a_shard_is_left_if_nothing_is_wrong_or_it_is_another_owners_or_names_no_epoch() -> None:  # noqa: N802
+    assert put_right(edited()) == []
+    wrong = edited(ports=[])
+    assert put_right(wrong.with_route(0, foreign=True)) == []
+    assert put_right(wrong.with_route(0, epoch=None)) == []
+    assert put_right(wrong.without_object("Service", "acme-shard-0")) == []
 
 
 # --- shards that no longer exist

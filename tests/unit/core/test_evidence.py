@@ -169,6 +169,52 @@ def test_with_a_failed_self_check_and_without_a_standby_a_holder_may_disagree() 
     ], "it is assigned all the same"
 
 
+BEHIND = "HolderBehind/0/10-first"
+NUMBERS = {"no number": Report(), "another number": Report(shards=4), "another role": Report(shard=1, epoch="9-old", shards=4)}
+
+
+def behind(report: Report, span: float) -> Situation:
+    """The holder of shard 0 has answered for so many seconds that it runs with another number of shards than the client, or with none."""
+    return situation().settled().with_holder(0, report=report).seeing(since={BEHIND: NOW - seconds(span)})
+
+
+@pytest.mark.parametrize("report", NUMBERS.values(), ids=NUMBERS)
+def test_a_holder_that_does_not_get_the_number_of_shards_is_replaced_after_the_time_of_a_restart(report: Report) -> None:
+    one = behind(report, 179.9)
+
+    assert failure(one) is None
+    assert BEHIND in one.plan().holds
+    assert one.plan().wake_after == seconds(0.1)
+    assert moved(behind(report, 180)) == [(0, "acme-coreapp-2", Evidence.HOLDER_DISAGREES, False)]
+    assert of(behind(report, 600).plan(), Delete) == [], "it may be healthy otherwise"
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        behind(Report(shard=0, epoch="10-first", shards=4), 600),  # it says that it serves
+        behind(Report(), 600).with_pod(2, report=None),  # nobody is known to run with that number
+        behind(Report(), 600).with_pod(2, report=Report(shards=4)),
+        behind(Report(), 600).with_pod(2, ready=False),
+        behind(Report(), 600).without_pod(2),  # a holder that runs with it can take no other shard
+        behind(Report(), 600).reporting(None),
+        behind(Report(), 600).reporting(None).with_pod(2, report=Report()),
+        behind(Report(), 600).with_holder(0, report=None),
+        behind(Report(), 600).with_holder(0, report=Report(), unresponsive_since=NOW - seconds(2)),
+        restarting().with_holder(0, report=Report()).seeing(since={BEHIND: NOW - seconds(600)}),
+    ],
+)
+def test_what_a_number_of_shards_proves_nothing_about(one: Situation) -> None:
+    assert failure(one) is None
+    assert BEHIND not in one.plan().holds
+
+
+def test_a_shard_goes_to_a_standby_with_a_number_of_shards_first() -> None:
+    one = situation().settled(spares=2).with_pod(2, report=Report()).holder_deleted(0)
+
+    assert moved(one) == [(0, "acme-coreapp-3", Evidence.POD_DELETED, False)]
+
+
 def test_a_restart_excuses_disagreement() -> None:
     one = restarting().seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(60)})
 

@@ -103,3 +103,27 @@ def test_those_on_lost_nodes_and_others_are_counted_one_by_one() -> None:
     assert found("a", "a", "b") is None
     assert found("a", "b", "b") == "2 of 3 unresponsive Coreapps never answered this operator, but their kubelets report them ready"
     assert found("b", None, "a") == "2 of 3 unresponsive Coreapps never answered this operator, but their kubelets report them ready"
+
+
+def test_a_Coreapp_that_never_answered_is_not_counted_where_another_one_on_its_node_answers() -> None:  # noqa: N802
+    """What is in its way is its own cluster's, such as a service mesh: this process reaches the node, and other clusters need a leader."""
+    nodes = {name: node(name) for name in "abc"}
+
+    def found(*names: str | None, answering: str = "", unresponsive: int = 4) -> str | None:
+        silence = Silence(targets=40, unresponsive=unresponsive, never_responded=names, answering=frozenset(answering))
+        return self_check(silence, nodes, NOW)
+
+    assert found("a", "b", "c") is not None
+    assert found("a", "b", "c", answering="abc") is None
+    assert found("a", "b", "c", answering="a") is None
+    assert found("a", "b", "c", "c", answering="a") is not None
+    assert found("a", answering="a", unresponsive=1) is None
+    assert found("a", answering="b", unresponsive=1) is not None
+    assert found(None, answering="a", unresponsive=1) is not None
+
+
+def test_where_nodes_are_not_known_those_that_never_answered_are_counted() -> None:
+    silence = Silence(targets=20, unresponsive=3, never_responded=("a", None))
+
+    found = self_check(silence, None, NOW)
+    assert found == "2 of 3 unresponsive Coreapps never answered this operator, but their kubelets report them ready"

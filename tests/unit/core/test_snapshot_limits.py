@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from whatsapp_operator.core.snapshot import Report
+
 from .situations import NOW, pod, situation
 
 
@@ -19,6 +21,11 @@ def test_the_shard_label_of_a_pod_is_a_number_or_none(label: str, shard: int | N
 
 def test_a_pod_without_the_label_has_no_shard() -> None:
     assert pod(0).shard_label is None
+
+
+@pytest.mark.parametrize(("said", "is_its"), [(None, True), ("", True), ("uid-0", True), ("uid-1", False)])
+def test_a_report_is_of_the_pod_that_it_names_or_of_whom_was_asked(said: str | None, is_its: bool) -> None:
+    assert Report(uid=said).is_of("uid-0") is is_its
 
 
 NOT_READY: dict[str, dict[str, Any]] = {

@@ -48,6 +48,20 @@ def found(live: Any, desired: Any) -> dict[str, tuple[Any, Any]]:
         ({"c": [{"name": "b"}, {"name": "a"}]}, {"c": [{"name": "a"}, {"name": "b"}]}, {"c": ...}),
         ({"c": [{"name": "a"}, {"name": "a"}]}, {"c": [{"name": "a"}]}, {"c": ...}),
         ({"c": [{"port": 1}, {"port": 2}]}, {"c": [{"port": 1}]}, {"c": ...}),
+        # A selector with one more entry may select nothing.
+        ({"selector": {"a": "1", "b": "2"}}, {"selector": {"a": "1"}}, {"selector": ({"a": "1"}, {"a": "1", "b": "2"})}),
+        (
+            {"podSelector": {"matchLabels": {"a": "1", "b": "2"}}},
+            {"podSelector": {"matchLabels": {"a": "1"}}},
+            {"podSelector.matchLabels": ...},
+        ),
+        ({"podSelector": {"matchExpressions": []}}, {"podSelector": {}}, {"podSelector": ({}, {"matchExpressions": []})}),
+        ({"namespaceSelector": {"a": "1"}}, {"namespaceSelector": {}}, {"namespaceSelector": ({}, {"a": "1"})}),
+        ({"selector": {"a": "2"}}, {"selector": {"a": "1"}}, {"selector.a": ("1", "2")}),
+        ({"selector": None}, {"selector": {}}, {}),
+        ({"selector": "a"}, {"selector": {"a": "1"}}, {"selector": ({"a": "1"}, "a")}),
+        ({"selector": {"a": "1"}}, {"selector": "a"}, {"selector": ("a", {"a": "1"})}),
+        ({"nodeSelector": {"a": "1", "b": "2"}}, {"nodeSelector": {"a": "1"}}, {}),
         ({"requests": {"memory": "1Gi"}}, {"requests": {"memory": "1024Mi"}}, {}),
         ({"requests": {"memory": "2Gi", "cpu": 1}}, {"requests": {"memory": "1Gi", "cpu": "1000m"}}, {"requests.memory": ("1Gi", "2Gi")}),
     ],
@@ -60,7 +74,7 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from(["", "a", "1Gi", "1024Mi"]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["a", "b", "name", "requests"]), inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["a", "b", "name", "requests", "selector"]), inner, max_size=3)
         | st.lists(st.fixed_dictionaries({"name": st.sampled_from("xyz"), "v": inner}), max_size=3)
     ),
     max_leaves=8,

@@ -254,14 +254,14 @@ def upkeep(desired: Desired, *, webapp_replicas: int | None, resharding: bool, i
     )
 
 
-def shard_service(desired: Desired, shard: int) -> dict[str, Any]:
-    """Return a new shard's Service: it selects nothing until a handover commits (laws#2)."""
+def shard_service(desired: Desired, shard: int, epoch: str = NO_EPOCH) -> dict[str, Any]:
+    """Return a shard's Service under an epoch. A new one selects nothing until a handover commits (laws#2)."""
     service = service_of(
         desired,
         shard_name(desired.key.name, shard),
         "coreapp",
         {"messaging": (MESSAGING_PORT, MESSAGING_PORT), "contacts": (CONTACTS_PORT, CONTACTS_PORT)},
-        selector={CLUSTER_LABEL: desired.key.name, SHARD_LABEL: str(shard), EPOCH_LABEL: NO_EPOCH},
+        selector={CLUSTER_LABEL: desired.key.name, SHARD_LABEL: str(shard), EPOCH_LABEL: epoch},
         # A shard has one holder, so only a claim moves its traffic, never a readiness flap (docs/architecture.md).
         publishNotReadyAddresses=True,
     )

@@ -140,12 +140,16 @@ class Tethers:
         # Deadlines that expired while this process did not run are corrected first.
         self._lag.was_late()
         unresponsive = self._schedule.unresponsive
+        never = tuple(tether.target.node for tether in unresponsive - self._schedule.known if tether.target.ready)
+        # Mostly there are none, and the others need not be searched.
+        others = self._schedule.known - unresponsive if never else ()
         return Silence(
             # A target that has neither answered nor missed a deadline yet must not outvote the unresponsive ones.
             targets=len(unresponsive | self._schedule.known),
             unresponsive=len(unresponsive),
             not_asked=self._schedule.not_asked(),
-            never_responded=tuple(tether.target.node for tether in unresponsive - self._schedule.known if tether.target.ready),
+            never_responded=never,
+            answering=frozenset(node for other in others if (node := other.target.node) is not None and node in never),
             nodes=frozenset(tether.target.node for tether in unresponsive if tether.target.node is not None),
             ready_nodes=frozenset(tether.target.node for tether in unresponsive if tether.target.node is not None and tether.target.ready),
             lag=timedelta(seconds=self._lag.lag()),
@@ -154,7 +158,7 @@ class Tethers:
     def take_report(self, uid: str, body: bytes) -> None:
         """Take a report that came in another way than over the tether."""
         report = read_report(body)
-        if report is not None and uid in self._tethers:
+        if report is not None and report.is_of(uid) and uid in self._tethers:
             self._tethers[uid].take(report)
 
     async def assign(self, message: AssignRole) -> bool:

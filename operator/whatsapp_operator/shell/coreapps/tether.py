@@ -46,6 +46,7 @@ class Tether:
         "_connect_started_at",
         "_due",
         "_is_expected",
+        "_is_mistaken",
         "_last_body",
         "_phase",
         "_question",
@@ -55,6 +56,7 @@ class Tether:
         "_schedule",
         "_side_connections",
         "_silence",
+        "_uid",
         "_wire",
         "broken_at",
         "report",
@@ -64,6 +66,7 @@ class Tether:
 
     def __init__(self, uid: str, target: Target, *, schedule: ProbeSchedule, changed: Callable[[], None]) -> None:
         """Prepare. ``changed`` is called when ``report`` or ``broken_at`` changed, and when a silence counts or ends."""
+        self._uid = uid
         self.target = target
         self.report: Report | None = None
         self.broken_at: datetime | None = None
@@ -88,6 +91,8 @@ class Tether:
         self._refusals = 0
         self._is_expected = False
         """The connection ended as its last answer had announced."""
+        self._is_mistaken = False
+        """Another pod has answered last: this one's address has become that one's."""
 
     # --- start and stop ---------------------------------------------------------------------------------------------------------
 
@@ -338,16 +343,24 @@ class Tether:
 
     def answered(self, wire: Wire, body: bytes) -> None:
         """Handle an answer. A fresh connection with an answer becomes the tether."""
+        report = (self.report if body == self._last_body else None) or read_report(body)
+        if report is not None and not report.is_of(self._uid):
+            return self._answered_by_another(report)
+        self._is_mistaken = False
         if wire in self._side_connections:
             self._adopt(wire)
         elif wire is self._wire:
             self._close_side_connections()
         else:
             return None
-        if body == self._last_body and self.report is not None and self.broken_at is None:
-            return self._on_answer(self.report)
         self._last_body = body
-        return self._on_answer(read_report(body) or self.report)
+        return self._on_answer(report or self.report)
+
+    def _answered_by_another(self, report: Report) -> None:
+        """Leave the probe unanswered: the address of a pod that is gone, or on a lost node, may be given to another pod, of any cluster."""
+        if not self._is_mistaken:
+            self._is_mistaken = True
+            log.warning("At %s the pod %s answers, and not %s: that one counts as silent", self.target.ip, report.uid, self._uid)
 
     def _on_answer(self, report: Report | None) -> None:
         """Note an answer, with the report in it if there is one."""

@@ -123,6 +123,7 @@ def read_report(body: bytes) -> Report | None:
             gateway=str(content.get("gateway_status", "disconnected")),
             fenced=content.get("fenced") is True,
             version=_text(content.get("version")),
+            uid=_text(content.get("uid")),
         )
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
