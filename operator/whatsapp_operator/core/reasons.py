@@ -202,9 +202,9 @@ class Reason(StrEnum):
     Put it into key `pin`, or remove the key if there is none.
     """
     PIN_REJECTED = "PinRejected"
-    """WhatsApp rejected the PIN, or asks for one. Guessing would lock the number.
+    """WhatsApp rejected the PIN, or asks for one. Guessing would lock the number, so the same is not sent again.
 
-    Put the right PIN into key `pin`.
+    Put the right PIN into key `pin`. To have the same tried again, delete the Secret and create it again.
     """
     PODS_REJECTED = "PodsRejected"
     """The controller cannot create pods: a quota, a priority class, a limit range or a policy is in the way. Its own sentence is repeated.

@@ -217,8 +217,8 @@ class Record:
     """The client's error text for that rejection."""
     logged_off_at: datetime | None = None
     """When a rejection logged the client off; None: none did since a Set Shards was last accepted."""
-    rejected_pin_version: str | None = None
-    """Version of the account (``objections.account_version``) whose PIN was rejected."""
+    rejected_pin: str | None = None
+    """Digest of the PIN that was rejected (``objections.pin_of``)."""
     banned_at: datetime | None = None
     """When the client said that the account is banned; None: it never did."""
     expired_build: str | None = None
@@ -256,6 +256,8 @@ class Call:
     fingerprint: str | None = None
     secret_version: str | None = None
     """Of the account's Secret that the call was made with."""
+    pin_digest: str | None = None
+    """Of the PIN that the call carried; None: there was no Secret to take one from."""
 
 
 class Login(StrEnum):
@@ -294,12 +296,14 @@ class AccountSecret:
     missing: str | None = None
     """The name of the missing Secret; None: it exists."""
     version: str | None = None
-    """Its resourceVersion: a rejected PIN is not sent again before it changes."""
+    """Its resourceVersion: after a closed registration nothing is sent again before it changes."""
     has_certificate: bool = False
     certificate: CertificateFacts | None = None
     """None if there is none, or it is no base64."""
     expires_at: datetime | None = None
     pin_is_valid: bool = True
+    pin_digest: str | None = None
+    """Digest of key ``pin`` or of its absence: a rejected PIN is not sent again before it changes. None: there is no Secret."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

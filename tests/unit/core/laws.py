@@ -318,10 +318,11 @@ def law_8_fit_certificate(plan: PlanOf, one: Situation) -> bool:
     calls = _of(_actions(plan, one), SetShards)
     account, secret = one.desired.account, one.snapshot.account
     record = one.snapshot.record
+    pin = (secret.pin_digest if secret else None) or "none"
     version = (secret.version if secret else None) or f"generation-{one.desired.generation}"
     _must(not (calls and record.banned_at), "the account is banned")
     _must(not (calls and record.registration_closed_for == version), "registration is closed")
-    _must(not (calls and record.rejected_pin_version == version), "the PIN was rejected")
+    _must(not (calls and record.rejected_pin == pin), "the PIN was rejected")
     images = f"{one.desired.images.webapp} {one.desired.images.coreapp}" if one.desired.images else one.desired.image
     _must(not (calls and record.expired_build == f"{one.snapshot.client.version or '?'} {images}"), "the build has expired")
     if account is None or not calls:

@@ -165,6 +165,7 @@ def situations(draw: st.DrawFn) -> Situation:
             rejection=draw(st.sampled_from(Rejection)) if answer is Answer.REJECTED else None,
             retry_after=draw(st.sampled_from([None, seconds(0), seconds(3600)])) if answer is Answer.BUSY else None,
             secret_version=draw(st.sampled_from([None, "70"])),
+            pin_digest=draw(st.sampled_from([None, "pin-1"])),
             fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
         )
     account, secret = None, None
@@ -263,7 +264,7 @@ UNSENT: list[Callable[[Situation], Situation]] = [
     lambda one: one.with_account().seeing(rejected_fingerprint=FINGERPRINT),
     lambda one: one.with_account().seeing(rejected_fingerprint="cd" * 32, rejected_before=("ef" * 32, FINGERPRINT)),
     lambda one: one.with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=1)).seeing(rejected_fingerprint="0" * 64),
-    lambda one: one.with_account().seeing(rejected_pin_version="70"),
+    lambda one: one.with_account().seeing(rejected_pin="pin-1"),
     *[lambda one: one.with_account().seeing(registration_closed_for="70")] * 2,
     *[lambda one: one.seeing(expired_build=f"{one.snapshot.client.version or '?'} {one.desired.image}")] * 2,
     *[lambda one: one.with_account().seeing(banned_at=NOW)] * 2,
@@ -358,7 +359,7 @@ def _status(draw: st.DrawFn, one: Situation) -> Situation:
         {"rejected_fingerprint": FINGERPRINT},
         {"banned_at": NOW},
         {"anchored_for": None},
-        {"rejected_pin_version": "70"},
+        {"rejected_pin": "pin-1"},
         {"registration_closed_for": "generation-3"},
         {"expired_build": "v2.53.4 whatsapp-operator/wabiz-sim:dev"},
         {"since": {"EnoughAreBack": NOW - seconds(11)}},

@@ -119,7 +119,7 @@ WITNESSES: Mapping[str, Situation] = {
     "CertificateMalformed": growing().with_account(certificate=None),
     "CertificateExpiryUnknown": growing().with_account(expires_at=None),
     "CertificateExpired": growing().with_account(expires_at=NOW - timedelta(seconds=1)),
-    "PinRejected": growing().with_account().seeing(rejected_pin_version="70"),
+    "PinRejected": growing().with_account().seeing(rejected_pin="pin-1"),
     "WindowInvalid": growing().wanting(windows=(Window(name="night", schedule="61 3 * * *", duration=timedelta(hours=1)),)),
     "WindowClosed": growing().wanting(windows=(NIGHT,)),
     "CertificateRejected": growing().with_account().seeing(rejected_fingerprint=FINGERPRINT),

@@ -465,4 +465,5 @@ def credentials_of(desired: Desired, account: AccountSecret | None, secret: Obj 
         certificate="".join(text.split()) if text else None,
         fingerprint=account.certificate.fingerprint if account and account.certificate else None,
         secret_version=account.version if account else None,
+        pin_digest=account.pin_digest if account else None,
     )

@@ -16,7 +16,7 @@ from whatsapp_operator.core.snapshot import AccountSecret, Coreapp, Report, Rout
 from whatsapp_operator.shell.coreapps.schedule import Target
 
 from .fields import read
-from .secret_keys import decoded
+from .secret_keys import decoded, digest_of
 
 MAX_KUBELET_TEXT = 300
 """Characters of a kubelet's message that are passed on."""
@@ -283,4 +283,5 @@ def account_secret_of(name: str, secret: Obj | None) -> AccountSecret:
         certificate=certificate.read(text) if text is not None else None,
         expires_at=manifests.moment(decoded(secret, "expiresAt") or ""),
         pin_is_valid=pin is None or re.fullmatch(r"[0-9]{6}", pin) is not None,
+        pin_digest=digest_of(secret, "pin"),
     )
