@@ -132,6 +132,15 @@ OBJECTIONS: tuple[Objection, ...] = (
         why=lambda _: "The client says that the account is banned; nothing is sent any more. Ask Meta's support, then make a new cluster.",
     ),
     Objection(
+        name=Reason.NUMBER_IN_USE,
+        is_of_account=False,
+        when=lambda f: f.snapshot.number_kept_by is not None,
+        why=lambda f: (
+            f"WhatsAppCluster {f.snapshot.number_kept_by} has the same phone number and keeps it: two registrations of one number end each "
+            "other. So this cluster does not send Set Shards. Delete one of the two, or make this one with another number."
+        ),
+    ),
+    Objection(
         name=Reason.REGISTRATION_CLOSED,
         is_of_account=False,
         when=lambda f: f.record.registration_closed_for == account_version(f.desired, f.snapshot.account),
@@ -232,7 +241,16 @@ OBJECTIONS: tuple[Objection, ...] = (
 )
 
 
-ALWAYS_REPORTED = frozenset({Reason.BANNED, Reason.CLIENT_EXPIRED, Reason.AWAITING_SECRET, Reason.SECRET_MISSING, Reason.SECRET_MALFORMED})
+ALWAYS_REPORTED = frozenset(
+    {
+        Reason.BANNED,
+        Reason.NUMBER_IN_USE,
+        Reason.CLIENT_EXPIRED,
+        Reason.AWAITING_SECRET,
+        Reason.SECRET_MISSING,
+        Reason.SECRET_MALFORMED,
+    }
+)
 """Objections that matter although no change of shards waits for it."""
 
 

@@ -186,6 +186,13 @@ class Reason(StrEnum):
 
     Read in `Reconciling` which Coreapp is missing and why; make room.
     """
+    NUMBER_IN_USE = "NumberInUse"
+    """Another WhatsAppCluster that this operator watches has the same phone number, and keeps it: it has reached its shards before this
+    one, or was created before it. Two registrations of one number end each other, so this cluster does not send Set Shards. Its failovers
+    go on.
+
+    Delete one of the two clusters, or make this one with another number.
+    """
     OBJECTS_REJECTED = "ObjectsRejected"
     """The API server rejects an object that must be made, by a quota, a webhook or its own rules.
 

@@ -418,6 +418,8 @@ class Snapshot:
     """What another Secret that the spec names lacks, named with its field; None: nothing."""
     malformed: str | None = None
     """Which key of which Secret has a wrong form, and what to put there instead; None: none. Never a value."""
+    number_kept_by: str | None = None
+    """The WhatsAppCluster that keeps the account's number, if it is another one that is known; namespace/name."""
     account_is_new: bool = False
     """The client was set up again since it was last settled; the settled number does not apply to it."""
     nodes: Mapping[str, Node] | None = None

@@ -268,6 +268,7 @@ UNSENT: list[Callable[[Situation], Situation]] = [
     *[lambda one: one.with_account().seeing(registration_closed_for="70")] * 2,
     *[lambda one: one.seeing(expired_build=f"{one.snapshot.client.version or '?'} {one.desired.image}")] * 2,
     *[lambda one: one.with_account().seeing(banned_at=NOW)] * 2,
+    *[lambda one: one.with_account().seeing(number_kept_by="default/first")] * 2,
     *[lambda one: one.seeing(anchored_for=None)] * 2,
     lambda one: one.client(asked_at=NOW - seconds(9)),
     lambda one: one.client(call=Call(id="4-x")),

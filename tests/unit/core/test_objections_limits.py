@@ -214,3 +214,11 @@ def test_a_certificate_that_may_not_be_sent_is_not_said_to_be_valid_until_soon()
 
     found = one.condition("CertificateValid")
     assert (found["status"], found["reason"]) == ("False", "PinRejected")
+
+
+def test_a_number_that_another_cluster_keeps_is_said_with_its_name_and_is_no_fault_of_the_certificate() -> None:
+    one = ACCOUNT.seeing(number_kept_by="shop/first")
+
+    assert one.condition("Stalled")["reason"] == "NumberInUse"
+    assert "WhatsAppCluster shop/first has the same phone number" in one.condition("Stalled")["message"]
+    assert one.condition("CertificateValid")["status"] == "True"

@@ -108,6 +108,7 @@ WITNESSES: Mapping[str, Situation] = {
     "RollingOut": rolling_out(),
     "ShardsDrifted": situation().settled().reporting(1),
     "Banned": growing().seeing(banned_at=NOW),
+    "NumberInUse": growing().with_account().seeing(number_kept_by="default/first"),
     "RegistrationClosed": growing().with_account().seeing(registration_closed_for="70"),
     "ClientExpired": growing().with_account().seeing(expired_build="v2.53.4 whatsapp-operator/wabiz-sim:dev"),
     "AwaitingSecret": secret_missing(4),
