@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final, Protocol
 
 from kubectl_whatsapp.errors import RequestError
@@ -18,6 +19,8 @@ T = Any
 TIMEOUT: Final = 10.0
 """Seconds for one request."""
 POLL: Final = 0.1
+REQUESTED: Final = "Requested"
+"""What the operator reports as evidence of a switchover that a person asked for."""
 REASON: Final = "multiconnect.dev/switchover-reason"
 """Why a person asked for the last switchover. Only people read it."""
 
@@ -131,15 +134,22 @@ def phases(handover: Obj) -> Obj:
     return {name: handover[name] for name in names if name in handover}
 
 
+def _is_requested(cluster: Obj, shard: int, epoch: str | None) -> bool:
+    """Whether a request was carried out since the shard had this epoch; so it seems, too, if no handover is reported since."""
+    handovers = (one for one in (cluster.get("status") or {}).get("recentHandovers") or () if one.get("shard") == shard)
+    newer = list(takewhile(lambda one: one.get("epoch") != epoch, handovers))
+    return not newer or any(one.get("evidence") == REQUESTED for one in newer)
+
+
 def moved(shard: int, epoch: str | None, to: str = "") -> Callable[[Obj], Obj | None]:
     """Return a judge that gives the new entry of a shard once it serves under another epoch; empty once the request was rejected.
 
-    ``to``: the pod that must hold it then, if one was named. A failover to another one may come first; it ends no request.
+    ``to``: the pod that must hold it then, if one was named. A failover may come first; it ends no request.
     """
 
     def judge(cluster: Obj) -> Obj | None:
         found = entry(cluster, shard)
-        is_there = not to or found.get("holder") == to
+        is_there = found.get("holder") == to if to else _is_requested(cluster, shard, epoch)
         if found.get("epoch") not in {None, epoch} and found.get("state") == "Serving" and is_there:
             return found
         is_asked = SWITCHOVER_ANNOTATION in ((cluster.get("metadata") or {}).get("annotations") or {})

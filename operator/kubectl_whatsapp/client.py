@@ -71,8 +71,13 @@ class Client:
     def lines(self, path: str, *, timeout: float, **query: str) -> Iterator[str]:
         """Yield the lines of a text as they come, such as a log that is followed. RequestError."""
         answer = self._send("GET", path, None, timeout=(timeout, None), query=query, stream=True)
-        with answer:
-            yield from answer.iter_lines(decode_unicode=True, chunk_size=1)
+        import requests  # noqa: PLC0415
+
+        try:
+            with answer:
+                yield from answer.iter_lines(decode_unicode=True, chunk_size=1)
+        except (requests.RequestException, OSError) as error:
+            raise RequestError(_connection_trouble(error)) from None
 
     def watch(self, path: str, *, timeout: float, silence: float, **query: str) -> Iterator[Obj]:
         """Begin a watch and return its events as they come. RequestError, also after so many seconds of ``silence``."""

@@ -12,8 +12,8 @@ DROPPED: Final = frozenset({"managedFields", "kubectl.kubernetes.io/last-applied
 WORDS: Final = r"token|passw(?:or)?d|secret|pin|certificate|credential|authorization|api[-_]?key|private[-_]?key|phone"
 SECRET_KEY: Final = re.compile(rf"(?i).*({WORDS}).*")
 """Keys whose text is not shown."""
-SAFE_KEY: Final = re.compile(r"(?i)(?:ping|pinned).*|.*(?:name|ref|seconds|at|fingerprint|pinversion)")
-"""Keys that match the former and name an object, a time or a version."""
+SAFE_KEY: Final = re.compile(r"(?i)(?:ping|pinned).*|.*(?:name|ref|seconds|at|fingerprint)")
+"""Keys that match the former and name an object or a time."""
 TEXTS: Final = (
     re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z)", re.DOTALL),
     re.compile(r"(?i)\b(?:bearer|basic|apikey)\s+[\w.~+/=-]{4,}"),

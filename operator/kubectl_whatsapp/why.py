@@ -285,7 +285,7 @@ def _granted(world: World, desired: Desired) -> Iterator[str]:
     yield "every running Coreapp answers its probes, with the role that its Service gives it"
     yield "the operator passes its self-check"
     if desired.account is not None:
-        yield "the account's certificate may be sent"
+        yield "the account's certificate may be sent, and no other WhatsAppCluster keeps its phone number"
     unread = [*MAINTAINED] + (["Deployment"] if world.read.items("deployments") is None else [])
     yield f"objects that were not read are as they should be: {', '.join(unread)}"
 

@@ -6,6 +6,7 @@ A map of the modules (a test checks it against the tree):
 - ``settings``: the only reader of the environment.
 - ``core.reasons``: every reason that users see: its meaning, and what to do.
 - ``core.places``: where a field is in the CRD.
+- ``core.numbers``: which of several clusters with one phone number keeps it.
 - ``core.names``: keys of clusters, references to objects, epochs.
 - ``core.desired``: the desired state.
 - ``core.snapshot``: everything that one observation read.

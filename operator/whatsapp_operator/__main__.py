@@ -135,6 +135,7 @@ class Operator:
                 # With rights in some namespaces only, as the chart can give them, nodes cannot be read, and that is no fault.
                 nodes_unread=self._nodes.unread if not settings.watch_namespaces else dict,
                 leaving_holders=self._pod_index.leaving_holders,
+                number_keeper=self._pod_index.keeper,
                 server_time=fenced.server_time,
                 clock=clock,
                 image=settings.image,
@@ -151,6 +152,7 @@ class Operator:
             ),
             clock=clock,
             forget=self._forget,
+            listed=self._pod_index.note_listed,
             namespaces=settings.watch_namespaces,
             metrics=self._metrics,
         )

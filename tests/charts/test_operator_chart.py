@@ -294,7 +294,11 @@ def test_both_monitors_are_one_too_many(charts: Charts) -> None:
         ("lease.seconds=1", "seconds"),
         ("metrics.port=80", "port"),
         ("metrics.podMonitor.renderMode=perhaps", "renderMode"),
-        ("extraEnv[0].name=KUBECONFIG,extraEnv[0].value=x", "extraEnv"),
+        ("extraEnv[0].name=KUBECONFIG,extraEnv[0].value=x", "extraEnv must not set KUBECONFIG"),
+        ("extraEnv[0].name=OTEL_EXPORTER_OTLP_ENDPOINT,extraEnv[0].value=http://c:4318", "set tracing.endpoint instead"),
+        ("extraEnv[0].name=OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,extraEnv[0].value=http://c:4318", "set tracing.endpoint instead"),
+        ("extraEnv[0].name=LEASE_SECONDS,extraEnv[0].value=x", "set lease.seconds instead"),
+        ("extraEnv[0].name=A,extraEnv[0].value=x,extraEnv[1].name=A,extraEnv[1].value=y", "extraEnv sets A twice"),
         ("watchNamespaces[0]=a", "watchNamespaces is given, but scope is Cluster"),
         ("scope=Namespace,watchNamespaces[0]=Not_A_Name", "watchNamespaces"),
         ("serviceAccount.create=false", "serviceAccount.name must name an existing ServiceAccount"),
@@ -302,6 +306,11 @@ def test_both_monitors_are_one_too_many(charts: Charts) -> None:
 )
 def test_a_wrong_value_is_refused_by_name(charts: Charts, setting: str, said: str) -> None:
     assert said in charts.rejection(OPERATOR, "--set", setting)
+
+
+def test_no_variable_of_the_chart_can_be_set_a_second_time(charts: Charts) -> None:
+    for name in charts.operator(tracing={"endpoint": "http://collector:4318"}).env():
+        assert f"extraEnv must not set {name}:" in charts.rejection(OPERATOR, "--set", f"extraEnv[0].name={name},extraEnv[0].value=x")
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,9 @@ from . import set_shards_windows as windows
 from .set_shards_actions import answered, spoiled, unanswered
 from .set_shards_environment import Case, Lane
 
-NUMBER = {"countryCode": "1", "phoneNumber": "6315550000"}
-
 
 def _registered(days: float) -> dict[str, object]:
-    return {"account": {**NUMBER, "registeredAt": f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"}}
+    return {"account": {"registeredAt": f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"}}
 
 
 def _with_login() -> dict[str, object]:

@@ -122,13 +122,13 @@ class Trial(Environment):
 
     async def open(self) -> None:
         """Create the lane's cluster, with one shard."""
-        account = {"account": {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": SECRET}}} if self.lane.secret else {}
+        account = {"secretRef": {"name": SECRET}} if self.lane.secret else self.lane.spec.get("account")
         spec = {
             "client": {"type": "Simulator", "simulator": {"restartSeconds": 0}},
             "webapp": {"replicas": 1},
             "reshard": {"restartTimeoutSeconds": RESTART_TIMEOUT},
-            **account,
             **self.lane.spec,
+            **({"account": self.account(**account)} if account else {}),
         }
         await self.create(shards=1, **spec)
 

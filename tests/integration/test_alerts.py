@@ -57,7 +57,7 @@ async def test_alerts_of_a_real_operator(harness: Harness, environment: Environm
         await _until(lambda: server.value(f'multiconnect_condition{{{of},type="Ready",status="True"}}') == 1, "it is scraped as Ready")
         await _until(lambda: not server.firing(), "no alert fires while all is well")
 
-        account = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "missing"}}
+        account = environment.account(secretRef={"name": "missing"})
         await environment.create("second", shards=1, spares=0, account=account)
         stalled = await _until(lambda: server.firing().get("WhatsAppClusterStalled"), "the cluster without its Secret fires")
         assert [(one["namespace"], one["name"], one["severity"]) for one in stalled or ()] == [

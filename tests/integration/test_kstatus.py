@@ -22,7 +22,6 @@ pytestmark = pytest.mark.integration
 
 IN_TIME = 10.0
 """Seconds within which a failure must be reported."""
-ACCOUNT = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "acme-account"}}
 STUCK: dict[str, tuple[Obj, Obj]] = {
     "SecretMissing": ({"webapp": {"tls": {"secretRef": {"name": "nowhere"}}}}, {"webapp": {"tls": None}}),
     "WindowInvalid": (
@@ -83,7 +82,7 @@ async def hold(environment: Environment, finalizers: list[str] | None) -> None:
 
 async def test_kstatus_from_creation_to_deletion(environment: Environment) -> None:
     """The Secret of the account comes just after the cluster, as when both are applied at once."""
-    await environment.create(shards=2, spares=1, account=ACCOUNT)
+    await environment.create(shards=2, spares=1, account=environment.account(secretRef={"name": "acme-account"}))
     await put_certificate(environment, "2036-01-01T00:00:00Z")
     await until(environment, Verdict.CURRENT)
     assert (await environment.client_state())["set_shards_calls"][-1]["shards"] == 2

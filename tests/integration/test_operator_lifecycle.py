@@ -115,7 +115,7 @@ async def test_an_edited_service_of_a_shard_is_put_right_and_nothing_moves(envir
 
 
 async def test_a_missing_secret_stalls_the_cluster_until_it_is_there(environment: Environment, steady: object) -> None:
-    account = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "acme-account"}}
+    account = environment.account(secretRef={"name": "acme-account"})
     await environment.create(shards=2, spares=0, account=account)
     await environment.word("Stalled", "SecretMissing")
     assert "acme-account" in environment.status()["message"]
@@ -132,6 +132,30 @@ async def test_a_missing_secret_stalls_the_cluster_until_it_is_there(environment
     await environment.at_rest()
     assert environment.reason("Stalled") == "UpToDate"
     assert (await environment.client_state())["set_shards_calls"][-1]["certificate"]
+
+
+async def test_of_two_clusters_with_one_number_the_second_sends_no_set_shards(environment: Environment, steady: object) -> None:
+    account = environment.account(registeredAt=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    await environment.created(shards=1, spares=1, account=account)
+    await environment.create("second", shards=2, spares=1, account=account)
+    said = await environment.word("Stalled", "NumberInUse", "second")
+    assert f"WhatsAppCluster {environment.namespace}/acme has the same phone number" in said
+
+    served = "its one shard is served, and its Coreapps run"
+    await environment.until(
+        lambda seen: seen.holders(environment.namespace, "second") and len(environment.ready("coreapp", "second")) == 3, served
+    )
+    old = environment.holder(0, "second")
+    await environment.delete_pod(old)
+    await environment.until(lambda _: environment.holder(0, "second") != old, "its failover goes on")
+    await environment.patch(shards=2)
+    await environment.at_rest()
+    assert environment.reason("Stalled", "second") == "NumberInUse"
+    assert environment.status("second")["shards"] == 1, "it sent nothing"
+
+    await environment.kubectl("delete", "wac", "acme")
+    await environment.at_rest("second")
+    assert environment.status("second")["shards"] == 2
 
 
 async def test_deletion_leaves_nothing_behind(environment: Environment, steady: object) -> None:

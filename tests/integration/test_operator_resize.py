@@ -67,7 +67,7 @@ async def test_a_growth_taken_back_half_way_calls_nothing_and_packs_low(environm
         },
     }
     await environment.kubectl("create", "-f", "-", input=json.dumps(secret))
-    account = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "acme-account"}}
+    account = environment.account(secretRef={"name": "acme-account"})
     await environment.created(shards=1, spares=1, account=account)
     await environment.kubectl("delete", "secret", "acme-account")
     await environment.patch(shards=4)

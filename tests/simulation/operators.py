@@ -319,11 +319,13 @@ class Operator:
                 nodes=self.nodes.snapshot,
                 nodes_unread=self.nodes.unread,
                 leaving_holders=self._pod_index.leaving_holders,
+                number_keeper=self._pod_index.keeper,
                 server_time=lambda: START + timedelta(seconds=around.loop.time()),
             ),
             executor=Executor(**parts, identity=self.name, metrics=_metrics()),
             clock=self.clock,
             forget=self._forget,
+            listed=self._pod_index.note_listed,
             nonce=lambda: "".join(self._rng.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(5)),
             metrics=_metrics(),
         )

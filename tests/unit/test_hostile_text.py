@@ -116,7 +116,7 @@ def test_no_time_and_no_window_holds_up_a_failover(registered: str, expires: str
     except SpecError:
         return
     data = {"expiresAt": base64.b64encode(expires.encode()).decode(), "certificate": base64.b64encode(certificate).decode()}
-    assert_fails_over(desired, {"metadata": {"resourceVersion": "7"}, "data": data})
+    assert_fails_over(desired, {"metadata": {"uid": "secret-uid", "resourceVersion": "7"}, "data": data})
 
 
 @FUZZED

@@ -16,7 +16,7 @@ from whatsapp_operator.core.desired import Desired, Probe, Tuning
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.shell.coreapps.schedule import Target
 from whatsapp_operator.shell.kube.errors import Unavailable
-from whatsapp_operator.shell.objects.reading import SpecError, desired_of
+from whatsapp_operator.shell.objects.reading import SpecError, claim_of, desired_of
 from whatsapp_operator.shell.watch.index import PodIndex
 
 KEY = Key("ns", "acme")
@@ -330,3 +330,69 @@ def test_nothing_grows_whatever_comes() -> None:
     assert len(pod_index) == 0
     assert prober.held == {}
     assert pod_index.clusters_on("n0") == ()
+
+
+# --- phone numbers ----------------------------------------------------------------------------------------------------------
+
+
+def numbered(name: str, *, number: str = "6315550000", status: dict[str, Any] | None = None, **meta: str) -> dict[str, Any]:
+    made = cluster(name, uid=f"uid-{name}", **meta)
+    made["metadata"]["resourceVersion"] = "7"
+    made["spec"]["account"] = {"countryCode": "1", "phoneNumber": number}
+    return {**made, "kind": "WhatsAppCluster", "status": status or {}}
+
+
+def keeper(pod_index: PodIndex, obj: dict[str, Any]) -> str | None:
+    claim = claim_of(obj)
+    assert claim is not None
+    found = pod_index.keeper(claim)
+    return str(found) if found else None
+
+
+def test_of_two_clusters_with_one_number_the_newer_one_waits_as_long_as_both_are_there() -> None:
+    pod_index, _ = a_pod_index()
+    first, second = numbered("first"), numbered("second", created="2030-01-02T00:00:00Z")
+    pod_index.note_cluster(second, gone=False)
+    assert keeper(pod_index, second) is None
+    pod_index.note_cluster(first, gone=False)
+    assert (keeper(pod_index, first), keeper(pod_index, second)) == (None, "ns/first")
+
+    terminating = {**first, "metadata": {**first["metadata"], "deletionTimestamp": "2030-01-03T00:00:00Z"}}
+    pod_index.note_cluster(terminating, gone=False)
+    assert keeper(pod_index, second) == "ns/first", "its Coreapps still run"
+    pod_index.note_cluster(terminating, gone=True)
+    assert keeper(pod_index, second) is None
+
+
+def test_a_cluster_that_serves_its_number_keeps_it_before_an_older_one_that_does_not() -> None:
+    pod_index, _ = a_pod_index()
+    restored, runs = {"uid": "of-another", "settledShards": 2}, {"uid": "uid-second", "settledShards": 2}
+    first, second = numbered("first", status=restored), numbered("second", created="2030-01-02T00:00:00Z", status=runs)
+    for one in (first, second):
+        pod_index.note_cluster(one, gone=False)
+
+    assert (keeper(pod_index, first), keeper(pod_index, second)) == ("ns/second", None)
+
+
+def test_a_number_is_kept_although_the_rest_of_its_spec_cannot_be_read() -> None:
+    def unreadable(_: Obj) -> Desired:
+        raise SpecError
+
+    pod_index = PodIndex(Prober(), read=unreadable)
+    pod_index.note_cluster(numbered("first"), gone=False)
+
+    assert keeper(pod_index, numbered("second", created="2030-01-02T00:00:00Z")) == "ns/first"
+    assert keeper(pod_index, numbered("third", created="2030-01-02T00:00:00Z", number="6315550001")) is None
+    assert claim_of(cluster()) is None
+
+
+def test_a_list_adds_clusters_that_no_event_has_reported() -> None:
+    pod_index, _ = a_pod_index()
+    second = numbered("second", created="2030-01-02T00:00:00Z")
+    for damaged in ({}, {"metadata": {"namespace": "ns", "name": "first"}}):
+        pod_index.note_listed(damaged)
+    assert len(pod_index) == 0
+    pod_index.note_listed(numbered("first"))
+    assert keeper(pod_index, second) == "ns/first"
+    pod_index.note_listed(numbered("first", number="6315550001"))
+    assert keeper(pod_index, second) == "ns/first", "events are newer"

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from whatsapp_operator.core import pace
-from whatsapp_operator.core.names import Key
+from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
 from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.loop import reconcile
@@ -99,6 +99,19 @@ async def test_a_new_leader_observes_first_where_something_pressed_while_nobody_
     await lead_until_observed(loop, fakes, 40)
     assert fakes.looked[0] == "c37"
     assert sorted({*fakes.looked}) == fakes.names
+
+
+async def test_all_listed_clusters_are_known_before_one_of_them_is_observed() -> None:
+    """One of them may keep the phone number of another."""
+    fakes, known = Fakes(["c0", "c1"]), list[tuple[str, int]]()
+    fake: Any = fakes
+
+    def listed(obj: Obj) -> None:
+        known.append((obj["metadata"]["name"], len(fakes.looked)))
+
+    loop = Reconciler(kube=fake, observer=fake, executor=fake, clock=fake, forget=lambda _: None, listed=listed)
+    await lead_until_observed(loop, fakes, 2)
+    assert known == [("c0", 0), ("c1", 0)]
 
 
 async def test_what_pressed_long_ago_does_not_come_first() -> None:

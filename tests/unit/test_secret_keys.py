@@ -23,7 +23,7 @@ from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.shell.kube.kinds import SECRET, WAC, Obj
 from whatsapp_operator.shell.loop.observe import Memory, Observation, Observer
 from whatsapp_operator.shell.objects.assemble import Slow
-from whatsapp_operator.shell.objects.reading import desired_of
+from whatsapp_operator.shell.objects.reading import account_secret_of, desired_of
 from whatsapp_operator.shell.objects.secret_keys import findings_of
 from whatsapp_operator.shell.whatsapp.access import Access
 from whatsapp_operator.shell.whatsapp.session import is_strong
@@ -293,6 +293,18 @@ def test_a_checksum_is_of_the_content_alone_and_tells_nothing_without_the_uid() 
         one["metadata"]["uid"] += "-made-again"
     other = findings_of(desired, again).checksums
     assert all(other[ref] != first[ref] for ref in first)
+
+
+def test_the_digest_of_a_pin_is_of_what_is_sent_and_tells_nothing_without_the_uid() -> None:
+    def digest(pin: bytes | None, uid: str = "u1", **others: bytes) -> str | None:
+        data = {key: base64.b64encode(value).decode() for key, value in {"pin": pin, **others}.items() if value is not None}
+        return account_secret_of("account", {"metadata": {"resourceVersion": "1", "uid": uid}, "data": data}).pin_digest
+
+    same = {digest(b"482913"), digest(b"482913\n"), digest(b"482913", certificate=b"another")}
+    assert len(same) == 1
+    others = {digest(b"482914"), digest(b"482913", uid="u2"), digest(None), digest(b""), digest(None, uid="u2")}
+    assert len(same | others) == 6
+    assert account_secret_of("account", None).pin_digest is None
 
 
 # --- law 13: no value of any key, anywhere --------------------------------------------------------------------------------------

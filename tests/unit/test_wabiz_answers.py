@@ -100,7 +100,7 @@ async def test_the_detail_says_what_the_client_said(harness: SessionHarness) -> 
     assert (call.answer, call.rejection) == (Answer.REJECTED, Rejection.OTHER)
     expected = "POST /v1/account/shards: HTTP 400, error 1009: Parameter is not valid: shards: must be one of 1, 2"
     assert call.detail == expected
-    assert (call.fingerprint, call.secret_version) == ("f" * 64, "12")
+    assert (call.fingerprint, call.secret_version, call.pin_digest) == ("f" * 64, "12", "d1")
 
 
 async def test_the_detail_is_short(harness: SessionHarness) -> None:

@@ -32,7 +32,13 @@ PASSWORD, INITIAL, PIN = "Right-one-7!xK", "initial-one-7!xK", "739184"
 CERTIFICATE = base64.b64encode(bytes(range(120))).decode()
 SECRETS = (PASSWORD, INITIAL, PIN, CERTIFICATE, CERTIFICATE[:40], base64.b64encode(f"admin:{PASSWORD}".encode()).decode())
 CREDENTIALS = Credentials(
-    country_code="1", phone_number="6315550000", pin=PIN, certificate=CERTIFICATE, fingerprint="f" * 64, secret_version="12"
+    country_code="1",
+    phone_number="6315550000",
+    pin=PIN,
+    certificate=CERTIFICATE,
+    fingerprint="f" * 64,
+    secret_version="12",
+    pin_digest="d1",
 )
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -99,3 +99,21 @@ yes
 {{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{/* Nothing, or the rejection of variables that the chart sets itself: of two with one name the last counts, and nothing else here knows it. */}}
+{{- define "whatsapp-operator.checkEnv" -}}
+{{- $instead := dict "WATCH_NAMESPACES" "watchNamespaces" "LEASE_NAME" "fullnameOverride" "LEASE_SECONDS" "lease.seconds" "LEASE_RENEW_DEADLINE_SECONDS" "lease.renewDeadlineSeconds" "LEASE_RETRY_SECONDS" "lease.retrySeconds" "SIMULATOR_IMAGE" "simulator.image" "METRICS_PORT" "metrics.port" "LOG_LEVEL" "logLevel" "LOG_FORMAT" "logFormat" "OTEL_EXPORTER_OTLP_ENDPOINT" "tracing.endpoint" "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" "tracing.endpoint" -}}
+{{- $seen := dict -}}
+{{- range .Values.extraEnv -}}
+{{- if has .name (list "POD_NAME" "POD_NAMESPACE" "KUBECONFIG") -}}
+{{- fail (printf "extraEnv must not set %s: in a cluster it follows from the pod" .name) -}}
+{{- end -}}
+{{- if hasKey $instead .name -}}
+{{- fail (printf "extraEnv must not set %s: the rest of the chart would not know it; set %s instead" .name (get $instead .name)) -}}
+{{- end -}}
+{{- if hasKey $seen .name -}}
+{{- fail (printf "extraEnv sets %s twice: remove one of the two" .name) -}}
+{{- end -}}
+{{- $_ := set $seen .name true -}}
+{{- end -}}
+{{- end -}}

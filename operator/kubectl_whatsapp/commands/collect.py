@@ -23,6 +23,10 @@ PATIENCE = 10.0
 """Seconds for all objects, and for each log."""
 TAIL = 2000
 """Lines of each log in a report."""
+PAUSE = 1.0
+"""Seconds before the log of a shard is asked for again, which may have another holder then."""
+MOST_WITHOUT_LOG = 60.0
+"""Seconds in which no log can be read and after which following a shard ends: a handover takes less."""
 MOST_LOGS = 40
 """Logs in a report, the operator's first."""
 
@@ -122,22 +126,31 @@ def logs(
     tail: Annotated[int, typer.Option("--tail", help="Number of lines.")] = 50,
 ) -> int:
     """Show the log of a holder, a pod, or the operator's leader."""
+    is_shard, named = changes.shard_number(what) is not None, ""
+    failing_since: float | None = None
     while True:
         namespace, pod = _pod(question, what)
         try:
             if not follow:
                 print(question.client.text(_log_path(namespace, pod), timeout=PATIENCE, tailLines=str(tail)), end="")
                 return 0
-            note(f"--- {pod}")
+            if pod != named:
+                note(f"--- {pod}")
+                named = pod
             for line in question.client.lines(_log_path(namespace, pod), timeout=PATIENCE, tailLines=str(tail), follow="true"):
                 print(line, flush=True)
+                failing_since, tail = None, 0
+            failing_since, tail = None, 0
         except RequestError as error:
-            more = f". If the operator is no pod in {namespace}, see --operator-namespace and --lease." if what == "operator" else ""
-            fail(f"the log of {pod} could not be read: {error}{more}")
-        if changes.shard_number(what) is None:
+            # The holder, or its node, may be gone, and the status not name the next one yet.
+            failing_since = failing_since or time.monotonic()
+            may_pass = is_shard and follow and error.status not in {401, 403}
+            if not may_pass or time.monotonic() - failing_since > MOST_WITHOUT_LOG:
+                more = f". If the operator is no pod in {namespace}, see --operator-namespace and --lease." if what == "operator" else ""
+                fail(f"the log of {pod} could not be read: {error}{more}")
+        if not is_shard:
             return 0
-        tail = 0
-        time.sleep(1.0)
+        time.sleep(PAUSE)
 
 
 def _pod(question: Question, what: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from . import manifests
 from .actions import State
@@ -16,6 +17,8 @@ from .snapshot import AccountSecret
 
 SECRET_AWAITED = timedelta(seconds=5)
 """How long the spec may name a Secret before it exists: both may be applied together."""
+NO_PIN: Final = "none"
+"""What stands for the PIN of an account without a Secret."""
 REGISTRATION_GRACE = timedelta(days=7)
 """How long after registration Set Shards may go without a certificate (client#set-shards)."""
 
@@ -67,6 +70,11 @@ def account_version(desired: Desired, secret: AccountSecret | None) -> str:
     Without a Secret, that is any edit of the spec.
     """
     return secret.version if secret is not None and secret.version is not None else f"generation-{desired.generation}"
+
+
+def pin_of(secret: AccountSecret | None) -> str:
+    """Return what stands for the PIN that a call would carry: it changes with the PIN alone, not with the rest of its Secret."""
+    return secret.pin_digest if secret is not None and secret.pin_digest is not None else NO_PIN
 
 
 def build(f: Facts) -> str:
@@ -124,6 +132,15 @@ OBJECTIONS: tuple[Objection, ...] = (
         why=lambda _: "The client says that the account is banned; nothing is sent any more. Ask Meta's support, then make a new cluster.",
     ),
     Objection(
+        name=Reason.NUMBER_IN_USE,
+        is_of_account=False,
+        when=lambda f: f.snapshot.number_kept_by is not None,
+        why=lambda f: (
+            f"WhatsAppCluster {f.snapshot.number_kept_by} has the same phone number and keeps it: two registrations of one number end each "
+            "other. So this cluster does not send Set Shards. Delete one of the two, or make this one with another number."
+        ),
+    ),
+    Objection(
         name=Reason.REGISTRATION_CLOSED,
         is_of_account=False,
         when=lambda f: f.record.registration_closed_for == account_version(f.desired, f.snapshot.account),
@@ -166,10 +183,10 @@ OBJECTIONS: tuple[Objection, ...] = (
     ),
     Objection(
         name=Reason.PIN_REJECTED,
-        when=lambda f: f.record.rejected_pin_version == account_version(f.desired, f.snapshot.account),
+        when=lambda f: f.record.rejected_pin == pin_of(f.snapshot.account),
         why=lambda f: (
             "WhatsApp rejected the PIN of the two-step verification, or asks for one; Set Shards is not tried again. "
-            f"Put the right one under key pin of {_where(f)}."
+            f"Put the right one under key pin of {_where(f)}. To have the same tried again, delete that Secret and create it again."
         ),
     ),
     Objection(
@@ -224,7 +241,16 @@ OBJECTIONS: tuple[Objection, ...] = (
 )
 
 
-ALWAYS_REPORTED = frozenset({Reason.BANNED, Reason.CLIENT_EXPIRED, Reason.AWAITING_SECRET, Reason.SECRET_MISSING, Reason.SECRET_MALFORMED})
+ALWAYS_REPORTED = frozenset(
+    {
+        Reason.BANNED,
+        Reason.NUMBER_IN_USE,
+        Reason.CLIENT_EXPIRED,
+        Reason.AWAITING_SECRET,
+        Reason.SECRET_MISSING,
+        Reason.SECRET_MALFORMED,
+    }
+)
 """Objections that matter although no change of shards waits for it."""
 
 

@@ -186,6 +186,13 @@ class Reason(StrEnum):
 
     Read in `Reconciling` which Coreapp is missing and why; make room.
     """
+    NUMBER_IN_USE = "NumberInUse"
+    """Another WhatsAppCluster that this operator watches has the same phone number, and keeps it: it has reached its shards before this
+    one, or was created before it. Two registrations of one number end each other, so this cluster does not send Set Shards. Its failovers
+    go on.
+
+    Delete one of the two clusters, or make this one with another number.
+    """
     OBJECTS_REJECTED = "ObjectsRejected"
     """The API server rejects an object that must be made, by a quota, a webhook or its own rules.
 
@@ -202,9 +209,9 @@ class Reason(StrEnum):
     Put it into key `pin`, or remove the key if there is none.
     """
     PIN_REJECTED = "PinRejected"
-    """WhatsApp rejected the PIN, or asks for one. Guessing would lock the number.
+    """WhatsApp rejected the PIN, or asks for one. Guessing would lock the number, so the same is not sent again.
 
-    Put the right PIN into key `pin`.
+    Put the right PIN into key `pin`. To have the same tried again, delete the Secret and create it again.
     """
     PODS_REJECTED = "PodsRejected"
     """The controller cannot create pods: a quota, a priority class, a limit range or a policy is in the way. Its own sentence is repeated.

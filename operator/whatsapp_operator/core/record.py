@@ -12,7 +12,7 @@ from .snapshot import Answer, Operation, Record
 
 FIELDS = ("uid", "operation", "settledShards", "bannedAt", "expiredBuild", "registrationClosedFor")
 """Fields of status that are the record's alone."""
-CERTIFICATE_FIELDS = ("refusedFingerprint", "refusedBefore", "refusedBecause", "loggedOffAt", "refusedPinVersion")
+CERTIFICATE_FIELDS = ("refusedFingerprint", "refusedBefore", "refusedBecause", "loggedOffAt", "refusedPin")
 """Those that the record has in ``status.certificate``."""
 EARLY, LATE = datetime(1970, 1, 1, tzinfo=UTC), datetime(2070, 1, 1, tzinfo=UTC)
 
@@ -35,7 +35,7 @@ def read(status: Obj, *, uid: str) -> Record:
         rejected_before=tuple(noted.get("refusedBefore") or ()),
         rejected_because=noted.get("refusedBecause"),
         logged_off_at=_time(noted, "loggedOffAt"),
-        rejected_pin_version=noted.get("refusedPinVersion"),
+        rejected_pin=noted.get("refusedPin"),
         banned_at=_time(status, "bannedAt"),
         expired_build=status.get("expiredBuild"),
         registration_closed_for=status.get("registrationClosedFor"),
@@ -51,7 +51,7 @@ def put(status: Obj, record: Record) -> dict[str, Any]:
         "refusedBefore": list(record.rejected_before) or None,
         "refusedBecause": record.rejected_because,
         "loggedOffAt": _format_time(record.logged_off_at),
-        "refusedPinVersion": record.rejected_pin_version,
+        "refusedPin": record.rejected_pin,
     }
     written = {
         "uid": record.uid,

@@ -96,7 +96,7 @@ def _rejected(desired: Desired, snapshot: Snapshot, call: Call) -> dict[str, Any
         case Rejection.CLIENT_EXPIRED:
             return {"expired_build": objections.build(Facts(desired, snapshot, snapshot.record))}
         case Rejection.PIN:
-            return {"rejected_pin_version": version}
+            return {"rejected_pin": call.pin_digest or objections.NO_PIN}
     is_of_certificate = call.rejection in {Rejection.CERTIFICATE, Rejection.CERTIFICATE_PARAMETER} and desired.account is not None
     fingerprint = call.fingerprint or (NO_CERTIFICATE if is_of_certificate else None)
     if fingerprint is None:

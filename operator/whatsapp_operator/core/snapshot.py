@@ -225,8 +225,8 @@ class Record:
     """The client's error text for that rejection."""
     logged_off_at: datetime | None = None
     """When a rejection logged the client off; None: none did since a Set Shards was last accepted."""
-    rejected_pin_version: str | None = None
-    """Version of the account (``objections.account_version``) whose PIN was rejected."""
+    rejected_pin: str | None = None
+    """Digest of the PIN that was rejected (``objections.pin_of``)."""
     banned_at: datetime | None = None
     """When the client said that the account is banned; None: it never did."""
     expired_build: str | None = None
@@ -264,6 +264,8 @@ class Call:
     fingerprint: str | None = None
     secret_version: str | None = None
     """Of the account's Secret that the call was made with."""
+    pin_digest: str | None = None
+    """Of the PIN that the call carried; None: there was no Secret to take one from."""
 
 
 class Login(StrEnum):
@@ -302,12 +304,14 @@ class AccountSecret:
     missing: str | None = None
     """The name of the missing Secret; None: it exists."""
     version: str | None = None
-    """Its resourceVersion: a rejected PIN is not sent again before it changes."""
+    """Its resourceVersion: after a closed registration nothing is sent again before it changes."""
     has_certificate: bool = False
     certificate: CertificateFacts | None = None
     """None if there is none, or it is no base64."""
     expires_at: datetime | None = None
     pin_is_valid: bool = True
+    pin_digest: str | None = None
+    """Digest of key ``pin`` or of its absence: a rejected PIN is not sent again before it changes. None: there is no Secret."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -422,6 +426,8 @@ class Snapshot:
     """What another Secret that the spec names lacks, named with its field; None: nothing."""
     malformed: str | None = None
     """Which key of which Secret has a wrong form, and what to put there instead; None: none. Never a value."""
+    number_kept_by: str | None = None
+    """The WhatsAppCluster that keeps the account's number, if it is another one that is known; namespace/name."""
     account_is_new: bool = False
     """The client was set up again since it was last settled; the settled number does not apply to it."""
     nodes: Mapping[str, Node] | None = None

@@ -311,17 +311,19 @@ def law_7_shrink_last(plan: PlanOf, one: Situation) -> bool:
 def law_8_fit_certificate(plan: PlanOf, one: Situation) -> bool:
     """Never an expired, malformed or rejected certificate; never none later than 7 days after registration; never anything once banned.
 
-    Nor what was rejected for good: a PIN, an expired build, a closed registration.
+    Nor what was rejected for good: a PIN, an expired build, a closed registration. Nor a number that another cluster has.
 
     It judges calls of clusters with an account, and those that are banned.
     """
     calls = _of(_actions(plan, one), SetShards)
     account, secret = one.desired.account, one.snapshot.account
     record = one.snapshot.record
+    pin = (secret.pin_digest if secret else None) or "none"
     version = (secret.version if secret else None) or f"generation-{one.desired.generation}"
     _must(not (calls and record.banned_at), "the account is banned")
+    _must(not (calls and one.snapshot.number_kept_by), "another cluster has the number")
     _must(not (calls and record.registration_closed_for == version), "registration is closed")
-    _must(not (calls and record.rejected_pin_version == version), "the PIN was rejected")
+    _must(not (calls and record.rejected_pin == pin), "the PIN was rejected")
     images = f"{one.desired.images.webapp} {one.desired.images.coreapp}" if one.desired.images else one.desired.image
     _must(not (calls and record.expired_build == f"{one.snapshot.client.version or '?'} {images}"), "the build has expired")
     if account is None or not calls:

@@ -405,6 +405,7 @@ CERTIFICATES = [
     Mutant(f"no word of {name}", laws.law_8_fit_certificate, how, without_objection(name), WITNESSES[name])
     for name, how in {
         "Banned": "the account is banned",
+        "NumberInUse": "another cluster has the number",
         "RegistrationTooOld": "registered more than 7 days ago",
         "CertificateMissing": "there is no certificate",
         "CertificateMalformed": "the certificate is malformed",

@@ -307,6 +307,7 @@ class Situation:
             has_certificate=True,
             certificate=CertificateFacts(fingerprint=FINGERPRINT),
             expires_at=self.snapshot.now + timedelta(days=300),
+            pin_digest="pin-1",
         )
         account = Account(country_code="1", phone_number="6315550000", secret_name="acme-account", registered_at=registered_at)
         return self.wanting(account=account).seeing(account=replace(secret or fit, **changes))

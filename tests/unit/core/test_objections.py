@@ -37,7 +37,7 @@ def test_objection_is_no_matter_while_no_Set_Shards_is_wanted(name: str) -> None
 
     said = plan.stuck.rule if plan.stuck else None
     assert (said, plan.decision.rule) == (
-        (name, name) if name in {"SecretMissing", "SecretMalformed", "Banned", "ClientExpired"} else (None, "UpToDate")
+        (name, name) if name in {"SecretMissing", "SecretMalformed", "Banned", "NumberInUse", "ClientExpired"} else (None, "UpToDate")
     )
 
 

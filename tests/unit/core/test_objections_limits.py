@@ -147,7 +147,7 @@ def test_a_cluster_that_is_logged_off_says_how_it_comes_back() -> None:
     assert same.condition("Ready")["message"] == f"{REJECTED}; it is not sent again. {RIGHT_ONE}"
     generic = "The client is logged off since a wrong certificate was rejected; Set Shards with the right one logs it on again."
     assert right.condition("Ready")["message"] == generic
-    assert right.seeing(rejected_pin_version="70").condition("Ready")["message"] == generic, "the PIN is another matter"
+    assert right.seeing(rejected_pin="pin-1").condition("Ready")["message"] == generic, "the PIN is another matter"
 
 
 def test_a_shard_that_no_Coreapp_can_take_is_named_with_its_evidence() -> None:  # noqa: N802
@@ -210,7 +210,15 @@ def test_a_certificate_expires_soon_within_thirty_days(left: timedelta, reason: 
 
 
 def test_a_certificate_that_may_not_be_sent_is_not_said_to_be_valid_until_soon() -> None:
-    one = growing().with_account(expires_at=NOW + timedelta(days=10)).seeing(rejected_pin_version="70")
+    one = growing().with_account(expires_at=NOW + timedelta(days=10)).seeing(rejected_pin="pin-1")
 
     found = one.condition("CertificateValid")
     assert (found["status"], found["reason"]) == ("False", "PinRejected")
+
+
+def test_a_number_that_another_cluster_keeps_is_said_with_its_name_and_is_no_fault_of_the_certificate() -> None:
+    one = ACCOUNT.seeing(number_kept_by="shop/first")
+
+    assert one.condition("Stalled")["reason"] == "NumberInUse"
+    assert "WhatsAppCluster shop/first has the same phone number" in one.condition("Stalled")["message"]
+    assert one.condition("CertificateValid")["status"] == "True"

@@ -34,6 +34,7 @@ ORDER = [
     "ServerBusy",
     "ShardsDrifted",
     "Banned",
+    "NumberInUse",
     "RegistrationClosed",
     "ClientExpired",
     "AwaitingSecret",

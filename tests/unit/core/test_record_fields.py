@@ -57,7 +57,7 @@ def test_a_record_is_written_under_the_names_of_the_CRD() -> None:  # noqa: N802
         rejected_before=("older", "oldest"),
         rejected_because="why",
         logged_off_at=NOW,
-        rejected_pin_version="7",
+        rejected_pin="7",
         banned_at=NOW,
         expired_build="v2 w:2",
         registration_closed_for="8",
@@ -75,7 +75,7 @@ def test_a_record_is_written_under_the_names_of_the_CRD() -> None:  # noqa: N802
             "refusedBefore": ["older", "oldest"],
             "refusedBecause": "why",
             "loggedOffAt": "2027-01-04T12:00:00.000Z",
-            "refusedPinVersion": "7",
+            "refusedPin": "7",
         },
         "message": "kept",
     }

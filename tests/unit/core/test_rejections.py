@@ -25,7 +25,13 @@ def calls(plan: Plan) -> list[SetShards]:
 def refused(one: Situation, rejection: Rejection, *, secret_version: str | None = "70", fingerprint: str | None = FINGERPRINT) -> Situation:
     """The observation after the one in which a rejection was heard: another process reads what stands in the status."""
     responses = one.calling(
-        4, Answer.REJECTED, rejection=rejection, secret_version=secret_version, fingerprint=fingerprint, detail="HTTP 403: why"
+        4,
+        Answer.REJECTED,
+        rejection=rejection,
+        secret_version=secret_version,
+        pin_digest=one.snapshot.account.pin_digest if one.snapshot.account else None,
+        fingerprint=fingerprint,
+        detail="HTTP 403: why",
     )
     assert calls(responses.plan()) == []
     kept = record.read(responses.report(), uid="cluster-uid")
@@ -69,12 +75,33 @@ def test_a_closed_registration_is_tried_again_when_the_secret_is_edited() -> Non
     assert len(calls(one.with_account(version="71").plan())) == 1
 
 
-@pytest.mark.parametrize(("rejection", "reason"), [(Rejection.REGISTRATION_CLOSED, "RegistrationClosed"), (Rejection.PIN, "PinRejected")])
-def test_without_a_secret_an_edit_of_the_spec_is_what_it_waits_for(rejection: Rejection, reason: str) -> None:
-    one = refused(growing(), rejection, secret_version=None, fingerprint=None)
+def test_without_a_secret_a_closed_registration_waits_for_an_edit_of_the_spec() -> None:
+    one = refused(growing(), Rejection.REGISTRATION_CLOSED, secret_version=None, fingerprint=None)
 
-    assert (one.row(), calls(one.plan())) == (reason, [])
+    assert (one.row(), calls(one.plan())) == ("RegistrationClosed", [])
     assert len(calls(one.wanting(generation=4).plan())) == 1
+
+
+def test_a_rejected_pin_is_sent_again_only_when_it_is_another_one() -> None:
+    """Each try counts toward a lock: a label of its Secret, another key or another spec is no reason for one."""
+    one = refused(growing().with_account(), Rejection.PIN)
+
+    assert (one.row(), calls(one.plan()), is_ready(one)) == ("PinRejected", [], False)
+    assert "delete that Secret and create it again" in one.condition("Stalled")["message"]
+    assert calls(one.with_account(version="71").plan()) == []
+    assert calls(one.wanting(generation=4).plan()) == []
+    assert len(calls(one.with_account(pin_digest="pin-2").plan())) == 1
+
+
+def test_a_pin_that_is_asked_for_is_awaited_although_the_spec_is_edited() -> None:
+    young = growing().with_account(registered_at=NOW - timedelta(days=1))
+    account = young.desired.account
+    assert account is not None
+    one = refused(young.wanting(account=replace(account, secret_name=None)).seeing(account=None), Rejection.PIN, secret_version=None)
+
+    assert (one.row(), calls(one.plan())) == ("PinRejected", [])
+    assert calls(one.wanting(generation=4).plan()) == []
+    assert len(calls(one.with_account().plan())) == 1
 
 
 @pytest.mark.parametrize("rejection", [Rejection.CERTIFICATE, Rejection.CERTIFICATE_PARAMETER])

@@ -188,7 +188,7 @@ def test_a_busy_clients_pause_is_kept_from_the_intents_note_in_whole_seconds(
 
 # --- what is remembered of a rejection
 
-VERSIONED = {"secret_version": "70", "fingerprint": FINGERPRINT}
+VERSIONED = {"secret_version": "70", "pin_digest": "pin-1", "fingerprint": FINGERPRINT}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ VERSIONED = {"secret_version": "70", "fingerprint": FINGERPRINT}
     [
         (Rejection.BANNED, {"banned_at": NOW}),
         (Rejection.REGISTRATION_CLOSED, {"registration_closed_for": "70"}),
-        (Rejection.PIN, {"rejected_pin_version": "70"}),
+        (Rejection.PIN, {"rejected_pin": "pin-1"}),
         (Rejection.CLIENT_EXPIRED, {"expired_build": "v2.53.4 whatsapp-operator/wabiz-sim:dev"}),
         (Rejection.CERTIFICATE, {"rejected_fingerprint": FINGERPRINT, "rejected_because": "why", "logged_off_at": NOW}),
         (Rejection.CERTIFICATE_PARAMETER, {"rejected_fingerprint": FINGERPRINT, "rejected_because": "why"}),
@@ -210,12 +210,13 @@ def test_each_refusal_is_remembered_by_what_must_change_before_the_next_call(rej
 
 
 @pytest.mark.parametrize(
-    ("rejection", "field"), [(Rejection.REGISTRATION_CLOSED, "registration_closed_for"), (Rejection.PIN, "rejected_pin_version")]
+    ("rejection", "field", "value"),
+    [(Rejection.REGISTRATION_CLOSED, "registration_closed_for", "generation-3"), (Rejection.PIN, "rejected_pin", "none")],
 )
-def test_without_the_secrets_version_it_is_the_generation_of_the_spec(rejection: Rejection, field: str) -> None:
+def test_without_a_secret_it_is_the_generation_of_the_spec_or_that_there_was_no_pin(rejection: Rejection, field: str, value: str) -> None:
     one = growing().with_account().calling(4, Answer.REJECTED, rejection=rejection)
 
-    assert getattr(judged(one), field) == "generation-3"
+    assert getattr(judged(one), field) == value
 
 
 def test_the_build_that_expired_is_named_by_its_images() -> None:

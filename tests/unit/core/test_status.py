@@ -45,6 +45,7 @@ STALLED = {
     "ClientExpired",
     "RegistrationClosed",  # WhatsApp takes no Set Shards of this number any more
     "Banned",
+    "NumberInUse",  # WhatsApp knows one registration of a number, and another cluster has it
     "CrdOutdated",  # the API server does not keep an intent whole
     "FieldInvalid",  # a field or an annotation says something that cannot be obeyed
     "ReadFailed",  # some kind of object cannot be read

@@ -77,6 +77,26 @@ def test_a_shard_has_moved_once_it_serves_under_another_epoch() -> None:
     assert judge(entry()) == {}, "the request is gone and nothing moved"
 
 
+def handed_over(evidence: str, epoch: str, shard: int = 0) -> Obj:
+    return {"shard": shard, "epoch": epoch, "evidence": evidence}
+
+
+def test_a_failover_that_comes_first_is_not_the_switchover_that_was_asked_for() -> None:
+    judge = changes.moved(0, "10-first")
+    earlier = [handed_over("PodDeleted", "10-first"), handed_over("Requested", "8-old")]
+
+    def judged(*handovers: Obj, asked: bool = False) -> Obj | None:
+        one = a_cluster().annotated(switchover="0") if asked else a_cluster()
+        shard = {"shard": 0, "state": "Serving", "holder": "acme-coreapp-2", "epoch": handovers[0]["epoch"]}
+        return judge(one.status(shardMap=[shard], recentHandovers=[*handovers, *earlier]).found["cluster"])
+
+    failover, requested = handed_over("PodDeleted", "12-x"), handed_over("Requested", "14-y")
+    assert judged(failover, asked=True) is None, "the request stands"
+    assert judged(failover, handed_over("Requested", "11-z", shard=1)) == {}, "the request is gone and was not carried out"
+    assert judged(requested, failover), "it came after the failover"
+    assert judged(handed_over("PodDeleted", "16-z"), requested), "and one more failover after it"
+
+
 @pytest.mark.parametrize(
     ("name", "conditions", "observed", "is_so"),
     [

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ import pytest
 import kubectl_whatsapp
 from kubectl_whatsapp import rights
 from kubectl_whatsapp.__main__ import MODULES, main
+from kubectl_whatsapp.client import Client
+from kubectl_whatsapp.commands import collect
+from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.rights import NEEDED, Where
 from whatsapp_operator.core import manifests
 
@@ -198,6 +203,63 @@ def test_why_names_the_rule_and_check_short_only_what_is_amiss(server: Server, c
     out = run(capsys, "check", "acme", "--short")[1]
     assert "failed  cluster: 1 of 2 shards is not served" in out
     assert "ok " not in out
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_shard_is_followed_to_its_next_holder_although_the_last_one_is_gone(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Its pod is deleted, or its node is lost, a moment before the status names the next holder."""
+    monkeypatch.setattr(collect, "PAUSE", 0.01)
+    answers, respond = [(200, b"one\n", "text/plain"), (status, b"{}", "application/json"), (200, b"two\n", "text/plain")], server.respond
+
+    def answer(method: str, path: str, body: str) -> tuple[int, bytes, str]:
+        if not path.endswith("/log"):
+            return respond(method, path, body)
+        found = answers.pop(0)
+        if found[0] == status:
+            moves(server, {})
+        if not answers:
+            server.cluster = replace(server.cluster, found={})
+        return found
+
+    monkeypatch.setattr(server, "respond", answer)
+    code, out, err = run(capsys, "logs", "acme", "0", "--follow")
+
+    assert (out, answers) == ("one\ntwo\n", [])
+    assert err.startswith("--- acme-coreapp-0\n--- acme-coreapp-2\n"), err
+    assert (code, "could not be read" in err) == (4, True), "the cluster is gone"
+
+
+def test_a_log_that_breaks_off_is_followed_again(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node of the holder is lost, and with it the stream."""
+    monkeypatch.setattr(collect, "PAUSE", 0.01)
+    asked: list[str] = []
+
+    def lines(_: object, path: str, **query: object) -> Iterator[str]:
+        asked.append(str(query["tailLines"]))
+        yield f"line {len(asked)}"
+        if len(asked) == 1:
+            raise RequestError("broken off")
+        server.cluster = replace(server.cluster, found={})
+
+    monkeypatch.setattr(Client, "lines", lines)
+    code, out, _ = run(capsys, "logs", "acme", "0", "--follow")
+
+    assert (code, out, asked) == (4, "line 1\nline 2\n", ["50", "0"])
+
+
+def test_a_log_that_stays_away_ends_the_following(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "PAUSE", 0.01)
+    monkeypatch.setattr(collect, "MOST_WITHOUT_LOG", 0.1)
+    code, out, err = run(capsys, "logs", "acme", "0", "--follow")
+
+    assert (code, out) == (4, "")
+    assert "the log of acme-coreapp-0 could not be read: not found" in err
 
 
 def test_the_log_of_a_holder(server: Server, capsys: pytest.CaptureFixture[str]) -> None:

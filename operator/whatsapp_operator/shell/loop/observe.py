@@ -14,6 +14,7 @@ from typing import TypeVar
 from whatsapp_operator.core import manifests, missing, pace, record, scaling
 from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.names import Key, Obj, Ref
+from whatsapp_operator.core.numbers import Claim
 from whatsapp_operator.core.snapshot import Attempt, Call, Client, HandoverTimes, Login, Node, Overruled, Record, Route, Snapshot
 from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.coreapps.probe import Coreapps
@@ -26,7 +27,7 @@ from whatsapp_operator.shell.objects import (
     pem,  # noqa: F401  # so that no observation waits until it is loaded
 )
 from whatsapp_operator.shell.objects.assemble import Gathered, Known, Parts, ProbeResult, Slow
-from whatsapp_operator.shell.objects.reading import desired_of, is_ready, source_of, targets_of
+from whatsapp_operator.shell.objects.reading import claim_of, desired_of, is_ready, source_of, targets_of
 from whatsapp_operator.shell.objects.rejections import missing_names, rejection_of
 from whatsapp_operator.shell.objects.shapes import bare, damage_of, version_of
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
@@ -152,11 +153,13 @@ class Observer:
         nodes: Callable[[], Mapping[str, Node] | None] = lambda: None,
         nodes_unread: Callable[[], Mapping[str, str]] = dict,
         leaving_holders: Callable[[Key], tuple[frozenset[str], int]] = lambda _: (frozenset(), 0),
+        number_keeper: Callable[[Claim], Key | None] = lambda _: None,
         server_time: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         """Prepare; nothing is read yet. ``nodes`` returns the known nodes; ``nodes_unread`` why they cannot be read, by kind.
 
         ``leaving_holders`` returns the holders that are gone or terminating by the events so far, and the newest resourceVersion in these.
+        ``number_keeper`` returns the other cluster that keeps the phone number of one, by the events so far.
         ``server_time``: by the API server's clock, when it answered last.
         """
         self._kube = kube
@@ -165,6 +168,7 @@ class Observer:
         self._nodes = nodes
         self._nodes_unread = nodes_unread
         self._leaving_holders = leaving_holders
+        self._number_keeper = number_keeper
         self._server_time = server_time
         self._clock = clock
         self._image = image
@@ -286,6 +290,8 @@ class Observer:
         rejection = memory.rejection if memory.rejection is not None and memory.rejection.generation == desired.generation else None
         denial = memory.denial if memory.denial is not None and now - memory.denial.since >= DENIED_FOR else None
         lost = memory.not_kept if memory.not_kept is not None and now - memory.not_kept.at < NOT_KEPT_AGAIN else None
+        claim = claim_of(gathered.cluster)
+        keeper = self._number_keeper(claim) if claim is not None else None
         return Known(
             now=now,
             wall=self._clock.wall(),
@@ -314,6 +320,7 @@ class Observer:
             overruled=memory.overruled if memory.overruled is not None and now - memory.overruled.at < scaling.REMEMBERED else None,
             anchored_for=memory.anchored_for,
             settled_at=memory.settled_at,
+            number_kept_by=str(keeper) if keeper is not None else None,
             ended=frozenset(memory.ended),
             committed=tuple(memory.committed.values()),
             handover_times=dict(memory.handover_times),

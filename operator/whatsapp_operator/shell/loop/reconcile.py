@@ -11,7 +11,7 @@ from datetime import timedelta
 from whatsapp_operator.core import pace, record, report, rules
 from whatsapp_operator.core.actions import EmitEvent, Handover, Plan, SetShards, State
 from whatsapp_operator.core.facts import Facts
-from whatsapp_operator.core.names import Key
+from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.core.snapshot import Evidence
 from whatsapp_operator.shell import logs
 from whatsapp_operator.shell.clock import Clock, random_nonce
@@ -52,11 +52,12 @@ class Reconciler:
         executor: Executor,
         clock: Clock,
         forget: Callable[[Key], None],
+        listed: Callable[[Obj], None] = lambda _: None,
         nonce: Callable[[], str] = random_nonce,
         namespaces: Iterable[str] = (),
         metrics: Metrics | None = None,
     ) -> None:
-        """Prepare; ``run`` starts. ``forget`` drops what other parts of the shell hold for a cluster."""
+        """Prepare; ``run`` starts. ``forget`` drops what other parts hold for a cluster; ``listed`` gets each one of a list."""
         self._metrics = metrics or Metrics()
         self._kube = kube
         self._status = StatusWriter(kube, clock, self._metrics)
@@ -64,6 +65,7 @@ class Reconciler:
         self._executor = executor
         self._clock = clock
         self._forget = forget
+        self._listed = listed
         self._nonce = nonce
         self._namespaces = tuple(namespaces)
         self._clusters: dict[Key, Cluster] = {}
@@ -149,6 +151,8 @@ class Reconciler:
                     log.warning("The clusters could not be listed: %s", error)
                     continue
                 left.remove(namespace)
+                for obj in found:
+                    self._listed(obj)
                 for key in map(key_of, found):
                     if key is not None:
                         self.wake(key, is_urgent=False)

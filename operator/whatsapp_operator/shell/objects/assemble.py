@@ -304,6 +304,7 @@ class Known:
     overruled: Overruled | None = None
     anchored_for: int | None = None
     settled_at: datetime | None = None
+    number_kept_by: str | None = None
     ended: frozenset[str] = frozenset()
     committed: tuple[Route, ...] = ()
     handover_times: Mapping[str, HandoverTimes] = field(default_factory=dict)
@@ -349,6 +350,7 @@ def snapshot_of(desired: Desired, cluster: Obj, parts: Parts, slow: Slow, known:
         anchored_for=known.anchored_for,
         missing=slow.findings(desired).missing,
         malformed=slow.findings(desired).malformed,
+        number_kept_by=known.number_kept_by,
         account_is_new=_is_new(known.client, known.settled_at),
         nodes=known.nodes,
         silence=known.silence,
@@ -465,4 +467,5 @@ def credentials_of(desired: Desired, account: AccountSecret | None, secret: Obj 
         certificate="".join(text.split()) if text else None,
         fingerprint=account.certificate.fingerprint if account and account.certificate else None,
         secret_version=account.version if account else None,
+        pin_digest=account.pin_digest if account else None,
     )

@@ -12,11 +12,12 @@ import msgspec
 from whatsapp_operator.core import certificate, manifests
 from whatsapp_operator.core.desired import Desired, Switchover, Tuning
 from whatsapp_operator.core.names import Key, Obj
+from whatsapp_operator.core.numbers import Claim
 from whatsapp_operator.core.snapshot import AccountSecret, Coreapp, Report, Route
 from whatsapp_operator.shell.coreapps.schedule import Target
 
 from .fields import read
-from .secret_keys import decoded
+from .secret_keys import decoded, digest_of
 
 MAX_KUBELET_TEXT = 300
 """Characters of a kubelet's message that are passed on."""
@@ -66,6 +67,21 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
         paused=desired.paused or notes.get(manifests.PAUSED_ANNOTATION) == "true",
         account=replace(desired.account, registered_at=registered_at) if desired.account else None,
         invalid=" ".join(filter(None, (bad_number, bad_time))) or None,
+    )
+
+
+def claim_of(obj: Obj) -> Claim | None:
+    """Return which phone number a WhatsAppCluster has; None: none. It is read from a spec that cannot be read otherwise, too."""
+    meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+    account = spec.get("account") or {}
+    if not account.get("phoneNumber"):
+        return None
+    is_own_status = status.get("uid") in {None, meta["uid"]}
+    return Claim(
+        is_new=status.get("settledShards") is None or not is_own_status,
+        created=str(meta.get("creationTimestamp") or ""),
+        key=Key(meta["namespace"], meta["name"]),
+        number=f"{(spec.get('client') or {}).get('type')} {account.get('countryCode')}{account['phoneNumber']}",
     )
 
 
@@ -283,4 +299,5 @@ def account_secret_of(name: str, secret: Obj | None) -> AccountSecret:
         certificate=certificate.read(text) if text is not None else None,
         expires_at=manifests.moment(decoded(secret, "expiresAt") or ""),
         pin_is_valid=pin is None or re.fullmatch(r"[0-9]{6}", pin) is not None,
+        pin_digest=digest_of(secret, "pin"),
     )

@@ -46,6 +46,16 @@ def raw_value(secret: Obj | None, key: str) -> bytes | None:
         return b""
 
 
+def digest_of(secret: Obj, key: str) -> str:
+    """Return a digest of what ``decoded`` makes of a key, or of its absence. It is keyed with the Secret's uid.
+
+    Six digits have only a million values. Who cannot read the Secret does not know its uid, and so cannot try them all.
+    """
+    text = decoded(secret, key)
+    value = b"" if text is None else b"=" + text.encode()
+    return hmac.new(str(secret["metadata"]["uid"]).encode(), value, hashlib.sha256).hexdigest()[:32]
+
+
 # --- formats of values --------------------------------------------------------------------------------------------
 
 

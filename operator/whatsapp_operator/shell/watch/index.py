@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Generic, Protocol, TypeVar
 
-from whatsapp_operator.core import manifests
+from whatsapp_operator.core import manifests, numbers
 from whatsapp_operator.core.desired import Desired, Probe
 from whatsapp_operator.core.names import Key, Obj
+from whatsapp_operator.core.numbers import Claim
 from whatsapp_operator.shell.coreapps.schedule import Target
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import KubeError
-from whatsapp_operator.shell.objects.reading import SpecError, is_ready
-from whatsapp_operator.shell.objects.shapes import key_of, version_of
+from whatsapp_operator.shell.objects.reading import SpecError, claim_of, is_ready
+from whatsapp_operator.shell.objects.shapes import damage_of, key_of, version_of
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,12 @@ class _PodState:
 class _ProbeSettings:
     probe: Probe
     unhealthy_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class _ClusterState:
+    settings: _ProbeSettings
+    claim: Claim | None
 
 
 class _ByName(Generic[T]):
@@ -80,13 +87,15 @@ class _ByName(Generic[T]):
 class _Entry:
     """What is known about one cluster."""
 
-    clusters: _ByName[_ProbeSettings] = field(default_factory=_ByName)
+    clusters: _ByName[_ClusterState] = field(default_factory=_ByName)
     """The WhatsAppCluster itself; empty: no event yet, or it is gone."""
     pods: _ByName[_PodState] = field(default_factory=_ByName)
     holders: _ByName[str] = field(default_factory=_ByName)
     pods_at: int = 0
     """The newest resourceVersion in an event of a pod."""
     nodes: frozenset[str] = frozenset()
+    claim: Claim | None = None
+    """The claim under which the cluster stands in the index of numbers."""
     passed_on: Mapping[str, Target] = field(default_factory=dict)
     """The targets that were last passed to the prober."""
 
@@ -96,9 +105,10 @@ class _Entry:
 
     def targets(self) -> dict[str, Target]:
         """Return the Coreapps to probe: the same that an observation would name."""
-        settings = next(iter(self.clusters.by_uid().values()), None)
-        if settings is None:
+        cluster = next(iter(self.clusters.by_uid().values()), None)
+        if cluster is None:
             return {}
+        settings = cluster.settings
         holders = set(self.holders.by_uid().values())
         return {
             uid: Target(
@@ -122,6 +132,8 @@ class PodIndex:
         self._read = read
         self._entries: dict[Key, _Entry] = {}
         self._on: dict[str, set[Key]] = {}
+        self._claims: dict[str, dict[Key, Claim]] = {}
+        """By number."""
         self._suspects: set[Key] = set()
         self._leads = False
         self._is_closed = False
@@ -133,10 +145,16 @@ class PodIndex:
         meta = obj["metadata"]
         key = Key(meta["namespace"], meta["name"])
         entry = self._entry(key)
-        entry.clusters.take(obj, None if gone else self._probe_settings_of(obj))
+        entry.clusters.take(obj, None if gone else _ClusterState(self._probe_settings_of(obj), claim_of(obj)))
         if gone and not entry.clusters:
             self._end(key, entry)
         self._refresh(key)
+
+    def note_listed(self, obj: Obj) -> None:
+        """Handle a WhatsAppCluster of a list, unless an event has reported it: who has its number must be known before it is observed."""
+        key = key_of(obj)
+        if key is not None and damage_of(obj, kinds.WAC.kind) is None and not (key in self._entries and self._entries[key].clusters):
+            self.note_cluster(obj, gone=False)
 
     def note_pod(self, obj: Obj, *, gone: bool) -> None:
         """Handle an event of a pod; pods that are no Coreapps are ignored."""
@@ -183,12 +201,23 @@ class PodIndex:
         for node in nodes - entry.nodes:
             self._on.setdefault(node, set()).add(key)
         entry.nodes = nodes
+        self._set_claim(key, entry)
         targets = entry.targets()
         if not self._leads and targets != entry.passed_on:
             entry.passed_on = targets
             self._hold(key, targets)
         if entry.is_empty:
             del self._entries[key]
+
+    def _set_claim(self, key: Key, entry: _Entry) -> None:
+        claim = next((one.claim for one in entry.clusters.by_uid().values()), None)
+        if entry.claim is not None and (claim is None or claim.number != entry.claim.number):
+            del self._claims[entry.claim.number][key]
+            if not self._claims[entry.claim.number]:
+                del self._claims[entry.claim.number]
+        if claim is not None:
+            self._claims.setdefault(claim.number, {})[key] = claim
+        entry.claim = claim
 
     def _hold(self, key: Key, targets: Mapping[str, Target]) -> None:
         if not self._is_closed:
@@ -204,6 +233,10 @@ class PodIndex:
     def clusters_on(self, node: str) -> tuple[Key, ...]:
         """Return the clusters that have Coreapps on a node, in order."""
         return tuple(sorted(self._on.get(node, ())))
+
+    def keeper(self, claim: Claim) -> Key | None:
+        """Return the other cluster that keeps the number of this one, if there is one among those that are known."""
+        return numbers.before(claim, self._claims.get(claim.number, {}).values())
 
     def leaving_holders(self, key: Key) -> tuple[frozenset[str], int]:
         """Return which holders of a cluster are gone or terminating, and the newest resourceVersion in an event of a pod."""

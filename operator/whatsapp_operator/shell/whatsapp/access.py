@@ -38,3 +38,4 @@ class Credentials:
     certificate: str | None = field(default=None, repr=False)
     fingerprint: str | None = None
     secret_version: str | None = None
+    pin_digest: str | None = None

@@ -192,7 +192,12 @@ class ApiSession:
 
         After a call that was not sent, the number of shards must be asked for again, with a pause, before the next call.
         """
-        call = Call(id=operation.id, fingerprint=credentials.fingerprint, secret_version=credentials.secret_version)
+        call = Call(
+            id=operation.id,
+            fingerprint=credentials.fingerprint,
+            secret_version=credentials.secret_version,
+            pin_digest=credentials.pin_digest,
+        )
         try:
             await self._log_in_first(access)
             token = self._token
