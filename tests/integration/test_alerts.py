@@ -12,7 +12,8 @@ import pytest
 
 from localkube.errors import LocalKubeError
 from localkube.monitoring.alerts import ALERTS
-from localkube.monitoring.server import PrometheusServer, free_port
+from localkube.monitoring.server import PrometheusServer
+from localkube.plane.controlplane import free_ports
 from localkube.plane.operators import Operators
 from localkube.plane.processes import Spawner, stop
 from localkube.programs.prometheus import prometheus
@@ -43,7 +44,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Prometheu
 
 
 async def test_alerts_of_a_real_operator(harness: Harness, environment: Environment, server: PrometheusServer, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     env = {"SETTLE_GRACE_SECONDS": "2", "METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
     (tmp_path / "operators").mkdir()
     extra = Operators(harness.plane, tmp_path / "operators", env=env)

@@ -566,7 +566,7 @@ async def test_what_happened_while_the_api_server_was_silent_is_made_up_for(fast
     async with a_hollow_namespace(fast_plane, tmp_path, nodes=1) as hollow:
         await hollow.create("pods", a_pod("pod"))
         await hollow.ready_pod("pod")
-        fast_plane.pause_apiserver()
+        fast_plane.apiserver.pause()
         try:
             await hollow.control.kill(hollow.namespace, "pod")
 
@@ -575,5 +575,5 @@ async def test_what_happened_while_the_api_server_was_silent_is_made_up_for(fast
 
             await eventually(restarts, lambda count: count == 1, "the container")
         finally:
-            fast_plane.resume_apiserver()
+            fast_plane.apiserver.resume()
         await eventually(lambda: hollow.pod("pod"), lambda pod: main_status(pod)["restartCount"] == 1 and is_ready(pod), "the report", 30)

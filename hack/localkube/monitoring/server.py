@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 import urllib.parse
 import urllib.request
@@ -13,6 +12,7 @@ from typing import Any
 import yaml
 
 from localkube.files import write
+from localkube.plane.controlplane import free_ports
 from localkube.plane.processes import Process, Spawner, wait_until
 
 from . import rules
@@ -27,7 +27,7 @@ class PrometheusServer:
     def __init__(self, folder: Path, *, interval: str = "5s", hold: str | None = None) -> None:
         """``interval``: how often it scrapes and evaluates; ``hold``: instead of how long each alert waits."""
         self.folder = folder.absolute()
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self._interval, self._hold = interval, hold
         self._targets: dict[str, int] = {}
         self.process: Process | None = None
@@ -96,10 +96,3 @@ class PrometheusServer:
     def _ask(self, path: str) -> Any:
         with urllib.request.urlopen(f"{self.url}{path}", timeout=ANSWER_SECONDS) as answer:  # noqa: S310  loopback
             return json.load(answer)
-
-
-def free_port() -> int:
-    """Return a port of loopback that is free now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
-from localkube.monitoring.server import PrometheusServer, free_port
+from localkube.monitoring.server import PrometheusServer
 from localkube.plane import processes
-from localkube.plane.controlplane import ControlPlane
+from localkube.plane.controlplane import ControlPlane, free_ports
 from localkube.plane.folder import alive, remove, start_nodes
 from localkube.plane.operators import Operators
 from localkube.plane.processes import Process, Spawner
@@ -144,7 +144,7 @@ class Harness:
         """
         name, env = f"operator-{self._replicas}", {}
         if self.prometheus is not None:
-            port = free_port()
+            (port,) = free_ports(1)
             env = {"METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
             self.prometheus.scrape(name, port)
         process = self._install().start(name, server=server, module=module, env=env)

@@ -62,7 +62,7 @@ CASES = (
         3,
         "Nothing is known",
         1.2,
-        lambda h: h.plane.pause_apiserver(),
+        lambda h: h.plane.apiserver.pause(),
     ),
 )
 """In this order, for an outage is not undone."""
