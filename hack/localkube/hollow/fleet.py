@@ -128,7 +128,7 @@ class Hollow:
     def _config_changed(self, _: str, obj: Obj) -> None:
         for pod in self.pods.values():
             if pod.namespace == obj["metadata"]["namespace"]:
-                pod.retry_config()
+                pod.news.set()
 
     def _data(self, namespace: str, kind: str, name: str) -> Data | None:
         found = self._config[kind].items.get((namespace, name))
@@ -207,7 +207,7 @@ class Hollow:
         and the webhook. All else there is stopped.
         """
         node = self._node(name)
-        node.lose()
+        node.reachable.clear()
         for pod in self._pods_on(node):
             with contextlib.suppress(Exception):  # one without a running container has nothing to freeze
                 await (pod.part() if running and pod.kind == "coreapp" else pod.hang("lost"))
@@ -229,7 +229,7 @@ class Hollow:
         self._end_unbound(node)
         for uid, obj in self._bound(name).items():
             self._settle("MODIFIED", obj, node)
-            self.pods[uid].report_again()
+            self.pods[uid].reporter.report(again=True)
 
     def _bound(self, name: str) -> dict[str, Obj]:
         """By uid: what is bound to a node now. To be asked again after every wait: a pod that is gone by then would be revived."""
