@@ -79,7 +79,8 @@ class Harness:
         )
         start_nodes(self._plane, self._spawner, self._nodes, report)
         begun = time.monotonic()
-        self._install()
+        self._operators = Operators(self._plane, self.folder / "operators", env=self._operator_env, leashed=not self._detached)
+        self._operators.install()
         if self.prometheus is not None:
             process = self.prometheus.start(prometheus(os.environ, report=report)["prometheus"], self._spawner)
             processes.save(self.folder / "prometheus.json", [process])
@@ -115,27 +116,19 @@ class Harness:
             raise LocalKubeError(f"nothing runs in {self.folder} yet")
         return self._plane
 
+    @property
+    def operators(self) -> Operators:
+        """The replicas of the operator: those that were started and not ended since."""
+        if self._operators is None:
+            raise LocalKubeError(f"no operator was started in {self.folder} yet")
+        return self._operators
+
     def fault(self) -> str | None:
         """One sentence on a process that ended by itself, None if there is none."""
-        running = (*self.plane.processes, *processes.load(self.folder / "hollow.json"), *self.operators().values())
+        running = (*self.plane.processes, *processes.load(self.folder / "hollow.json"), *self.operators.running.values())
         return next((_ended(process) for process in running if not process.alive()), None)
 
     # ---- operators
-
-    def _install(self) -> Operators:
-        """The operator's rights and its CRD, once."""
-        if self._operators is None:
-            self._operators = Operators(self.plane, self.folder / "operators", env=self._operator_env, leashed=not self._detached)
-            self._operators.install()
-        return self._operators
-
-    def operators(self) -> dict[str, Process]:
-        """The replicas of the operator that were started and not ended since, by name."""
-        return dict(self._operators.running) if self._operators is not None else {}
-
-    def credential(self, name: str) -> str:
-        """What the audit log calls the credential of a replica of the operator that was started."""
-        return self._install().credential(name)
 
     def start_operator(self, *, server: str | None = None, module: str = "whatsapp_operator") -> Process:
         """Start one more replica under a new name; ``server``: the URL under which it is to reach the API server, if not its own.
@@ -147,7 +140,7 @@ class Harness:
             (port,) = free_ports(1)
             env = {"METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
             self.prometheus.scrape(name, port)
-        process = self._install().start(name, server=server, module=module, env=env)
+        process = self.operators.start(name, server=server, module=module, env=env)
         self._replicas += 1
         self._note_operators()
         return process
@@ -162,12 +155,11 @@ class Harness:
 
     def forget_operator(self, name: str) -> None:
         """Strike off a replica that was ended on purpose."""
-        if self._operators is not None:
-            self._operators.running.pop(name, None)
-            self._note_operators()
+        self.operators.running.pop(name, None)
+        self._note_operators()
 
     def _note_operators(self) -> None:
-        processes.save(self.folder / "operators.json", self.operators().values())
+        processes.save(self.folder / "operators.json", self.operators.running.values())
 
 
 def end_by_any_signal() -> None:

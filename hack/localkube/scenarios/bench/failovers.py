@@ -242,9 +242,9 @@ async def measure(harness: Harness, root: Path, options: argparse.Namespace) -> 
     async with SingleCluster(harness, report=to_stderr) as environment:
         bench = Bench(environment, n=options.n, resizes=options.resizes, report=to_stderr)
         results, begun = bench.results, time.monotonic()
-        results.memory["no-cluster"] = cost.most_mib(harness.operators().values())
+        results.memory["no-cluster"] = cost.most_mib(harness.operators.running.values())
         await environment.apply(manifest(root, harness.folder), NAME)
-        results.memory["one-cluster"] = cost.most_mib(harness.operators().values())
+        results.memory["one-cluster"] = cost.most_mib(harness.operators.running.values())
         to_stderr(f"the cluster is ready after {time.monotonic() - begun:.1f} s")
         async with environment.sending(NAME):
             await bench.run(options.case or [case.name for case in CASES])

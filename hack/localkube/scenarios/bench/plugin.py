@@ -31,7 +31,7 @@ ONE_S = 60.0
 
 
 def _kill_operators(harness: Harness) -> None:
-    for name, process in harness.operators().items():
+    for name, process in [*harness.operators.running.items()]:
         process.signal(signal.SIGKILL)
         harness.forget_operator(name)
 

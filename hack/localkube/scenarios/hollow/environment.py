@@ -65,10 +65,10 @@ class HollowEnvironment(Environment):
         """Nodes there, containers going on, two operators that run."""
         for node in await self.workers():
             await self.control.back(node)
-        for name, process in self.harness.operators().items():
+        for name, process in [*self.harness.operators.running.items()]:
             if not process.alive():
                 await self._forget(name)
-        while len(self.harness.operators()) < 2:
+        while len(self.harness.operators.running) < 2:
             await self.start_operator()
 
     def fault(self) -> str:
@@ -91,13 +91,13 @@ class HollowEnvironment(Environment):
 
     async def is_operator(self, name: str) -> bool:
         """Whether a replica of this name runs."""
-        process = self.harness.operators().get(name)
+        process = self.harness.operators.running.get(name)
         return process is not None and process.alive()
 
     async def leading(self) -> Process:
         """The process of the operator that leads. LocalKubeError if none does."""
         name = await self.leader()
-        return self.harness.operators()[name]
+        return self.harness.operators.running[name]
 
     async def nodes(self) -> list[Obj]:
         """The hollow nodes: name, zone, lost."""
@@ -120,7 +120,7 @@ class HollowEnvironment(Environment):
 
     async def end(self, name: str) -> None:
         """Ask an operator to end, and wait until it has."""
-        self.harness.operators()[name].signal(signal.SIGTERM)
+        self.harness.operators.running[name].signal(signal.SIGTERM)
         await self._forget(name)
 
     async def replace(self, name: str) -> None:
@@ -129,7 +129,7 @@ class HollowEnvironment(Environment):
         await self.start_operator()
 
     async def _forget(self, name: str) -> None:
-        process = self.harness.operators()[name]
+        process = self.harness.operators.running[name]
         await self.seen(lambda: not process.alive(), END_S, f"the end of {name}")
         self.harness.forget_operator(name)
         self.wires.pop(name, None)
