@@ -16,7 +16,7 @@ from localkube.hollow.claims import HollowClaims
 from localkube.hollow.components import Make
 from localkube.hollow.kube import Kube, Mirror
 from localkube.hollow.nodes import HollowNode
-from localkube.hollow.pods import HollowPod, Surroundings
+from localkube.hollow.pods import HollowPod, Surroundings, spawn
 from localkube.hollow.spec import Backend, Data, backends, data_of, is_address, named_ports, service_name, target_port
 from localkube.hollow.status import is_barred, is_ready
 
@@ -95,14 +95,7 @@ class Hollow:
             await asyncio.sleep(PROBE_S)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("hollow: a part of the process failed", exc_info=error)
+        spawn(work, "a part of the process", kept=self._tasks)
 
     # ------------------------------------------------------------ what the API server reports
 

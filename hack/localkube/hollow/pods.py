@@ -399,17 +399,22 @@ class HollowPod:
 
     def _ending(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task of its own: its caller may be cancelled, but an end that is cut short would leave ports and tasks behind."""
-        task = asyncio.create_task(work, name=f"end of {self.namespace}/{self.name}")
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
-        task.add_done_callback(_complain)
-        return task
+        return spawn(work, f"end of {self.namespace}/{self.name}", kept=self._endings)
 
     async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
         """See an end through, for a bounded time; what it raises is logged, since an ended component has nothing more to report."""
         done, _ = await asyncio.wait({self._ending(work)}, timeout=KILL_TIMEOUT_S)
         if not done:
             logger.warning("pod %s/%s: %s did not end within %.0f s", self.namespace, self.name, self.kind, KILL_TIMEOUT_S)
+
+
+def spawn(work: Coroutine[Any, Any, None], name: str, *, kept: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+    """Begin a task, which is in ``kept`` until it has ended; that it failed is logged."""
+    task = asyncio.create_task(work, name=name)
+    kept.add(task)
+    task.add_done_callback(kept.discard)
+    task.add_done_callback(_complain)
+    return task
 
 
 def _complain(task: asyncio.Task[None]) -> None:
