@@ -76,10 +76,11 @@ class HollowControlError(LocalKubeError):
 class HollowControl:
     """Client of a hollow process's control endpoint. Use as an async context manager; a call that fails raises HollowControlError."""
 
+    _session: aiohttp.ClientSession  # inside the block
+
     def __init__(self, url: str) -> None:
         """`url`: as in the file that the hollow process writes, e.g. `http://127.0.0.1:40123`."""
         self._url = url
-        self._session: aiohttp.ClientSession | None = None
 
     @classmethod
     def of(cls, folder: Path) -> Self:
@@ -94,8 +95,7 @@ class HollowControl:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._session.close()
 
     async def state(self) -> Obj:
         """`{"pods": [...], "nodes": [...], "ambiguous": {"namespace/service": times}, "effects": {uid: {...}}}`.
@@ -157,8 +157,6 @@ class HollowControl:
 
     async def _call(self, method: str, path: str, **body: Any) -> Obj:
         what = f"hollow nodes at {self._url}: {method} {path}"
-        if self._session is None:
-            raise HollowControlError("HollowControl is used outside of its 'async with' block")
         try:
             async with self._session.request(method, self._url + path, json=body or None) as response:
                 answer: Obj = await response.json(content_type=None)
