@@ -168,7 +168,7 @@ def test_a_dirty_commit_and_a_crowded_machine_are_said() -> None:
 
 
 def test_chaos() -> None:
-    quick, away, still = (named([name])[0] for name in ("pod-deleted", "api-down-60s", "lost-probes"))
+    quick, away, still = (named(name)[0] for name in ("pod-deleted", "api-down-60s", "lost-probes"))
     outcomes = [
         (
             quick,

@@ -106,7 +106,7 @@ class Demo:
 
     async def _fail_over(self, environment: SingleCluster, step: Step) -> None:
         probe, holder, begun = environment.probes[NAME], environment.holder(NAME, 0), time.monotonic()
-        outcome = await _play(environment, *named([step.name]))
+        outcome = await _play(environment, *named(step.name))
         if not outcome.times:
             step.meaning = "until it served again itself: its container was back before another Coreapp took over"
         step.seconds, step.details = max(outcome.times or outcome.resumed), outcome.samples[-1]

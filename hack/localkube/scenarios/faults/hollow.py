@@ -163,8 +163,8 @@ SHORT = (
 """The round that CI runs."""
 
 
-def named(names: list[str]) -> tuple[Fault[HollowEnvironment], ...]:
-    """The faults of these names, in the table's order. ValueError with a sentence when one is not in it."""
+def named(names: str) -> tuple[Fault[HollowEnvironment], ...]:
+    """The faults of these names, as `chosen` says."""
     return chosen(FAULTS, names)
 
 

@@ -41,7 +41,7 @@ HOLLOW = 5  # clusters whose pods are simulated whole; on them failovers are mea
 QUIET_S = 900.0  # the longest that the operator may take until it has observed all clusters and reported
 QUIET_WRITES_S = 15.0  # so long without a write counts as quiet
 SAMPLE_S, WORST_S, REPORT_S = 0.5, 5.0, 15.0
-KINDS = ["pod-deleted", "container-killed"]
+KINDS = "pod-deleted,container-killed"
 
 
 @dataclass
