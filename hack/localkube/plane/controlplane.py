@@ -96,7 +96,6 @@ class ControlPlane:
         folder: Path,
         *,
         binaries: Binaries | None = None,
-        port: int | None = None,
         fast_nodes: bool = False,
         audit_log: bool = False,
         detached: bool = False,
@@ -107,7 +106,7 @@ class ControlPlane:
     ) -> ControlPlane:
         """Start a control plane in ``folder``; return when it is ready: default ServiceAccount there, scheduler healthy.
 
-        ``binaries``: the programs; found, fetched or built when not given. ``port``: of the API server; a free one if not given.
+        ``binaries``: the programs; found, fetched or built when not given.
         ``fast_nodes``: a silent node is NotReady after 7-8 s, not 47. ``audit_log``: note every write, for ``writes()``.
         ``detached``: outlive this Python process; else all processes end with it.
         ``timeout``: seconds until ready, not counting fetching or building. Data left in ``folder`` by an earlier run is used again.
@@ -131,7 +130,7 @@ class ControlPlane:
                 controller_manager_args = [*FAST_NODES, *controller_manager_args]
             more = {"kube-apiserver": apiserver_args, "kube-controller-manager": controller_manager_args}
             try:
-                started._start(more, port, time.monotonic() + timeout, report)
+                started._start(more, time.monotonic() + timeout, report)
             except BaseException:
                 started.stop()
                 raise
@@ -246,16 +245,14 @@ class ControlPlane:
 
     # ---- how it is started
 
-    def _start(self, more: _Args, port: int | None, deadline: float, report: Callable[[str], None]) -> None:
+    def _start(self, more: _Args, deadline: float, report: Callable[[str], None]) -> None:
         made = certificates.make(self.folder / "certificates", service_ip=SERVICE_IP)
-        if port is not None and not is_free(LOOPBACK, port):
-            raise LocalKubeError(f"port {port} on {LOOPBACK} is taken by another program: end it or choose another port")
         for tries_left in reversed(range(PORT_TRIES)):
             try:
-                self._start_on(free_ports(3, port or self._last_port()), made, more, deadline, report)
+                self._start_on(free_ports(3, self._last_port()), made, more, deadline, report)
                 return
             except EarlyEndError as error:
-                if "address already in use" not in str(error) or port is not None or tries_left == 0:
+                if "address already in use" not in str(error) or tries_left == 0:
                     raise
                 processes.stop(self._running, grace=1.0)
                 self._running.clear()

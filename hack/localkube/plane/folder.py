@@ -28,11 +28,11 @@ def start_module(spawner: Spawner, name: str, module: str, options: Mapping[str,
     return spawner.start(name, [sys.executable, "-m", module, *words], folder=folder, log=log, env=env)
 
 
-def start_nodes(plane: ControlPlane, spawner: Spawner, count: int, report: Report, **more: object) -> None:
-    """Start the process that plays hollow nodes, and wait until they are ready; ``more``: options of its command line. LocalKubeError."""
+def start_nodes(plane: ControlPlane, spawner: Spawner, count: int, report: Report) -> None:
+    """Start the process that plays hollow nodes, and wait until they are ready. LocalKubeError."""
     begun, folder = time.monotonic(), plane.folder / "hollow"
     (folder / ADDRESS_FILE).unlink(missing_ok=True)  # left by a process that was killed
-    options = {"kubeconfig": plane.admin_kubeconfig, "nodes": count, "folder": folder, **more}
+    options = {"kubeconfig": plane.admin_kubeconfig, "nodes": count, "folder": folder}
     log = plane.folder / "logs" / "hollow.log"
     process = start_module(spawner, "hollow nodes", "localkube.hollow", options, folder=plane.folder, log=log)
     processes.save(plane.folder / "hollow.json", [process])

@@ -36,19 +36,15 @@ class Harness:
         folder: Path,
         *,
         nodes: int = 3,
-        port: int | None = None,
         detached: bool = False,
         audit_log: bool = False,
         operator_env: Mapping[str, str] | None = None,
         observe: bool = False,
         report: Report = quiet,
     ) -> None:
-        """Prepare; nothing is started yet. ``port``: of the API server, a free one if not given.
-
-        ``observe``: a Prometheus scrapes the operators.
-        """
+        """Prepare; nothing is started yet. ``observe``: a Prometheus scrapes the operators."""
         self.folder = folder.absolute()
-        self._nodes, self._port = nodes, port
+        self._nodes = nodes
         self._detached, self._audit_log = detached, audit_log
         self._operator_env = dict(operator_env or {})
         self._report = report
@@ -74,9 +70,7 @@ class Harness:
 
     def _up(self, replicas: int) -> None:
         binaries, report = provide(os.environ, report=self._report), self._report
-        self._plane = ControlPlane.start(
-            self.folder, binaries=binaries, port=self._port, audit_log=self._audit_log, detached=self._detached, report=report
-        )
+        self._plane = ControlPlane.start(self.folder, binaries=binaries, audit_log=self._audit_log, detached=self._detached, report=report)
         start_nodes(self._plane, self._spawner, self._nodes, report)
         begun = time.monotonic()
         self._operators = Operators(self._plane, self.folder / "operators", env=self._operator_env, leashed=not self._detached)

@@ -200,7 +200,6 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     parser.add_argument("--keep", action="store_true", help="leave it running at the end; hack/demo --down removes it")
     parser.add_argument("--observe", action="store_true", help="let a Prometheus scrape the operators and evaluate the alerts")
     parser.add_argument("--down", action="store_true", help="end and remove what an earlier run left")
-    parser.add_argument("--port", type=int, help="port of the API server on 127.0.0.1 (default: a free one)")
     parser.add_argument("--dir", type=Path, default=root / "build" / "demo", help="its folder (default: build/demo)")
     options = parser.parse_args(argv)
     folder: Path = options.dir.absolute()
@@ -224,7 +223,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 
 def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
-    harness = Harness(folder, port=options.port, detached=options.keep, audit_log=True, observe=options.observe, report=to_stderr)
+    harness = Harness(folder, detached=options.keep, audit_log=True, observe=options.observe, report=to_stderr)
     harness.up()
     demo = Demo(harness, command.root / "examples" / "cluster.yaml", console)
     keep, file = False, folder.with_suffix(".json")
