@@ -150,7 +150,8 @@ async def hollow(control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[H
 @pytest.fixture(scope="module")
 def fast_plane(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane for this module: silent nodes are noticed soon, and its API server may be stopped without disturbing other tests."""
-    plane = ControlPlane.start(tmp_path_factory.mktemp("fast"), binaries=binaries, fast_nodes=True)
+    soon = ("--node-monitor-period=1s", "--node-monitor-grace-period=12s")
+    plane = ControlPlane.start(tmp_path_factory.mktemp("fast"), binaries=binaries, controller_manager_args=soon)
     yield plane
     plane.stop()
 

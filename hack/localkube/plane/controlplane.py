@@ -39,7 +39,6 @@ CALL_SECONDS = 60.0
 KEPT_CONNECTIONS = 4
 """To the API server, as administrator: a TLS handshake costs both sides more than a call."""
 PORT_TRIES = 5
-FAST_NODES = ("--node-monitor-period=1s", "--node-monitor-grace-period=12s")
 GARBAGE = {"GOGC": "200"}
 """For its programs: less time for more memory. They collect garbage when they hold three times what was live, not twice."""
 _Args = Mapping[str, Sequence[str]]
@@ -96,7 +95,6 @@ class ControlPlane:
         folder: Path,
         *,
         binaries: Binaries | None = None,
-        fast_nodes: bool = False,
         audit_log: bool = False,
         detached: bool = False,
         apiserver_args: Sequence[str] = (),
@@ -107,8 +105,7 @@ class ControlPlane:
         """Start a control plane in ``folder``; return when it is ready: default ServiceAccount there, scheduler healthy.
 
         ``binaries``: the programs; found, fetched or built when not given.
-        ``fast_nodes``: a silent node is NotReady after 7-8 s, not 47. ``audit_log``: note every write, for ``writes()``.
-        ``detached``: outlive this Python process; else all processes end with it.
+        ``audit_log``: note every write, for ``writes()``. ``detached``: outlive this Python process; else all processes end with it.
         ``timeout``: seconds until ready, not counting fetching or building. Data left in ``folder`` by an earlier run is used again.
         Raises LocalKubeError: what failed, with the last log lines of the program that died; nothing is left running then.
         """
@@ -126,8 +123,6 @@ class ControlPlane:
                 (folder / "audit-policy.yaml").write_text(yaml.safe_dump(AUDIT_POLICY), encoding="utf-8")
                 files = [f"--audit-policy-file={folder / 'audit-policy.yaml'}", f"--audit-log-path={folder / 'audit.log'}"]
                 apiserver_args = [*files, *apiserver_args]
-            if fast_nodes:
-                controller_manager_args = [*FAST_NODES, *controller_manager_args]
             more = {"kube-apiserver": apiserver_args, "kube-controller-manager": controller_manager_args}
             try:
                 started._start(more, time.monotonic() + timeout, report)
