@@ -21,6 +21,7 @@ import yaml
 from rich.console import Console
 
 from localkube.errors import LocalKubeError
+from localkube.figures import clock
 from localkube.files import write_json
 from localkube.plane.folder import alive, remove
 from localkube.programs.binaries import provide
@@ -29,7 +30,7 @@ from localkube.scenarios.cluster import NAME
 from localkube.scenarios.command import Command
 from localkube.scenarios.demo.picture import timeline
 from localkube.scenarios.demo.print import VENDOR_RESHARD, show
-from localkube.scenarios.demo.screen import PLAIN_WIDTH, Screen, Step, clock
+from localkube.scenarios.demo.screen import PLAIN_WIDTH, Screen, Step
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.faults.resize import resize
 from localkube.scenarios.faults.succession import Succession, end_leader

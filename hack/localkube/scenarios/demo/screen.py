@@ -15,6 +15,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from localkube.figures import clock
+
 PLAIN_WIDTH = 140
 STYLES = {"waiting": "dim", "running": "bold", "done": "", "failed": "red"}
 MARKS = {"waiting": " ", "done": "[green]✓[/]", "failed": "[red]✗[/]"}
@@ -40,11 +42,6 @@ class Step:
         if self.failed:
             return "failed"
         return "done" if self.seconds is not None else "running" if self.begun is not None else "waiting"
-
-
-def clock(seconds: float) -> str:
-    """Seconds as people read them: milliseconds below one."""
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 class Screen:
