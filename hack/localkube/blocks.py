@@ -10,8 +10,7 @@ from rich.console import Console
 
 from localkube.figures import BASELINE_S, P95_FROM, clock
 from localkube.provenance import is_crowded
-from localkube.scenarios.demo import print as demo
-from localkube.scenarios.demo.print import ledger_of
+from localkube.scenarios.demo.screen import ledger_of, show
 
 Obj = dict[str, Any]
 Row = Mapping[str, Any]
@@ -96,7 +95,7 @@ def harm(rows: Mapping[str, Row]) -> tuple[int, int]:
 def demo_block(figures: Row) -> str:
     """What the demo prints at its end."""
     out = io.StringIO()
-    demo.show(figures, Console(file=out, width=WIDTH))
+    show(figures, Console(file=out, width=WIDTH))
     text = "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
     end = listed([figures["complaint"]]) if figures["complaint"] else ""
     return f"```text\n{text}\n```\n\n" + joined(figures, end=end)

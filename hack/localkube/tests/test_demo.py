@@ -25,8 +25,8 @@ from localkube.scenarios import harness as demo_harness
 from localkube.scenarios.demo import command as demo
 from localkube.scenarios.demo.screen import Screen, Step, summary
 from localkube.scenarios.harness import Harness
+from localkube.scenarios.hollow.environment import SingleCluster
 from localkube.scenarios.hollow.probe import Probe
-from localkube.scenarios.hollow.single import SingleCluster
 from outside.ledger import Ledger
 from outside.traffic import Message
 from wabiz_sim.gatewaylog import Totals

@@ -19,7 +19,7 @@ from localkube.errors import LocalKubeError, guarded
 from localkube.provenance import Provenance
 from localkube.scenarios.bench import failovers
 from localkube.scenarios.demo.command import Demo
-from localkube.scenarios.demo.print import show
+from localkube.scenarios.demo.screen import show
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.faults.kind import FAULTS
 from localkube.scenarios.runner import report as chaos_print

@@ -29,14 +29,12 @@ from localkube.progress import quiet, to_stderr
 from localkube.scenarios.cluster import NAME
 from localkube.scenarios.command import Command
 from localkube.scenarios.demo.picture import timeline
-from localkube.scenarios.demo.print import VENDOR_RESHARD, show
-from localkube.scenarios.demo.screen import PLAIN_WIDTH, Screen, Step
+from localkube.scenarios.demo.screen import PLAIN_WIDTH, VENDOR_RESHARD, Screen, Step, show
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.faults.resize import resize
 from localkube.scenarios.faults.succession import Succession, end_leader
 from localkube.scenarios.harness import Harness
-from localkube.scenarios.hollow.environment import HollowEnvironment
-from localkube.scenarios.hollow.single import SingleCluster
+from localkube.scenarios.hollow.environment import HollowEnvironment, SingleCluster
 from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.player import Outcome, Player
 from localkube.scenarios.runner.report import complaints

@@ -27,8 +27,7 @@ from localkube.scenarios.command import Command
 from localkube.scenarios.cost import memory_mib, operator_writes, spelled
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.harness import Harness
-from localkube.scenarios.hollow.environment import HollowEnvironment, manifest
-from localkube.scenarios.hollow.single import SingleCluster
+from localkube.scenarios.hollow.environment import HollowEnvironment, SingleCluster, manifest
 from localkube.scenarios.runner.player import Player
 from localkube.scenarios.runner.report import complaints
 from localkube.scenarios.scale.crowd import Crowd, items
