@@ -353,8 +353,8 @@ async def eventually_resolved(hollow: HollowNamespace, want: str) -> None:
 
     async def resolved() -> str:
         try:
-            ip, port = await hollow.control.resolve(hollow.namespace, "shard", 80)
-        except HollowControlError as e:
+            ip, port = await hollow.fleet.resolve(hollow.namespace, "shard", 80)
+        except LookupError as e:
             return str(e)
         assert port == 6250
         return ip
@@ -572,7 +572,7 @@ async def test_what_happened_while_the_api_server_was_silent_is_made_up_for(fast
             await hollow.control.kill(hollow.namespace, "pod")
 
             async def restarts() -> int:
-                return int((await hollow.control.pods(hollow.namespace))[0]["restarts"])
+                return int((await hollow.control.state())["pods"][0]["restarts"])
 
             await eventually(restarts, lambda count: count == 1, "the container")
         finally:

@@ -25,7 +25,7 @@ CALL_TIMEOUT_S = 10.0
 def application(hollow: Hollow) -> web.Application:
     """The routes.
 
-    GET /state: pods, nodes, and how often a Service matched several pods. GET /resolve?namespace&service&port: an address.
+    GET /state: pods, nodes, and how often a Service matched several pods.
     POST /pods/<namespace>/<name>/<verb>: kill, hang, resume, fail {reason}, disturb {...}; with {uid} only that very pod.
     POST /nodes/<name>/<verb>: lose {running}, back {rebooted}.
     Answers 404 or 409 with {"error": one sentence} when there is no such pod or it runs no container.
@@ -38,11 +38,6 @@ def application(hollow: Hollow) -> web.Application:
     async def state(_: web.Request) -> web.Response:
         return web.json_response(hollow.describe())
 
-    async def resolve(request: web.Request) -> web.Response:
-        query = request.query
-        ip, port = await hollow.resolve(query["namespace"], query["service"], int(query["port"]))
-        return web.json_response({"ip": ip, "port": port})
-
     async def strike_pod(request: web.Request) -> web.Response:
         body, where = await request.json(), request.match_info
         await on_pod[where["verb"]](hollow.pod(where["namespace"], where["name"], body.pop("uid", None)), **body)
@@ -54,7 +49,6 @@ def application(hollow: Hollow) -> web.Application:
 
     app = web.Application(middlewares=[_errors])
     app.router.add_get("/state", state)
-    app.router.add_get("/resolve", resolve)
     app.router.add_post(f"/pods/{{namespace}}/{{name}}/{{verb:{'|'.join(on_pod)}}}", strike_pod)
     app.router.add_post(f"/nodes/{{name}}/{{verb:{'|'.join(on_node)}}}", strike_node)
     return app
@@ -106,15 +100,6 @@ class HollowControl:
         connections reset.
         """
         return await self._call("GET", "/state")
-
-    async def pods(self, namespace: str | None = None) -> list[Obj]:
-        """The pods (of one namespace) as in `state`, by namespace and name."""
-        return [pod for pod in (await self.state())["pods"] if namespace in {None, pod["namespace"]}]
-
-    async def resolve(self, namespace: str, service: str, port: int) -> tuple[str, int]:
-        """Where a connection to a Service would go now, as (ip, port)."""
-        answer = await self._call("GET", f"/resolve?namespace={namespace}&service={service}&port={port}")
-        return answer["ip"], answer["port"]
 
     async def kill(self, namespace: str, pod: str, *, uid: str | None = None) -> None:
         """SIGKILL to the main container; returns when its connections are cut. It is restarted as the kubelet would."""
