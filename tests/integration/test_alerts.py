@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import httpx
 import pytest
 
 from localkube.errors import LocalKubeError
@@ -79,11 +80,11 @@ async def test_alerts_of_a_real_operator(harness: Harness, environment: Environm
 async def _until(ask: Callable[[], T | None], what: str) -> T:
     deadline = asyncio.get_running_loop().time() + LONG
     while True:
-        error: OSError | None = None
+        error: httpx.HTTPError | None = None
         try:
             if found := await asyncio.to_thread(ask):
                 return found
-        except OSError as raised:
+        except httpx.HTTPError as raised:
             error = raised
         if asyncio.get_running_loop().time() > deadline:
             raise AssertionError(f"after {LONG:g} s it did not happen that {what}; last error: {error}")

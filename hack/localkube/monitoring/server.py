@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.parse
-import urllib.request
 from pathlib import Path
-from typing import Any
 
+import httpx
 import yaml
 
 from localkube.files import write
@@ -66,16 +64,16 @@ class PrometheusServer:
         self._write_targets()
 
     def firing(self) -> dict[str, list[dict[str, str]]]:
-        """Return the labels of all alerts that fire, by the name of the alert. URLError if it does not answer."""
+        """Return the labels of all alerts that fire, by the name of the alert. httpx.HTTPError if it does not answer."""
         found: dict[str, list[dict[str, str]]] = {}
-        for alert in self._ask("/api/v1/alerts")["data"]["alerts"]:
+        for alert in self._ask("/api/v1/alerts").json()["data"]["alerts"]:
             if alert["state"] == "firing":
                 found.setdefault(alert["labels"]["alertname"], []).append(alert["labels"])
         return found
 
     def value(self, expr: str) -> float | None:
-        """Return the value of an expression now: of its first series; None if it has none. URLError if it does not answer."""
-        result = self._ask(f"/api/v1/query?{urllib.parse.urlencode({'query': expr})}")["data"]["result"]
+        """Return the value of an expression now: of its first series; None if it has none. httpx.HTTPError if it does not answer."""
+        result = self._ask("/api/v1/query", query=expr).json()["data"]["result"]
         return float(result[0]["value"][1]) if result else None
 
     def _write_targets(self) -> None:
@@ -88,11 +86,10 @@ class PrometheusServer:
 
     def _is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=ANSWER_SECONDS) as answer:  # noqa: S310  loopback
-                return bool(answer.status == 200)
-        except OSError:
+            self._ask("/-/ready")
+        except httpx.HTTPError:
             return False
+        return True
 
-    def _ask(self, path: str) -> Any:
-        with urllib.request.urlopen(f"{self.url}{path}", timeout=ANSWER_SECONDS) as answer:  # noqa: S310  loopback
-            return json.load(answer)
+    def _ask(self, path: str, **query: str) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", params=query, timeout=ANSWER_SECONDS, trust_env=False).raise_for_status()
