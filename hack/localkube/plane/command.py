@@ -48,20 +48,19 @@ def _parser(root: Path) -> argparse.ArgumentParser:
 
 
 def _up(where: Path, options: argparse.Namespace) -> int:
-    begun = time.monotonic()
-    plane = _running(where)
-    outcome = f"it runs in {where}"
+    begun, found = time.monotonic(), _running(where)
     try:
-        if plane is None:
-            outcome = "ready after {:.1f} s"
-            plane = ControlPlane.start(where, detached=True, report=to_stderr)
-        if options.nodes > 0:
-            _nodes_up(plane, options.nodes)
+        plane = found or ControlPlane.start(where, detached=True, report=to_stderr)
+        if options.nodes > 0 and not any(process.alive() for process in processes.load(where / "hollow.json")):
+            spawner = Spawner(leashed=False)
+            folder.start_nodes(plane, spawner, options.nodes, to_stderr)
+            spawner.close()
     except BaseException:
-        if outcome.startswith("ready"):
+        if found is None:
             folder.stop(where)  # all of it, or nothing
         raise
-    to_stderr(f"{outcome.format(time.monotonic() - begun)}; 'hack/cluster down' ends it")
+    outcome = f"it runs in {where}" if found else f"ready after {time.monotonic() - begun:.1f} s"
+    to_stderr(f"{outcome}; 'hack/cluster down' ends it")
     # every line for eval "$(hack/cluster up)"
     kubectl = provide(os.environ)["kubectl"]
     print(f"# Kubernetes at {plane.server}, kubeconfig {plane.admin_kubeconfig}")
@@ -83,14 +82,6 @@ def _running(where: Path) -> ControlPlane | None:
         to_stderr(f"{fault}: ending what is left of it, then starting it again")
     folder.stop(where)
     return None
-
-
-def _nodes_up(plane: ControlPlane, nodes: int) -> None:
-    """Start the process that plays ``nodes`` nodes, unless it runs, and wait until they are ready."""
-    if not any(process.alive() for process in processes.load(plane.folder / "hollow.json")):
-        spawner = Spawner(leashed=False)
-        folder.start_nodes(plane, spawner, nodes, to_stderr)
-        spawner.close()
 
 
 def _status(where: Path) -> int:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import random
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +30,9 @@ LOOPBACK = "127.0.0.1"
 SERVICE_RANGE = "10.96.0.0/16"
 SERVICE_IP = "10.96.0.1"  # the first of the range is that of the Service "kubernetes"
 ETCD_SOCKET, ETCD_PEER_SOCKET = "localhost:2379", "localhost:2380"  # file names; etcd wants them to look like addresses
+FOLDERS = ("etcd", "certificates", "certificates.partial", "logs", "kubectl-cache")
+FILES = ("*kubeconfig", "processes.json", "audit.log", "audit-policy.yaml", ".lock", ETCD_SOCKET, ETCD_PEER_SOCKET)
+"""What a control plane makes in its folder."""
 START_SECONDS = 60.0
 VALID_SECONDS = 30 * 24 * 3600  # of a token
 CALL_SECONDS = 60.0
@@ -402,14 +403,3 @@ def _write(event: Mapping[str, Any]) -> Write:
         at=event["requestReceivedTimestamp"],
         credential=next(iter(extra.get("authentication.kubernetes.io/credential-id") or ()), ""),
     )
-
-
-def remove(folder: Path) -> None:
-    """Remove what ``start`` made in ``folder``, which must not run any more, and the folder itself if nothing else is in it."""
-    for name in ("etcd", "certificates", "certificates.partial", "logs", "kubectl-cache"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    files = "processes.json", "audit.log", "audit-policy.yaml", ".lock", ETCD_SOCKET, ETCD_PEER_SOCKET
-    for path in (*folder.glob("*kubeconfig"), *(folder / name for name in files)):
-        path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from localkube.hollow.control import ADDRESS_FILE
@@ -56,11 +57,13 @@ def stop(folder: Path) -> list[Process]:
 
 
 def remove(folder: Path) -> list[Process]:
-    """The same, and remove what was made there."""
+    """The same, and remove what was made there, and the folder itself if nothing else is in it."""
     ended = stop(folder)
-    for name in PARTS:
+    for name in (*PARTS, *controlplane.FOLDERS):
         shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / f"{name}.json").unlink(missing_ok=True)
-    if folder.exists():
-        controlplane.remove(folder)
+    for name in (*(f"{part}.json" for part in PARTS), *controlplane.FILES):
+        for path in folder.glob(name):
+            path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
     return ended
