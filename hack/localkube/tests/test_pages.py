@@ -202,12 +202,14 @@ def test_e2e() -> None:
     table = {fault.name: fault for fault in FAULTS}
     samples = [{"took": 0.25, "committed": 0.06, "decided": 0.03}]
     deleted = Outcome("holder-deleted", times=[0.25], samples=samples, evidence=Counter({"PodDeleted": 1}))
-    played = [(table["holder-deleted"], deleted), (table["create"], Outcome("create", times=[4.9]))]
+    frozen = Outcome("holder-frozen", times=[3.5], missing=["shard 0 of acme"])
+    played = [(table[one.name], one) for one in (deleted, frozen, Outcome("create", times=[4.9]))]
     about = {**ABOUT, "seconds": 60.0, "database": "PostgreSQL", "messages": LEDGER, "missed": ["create: max is 9 s"]}
-    figures = chaos_print.report_of_kind(played, about, {"holder-deleted": 1, "create": 1})
+    figures = chaos_print.report_of_kind(played, about)
     text = shown("e2e", figures)
 
     assert "| kubectl delete pod | PodDeleted 1 | 60 ms / 60 ms | 1 | 250 ms | - | 250 ms | 0 rejected | 5 s | - |" in text
+    assert "| SIGSTOP | - | - | 2 (1 failed) | 3.50 s | - | failed | max 4.50 s, **missed** | 9 s | - |" in text
     assert "| kubectl apply -> Ready | 1 | 4.90 s | - | 4.90 s |" in text
     assert "7 sent = 7 delivered" in text
     assert "- create: max is 9 s" in text

@@ -78,5 +78,4 @@ class Session(Generic[G]):
         for text in late:
             command.complain(f"MISSED: {text}")
         about |= {"missed": late, "messages": next(iter(ledgers.values()), None)}
-        wanted = {fault.name: self.times(fault) for fault, _ in self.played}
-        return command.write(path, report_of_kind(self.played, about, wanted), said, status)
+        return command.write(path, report_of_kind(self.played, about), said, status)
