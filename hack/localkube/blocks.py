@@ -185,7 +185,7 @@ def scale_block(figures: Row) -> str:
 
 def e2e_block(figures: Row) -> str:
     """What was measured on kind: faults, and the other changes."""
-    rows = figures["acts"]
+    rows = figures["faults"]
     faults, others = [], []
     for row in rows.values():
         *times, goal = cells(row)
@@ -220,7 +220,7 @@ def chaos_modes_block(figures: Row) -> str:
 
 def e2e_modes_block(figures: Row) -> str:
     """What was measured on kind, by what fails and what becomes of the messages."""
-    faults = {name: row for name, row in figures["acts"].items() if row["failover"] or row["goal"] is not None}
+    faults = {name: row for name, row in figures["faults"].items() if row["failover"] or row["goal"] is not None}
     return modes(figures, faults)
 
 
