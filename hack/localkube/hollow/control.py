@@ -103,19 +103,19 @@ class HollowControl:
 
     async def kill(self, namespace: str, pod: str, *, uid: str | None = None) -> None:
         """SIGKILL to the main container; returns when its connections are cut. It is restarted as the kubelet would."""
-        await self._on_pod(namespace, pod, "kill", uid=uid)
+        await self._call("POST", f"/pods/{namespace}/{pod}/kill", uid=uid)
 
     async def hang(self, namespace: str, pod: str, *, uid: str | None = None) -> None:
         """SIGSTOP: TCP still connects, nothing answers; probes of the pod's spec fail after their time."""
-        await self._on_pod(namespace, pod, "hang", uid=uid)
+        await self._call("POST", f"/pods/{namespace}/{pod}/hang", uid=uid)
 
     async def resume(self, namespace: str, pod: str, *, uid: str | None = None) -> None:
         """SIGCONT."""
-        await self._on_pod(namespace, pod, "resume", uid=uid)
+        await self._call("POST", f"/pods/{namespace}/{pod}/resume", uid=uid)
 
     async def fail(self, namespace: str, pod: str, reason: str = "Evicted", *, uid: str | None = None) -> None:
         """The whole pod ends in phase Failed."""
-        await self._on_pod(namespace, pod, "fail", uid=uid, reason=reason)
+        await self._call("POST", f"/pods/{namespace}/{pod}/fail", uid=uid, reason=reason)
 
     async def disturb(self, namespace: str, pod: str, *, uid: str | None = None, **fault: Any) -> None:
         """Something else goes wrong with a Coreapp, until its container ends: see `wabiz_sim.disturbance`.
@@ -124,7 +124,7 @@ class HollowControl:
         after SIGTERM; `ports`: open, closed (no listener, the process lives), half-open (open connections stay and are silent, new
         ones are not completed) or parted (as half-open, but new ones are completed, and calls from one address are answered).
         """
-        await self._on_pod(namespace, pod, "disturb", uid=uid, **fault)
+        await self._call("POST", f"/pods/{namespace}/{pod}/disturb", uid=uid, **fault)
 
     async def lose(self, node: str, *, running: bool = False) -> None:
         """The node is cut off: no Lease, no reports, its containers do not answer; deletions of its pods are not carried out.
@@ -136,9 +136,6 @@ class HollowControl:
     async def back(self, node: str, *, rebooted: bool = False) -> None:
         """The node is back: its containers go on where they were, or start again if it was `rebooted`; pods that are gone are ended."""
         await self._call("POST", f"/nodes/{node}/back", rebooted=rebooted)
-
-    async def _on_pod(self, namespace: str, pod: str, verb: str, **body: Any) -> None:
-        await self._call("POST", f"/pods/{namespace}/{pod}/{verb}", **body)
 
     async def _call(self, method: str, path: str, **body: Any) -> Obj:
         what = f"hollow nodes at {self._url}: {method} {path}"
