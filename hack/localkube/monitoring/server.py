@@ -42,14 +42,14 @@ class PrometheusServer:
         for rule in (rule for group in groups["groups"] for rule in group["rules"]):
             rule["for"] = self._hold or rule["for"]
             rule["annotations"]["runbook_url"] = rule["annotations"]["runbook_url"].replace(rules.RUNBOOKS, "docs/alerts.md")
-        self._write(RULES, yaml.safe_dump(groups))
+        write(self.folder / RULES, yaml.safe_dump(groups))
         job = {
             "job_name": "whatsapp-operator",
             "honor_labels": True,  # namespace and name are those of WhatsAppClusters
             "file_sd_configs": [{"files": [str(self.folder / TARGETS)], "refresh_interval": "1s"}],
         }
         every = {"scrape_interval": self._interval, "scrape_timeout": self._interval, "evaluation_interval": self._interval}
-        self._write(CONFIG, yaml.safe_dump({"global": every, "rule_files": [str(self.folder / RULES)], "scrape_configs": [job]}))
+        write(self.folder / CONFIG, yaml.safe_dump({"global": every, "rule_files": [str(self.folder / RULES)], "scrape_configs": [job]}))
         self._write_targets()
         options = (f"--config.file={self.folder / CONFIG}", f"--storage.tsdb.path={self.folder / 'data'}")
         argv: list[str | Path] = [program, *options, f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn"]
@@ -79,10 +79,7 @@ class PrometheusServer:
     def _write_targets(self) -> None:
         labels = {"namespace": "whatsapp-operator-system"}
         groups = [{"targets": [f"127.0.0.1:{port}"], "labels": {**labels, "pod": name}} for name, port in sorted(self._targets.items())]
-        self._write(TARGETS, json.dumps(groups))
-
-    def _write(self, name: str, text: str) -> None:
-        write(self.folder / name, text)
+        write(self.folder / TARGETS, json.dumps(groups))
 
     def _is_ready(self) -> bool:
         try:
