@@ -10,8 +10,7 @@ from rich.console import Console
 
 from localkube.figures import BASELINE_S, P95_FROM, clock
 from localkube.provenance import is_crowded
-from localkube.scenarios.demo import print as demo
-from localkube.scenarios.demo.print import ledger_of
+from localkube.scenarios.demo.screen import ledger_of, show
 
 Obj = dict[str, Any]
 Row = Mapping[str, Any]
@@ -96,7 +95,7 @@ def harm(rows: Mapping[str, Row]) -> tuple[int, int]:
 def demo_block(figures: Row) -> str:
     """What the demo prints at its end."""
     out = io.StringIO()
-    demo.show(figures, Console(file=out, width=WIDTH))
+    show(figures, Console(file=out, width=WIDTH))
     text = "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
     end = listed([figures["complaint"]]) if figures["complaint"] else ""
     return f"```text\n{text}\n```\n\n" + joined(figures, end=end)
@@ -186,7 +185,7 @@ def scale_block(figures: Row) -> str:
 
 def e2e_block(figures: Row) -> str:
     """What was measured on kind: faults, and the other changes."""
-    rows = figures["acts"]
+    rows = figures["faults"]
     faults, others = [], []
     for row in rows.values():
         *times, goal = cells(row)
@@ -221,7 +220,7 @@ def chaos_modes_block(figures: Row) -> str:
 
 def e2e_modes_block(figures: Row) -> str:
     """What was measured on kind, by what fails and what becomes of the messages."""
-    faults = {name: row for name, row in figures["acts"].items() if row["failover"] or row["goal"] is not None}
+    faults = {name: row for name, row in figures["faults"].items() if row["failover"] or row["goal"] is not None}
     return modes(figures, faults)
 
 

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import httpx
 import pytest
 
 from localkube.errors import LocalKubeError
 from localkube.monitoring.alerts import ALERTS
-from localkube.monitoring.server import PrometheusServer, free_port
+from localkube.monitoring.server import PrometheusServer
+from localkube.plane.controlplane import free_ports
 from localkube.plane.operators import Operators
 from localkube.plane.processes import Spawner, stop
 from localkube.programs.prometheus import prometheus
@@ -43,7 +45,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Prometheu
 
 
 async def test_alerts_of_a_real_operator(harness: Harness, environment: Environment, server: PrometheusServer, tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     env = {"SETTLE_GRACE_SECONDS": "2", "METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
     (tmp_path / "operators").mkdir()
     extra = Operators(harness.plane, tmp_path / "operators", env=env)
@@ -78,11 +80,11 @@ async def test_alerts_of_a_real_operator(harness: Harness, environment: Environm
 async def _until(ask: Callable[[], T | None], what: str) -> T:
     deadline = asyncio.get_running_loop().time() + LONG
     while True:
-        error: OSError | None = None
+        error: httpx.HTTPError | None = None
         try:
             if found := await asyncio.to_thread(ask):
                 return found
-        except OSError as raised:
+        except httpx.HTTPError as raised:
             error = raised
         if asyncio.get_running_loop().time() > deadline:
             raise AssertionError(f"after {LONG:g} s it did not happen that {what}; last error: {error}")

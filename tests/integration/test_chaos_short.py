@@ -53,7 +53,7 @@ def test_a_short_round_of_chaos_keeps_every_promise(binaries: Binaries, tmp_path
     assert figures.exists(), said
     faults = json.loads(figures.read_text(encoding="utf-8"))["faults"]
     assert set(faults) == set(SHORT), said
-    for fault in named(list(SHORT)):
+    for fault in named(",".join(SHORT)):
         found = faults[fault.name]
         assert broken(found, fault) == [], (fault.name, found, said)
     assert faults["holder-partitioned"]["upstream"]["replaced"] > 0, "two connections of one shard met at the WhatsApp servers"

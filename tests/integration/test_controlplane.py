@@ -106,7 +106,7 @@ def test_a_service_account_kubeconfig_opens_the_api_as_that_account(control_plan
 
 
 def test_a_token_for_nobody_is_refused_in_one_sentence(control_plane: ControlPlane, tmp_path: Path) -> None:
-    with pytest.raises(LocalKubeError, match=r"gives no token for the ServiceAccount default/nobody \(404\): .*not found"):
+    with pytest.raises(LocalKubeError, match=r"gives no token for the ServiceAccount default/nobody: POST .*: 404 .*not found"):
         control_plane.service_account_kubeconfig("default", "nobody", tmp_path / "nobody.kubeconfig")
 
 
@@ -126,11 +126,11 @@ def test_writes_are_counted_by_user(control_plane: ControlPlane) -> None:
 def test_a_paused_api_server_gives_no_answer_until_it_is_resumed(control_plane: ControlPlane) -> None:
     assert control_plane.ready() is None
 
-    control_plane.pause_apiserver()
+    control_plane.apiserver.pause()
     try:
         assert "does not answer" in str(control_plane.ready())
     finally:
-        control_plane.resume_apiserver()
+        control_plane.apiserver.resume()
 
     until(lambda: control_plane.ready() is None)
 

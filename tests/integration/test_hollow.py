@@ -150,7 +150,8 @@ async def hollow(control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[H
 @pytest.fixture(scope="module")
 def fast_plane(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane for this module: silent nodes are noticed soon, and its API server may be stopped without disturbing other tests."""
-    plane = ControlPlane.start(tmp_path_factory.mktemp("fast"), binaries=binaries, fast_nodes=True)
+    soon = ("--node-monitor-period=1s", "--node-monitor-grace-period=12s")
+    plane = ControlPlane.start(tmp_path_factory.mktemp("fast"), binaries=binaries, controller_manager_args=soon)
     yield plane
     plane.stop()
 
@@ -352,8 +353,8 @@ async def eventually_resolved(hollow: HollowNamespace, want: str) -> None:
 
     async def resolved() -> str:
         try:
-            ip, port = await hollow.control.resolve(hollow.namespace, "shard", 80)
-        except HollowControlError as e:
+            ip, port = await hollow.fleet.resolve(hollow.namespace, "shard", 80)
+        except LookupError as e:
             return str(e)
         assert port == 6250
         return ip
@@ -566,14 +567,14 @@ async def test_what_happened_while_the_api_server_was_silent_is_made_up_for(fast
     async with a_hollow_namespace(fast_plane, tmp_path, nodes=1) as hollow:
         await hollow.create("pods", a_pod("pod"))
         await hollow.ready_pod("pod")
-        fast_plane.pause_apiserver()
+        fast_plane.apiserver.pause()
         try:
             await hollow.control.kill(hollow.namespace, "pod")
 
             async def restarts() -> int:
-                return int((await hollow.control.pods(hollow.namespace))[0]["restarts"])
+                return int((await hollow.control.state())["pods"][0]["restarts"])
 
             await eventually(restarts, lambda count: count == 1, "the container")
         finally:
-            fast_plane.resume_apiserver()
+            fast_plane.apiserver.resume()
         await eventually(lambda: hollow.pod("pod"), lambda pod: main_status(pod)["restartCount"] == 1 and is_ready(pod), "the report", 30)

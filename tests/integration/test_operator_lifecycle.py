@@ -168,8 +168,9 @@ async def test_deletion_leaves_nothing_behind(environment: Environment, steady: 
             await asyncio.sleep(0.2)
     assert not left
     async with environment.control() as control:
-        pods = [pod for pod in await control.pods(environment.namespace) if not pod["leaving"]]
-    assert not pods, "hollow nodes still run pods that are gone"
+        pods = (await control.state())["pods"]
+    mine = [pod for pod in pods if pod["namespace"] == environment.namespace and not pod["leaving"]]
+    assert not mine, "hollow nodes still run pods that are gone"
 
 
 async def test_a_cluster_deleted_and_made_again_under_the_same_name(environment: Environment, steady: object) -> None:

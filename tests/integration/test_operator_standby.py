@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import pytest
 
+from localkube.plane.controlplane import free_ports
 from localkube.plane.operators import Operators
 from localkube.plane.processes import Process
 
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 async def test_a_standby_is_warm_before_it_leads_and_after(harness: Harness, environment: Environment, tmp_path: Path) -> None:
     await environment.created(shards=2, spares=1)
-    port = _free_port()
+    (port,) = free_ports(1)
     env = {"SETTLE_GRACE_SECONDS": "2", "METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
     extra = Operators(harness.plane, tmp_path / "operators", env=env)
     try:
@@ -73,7 +74,7 @@ async def test_an_operator_that_reaches_no_coreapp_lives_and_is_not_ready(
 ) -> None:
     """A roll-out of the operator ends there, while the others can still lead."""
     await environment.created(shards=2, spares=0)
-    port = _free_port()
+    (port,) = free_ports(1)
     path = f"{ROOT / 'hack'}{os.pathsep}{ROOT / 'operator'}"
     env = {"METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1", "PYTHONPATH": path}
     (tmp_path / "operators").mkdir()
@@ -144,10 +145,3 @@ async def _until(ask: Callable[[], T], what: str) -> T:
         if asyncio.get_running_loop().time() > deadline:
             raise AssertionError(f"waited {LONG:g} s without success until {what}; last answer: {found}")
         await asyncio.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ import pytest
 import yaml
 
 from localkube.charts import CLUSTER, OPERATOR, Helm
-from localkube.plane.controlplane import ControlPlane, Write
+from localkube.plane.controlplane import ControlPlane, Write, free_ports
 from localkube.plane.operators import NAMESPACE, NODE_LEASES, REPOSITORY, Operators
 from localkube.programs.binaries import Binaries, provide
 from localkube.programs.versions import chart_programs
@@ -131,7 +130,7 @@ def audited(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Ite
     policy.write_text(json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": rules}))
     plane = ControlPlane.start(folder / "plane", binaries=binaries, audit_log=True, apiserver_args=[f"--audit-policy-file={policy}"])
     chart = installation(folder, "whatsapp-operator", NAMESPACE)
-    port = free_port()
+    (port,) = free_ports(1)
     harness = Harness(
         plane, folder, replicas=("op-a",), env={"METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}, objects=chart.objects
     )
@@ -141,13 +140,6 @@ def audited(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Ite
     finally:
         harness.close()
         plane.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 async def small_life(environment: Environment) -> None:

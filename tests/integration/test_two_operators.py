@@ -220,7 +220,7 @@ async def test_without_an_api_server_coreapps_go_on_and_what_died_is_handed_over
     old, plane = environment.holder(0), environment.plane
     async with light_traffic(environment) as traffic:
         await traffic.next_delivery(1, time.monotonic())  # by now it knows how many shards there are
-        plane.pause_apiserver()
+        plane.apiserver.pause()
         try:
             away = time.monotonic()
             while (began := time.monotonic()) < away + API_AWAY_SECONDS - 3:
@@ -231,7 +231,7 @@ async def test_without_an_api_server_coreapps_go_on_and_what_died_is_handed_over
             while (began := time.monotonic()) < away + API_AWAY_SECONDS:
                 await traffic.next_delivery(1, began)
         finally:
-            plane.resume_apiserver()
+            plane.apiserver.resume()
         commit = await environment.commit(0, before)
         entry = await reported_of(environment, commit)
         assert (entry["evidence"], entry["from"]) == ("ConnectionLost", old)

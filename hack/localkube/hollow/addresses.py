@@ -32,7 +32,7 @@ class Addresses:
         self._hosts = self.network.num_addresses - 2
         self._next = RESERVED
         for port in PORTS:
-            if not _is_free(str(self.network[1]), port):
+            if not is_free(str(self.network[1]), port):
                 self._claim.close()
                 message = f"port {port} is taken on {self.network[1]}, probably by a program that listens on all addresses; stop it"
                 raise AddressError(message)
@@ -55,7 +55,7 @@ class Addresses:
 
     def _taken(self, ip: str) -> bool:
         """Give out this address if it is free; return whether it was."""
-        usable = ip not in self._given and all(_is_free(ip, port) for port in PORTS)
+        usable = ip not in self._given and all(is_free(ip, port) for port in PORTS)
         if usable:
             self._given.add(ip)
         return usable
@@ -79,9 +79,10 @@ def _claimed(seed: str, ranges: Sequence[ipaddress.IPv4Network]) -> tuple[ipaddr
     raise AddressError(f"all address ranges from {ranges[0]} on are taken by other hollow nodes (port {CLAIM_PORT}): stop them")
 
 
-def _is_free(ip: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def is_free(ip: str, port: int) -> bool:
+    """Whether a program could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Go does: lingering connections do not count
         try:
             probe.bind((ip, port))
         except OSError:

@@ -25,7 +25,7 @@ CALL_TIMEOUT_S = 10.0
 def application(hollow: Hollow) -> web.Application:
     """The routes.
 
-    GET /state: pods, nodes, and how often a Service matched several pods. GET /resolve?namespace&service&port: an address.
+    GET /state: pods, nodes, and how often a Service matched several pods.
     POST /pods/<namespace>/<name>/<verb>: kill, hang, resume, fail {reason}, disturb {...}; with {uid} only that very pod.
     POST /nodes/<name>/<verb>: lose {running}, back {rebooted}.
     Answers 404 or 409 with {"error": one sentence} when there is no such pod or it runs no container.
@@ -38,11 +38,6 @@ def application(hollow: Hollow) -> web.Application:
     async def state(_: web.Request) -> web.Response:
         return web.json_response(hollow.describe())
 
-    async def resolve(request: web.Request) -> web.Response:
-        query = request.query
-        ip, port = await hollow.resolve(query["namespace"], query["service"], int(query["port"]))
-        return web.json_response({"ip": ip, "port": port})
-
     async def strike_pod(request: web.Request) -> web.Response:
         body, where = await request.json(), request.match_info
         await on_pod[where["verb"]](hollow.pod(where["namespace"], where["name"], body.pop("uid", None)), **body)
@@ -54,7 +49,6 @@ def application(hollow: Hollow) -> web.Application:
 
     app = web.Application(middlewares=[_errors])
     app.router.add_get("/state", state)
-    app.router.add_get("/resolve", resolve)
     app.router.add_post(f"/pods/{{namespace}}/{{name}}/{{verb:{'|'.join(on_pod)}}}", strike_pod)
     app.router.add_post(f"/nodes/{{name}}/{{verb:{'|'.join(on_node)}}}", strike_node)
     return app
@@ -76,10 +70,11 @@ class HollowControlError(LocalKubeError):
 class HollowControl:
     """Client of a hollow process's control endpoint. Use as an async context manager; a call that fails raises HollowControlError."""
 
+    _session: aiohttp.ClientSession  # inside the block
+
     def __init__(self, url: str) -> None:
         """`url`: as in the file that the hollow process writes, e.g. `http://127.0.0.1:40123`."""
         self._url = url
-        self._session: aiohttp.ClientSession | None = None
 
     @classmethod
     def of(cls, folder: Path) -> Self:
@@ -94,8 +89,7 @@ class HollowControl:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._session.close()
 
     async def state(self) -> Obj:
         """`{"pods": [...], "nodes": [...], "ambiguous": {"namespace/service": times}, "effects": {uid: {...}}}`.
@@ -107,30 +101,21 @@ class HollowControl:
         """
         return await self._call("GET", "/state")
 
-    async def pods(self, namespace: str | None = None) -> list[Obj]:
-        """The pods (of one namespace) as in `state`, by namespace and name."""
-        return [pod for pod in (await self.state())["pods"] if namespace in {None, pod["namespace"]}]
-
-    async def resolve(self, namespace: str, service: str, port: int) -> tuple[str, int]:
-        """Where a connection to a Service would go now, as (ip, port)."""
-        answer = await self._call("GET", f"/resolve?namespace={namespace}&service={service}&port={port}")
-        return answer["ip"], answer["port"]
-
     async def kill(self, namespace: str, pod: str, *, uid: str | None = None) -> None:
         """SIGKILL to the main container; returns when its connections are cut. It is restarted as the kubelet would."""
-        await self._on_pod(namespace, pod, "kill", uid=uid)
+        await self._call("POST", f"/pods/{namespace}/{pod}/kill", uid=uid)
 
     async def hang(self, namespace: str, pod: str, *, uid: str | None = None) -> None:
         """SIGSTOP: TCP still connects, nothing answers; probes of the pod's spec fail after their time."""
-        await self._on_pod(namespace, pod, "hang", uid=uid)
+        await self._call("POST", f"/pods/{namespace}/{pod}/hang", uid=uid)
 
     async def resume(self, namespace: str, pod: str, *, uid: str | None = None) -> None:
         """SIGCONT."""
-        await self._on_pod(namespace, pod, "resume", uid=uid)
+        await self._call("POST", f"/pods/{namespace}/{pod}/resume", uid=uid)
 
     async def fail(self, namespace: str, pod: str, reason: str = "Evicted", *, uid: str | None = None) -> None:
         """The whole pod ends in phase Failed."""
-        await self._on_pod(namespace, pod, "fail", uid=uid, reason=reason)
+        await self._call("POST", f"/pods/{namespace}/{pod}/fail", uid=uid, reason=reason)
 
     async def disturb(self, namespace: str, pod: str, *, uid: str | None = None, **fault: Any) -> None:
         """Something else goes wrong with a Coreapp, until its container ends: see `wabiz_sim.disturbance`.
@@ -139,7 +124,7 @@ class HollowControl:
         after SIGTERM; `ports`: open, closed (no listener, the process lives), half-open (open connections stay and are silent, new
         ones are not completed) or parted (as half-open, but new ones are completed, and calls from one address are answered).
         """
-        await self._on_pod(namespace, pod, "disturb", uid=uid, **fault)
+        await self._call("POST", f"/pods/{namespace}/{pod}/disturb", uid=uid, **fault)
 
     async def lose(self, node: str, *, running: bool = False) -> None:
         """The node is cut off: no Lease, no reports, its containers do not answer; deletions of its pods are not carried out.
@@ -152,13 +137,8 @@ class HollowControl:
         """The node is back: its containers go on where they were, or start again if it was `rebooted`; pods that are gone are ended."""
         await self._call("POST", f"/nodes/{node}/back", rebooted=rebooted)
 
-    async def _on_pod(self, namespace: str, pod: str, verb: str, **body: Any) -> None:
-        await self._call("POST", f"/pods/{namespace}/{pod}/{verb}", **body)
-
     async def _call(self, method: str, path: str, **body: Any) -> Obj:
         what = f"hollow nodes at {self._url}: {method} {path}"
-        if self._session is None:
-            raise HollowControlError("HollowControl is used outside of its 'async with' block")
         try:
             async with self._session.request(method, self._url + path, json=body or None) as response:
                 answer: Obj = await response.json(content_type=None)

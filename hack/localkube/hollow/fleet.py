@@ -16,7 +16,7 @@ from localkube.hollow.claims import HollowClaims
 from localkube.hollow.components import Make
 from localkube.hollow.kube import Kube, Mirror
 from localkube.hollow.nodes import HollowNode
-from localkube.hollow.pods import HollowPod, Surroundings
+from localkube.hollow.pods import HollowPod, Surroundings, spawn
 from localkube.hollow.spec import Backend, Data, backends, data_of, is_address, named_ports, service_name, target_port
 from localkube.hollow.status import is_barred, is_ready
 
@@ -95,14 +95,7 @@ class Hollow:
             await asyncio.sleep(PROBE_S)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("hollow: a part of the process failed", exc_info=error)
+        spawn(work, "a part of the process", kept=self._tasks)
 
     # ------------------------------------------------------------ what the API server reports
 
@@ -128,7 +121,7 @@ class Hollow:
     def _config_changed(self, _: str, obj: Obj) -> None:
         for pod in self.pods.values():
             if pod.namespace == obj["metadata"]["namespace"]:
-                pod.retry_config()
+                pod.news.set()
 
     def _data(self, namespace: str, kind: str, name: str) -> Data | None:
         found = self._config[kind].items.get((namespace, name))
@@ -207,7 +200,7 @@ class Hollow:
         and the webhook. All else there is stopped.
         """
         node = self._node(name)
-        node.lose()
+        node.reachable.clear()
         for pod in self._pods_on(node):
             with contextlib.suppress(Exception):  # one without a running container has nothing to freeze
                 await (pod.part() if running and pod.kind == "coreapp" else pod.hang("lost"))
@@ -229,7 +222,7 @@ class Hollow:
         self._end_unbound(node)
         for uid, obj in self._bound(name).items():
             self._settle("MODIFIED", obj, node)
-            self.pods[uid].report_again()
+            self.pods[uid].reporter.report(again=True)
 
     def _bound(self, name: str) -> dict[str, Obj]:
         """By uid: what is bound to a node now. To be asked again after every wait: a pod that is gone by then would be revived."""

@@ -54,10 +54,6 @@ class HollowNode:
         await self._renew()
         await self._report()
 
-    def lose(self) -> None:
-        """Stop renewing and reporting."""
-        self.reachable.clear()
-
     async def come_back(self) -> None:
         """Renew and report again, at once; a Node object that was deleted is created again. The heartbeat retries what fails here."""
         self._since = datetime.now(UTC)

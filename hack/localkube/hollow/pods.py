@@ -79,13 +79,14 @@ class HollowPod:
         self._scheduled = {} if "PodScheduled" in self._since else {"PodScheduled": ("True", stamp(now))}
         self._path = f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
         self._folder = around.folder / "pods" / self.uid
-        self._reporter = Reporter(around.kube, self._path, node, self._status)
+        self.reporter = Reporter(around.kube, self._path, node, self._status)
         self._component: Component | None = None
         self._end: asyncio.Future[int] | None = None
         self._message = ""  # why the last life ended
         self._settled = asyncio.Event()  # not in the middle of a start
         self._settled.set()
-        self._news = asyncio.Event()  # a Secret or ConfigMap of the namespace changed
+        self.news = asyncio.Event()
+        """A Secret or ConfigMap of the namespace changed: a container that waits for it may try again."""
         self._hung: dict[str, float] = {}
         self._parted: Component | None = None
         self._deaf_since: float | None = None  # half-open ports: the kubelet's probes do not even connect
@@ -99,7 +100,7 @@ class HollowPod:
 
     def begin(self) -> None:
         """Start the container (not of a pod that is over or leaving) and the reports."""
-        self._task("write", self._reporter.run())
+        self._task("write", self.reporter.run())
         if not self._over and "deletionTimestamp" not in self.pod["metadata"]:
             self._task("live", self._live())
         self.update(self.pod)
@@ -108,7 +109,7 @@ class HollowPod:
         """The object changed: begin or hasten its end; report again what was overwritten."""
         self.pod, meta = pod, pod["metadata"]
         if "deletionTimestamp" not in meta:
-            self._reporter.compare(pod)
+            self.reporter.compare(pod)
             return
         deadline = time.monotonic() + float(meta.get("deletionGracePeriodSeconds") or 0)
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
@@ -137,14 +138,6 @@ class HollowPod:
             since.append(self._hung.get("asked"))
         now = time.monotonic()
         return any(one is not None and now - one > self._patience[probe] for one in since)
-
-    def retry_config(self) -> None:
-        """A Secret or ConfigMap of the namespace changed: a container that waits for it may try again."""
-        self._news.set()
-
-    def report_again(self) -> None:
-        """Report the present state even if it was reported before."""
-        self._reporter.report(again=True)
 
     async def vanish(self) -> None:
         """The object is gone (the last step of a deletion, or a force delete): what still runs is killed at once."""
@@ -243,7 +236,7 @@ class HollowPod:
             if self.leaving or self.failed:
                 return
             # The end must be seen before the next life covers it; but an API server that is away stops nothing.
-            await self._reporter.reported(FLUSH_TIMEOUT_S)
+            await self.reporter.reported(FLUSH_TIMEOUT_S)
             delay = self.around.restart_delay_s
             await asyncio.sleep(min(max(delay, 0.1) * 2**failures, SLOWEST_RETRY_S) if failures else delay)
 
@@ -251,7 +244,7 @@ class HollowPod:
         """The environment of the next life; while its Secrets or ConfigMaps are missing the container waits and reports so."""
         around, waited = self.around, False
         while True:
-            self._news.clear()
+            self.news.clear()
             try:
                 return await configured(
                     self.pod,
@@ -267,7 +260,7 @@ class HollowPod:
                 if waited and self.container.message != str(e):
                     self._become(self.container.waiting("CreateContainerConfigError", str(e)))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), CONFIG_RETRY_S if waited else CONFIG_LAG_S)
+                await asyncio.wait_for(self.news.wait(), CONFIG_RETRY_S if waited else CONFIG_LAG_S)
             waited = True
 
     async def _one_life(self, env: Mapping[str, str]) -> int:
@@ -379,7 +372,7 @@ class HollowPod:
 
     def _become(self, container: Container) -> None:
         self.container = container
-        self._reporter.report()
+        self.reporter.report()
 
     def _status(self) -> Obj:
         self._since = transitions(self._since, self.container, datetime.now(UTC), failed=bool(self.failed))
@@ -406,17 +399,22 @@ class HollowPod:
 
     def _ending(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task of its own: its caller may be cancelled, but an end that is cut short would leave ports and tasks behind."""
-        task = asyncio.create_task(work, name=f"end of {self.namespace}/{self.name}")
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
-        task.add_done_callback(_complain)
-        return task
+        return spawn(work, f"end of {self.namespace}/{self.name}", kept=self._endings)
 
     async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
         """See an end through, for a bounded time; what it raises is logged, since an ended component has nothing more to report."""
         done, _ = await asyncio.wait({self._ending(work)}, timeout=KILL_TIMEOUT_S)
         if not done:
             logger.warning("pod %s/%s: %s did not end within %.0f s", self.namespace, self.name, self.kind, KILL_TIMEOUT_S)
+
+
+def spawn(work: Coroutine[Any, Any, None], name: str, *, kept: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+    """Begin a task, which is in ``kept`` until it has ended; that it failed is logged."""
+    task = asyncio.create_task(work, name=name)
+    kept.add(task)
+    task.add_done_callback(kept.discard)
+    task.add_done_callback(_complain)
+    return task
 
 
 def _complain(task: asyncio.Task[None]) -> None:

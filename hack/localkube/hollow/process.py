@@ -13,14 +13,13 @@ import asyncio
 import contextlib
 import logging
 import signal
-import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from aiohttp import web
 
 from localkube import kubeconfig
-from localkube.errors import LocalKubeError
+from localkube.errors import LocalKubeError, guarded
 from localkube.files import only_one, write_json
 from localkube.hollow.addresses import Addresses
 from localkube.hollow.components import Component, Make, Resolve
@@ -67,7 +66,10 @@ async def running(
             members = [HollowNode(kube, f"{prefix}-{i}", addresses.node(i), f"zone-{'abc'[i % 3]}", renew_s) for i in range(nodes)]
             hollow = Hollow(kube, members, addresses=addresses, folder=folder, restart_delay_s=restart_delay_s, make=make)
             try:
-                await asyncio.wait_for(hollow.start(), READY_TIMEOUT_S)
+                try:
+                    await asyncio.wait_for(hollow.start(), READY_TIMEOUT_S)
+                except TimeoutError:
+                    raise LocalKubeError(f"the API server at hand did not answer in full within {READY_TIMEOUT_S:.0f} s") from None
                 yield hollow
             finally:
                 await hollow.stop()
@@ -90,7 +92,7 @@ async def _serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     folder, file = options.folder, options.folder / ADDRESS_FILE
-    nodes = running(kubeconfig.read(options.kubeconfig), folder, nodes=options.nodes, prefix=options.node_prefix, renew_s=options.renew)
+    nodes = running(kubeconfig.read(options.kubeconfig), folder, nodes=options.nodes, prefix=options.node_prefix)
     try:
         async with nodes as hollow, controlled(hollow) as url:
             write_json(file, {"control": url})
@@ -108,19 +110,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--folder", type=lambda text: Path(text).resolve(), required=True, help="for volumes, and for hollow.json when ready"
     )
-    parser.add_argument("--renew", type=float, default=RENEW_S, help=f"seconds between renewals of a node's Lease (default {RENEW_S:.0f})")
     parser.add_argument("--node-prefix", default="hollow", help="nodes are called PREFIX-0 ... (default hollow)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    try:
+
+    def work() -> int:
         options.folder.mkdir(parents=True, exist_ok=True)
         taken = f"other hollow nodes run in {options.folder}: stop them or give another folder with --folder"
         with only_one(options.folder / "hollow.lock", taken):
             asyncio.run(_serve(options))
-    except TimeoutError:
-        print(f"hollow nodes: the API server at hand did not answer in full within {READY_TIMEOUT_S:.0f} s", file=sys.stderr)
-        return 1
-    except (LocalKubeError, OSError) as e:
-        print(f"hollow nodes: {e}", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+
+    return guarded("hollow nodes", work)

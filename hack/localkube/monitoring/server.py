@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
-import urllib.parse
-import urllib.request
 from pathlib import Path
-from typing import Any
 
+import httpx
 import yaml
 
 from localkube.files import write
+from localkube.plane.controlplane import free_ports
 from localkube.plane.processes import Process, Spawner, wait_until
 
 from . import rules
@@ -27,7 +25,7 @@ class PrometheusServer:
     def __init__(self, folder: Path, *, interval: str = "5s", hold: str | None = None) -> None:
         """``interval``: how often it scrapes and evaluates; ``hold``: instead of how long each alert waits."""
         self.folder = folder.absolute()
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self._interval, self._hold = interval, hold
         self._targets: dict[str, int] = {}
         self.process: Process | None = None
@@ -44,14 +42,14 @@ class PrometheusServer:
         for rule in (rule for group in groups["groups"] for rule in group["rules"]):
             rule["for"] = self._hold or rule["for"]
             rule["annotations"]["runbook_url"] = rule["annotations"]["runbook_url"].replace(rules.RUNBOOKS, "docs/alerts.md")
-        self._write(RULES, yaml.safe_dump(groups))
+        write(self.folder / RULES, yaml.safe_dump(groups))
         job = {
             "job_name": "whatsapp-operator",
             "honor_labels": True,  # namespace and name are those of WhatsAppClusters
             "file_sd_configs": [{"files": [str(self.folder / TARGETS)], "refresh_interval": "1s"}],
         }
         every = {"scrape_interval": self._interval, "scrape_timeout": self._interval, "evaluation_interval": self._interval}
-        self._write(CONFIG, yaml.safe_dump({"global": every, "rule_files": [str(self.folder / RULES)], "scrape_configs": [job]}))
+        write(self.folder / CONFIG, yaml.safe_dump({"global": every, "rule_files": [str(self.folder / RULES)], "scrape_configs": [job]}))
         self._write_targets()
         options = (f"--config.file={self.folder / CONFIG}", f"--storage.tsdb.path={self.folder / 'data'}")
         argv: list[str | Path] = [program, *options, f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn"]
@@ -66,40 +64,29 @@ class PrometheusServer:
         self._write_targets()
 
     def firing(self) -> dict[str, list[dict[str, str]]]:
-        """Return the labels of all alerts that fire, by the name of the alert. URLError if it does not answer."""
+        """Return the labels of all alerts that fire, by the name of the alert. httpx.HTTPError if it does not answer."""
         found: dict[str, list[dict[str, str]]] = {}
-        for alert in self._ask("/api/v1/alerts")["data"]["alerts"]:
+        for alert in self._ask("/api/v1/alerts").json()["data"]["alerts"]:
             if alert["state"] == "firing":
                 found.setdefault(alert["labels"]["alertname"], []).append(alert["labels"])
         return found
 
     def value(self, expr: str) -> float | None:
-        """Return the value of an expression now: of its first series; None if it has none. URLError if it does not answer."""
-        result = self._ask(f"/api/v1/query?{urllib.parse.urlencode({'query': expr})}")["data"]["result"]
+        """Return the value of an expression now: of its first series; None if it has none. httpx.HTTPError if it does not answer."""
+        result = self._ask("/api/v1/query", query=expr).json()["data"]["result"]
         return float(result[0]["value"][1]) if result else None
 
     def _write_targets(self) -> None:
         labels = {"namespace": "whatsapp-operator-system"}
         groups = [{"targets": [f"127.0.0.1:{port}"], "labels": {**labels, "pod": name}} for name, port in sorted(self._targets.items())]
-        self._write(TARGETS, json.dumps(groups))
-
-    def _write(self, name: str, text: str) -> None:
-        write(self.folder / name, text)
+        write(self.folder / TARGETS, json.dumps(groups))
 
     def _is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=ANSWER_SECONDS) as answer:  # noqa: S310  loopback
-                return bool(answer.status == 200)
-        except OSError:
+            self._ask("/-/ready")
+        except httpx.HTTPError:
             return False
+        return True
 
-    def _ask(self, path: str) -> Any:
-        with urllib.request.urlopen(f"{self.url}{path}", timeout=ANSWER_SECONDS) as answer:  # noqa: S310  loopback
-            return json.load(answer)
-
-
-def free_port() -> int:
-    """Return a port of loopback that is free now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    def _ask(self, path: str, **query: str) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", params=query, timeout=ANSWER_SECONDS, trust_env=False).raise_for_status()

@@ -18,9 +18,6 @@ from localkube.programs.cache import version_of
 from localkube.programs.versions import chart_programs, kstatus_programs, pinned_programs, workflow_programs
 from localkube.progress import to_stderr
 
-FAST_RENEW_SECONDS = 3.0
-"""Between two renewals of a node's Lease with --fast-nodes: a node is lost after 12 s there, to which the kubelet's 10 s are close."""
-
 
 def main(argv: Sequence[str], *, root: Path) -> int:
     """Run one command; ``root`` is the repository. Returns the exit status.
@@ -45,31 +42,25 @@ def _parser(root: Path) -> argparse.ArgumentParser:
     programs.add_argument("--control-plane", action="store_true", help="leave out those of the charts")
     up = commands.add_parser("up", help="start it, or say where it runs")
     up.add_argument("--nodes", type=int, default=3, help="hollow nodes (default: 3)")
-    up.add_argument("--port", type=int, help="port of the API server on 127.0.0.1 (default: a free one)")
-    up.add_argument("--fast-nodes", action="store_true", help="a silent node is NotReady after 7-8 s instead of 47 s")
-    up.add_argument("--audit-log", action="store_true", help="note every write in audit.log")
     for command in (up, commands.add_parser("status", help="what runs"), commands.add_parser("down", help="stop it and remove its data")):
         command.add_argument("--dir", type=Path, default=root / "build" / "cluster", help="its folder (default: build/cluster)")
     return parser
 
 
 def _up(where: Path, options: argparse.Namespace) -> int:
-    begun = time.monotonic()
-    plane = _running(where)
-    outcome = f"it runs in {where}"
+    begun, found = time.monotonic(), _running(where)
     try:
-        if plane is None:
-            outcome = "ready after {:.1f} s"
-            plane = ControlPlane.start(
-                where, port=options.port, fast_nodes=options.fast_nodes, audit_log=options.audit_log, detached=True, report=to_stderr
-            )
-        if options.nodes > 0:
-            _nodes_up(plane, options.nodes, fast=options.fast_nodes)
+        plane = found or ControlPlane.start(where, detached=True, report=to_stderr)
+        if options.nodes > 0 and not any(process.alive() for process in processes.load(where / "hollow.json")):
+            spawner = Spawner(leashed=False)
+            folder.start_nodes(plane, spawner, options.nodes, to_stderr)
+            spawner.close()
     except BaseException:
-        if outcome.startswith("ready"):
+        if found is None:
             folder.stop(where)  # all of it, or nothing
         raise
-    to_stderr(f"{outcome.format(time.monotonic() - begun)}; 'hack/cluster down' ends it")
+    outcome = f"it runs in {where}" if found else f"ready after {time.monotonic() - begun:.1f} s"
+    to_stderr(f"{outcome}; 'hack/cluster down' ends it")
     # every line for eval "$(hack/cluster up)"
     kubectl = provide(os.environ)["kubectl"]
     print(f"# Kubernetes at {plane.server}, kubeconfig {plane.admin_kubeconfig}")
@@ -91,14 +82,6 @@ def _running(where: Path) -> ControlPlane | None:
         to_stderr(f"{fault}: ending what is left of it, then starting it again")
     folder.stop(where)
     return None
-
-
-def _nodes_up(plane: ControlPlane, nodes: int, *, fast: bool) -> None:
-    """Start the process that plays ``nodes`` nodes, unless it runs, and wait until they are ready; ``fast``: their Leases renew fast."""
-    if not any(process.alive() for process in processes.load(plane.folder / "hollow.json")):
-        spawner = Spawner(leashed=False)
-        folder.start_nodes(plane, spawner, nodes, to_stderr, **({"renew": FAST_RENEW_SECONDS} if fast else {}))
-        spawner.close()
 
 
 def _status(where: Path) -> int:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import random
-import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +18,7 @@ import yaml
 from localkube import kubeconfig
 from localkube.errors import LocalKubeError
 from localkube.files import only_one
+from localkube.hollow.addresses import is_free
 from localkube.kubeconfig import Access, Caller
 from localkube.plane import certificates, processes
 from localkube.plane.certificates import Certificates
@@ -32,6 +30,9 @@ LOOPBACK = "127.0.0.1"
 SERVICE_RANGE = "10.96.0.0/16"
 SERVICE_IP = "10.96.0.1"  # the first of the range is that of the Service "kubernetes"
 ETCD_SOCKET, ETCD_PEER_SOCKET = "localhost:2379", "localhost:2380"  # file names; etcd wants them to look like addresses
+FOLDERS = ("etcd", "certificates", "certificates.partial", "logs", "kubectl-cache")
+FILES = ("*kubeconfig", "processes.json", "audit.log", "audit-policy.yaml", ".lock", ETCD_SOCKET, ETCD_PEER_SOCKET)
+"""What a control plane makes in its folder."""
 START_SECONDS = 60.0
 VALID_SECONDS = 30 * 24 * 3600  # of a token
 CALL_SECONDS = 60.0
@@ -39,7 +40,6 @@ CALL_SECONDS = 60.0
 KEPT_CONNECTIONS = 4
 """To the API server, as administrator: a TLS handshake costs both sides more than a call."""
 PORT_TRIES = 5
-FAST_NODES = ("--node-monitor-period=1s", "--node-monitor-grace-period=12s")
 GARBAGE = {"GOGC": "200"}
 """For its programs: less time for more memory. They collect garbage when they hold three times what was live, not twice."""
 _Args = Mapping[str, Sequence[str]]
@@ -96,8 +96,6 @@ class ControlPlane:
         folder: Path,
         *,
         binaries: Binaries | None = None,
-        port: int | None = None,
-        fast_nodes: bool = False,
         audit_log: bool = False,
         detached: bool = False,
         apiserver_args: Sequence[str] = (),
@@ -107,9 +105,8 @@ class ControlPlane:
     ) -> ControlPlane:
         """Start a control plane in ``folder``; return when it is ready: default ServiceAccount there, scheduler healthy.
 
-        ``binaries``: the programs; found, fetched or built when not given. ``port``: of the API server; a free one if not given.
-        ``fast_nodes``: a silent node is NotReady after 7-8 s, not 47. ``audit_log``: note every write, for ``writes()``.
-        ``detached``: outlive this Python process; else all processes end with it.
+        ``binaries``: the programs; found, fetched or built when not given.
+        ``audit_log``: note every write, for ``writes()``. ``detached``: outlive this Python process; else all processes end with it.
         ``timeout``: seconds until ready, not counting fetching or building. Data left in ``folder`` by an earlier run is used again.
         Raises LocalKubeError: what failed, with the last log lines of the program that died; nothing is left running then.
         """
@@ -127,11 +124,9 @@ class ControlPlane:
                 (folder / "audit-policy.yaml").write_text(yaml.safe_dump(AUDIT_POLICY), encoding="utf-8")
                 files = [f"--audit-policy-file={folder / 'audit-policy.yaml'}", f"--audit-log-path={folder / 'audit.log'}"]
                 apiserver_args = [*files, *apiserver_args]
-            if fast_nodes:
-                controller_manager_args = [*FAST_NODES, *controller_manager_args]
             more = {"kube-apiserver": apiserver_args, "kube-controller-manager": controller_manager_args}
             try:
-                started._start(more, port, time.monotonic() + timeout, report)
+                started._start(more, time.monotonic() + timeout, report)
             except BaseException:
                 started.stop()
                 raise
@@ -200,11 +195,9 @@ class ControlPlane:
         try:
             status, text = self._admin().request(method, path, body, timeout=CALL_SECONDS, content=content)
         except httpx.HTTPError as error:
-            msg = f"{method} {path}: no answer: {error}"
-            raise LocalKubeError(msg) from error
+            raise LocalKubeError(f"{method} {path}: no answer: {error}") from error
         if status >= 300:
-            msg = f"{method} {path}: {status} {' '.join(text.split())[:500]}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"{method} {path}: {status} {' '.join(text.split())[:500]}")
         return json.loads(text)
 
     def service_account_kubeconfig(self, namespace: str, name: str, path: Path) -> Path:
@@ -212,13 +205,11 @@ class ControlPlane:
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": VALID_SECONDS}}
         where = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
         try:
-            status, text = self._admin().request("POST", where, body, timeout=10.0)
-        except httpx.HTTPError as error:
-            status, text = 0, f"no answer: {error}"
-        if status != 201:
-            raise LocalKubeError(f"the API server gives no token for the ServiceAccount {namespace}/{name} ({status}): {text[:300]}")
+            token = self.call("POST", where, body)["status"]["token"]
+        except LocalKubeError as error:
+            raise LocalKubeError(f"the API server gives no token for the ServiceAccount {namespace}/{name}: {error}") from error
         admin = kubeconfig.read(self.admin_kubeconfig)
-        return Access(admin.server, admin.authority, token=json.loads(text)["status"]["token"]).write(path, namespace=namespace)
+        return Access(admin.server, admin.authority, token=token).write(path, namespace=namespace)
 
     def writes(self) -> list[Write]:
         """Every write so far, oldest first, from the audit log.
@@ -240,26 +231,24 @@ class ControlPlane:
             self._read += len(new + end)
             return [*self._writes]
 
-    def pause_apiserver(self) -> None:
-        """Stop the API server in its tracks (SIGSTOP): connections stay open and nothing answers."""
-        self._apiserver().pause()
-
-    def resume_apiserver(self) -> None:
-        """Undo ``pause_apiserver``."""
-        self._apiserver().resume()
+    @property
+    def apiserver(self) -> Process:
+        """The process of the API server: paused, its connections stay open and nothing answers. LocalKubeError if it does not run."""
+        for process in self._running:
+            if process.name == "kube-apiserver" and process.alive():
+                return process
+        raise LocalKubeError(f"the kube-apiserver of {self.folder} does not run")
 
     # ---- how it is started
 
-    def _start(self, more: _Args, port: int | None, deadline: float, report: Callable[[str], None]) -> None:
+    def _start(self, more: _Args, deadline: float, report: Callable[[str], None]) -> None:
         made = certificates.make(self.folder / "certificates", service_ip=SERVICE_IP)
-        if port is not None and not _free(port):
-            raise LocalKubeError(f"port {port} on {LOOPBACK} is taken by another program: end it or choose another port")
         for tries_left in reversed(range(PORT_TRIES)):
             try:
-                self._start_on(_free_ports(port or self._last_port()), made, more, deadline, report)
+                self._start_on(free_ports(3, self._last_port()), made, more, deadline, report)
                 return
             except EarlyEndError as error:
-                if "address already in use" not in str(error) or port is not None or tries_left == 0:
+                if "address already in use" not in str(error) or tries_left == 0:
                     raise
                 processes.stop(self._running, grace=1.0)
                 self._running.clear()
@@ -312,7 +301,7 @@ class ControlPlane:
             last = int(self.server.rpartition(":")[2])
         except (LocalKubeError, ValueError):
             return None
-        return last if _free(last) else None
+        return last if is_free(LOOPBACK, last) else None
 
     def _admin(self) -> Caller:
         if self._caller is None:
@@ -329,12 +318,6 @@ class ControlPlane:
             return self._admin().request("GET", path, timeout=5.0)[0] == 200
         except httpx.HTTPError:
             return False
-
-    def _apiserver(self) -> Process:
-        apiserver = next((process for process in self._running if process.name == "kube-apiserver"), None)
-        if apiserver is None or not apiserver.alive():
-            raise LocalKubeError(f"the kube-apiserver of {self.folder} does not run")
-        return apiserver
 
 
 def _arguments(folder: Path, ports: list[int], made: Certificates) -> _Args:
@@ -391,23 +374,13 @@ def _arguments(folder: Path, ports: list[int], made: Certificates) -> _Args:
     }
 
 
-def _free_ports(first: int | None) -> list[int]:
-    """Three free ports; ``first`` is the first of them if given."""
+def free_ports(count: int, first: int | None = None) -> list[int]:
+    """So many free ports of loopback; ``first`` is the first of them if given."""
     chosen = [] if first is None else [first]
-    chosen += [port for port in random.sample(PORT_RANGE, 50) if port != first and _free(port)][: 3 - len(chosen)]
-    if len(chosen) < 3:
+    chosen += [port for port in random.sample(PORT_RANGE, 50) if port != first and is_free(LOOPBACK, port)]
+    if len(chosen) < count:
         raise LocalKubeError(f"no free ports between {PORT_RANGE.start} and {PORT_RANGE.stop} on {LOOPBACK}: end what uses them")
-    return chosen
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Go does: lingering connections do not count
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
+    return chosen[:count]
 
 
 def _healthy(port: int) -> bool:
@@ -422,25 +395,11 @@ def _write(event: Mapping[str, Any]) -> Write:
     what = event.get("objectRef", {})
     extra = event["user"].get("extra") or {}
     return Write(
+        **{name: what.get(name, "") for name in ("resource", "subresource", "namespace", "name")},
+        group=what.get("apiGroup", ""),
         user=event["user"].get("username", ""),
         verb=event["verb"],
-        resource=what.get("resource", ""),
-        subresource=what.get("subresource", ""),
-        namespace=what.get("namespace", ""),
-        name=what.get("name", ""),
         code=event.get("responseStatus", {}).get("code", 0),
         at=event["requestReceivedTimestamp"],
-        group=what.get("apiGroup", ""),
         credential=next(iter(extra.get("authentication.kubernetes.io/credential-id") or ()), ""),
     )
-
-
-def remove(folder: Path) -> None:
-    """Remove what ``start`` made in ``folder``, which must not run any more, and the folder itself if nothing else is in it."""
-    for name in ("etcd", "certificates", "certificates.partial", "logs", "kubectl-cache"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    files = "processes.json", "audit.log", "audit-policy.yaml", ".lock", ETCD_SOCKET, ETCD_PEER_SOCKET
-    for path in (*folder.glob("*kubeconfig"), *(folder / name for name in files)):
-        path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from localkube.hollow.control import ADDRESS_FILE
@@ -28,11 +29,11 @@ def start_module(spawner: Spawner, name: str, module: str, options: Mapping[str,
     return spawner.start(name, [sys.executable, "-m", module, *words], folder=folder, log=log, env=env)
 
 
-def start_nodes(plane: ControlPlane, spawner: Spawner, count: int, report: Report, **more: object) -> None:
-    """Start the process that plays hollow nodes, and wait until they are ready; ``more``: options of its command line. LocalKubeError."""
+def start_nodes(plane: ControlPlane, spawner: Spawner, count: int, report: Report) -> None:
+    """Start the process that plays hollow nodes, and wait until they are ready. LocalKubeError."""
     begun, folder = time.monotonic(), plane.folder / "hollow"
     (folder / ADDRESS_FILE).unlink(missing_ok=True)  # left by a process that was killed
-    options = {"kubeconfig": plane.admin_kubeconfig, "nodes": count, "folder": folder, **more}
+    options = {"kubeconfig": plane.admin_kubeconfig, "nodes": count, "folder": folder}
     log = plane.folder / "logs" / "hollow.log"
     process = start_module(spawner, "hollow nodes", "localkube.hollow", options, folder=plane.folder, log=log)
     processes.save(plane.folder / "hollow.json", [process])
@@ -56,11 +57,13 @@ def stop(folder: Path) -> list[Process]:
 
 
 def remove(folder: Path) -> list[Process]:
-    """The same, and remove what was made there."""
+    """The same, and remove what was made there, and the folder itself if nothing else is in it."""
     ended = stop(folder)
-    for name in PARTS:
+    for name in (*PARTS, *controlplane.FOLDERS):
         shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / f"{name}.json").unlink(missing_ok=True)
-    if folder.exists():
-        controlplane.remove(folder)
+    for name in (*(f"{part}.json" for part in PARTS), *controlplane.FILES):
+        for path in folder.glob(name):
+            path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
     return ended

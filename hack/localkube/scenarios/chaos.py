@@ -25,7 +25,7 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     """The options; ends the process with a sentence when they cannot be understood."""
     parser = argparse.ArgumentParser(prog="hack/chaos", description="Every fault many times, on a real API server, under messages.")
     parser.add_argument("--round", choices=("full", "short"), default="full", help=f"short: {', '.join(SHORT)}, once each (default: full)")
-    parser.add_argument("--only", default="", help=f"only these faults, by comma: {', '.join(fault.name for fault in FAULTS)}")
+    parser.add_argument("--only", type=named, help=f"only these faults, by comma: {', '.join(fault.name for fault in FAULTS)}")
     parser.add_argument("--n", type=int, help=f"how often each fault (default: {N}; short: {SHORT_N})")
     parser.add_argument("--clusters", type=int, help=f"clusters side by side (default: {CLUSTERS}; short: {SHORT_CLUSTERS})")
     parser.add_argument("--soak", type=float, default=0.0, metavar="SECONDS", help="no fault, but 1 %% of the probes are lost for so long")
@@ -37,10 +37,7 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     options.clusters = options.clusters or (SHORT_CLUSTERS if short else CLUSTERS)
     if min(options.n, options.clusters) < 1 or options.soak < 0:
         parser.error("--n and --clusters must be at least 1, --soak must not be negative")
-    try:
-        options.faults = named([name for name in options.only.split(",") if name] or list(SHORT if short else ()))
-    except ValueError as error:
-        parser.error(str(error))
+    options.faults = options.only or named(",".join(SHORT if short else ()))
     if options.soak:
         options.n, options.faults = 1, (soak(options.soak),)
     return options

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from localkube.hollow.status import is_ready as says_ready
 from outside.observer import Observer
 
 Obj = dict[str, Any]
@@ -34,7 +34,7 @@ def is_settled(observer: Observer, namespace: str, name: str) -> bool:
         return False
     spec, status = obj["spec"], obj.get("status") or {}
     conditions = {one["type"]: one["status"] for one in status.get("conditions") or ()}
-    coreapps = coreapps_of(observer, namespace, name)
+    coreapps = pods_of(observer, namespace, name, "coreapp")
     shards, spares = spec["shards"], spec["spares"]
     holders = observer.holders(namespace, name)
     reported = {one["shard"]: one.get("holder") for one in status.get("shardMap") or ()}
@@ -53,15 +53,13 @@ def is_settled(observer: Observer, namespace: str, name: str) -> bool:
     )
 
 
-def coreapps_of(observer: Observer, namespace: str, name: str) -> list[Obj]:
-    """The pods of a cluster's Coreapps as last seen."""
-    wanted = {"app.kubernetes.io/component": "coreapp", "multiconnect.dev/cluster": name}
-    return [pod for pod in observer.objects("Pod", namespace) if wanted.items() <= (pod["metadata"].get("labels") or {}).items()]
+def pods_of(observer: Observer, namespace: str, name: str, *components: str) -> list[Obj]:
+    """The pods of some components of a cluster as last seen."""
+    labels = [{"app.kubernetes.io/component": one, "multiconnect.dev/cluster": name} for one in components]
+    pods = observer.objects("Pod", namespace)
+    return [pod for pod in pods if any(one.items() <= (pod["metadata"].get("labels") or {}).items() for one in labels)]
 
 
-def is_ready(obj: Mapping[str, Any]) -> bool:
+def is_ready(obj: Obj) -> bool:
     """Whether a pod or a node is ready and not about to go."""
-    conditions = (obj.get("status") or {}).get("conditions") or ()
-    return "deletionTimestamp" not in obj.get("metadata", {}) and any(
-        (one["type"], one["status"]) == ("Ready", "True") for one in conditions
-    )
+    return "deletionTimestamp" not in obj.get("metadata", {}) and says_ready(obj)

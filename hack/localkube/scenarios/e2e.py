@@ -8,6 +8,7 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,8 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     """The options; ends the process with a sentence when they cannot be understood."""
     names = ", ".join(fault.name for fault in FAULTS)
     parser = argparse.ArgumentParser(prog="hack/e2e", description="The user's own path on kind, and everything that breaks there.")
-    parser.add_argument("--only", default="", help=f"only these faults, by comma: {names}")
+    only = partial(chosen, FAULTS)
+    parser.add_argument("--only", dest="faults", type=only, default=FAULTS, help=f"only these faults, by comma: {names}")
     parser.add_argument("--n", type=int, default=N, help=f"how often everything else (default: {N})")
     parser.add_argument("--node-n", type=int, default=NODE_N, help=f"how often each fault of a node (default: {NODE_N})")
     parser.add_argument("--release-n", type=int, default=RELEASE_N, help=f"how often each change of a Helm release (default: {RELEASE_N})")
@@ -92,10 +94,6 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if min(options.n, options.node_n, options.release_n) < 1:
         parser.error("--n, --node-n and --release-n must be at least 1")
-    try:
-        options.faults = chosen(FAULTS, [name for name in options.only.split(",") if name])
-    except ValueError as error:
-        parser.error(str(error))
     return options
 
 

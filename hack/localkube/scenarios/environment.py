@@ -15,7 +15,7 @@ from localkube import kubeconfig
 from localkube.errors import LocalKubeError
 from localkube.hollow.kube import Kube
 from localkube.progress import Report
-from localkube.scenarios.cluster import GROUP, LEASE, LEASES, NAMESPACE, SWITCHOVER, Holder, coreapps_of, is_settled
+from localkube.scenarios.cluster import GROUP, LEASE, LEASES, NAMESPACE, SWITCHOVER, Holder, is_settled, pods_of
 from localkube.scenarios.traffic import Stream
 from outside.laws import Violation
 from outside.observer import Commit, Observer
@@ -163,13 +163,11 @@ class Environment(ABC):
 
     def coreapps(self, cluster: str) -> list[Obj]:
         """The pods of the Coreapps."""
-        return coreapps_of(self.observer, NAMESPACE, cluster)
+        return self.pods(cluster, "coreapp")
 
     def pods(self, cluster: str, *components: str) -> list[Obj]:
         """The pods of some components of a cluster."""
-        labels = [{"app.kubernetes.io/component": one, "multiconnect.dev/cluster": cluster} for one in components]
-        pods = self.observer.objects("Pod", NAMESPACE)
-        return [pod for pod in pods if any(one.items() <= pod["metadata"]["labels"].items() for one in labels)]
+        return pods_of(self.observer, NAMESPACE, cluster, *components)
 
     def lasting_coreapps(self) -> dict[str, str]:
         """The Coreapps of all clusters that are not about to go: name by uid."""

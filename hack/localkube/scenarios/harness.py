@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
-from localkube.monitoring.server import PrometheusServer, free_port
+from localkube.monitoring.server import PrometheusServer
 from localkube.plane import processes
-from localkube.plane.controlplane import ControlPlane
+from localkube.plane.controlplane import ControlPlane, free_ports
 from localkube.plane.folder import alive, remove, start_nodes
 from localkube.plane.operators import Operators
 from localkube.plane.processes import Process, Spawner
@@ -36,19 +36,15 @@ class Harness:
         folder: Path,
         *,
         nodes: int = 3,
-        port: int | None = None,
         detached: bool = False,
         audit_log: bool = False,
         operator_env: Mapping[str, str] | None = None,
         observe: bool = False,
         report: Report = quiet,
     ) -> None:
-        """Prepare; nothing is started yet. ``port``: of the API server, a free one if not given.
-
-        ``observe``: a Prometheus scrapes the operators.
-        """
+        """Prepare; nothing is started yet. ``observe``: a Prometheus scrapes the operators."""
         self.folder = folder.absolute()
-        self._nodes, self._port = nodes, port
+        self._nodes = nodes
         self._detached, self._audit_log = detached, audit_log
         self._operator_env = dict(operator_env or {})
         self._report = report
@@ -74,12 +70,11 @@ class Harness:
 
     def _up(self, replicas: int) -> None:
         binaries, report = provide(os.environ, report=self._report), self._report
-        self._plane = ControlPlane.start(
-            self.folder, binaries=binaries, port=self._port, audit_log=self._audit_log, detached=self._detached, report=report
-        )
+        self._plane = ControlPlane.start(self.folder, binaries=binaries, audit_log=self._audit_log, detached=self._detached, report=report)
         start_nodes(self._plane, self._spawner, self._nodes, report)
         begun = time.monotonic()
-        self._install()
+        self._operators = Operators(self._plane, self.folder / "operators", env=self._operator_env, leashed=not self._detached)
+        self._operators.install()
         if self.prometheus is not None:
             process = self.prometheus.start(prometheus(os.environ, report=report)["prometheus"], self._spawner)
             processes.save(self.folder / "prometheus.json", [process])
@@ -115,27 +110,19 @@ class Harness:
             raise LocalKubeError(f"nothing runs in {self.folder} yet")
         return self._plane
 
+    @property
+    def operators(self) -> Operators:
+        """The replicas of the operator: those that were started and not ended since."""
+        if self._operators is None:
+            raise LocalKubeError(f"no operator was started in {self.folder} yet")
+        return self._operators
+
     def fault(self) -> str | None:
         """One sentence on a process that ended by itself, None if there is none."""
-        running = (*self.plane.processes, *processes.load(self.folder / "hollow.json"), *self.operators().values())
+        running = (*self.plane.processes, *processes.load(self.folder / "hollow.json"), *self.operators.running.values())
         return next((_ended(process) for process in running if not process.alive()), None)
 
     # ---- operators
-
-    def _install(self) -> Operators:
-        """The operator's rights and its CRD, once."""
-        if self._operators is None:
-            self._operators = Operators(self.plane, self.folder / "operators", env=self._operator_env, leashed=not self._detached)
-            self._operators.install()
-        return self._operators
-
-    def operators(self) -> dict[str, Process]:
-        """The replicas of the operator that were started and not ended since, by name."""
-        return dict(self._operators.running) if self._operators is not None else {}
-
-    def credential(self, name: str) -> str:
-        """What the audit log calls the credential of a replica of the operator that was started."""
-        return self._install().credential(name)
 
     def start_operator(self, *, server: str | None = None, module: str = "whatsapp_operator") -> Process:
         """Start one more replica under a new name; ``server``: the URL under which it is to reach the API server, if not its own.
@@ -144,10 +131,10 @@ class Harness:
         """
         name, env = f"operator-{self._replicas}", {}
         if self.prometheus is not None:
-            port = free_port()
+            (port,) = free_ports(1)
             env = {"METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
             self.prometheus.scrape(name, port)
-        process = self._install().start(name, server=server, module=module, env=env)
+        process = self.operators.start(name, server=server, module=module, env=env)
         self._replicas += 1
         self._note_operators()
         return process
@@ -162,12 +149,11 @@ class Harness:
 
     def forget_operator(self, name: str) -> None:
         """Strike off a replica that was ended on purpose."""
-        if self._operators is not None:
-            self._operators.running.pop(name, None)
-            self._note_operators()
+        self.operators.running.pop(name, None)
+        self._note_operators()
 
     def _note_operators(self) -> None:
-        processes.save(self.folder / "operators.json", self.operators().values())
+        processes.save(self.folder / "operators.json", self.operators.running.values())
 
 
 def end_by_any_signal() -> None:

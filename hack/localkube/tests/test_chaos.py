@@ -87,17 +87,17 @@ def test_a_fault_says_what_is_expected(fault: Fault[Any]) -> None:
     ],
 )
 def test_the_goals_are_those_of_the_issue(name: str, goal: float | None) -> None:
-    assert named([name])[0].goal == goal
+    assert named(name)[0].goal == goal
 
 
 def test_the_short_round_is_a_handful_of_the_table() -> None:
-    assert len(named(list(SHORT))) == len(SHORT) == 9
+    assert len(named(",".join(SHORT))) == len(SHORT) == 9
 
 
 def test_faults_are_chosen_by_name_in_the_tables_order() -> None:
-    assert [fault.name for fault in named(["hang", "pod-deleted"])] == ["pod-deleted", "hang"]
-    with pytest.raises(ValueError, match="no fault nonsense, x; there are pod-deleted, "):
-        named(["x", "hang", "nonsense"])
+    assert [fault.name for fault in named("hang,pod-deleted")] == ["pod-deleted", "hang"]
+    with pytest.raises(argparse.ArgumentTypeError, match="no fault nonsense, x; there are pod-deleted, "):
+        named("x,hang,nonsense")
 
 
 # ---------------------------------------------------------------- options

@@ -112,8 +112,8 @@ def test_what_an_outage_takes_is_measured_from_the_fault_and_not_compared_with_t
 def test_what_forbids_a_handover_for_a_while_is_allowed_so_much_more_and_has_no_ratio() -> None:
     allowed = {"api-down-10s": 39.0, "api-down-60s": 89.0, "api-429": 39.0, "last-spare": 33.0}
     assert {fault.name: fault.allowed for fault in FAULTS if fault.allowed != 30.0} == allowed
-    assert not [name for name in allowed if chaos_print.is_compared(named([name])[0])]
-    assert all("its process lives" in named([name])[0].what for name in ("api-down-10s", "api-down-60s", "api-429"))
+    assert not [name for name in allowed if chaos_print.is_compared(named(name)[0])]
+    assert all("its process lives" in named(name)[0].what for name in ("api-down-10s", "api-down-60s", "api-429"))
 
 
 # ---------------------------------------------------------------- handovers

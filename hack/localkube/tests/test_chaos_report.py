@@ -127,7 +127,8 @@ def test_the_bound_of_what_is_decided_at_once_is_below_the_path_over_the_probes_
 
 
 def test_the_file_holds_the_figures_of_each_fault() -> None:
-    found = chaos_print.report([(QUICK, Outcome("quick", times=[0.1, 0.3], sent=9)), (QUIET, Outcome("quiet"))], {"clusters": 2})
+    played = [(QUICK, Outcome("quick", times=[0.1, 0.3], sent=9)), (QUIET, Outcome("quiet"))]
+    found = chaos_print.report(played, {"clusters": 2}, beyond=chaos_print.bound)
     again = json.loads(json.dumps(found))
     assert (again["baseline_s"], again["clusters"]) == (35.0, 2)
     quick = again["faults"]["quick"]

@@ -18,7 +18,7 @@ from localkube.scenarios.runner import report as chaos_print
 from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.judge import UNREPORTED
 from localkube.scenarios.runner.player import Outcome
-from localkube.scenarios.runner.report import report_of_kind, table
+from localkube.scenarios.runner.report import limit, report, table
 from outside.ledger import Ledger
 from wabiz_sim.gatewaylog import Totals
 
@@ -134,7 +134,7 @@ def test_what_may_not_be_in_the_ledger_of_the_run_fails_it(
     written = json.loads((tmp_path / "e2e.json").read_text())
     assert written["complaints"] == said
     assert written["run"]["commit"] == "unknown"
-    assert written["messages"] == (ledger and ledger.as_json())
+    assert written["ledgers"] == ({"acme": ledger.as_json()} if ledger else {})
     assert (f"ledger of acme: {ledger}" in " ".join(capsys.readouterr().out.split())) is (ledger is not None)
 
 
@@ -155,9 +155,9 @@ def test_the_table_has_each_phase_and_the_verdict() -> None:
 
 def test_the_file_says_what_was_met_and_what_failed() -> None:
     played = [(KILLED, outcome(KILLED, 0.12, 0.13)), (DELETED, outcome(DELETED, 0.1, lost=1))]
-    written = json.loads(json.dumps(report_of_kind(played, {"database": "PostgreSQL"}, {"container-killed": 2, "holder-deleted": 1})))
+    written = json.loads(json.dumps(report(played, {"database": "PostgreSQL"}, beyond=limit)))
     assert written["database"] == "PostgreSQL"
-    assert (written["acts"]["container-killed"]["met"], written["acts"]["container-killed"]["max"]) == (True, 0.13)
-    assert "p95" not in written["acts"]["container-killed"], "it takes 40 samples"
-    assert written["acts"]["holder-deleted"]["met"] is None
-    assert written["acts"]["holder-deleted"]["failures"] == ["holder-deleted: 1 messages lost, 0 doubled"]
+    assert (written["faults"]["container-killed"]["met"], written["faults"]["container-killed"]["max"]) == (True, 0.13)
+    assert "p95" not in written["faults"]["container-killed"], "it takes 40 samples"
+    assert written["faults"]["holder-deleted"]["met"] is None
+    assert (written["faults"]["holder-deleted"]["failures"], written["faults"]["holder-deleted"]["lost"]) == (0, 1)

@@ -101,7 +101,7 @@ def test_shrinking_undoes_growing_so_they_are_played_in_turn() -> None:
 
 
 def test_a_row_that_undoes_another_can_be_played_alone() -> None:
-    assert [[one.name for one in group] for group in rounds(chosen(FAULTS, ["shrink"]))] == [["shrink"]]
+    assert [[one.name for one in group] for group in rounds(chosen(FAULTS, "shrink"))] == [["shrink"]]
 
 
 def parsed(*words: str) -> argparse.Namespace:

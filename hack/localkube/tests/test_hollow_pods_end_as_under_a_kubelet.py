@@ -96,7 +96,7 @@ async def test_nothing_leaves_a_lost_node(tmp_path: Path) -> None:
     async with a_bench(tmp_path) as bench:
         pod = bench.pod(a_pod())
         await until(lambda: pod.container.ready and bench.kube.reports)
-        bench.node.lose()
+        bench.node.reachable.clear()
         await pod.hang("lost")
         await pod.kill()
         await until(lambda: len(bench.made) == 2 and pod.container.ready)

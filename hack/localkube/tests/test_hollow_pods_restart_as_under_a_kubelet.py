@@ -69,7 +69,7 @@ async def test_a_missing_secret_makes_it_wait_until_it_comes(tmp_path: Path) -> 
         assert bench.last()["phase"] == "Pending"
 
         secrets["s"] = {"k": b"v"}
-        pod.retry_config()
+        pod.news.set()
         await until(lambda: "running" in bench.main_state())
 
         assert bench.made[0].env["X"] == "v"

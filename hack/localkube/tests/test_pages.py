@@ -19,7 +19,7 @@ from localkube.errors import LocalKubeError, guarded
 from localkube.provenance import Provenance
 from localkube.scenarios.bench import failovers
 from localkube.scenarios.demo.command import Demo
-from localkube.scenarios.demo.print import show
+from localkube.scenarios.demo.screen import show
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.faults.kind import FAULTS
 from localkube.scenarios.runner import report as chaos_print
@@ -168,7 +168,7 @@ def test_a_dirty_commit_and_a_crowded_machine_are_said() -> None:
 
 
 def test_chaos() -> None:
-    quick, away, still = (named([name])[0] for name in ("pod-deleted", "api-down-60s", "lost-probes"))
+    quick, away, still = (named(name)[0] for name in ("pod-deleted", "api-down-60s", "lost-probes"))
     outcomes = [
         (
             quick,
@@ -184,9 +184,8 @@ def test_chaos() -> None:
         (away, Outcome("api-down-60s", times=[60.3], samples=[{"from_possible": 1.3}], sent=2)),
         (still, Outcome("lost-probes", times=[0.01], resumed=[0.1])),
     ]
-    figures = chaos_print.report(
-        outcomes, {**ABOUT, "clusters": 2, "ledgers": {"c00": LEDGER, "c01": LEDGER}, "complaints": ["pod-deleted: 1 of 2 failed"]}
-    )
+    about = {**ABOUT, "clusters": 2, "ledgers": {"c00": LEDGER, "c01": LEDGER}, "complaints": ["pod-deleted: 1 of 2 failed"]}
+    figures = chaos_print.report(outcomes, about, beyond=chaos_print.bound)
     text = shown("chaos", figures)
 
     assert "| 2 (1 failed) | 100 ms | - | failed | max 200 ms, **missed** | - | PodDeleted 1 | pods ended 2 |" in text
@@ -202,12 +201,14 @@ def test_e2e() -> None:
     table = {fault.name: fault for fault in FAULTS}
     samples = [{"took": 0.25, "committed": 0.06, "decided": 0.03}]
     deleted = Outcome("holder-deleted", times=[0.25], samples=samples, evidence=Counter({"PodDeleted": 1}))
-    played = [(table["holder-deleted"], deleted), (table["create"], Outcome("create", times=[4.9]))]
+    frozen = Outcome("holder-frozen", times=[3.5], missing=["shard 0 of acme"])
+    played = [(table[one.name], one) for one in (deleted, frozen, Outcome("create", times=[4.9]))]
     about = {**ABOUT, "seconds": 60.0, "database": "PostgreSQL", "messages": LEDGER, "missed": ["create: max is 9 s"]}
-    figures = chaos_print.report_of_kind(played, about, {"holder-deleted": 1, "create": 1})
+    figures = chaos_print.report(played, about, beyond=chaos_print.limit)
     text = shown("e2e", figures)
 
     assert "| kubectl delete pod | PodDeleted 1 | 60 ms / 60 ms | 1 | 250 ms | - | 250 ms | 0 rejected | 5 s | - |" in text
+    assert "| SIGSTOP | - | - | 2 (1 failed) | 3.50 s | - | failed | max 4.50 s, **missed** | 9 s | - |" in text
     assert "| kubectl apply -> Ready | 1 | 4.90 s | - | 4.90 s |" in text
     assert "7 sent = 7 delivered" in text
     assert "- create: max is 9 s" in text
@@ -227,7 +228,7 @@ def test_failure_modes() -> None:
     )
     assert "| `lost-probes` | probes lost | 1 | 10 ms | 20 ms | 0 | 0 |" in text.partition("Nothing is handed over:")[2]
     assert "0 failovers of healthy holders, 1 broken laws." in text
-    on_kind = shown("e2e-modes", ABOUT | {"acts": faults | {"create": harmless | created}})
+    on_kind = shown("e2e-modes", ABOUT | {"faults": faults | {"create": harmless | created}})
     assert "pod-deleted" in on_kind
     assert "create" not in on_kind, "what breaks nothing is no failure mode"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -183,16 +182,6 @@ def test_a_missing_kubeconfig_and_a_folder_are_one_sentence(tmp_path: Path) -> N
 
 
 # ---- starting, and the command
-
-
-def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-
-        with pytest.raises(LocalKubeError, match=f"port {port} on 127.0.0.1 is taken by another program"):
-            ControlPlane.start(tmp_path / "x", binaries=Binaries({}), port=port)
 
 
 def test_writes_are_read_from_the_audit_log_as_they_come(tmp_path: Path) -> None:

@@ -47,9 +47,8 @@ class World:
     begun: float = 0.0
 
     def __post_init__(self) -> None:
-        self.harness = SimpleNamespace(
-            credential={"op-0": OLD, "op-1": NEW}.__getitem__, plane=SimpleNamespace(writes=lambda: self.writes(self.begun))
-        )
+        operators = SimpleNamespace(credential={"op-0": OLD, "op-1": NEW}.__getitem__)
+        self.harness = SimpleNamespace(operators=operators, plane=SimpleNamespace(writes=lambda: self.writes(self.begun)))
         self.api = SimpleNamespace(get=self._lease)
         self.streams = {"acme": SimpleNamespace(burst=lambda *_: None)}
 

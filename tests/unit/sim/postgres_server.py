@@ -7,7 +7,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ import psycopg
 
 from localkube.errors import LocalKubeError
 from localkube.plane import certificates
+from localkube.plane.controlplane import free_ports
 from localkube.plane.processes import Process, Spawner, wait_until, wait_until_paused
 
 ADDRESS = "127.0.0.1"
@@ -60,7 +60,7 @@ class PostgresServer:
         # Not pytest's own folder, which no other user may enter.
         self.folder = Path(tempfile.mkdtemp(prefix="whatsapp-postgres-", dir=_memory()))
         self._prefix = ""
-        self.port = _free_port()
+        (self.port,) = free_ports(1)
         self.password = f"pw-{secrets.token_hex(12)}"
         self._spawner = Spawner(leashed=True)
         self._process: Process | None = None
@@ -225,9 +225,3 @@ def _unprivileged() -> pwd.struct_passwd:
             continue
     msg = f"PostgreSQL rejects root, and there is none of the users {', '.join(_SERVER_NAMES)}: make one, or run as another user"
     raise LocalKubeError(msg)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((ADDRESS, 0))
-        return int(probe.getsockname()[1])

@@ -26,8 +26,7 @@ from localkube.scenarios.faults import resize
 from localkube.scenarios.faults.hollow import DELETED, DIED, ENDED, named
 from localkube.scenarios.faults.succession import STILL_ACTED, Succession, end_leader
 from localkube.scenarios.harness import Harness
-from localkube.scenarios.hollow.environment import HollowEnvironment
-from localkube.scenarios.hollow.single import SingleCluster
+from localkube.scenarios.hollow.environment import HollowEnvironment, SingleCluster
 from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.player import Outcome, Player
 from localkube.scenarios.runner.report import complaints
@@ -110,7 +109,7 @@ def faults(found: list[Succession]) -> tuple[Fault[HollowEnvironment], ...]:
     expected: Obj = {"everybody": True, "evidence": DELETED | DIED, "effects": ENDED}
     ends = {"leader-killed": signal.SIGKILL, "leader-terminated": signal.SIGTERM}
     leaders = (Fault(name, "", end_leader(number, 0, found, holder_too=True), **expected) for name, number in ends.items())
-    return (*named(["pod-deleted", "container-killed"]), *leaders)
+    return (*named("pod-deleted,container-killed"), *leaders)
 
 
 class Bench:
@@ -242,9 +241,9 @@ async def measure(harness: Harness, root: Path, options: argparse.Namespace) -> 
     async with SingleCluster(harness, report=to_stderr) as environment:
         bench = Bench(environment, n=options.n, resizes=options.resizes, report=to_stderr)
         results, begun = bench.results, time.monotonic()
-        results.memory["no-cluster"] = cost.most_mib(harness.operators().values())
+        results.memory["no-cluster"] = cost.most_mib(harness.operators.running.values())
         await environment.apply(manifest(root, harness.folder), NAME)
-        results.memory["one-cluster"] = cost.most_mib(harness.operators().values())
+        results.memory["one-cluster"] = cost.most_mib(harness.operators.running.values())
         to_stderr(f"the cluster is ready after {time.monotonic() - begun:.1f} s")
         async with environment.sending(NAME):
             await bench.run(options.case or [case.name for case in CASES])

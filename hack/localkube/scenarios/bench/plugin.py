@@ -31,7 +31,7 @@ ONE_S = 60.0
 
 
 def _kill_operators(harness: Harness) -> None:
-    for name, process in harness.operators().items():
+    for name, process in [*harness.operators.running.items()]:
         process.signal(signal.SIGKILL)
         harness.forget_operator(name)
 
@@ -62,7 +62,7 @@ CASES = (
         3,
         "Nothing is known",
         1.2,
-        lambda h: h.plane.pause_apiserver(),
+        lambda h: h.plane.apiserver.pause(),
     ),
 )
 """In this order, for an outage is not undone."""

@@ -21,6 +21,7 @@ import yaml
 from rich.console import Console
 
 from localkube.errors import LocalKubeError
+from localkube.figures import clock
 from localkube.files import write_json
 from localkube.plane.folder import alive, remove
 from localkube.programs.binaries import provide
@@ -28,14 +29,12 @@ from localkube.progress import quiet, to_stderr
 from localkube.scenarios.cluster import NAME
 from localkube.scenarios.command import Command
 from localkube.scenarios.demo.picture import timeline
-from localkube.scenarios.demo.print import VENDOR_RESHARD, show
-from localkube.scenarios.demo.screen import PLAIN_WIDTH, Screen, Step, clock
+from localkube.scenarios.demo.screen import PLAIN_WIDTH, VENDOR_RESHARD, Screen, Step, show
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.faults.resize import resize
 from localkube.scenarios.faults.succession import Succession, end_leader
 from localkube.scenarios.harness import Harness
-from localkube.scenarios.hollow.environment import HollowEnvironment
-from localkube.scenarios.hollow.single import SingleCluster
+from localkube.scenarios.hollow.environment import HollowEnvironment, SingleCluster
 from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.player import Outcome, Player
 from localkube.scenarios.runner.report import complaints
@@ -106,7 +105,7 @@ class Demo:
 
     async def _fail_over(self, environment: SingleCluster, step: Step) -> None:
         probe, holder, begun = environment.probes[NAME], environment.holder(NAME, 0), time.monotonic()
-        outcome = await _play(environment, *named([step.name]))
+        outcome = await _play(environment, *named(step.name))
         if not outcome.times:
             step.meaning = "until it served again itself: its container was back before another Coreapp took over"
         step.seconds, step.details = max(outcome.times or outcome.resumed), outcome.samples[-1]
@@ -200,7 +199,6 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     parser.add_argument("--keep", action="store_true", help="leave it running at the end; hack/demo --down removes it")
     parser.add_argument("--observe", action="store_true", help="let a Prometheus scrape the operators and evaluate the alerts")
     parser.add_argument("--down", action="store_true", help="end and remove what an earlier run left")
-    parser.add_argument("--port", type=int, help="port of the API server on 127.0.0.1 (default: a free one)")
     parser.add_argument("--dir", type=Path, default=root / "build" / "demo", help="its folder (default: build/demo)")
     options = parser.parse_args(argv)
     folder: Path = options.dir.absolute()
@@ -224,7 +222,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 
 def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
-    harness = Harness(folder, port=options.port, detached=options.keep, audit_log=True, observe=options.observe, report=to_stderr)
+    harness = Harness(folder, detached=options.keep, audit_log=True, observe=options.observe, report=to_stderr)
     harness.up()
     demo = Demo(harness, command.root / "examples" / "cluster.yaml", console)
     keep, file = False, folder.with_suffix(".json")

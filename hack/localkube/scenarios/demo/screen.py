@@ -1,11 +1,12 @@
-"""What a person sees of the demo: a table that lives on a terminal, plain lines elsewhere, and the summary."""
+"""What a person sees of the demo: a table that lives on a terminal, plain lines elsewhere, and at the end what it came to."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -15,7 +16,12 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from localkube.figures import clock
+from outside.ledger import Ledger
+from wabiz_sim.gatewaylog import Totals
+
 PLAIN_WIDTH = 140
+VENDOR_RESHARD = "45-60 s"
 STYLES = {"waiting": "dim", "running": "bold", "done": "", "failed": "red"}
 MARKS = {"waiting": " ", "done": "[green]✓[/]", "failed": "[red]✗[/]"}
 
@@ -40,11 +46,6 @@ class Step:
         if self.failed:
             return "failed"
         return "done" if self.seconds is not None else "running" if self.begun is not None else "waiting"
-
-
-def clock(seconds: float) -> str:
-    """Seconds as people read them: milliseconds below one."""
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 class Screen:
@@ -102,6 +103,31 @@ def summary(steps: Sequence[Step]) -> Table:
     for step in steps:
         table.add_row(escape(step.what), "-" if step.seconds is None else clock(step.seconds), step.vendor or "-", escape(step.meaning))
     return table
+
+
+def show(figures: Mapping[str, Any], out: Console) -> None:
+    """Print the summary of a demo: made of its figures alone, so that a file of them gives the same text."""
+    steps = [Step(one["name"], one["what"], one["vendor"], one["means"], one["seconds"]) for one in figures["steps"]]
+    out.print(summary(steps))
+    if figures["messages"] is not None:
+        out.print(f"Messages: {ledger_of(figures['messages'])}.", highlight=False)
+    if figures["two_holders"] is not None:
+        out.print(
+            f"Two active holders of one shard: seen {sum(figures['two_holders'].values())} times (by a watcher from outside, in the log of "
+            "the WhatsApp servers, by every lookup of a shard).",
+            highlight=False,
+        )
+    out.print(
+        f"The client is a simulator whose restart is shortened to {figures['restart_seconds']:g} s (the vendor's Coreapps take "
+        f"{VENDOR_RESHARD}); it sends nothing to WhatsApp.",
+        highlight=False,
+    )
+
+
+def ledger_of(messages: Mapping[str, Any]) -> Ledger:
+    """The ledger that a file holds. LedgerError when its sums do not agree."""
+    counts = {name: value for name, value in messages.items() if name not in {"totals", "slowest"}}
+    return Ledger(**counts, totals=Totals(**messages["totals"]))
 
 
 def _to_the_right(table: Table, *numbers: int) -> None:

@@ -98,11 +98,6 @@ async def close_ports(case: Hollow) -> None:
     await pod(case, HollowControl.disturb, undo=HollowControl.kill, ports="closed")
 
 
-async def half_open_ports(case: Hollow) -> None:
-    """Open connections fall silent, new ones are not completed, until the container is ended."""
-    await pod(case, HollowControl.disturb, undo=HollowControl.kill, ports="half-open")
-
-
 async def leave_slowly(case: Hollow) -> None:
     """Deleted with 30 s of grace, and the process goes on serving for 28 of them."""
     for cluster in case.clusters:

@@ -32,8 +32,8 @@ async def counted(case: Hollow, what: str, count: Callable[[], int]) -> AsyncIte
 
 async def api_down(case: Hollow, seconds: float) -> None:
     """The API server is stopped for so long; a second into it the ports of a holder of each cluster close."""
-    plane = case.environment.harness.plane
-    plane.pause_apiserver()
+    apiserver = case.environment.harness.plane.apiserver
+    apiserver.pause()
     try:
         begun = time.monotonic()
         # On a busy machine a process goes on for a while until the signal meets it.
@@ -43,7 +43,7 @@ async def api_down(case: Hollow, seconds: float) -> None:
         await close_ports(case)
         await asyncio.sleep(begun + seconds - time.monotonic())
     finally:
-        plane.resume_apiserver()
+        apiserver.resume()
     case.make_possible()
 
 

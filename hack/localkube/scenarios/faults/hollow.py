@@ -57,7 +57,10 @@ FAULTS: tuple[Fault[HollowEnvironment], ...] = (
     # ---- a pod does not end
     Fault("hang", "holder's process stopped (SIGSTOP)", partial(pod, verb=HollowControl.hang, undo=HollowControl.resume), **HANGS),
     Fault("port-closed", "holder's ports closed, its process lives", close_ports, effects=RESET, evidence=SHUT, goal=HUNG_S),
-    Fault("port-half-open", "connections silent, no new ones", actions.half_open_ports, **HANGS),
+    Fault(
+        "port-half-open", "connections silent, no new ones",
+        partial(pod, verb=HollowControl.disturb, undo=HollowControl.kill, ports="half-open"), **HANGS,
+    ),
     Fault(
         "slow-answers", "every probe answered 0.8 s late", partial(disturb, late=0.8, until={"late": 0.0}), **STAYS,
         effects=("probes late",),
@@ -163,8 +166,8 @@ SHORT = (
 """The round that CI runs."""
 
 
-def named(names: list[str]) -> tuple[Fault[HollowEnvironment], ...]:
-    """The faults of these names, in the table's order. ValueError with a sentence when one is not in it."""
+def named(names: str) -> tuple[Fault[HollowEnvironment], ...]:
+    """The faults of these names, as `chosen` says."""
     return chosen(FAULTS, names)
 
 

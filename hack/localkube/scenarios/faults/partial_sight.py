@@ -209,11 +209,11 @@ async def blind_leader(case: Hollow) -> None:
     """Both operators end, and the next one reaches the API server but no Coreapp. After a while one comes that does, and is to lead; then a
     holder of each cluster is deleted. At the end the one that reaches no Coreapp is replaced."""
     environment = case.environment
-    for one in list(environment.harness.operators()):
+    for one in [*environment.harness.operators.running]:
         await environment.end(one)
         case.effects["operators ended"] += 1
     name = await environment.start_operator(module="localkube.scenarios.faults.egress_denied")
-    blind = environment.harness.operators()[name]
+    blind = environment.harness.operators.running[name]
 
     async def restore_sight() -> None:
         case.effects["connections denied"] += blind.log.read_text(encoding="utf-8", errors="replace").count(DENIED)

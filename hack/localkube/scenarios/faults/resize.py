@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from localkube.errors import LocalKubeError
-from localkube.scenarios.hollow.single import SingleCluster
+from localkube.scenarios.hollow.environment import SingleCluster
 from localkube.scenarios.traffic import GIVE_UP_S
 from outside.traffic import Message
 from wabiz_sim.sharding import shard_of

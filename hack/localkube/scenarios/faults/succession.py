@@ -46,7 +46,7 @@ def end_leader(number: signal.Signals, shard: int, found: list[Succession], *, h
         environment, (cluster,) = case.environment, case.clusters
         await asyncio.sleep(random.random())  # noqa: S311 - not in step with renewals and probes
         process, holder = await environment.leading(), case.holder(cluster, shard)
-        old, credential = process.name, environment.harness.credential(process.name)
+        old, credential = process.name, environment.harness.operators.credential(process.name)
         case.exits.push_async_callback(environment.replace, old)
         case.asked.add((cluster, shard))
         begun, begun_wall = time.monotonic(), time.time()
@@ -77,7 +77,7 @@ def end_leader(number: signal.Signals, shard: int, found: list[Succession], *, h
             return
         spec = (await environment.api.get(f"{LEASES}/{LEASE}") or {}).get("spec") or {}
         new = str(spec.get("holderIdentity") or "").rpartition("_")[0]
-        if set(by) != {environment.harness.credential(new)}:
+        if set(by) != {environment.harness.operators.credential(new)}:
             raise LocalKubeError(f"the audit log does not say that {new} handed shard {shard} over (by: {', '.join(by)})")
         lease = datetime.fromisoformat(spec["acquireTime"]).timestamp() - begun_wall
         case.measured.append(acts)

@@ -1,4 +1,4 @@
-"""The backend of hollow nodes: a control plane, simulated pods, two operators behind wires, many clusters."""
+"""The backends of hollow nodes: two operators behind wires and many clusters, or one cluster and nothing between."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import asyncio
 import signal
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +20,9 @@ from localkube.progress import Report
 from localkube.scenarios.cluster import GROUP, NAMESPACE
 from localkube.scenarios.environment import SHARDS, SPARES, Environment
 from localkube.scenarios.harness import Harness
+from localkube.scenarios.hollow.probe import RATE, Probe
 from localkube.scenarios.hollow.servers import ApiProxy, Webhook, api_proxy, webhook_server
+from outside.observer import Observer
 from outside.wire import Wire
 
 Obj = dict[str, Any]
@@ -65,10 +70,10 @@ class HollowEnvironment(Environment):
         """Nodes there, containers going on, two operators that run."""
         for node in await self.workers():
             await self.control.back(node)
-        for name, process in self.harness.operators().items():
+        for name, process in [*self.harness.operators.running.items()]:
             if not process.alive():
                 await self._forget(name)
-        while len(self.harness.operators()) < 2:
+        while len(self.harness.operators.running) < 2:
             await self.start_operator()
 
     def fault(self) -> str:
@@ -91,13 +96,13 @@ class HollowEnvironment(Environment):
 
     async def is_operator(self, name: str) -> bool:
         """Whether a replica of this name runs."""
-        process = self.harness.operators().get(name)
+        process = self.harness.operators.running.get(name)
         return process is not None and process.alive()
 
     async def leading(self) -> Process:
         """The process of the operator that leads. LocalKubeError if none does."""
         name = await self.leader()
-        return self.harness.operators()[name]
+        return self.harness.operators.running[name]
 
     async def nodes(self) -> list[Obj]:
         """The hollow nodes: name, zone, lost."""
@@ -120,7 +125,7 @@ class HollowEnvironment(Environment):
 
     async def end(self, name: str) -> None:
         """Ask an operator to end, and wait until it has."""
-        self.harness.operators()[name].signal(signal.SIGTERM)
+        self.harness.operators.running[name].signal(signal.SIGTERM)
         await self._forget(name)
 
     async def replace(self, name: str) -> None:
@@ -129,10 +134,60 @@ class HollowEnvironment(Environment):
         await self.start_operator()
 
     async def _forget(self, name: str) -> None:
-        process = self.harness.operators()[name]
+        process = self.harness.operators.running[name]
         await self.seen(lambda: not process.alive(), END_S, f"the end of {name}")
         self.harness.forget_operator(name)
         self.wires.pop(name, None)
+
+
+class SingleCluster(HollowEnvironment):
+    """On a `Harness` whose operators run already, with nothing between them and the API server: fractions of a second are measured.
+
+    Messages flow, and faults are played, only where and while `sending` says.
+    """
+
+    def __init__(self, harness: Harness, *, report: Report) -> None:
+        """Prepare."""
+        super().__init__(harness, clusters=0, report=report)
+        self.whole = Observer(self.kubeconfig, NAMESPACE, ask_client=True)
+        """Observes from beginning to end; that of the cases is another one for each."""
+        self.probes: dict[str, Probe] = {}
+        """The streams, by cluster."""
+
+    async def _start(self) -> None:
+        await self._exits.enter_async_context(self.control)
+        await asyncio.to_thread(self.whole.__enter__)
+        # What it missed is asked of it before.
+        self._exits.push_async_callback(lambda: asyncio.to_thread(self.whole.__exit__, KeyboardInterrupt))
+
+    async def start_operator(self, *, module: str = "whatsapp_operator") -> str:
+        """Start one more replica and wait until it watches. Returns its name."""
+        process = await asyncio.to_thread(lambda: self.harness.start_operator(module=module))
+        await asyncio.to_thread(self.harness.wait_for_operator, process)
+        return process.name
+
+    def busy_seconds(self) -> float:
+        """Not asked: a case of a tenth of a second is too short for a share of a core."""
+        return 0.0
+
+    async def apply(self, manifest: Path, cluster: str) -> None:
+        """``kubectl apply -f``, and wait until that cluster is as wanted. LocalKubeError with what kubectl said, or after 120 s."""
+        await asyncio.to_thread(self.harness.plane.kubectl, "apply", "-n", NAMESPACE, "-f", str(manifest))
+        await self.settled(cluster)
+
+    @asynccontextmanager
+    async def sending(self, *clusters: str, rate: float = RATE, inbound_rate: float = 0.0) -> AsyncIterator[None]:
+        """Messages flow to these clusters; faults meet them. TrafficError when they let no messages in."""
+        async with AsyncExitStack() as exits:
+            for cluster in clusters:
+                probe = Probe(self.kubeconfig, cluster, lambda: self.observer, rate=rate, inbound_rate=inbound_rate)
+                self.probes[cluster] = await exits.enter_async_context(probe)
+            self.streams.update(self.probes)
+            self.clusters = clusters
+            try:
+                yield
+            finally:
+                self.clusters = ()
 
 
 def manifest(name: str) -> Obj:

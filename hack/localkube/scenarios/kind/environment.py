@@ -167,7 +167,7 @@ def has_started(pod: Mapping[str, Any], since: datetime) -> bool:
     return bool(states) and all("running" in state and datetime.fromisoformat(state["running"]["startedAt"]) >= since for state in states)
 
 
-def is_whole(node: Mapping[str, Any]) -> bool:
+def is_whole(node: Obj) -> bool:
     """Whether a node is ready and takes pods; a control plane may say that it does not."""
     spec = node.get("spec") or {}
     return is_ready(node) and not spec.get("unschedulable") and all(taint["key"] == CONTROL_PLANE for taint in spec.get("taints") or ())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from argparse import ArgumentTypeError
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
@@ -144,9 +145,9 @@ class Fault(Generic[G]):
     at_once: bool = False  # the operator decides without waiting for a probe or a lease
 
 
-def chosen(faults: Sequence[Fault[G]], names: Collection[str]) -> tuple[Fault[G], ...]:
-    """The faults of these names, all if there are none, in the table's order. ValueError with a sentence when one is not in it."""
-    known = [fault.name for fault in faults]
-    if unknown := sorted(set(names) - set(known)):
-        raise ValueError(f"there is no fault {', '.join(unknown)}; there are {', '.join(known)}")
-    return tuple(fault for fault in faults if not names or fault.name in names)
+def chosen(faults: Sequence[Fault[G]], names: str) -> tuple[Fault[G], ...]:
+    """The faults of these names, by comma, all if there are none, in the table's order. ArgumentTypeError when one is not in it."""
+    known, wanted = [fault.name for fault in faults], {name for name in names.split(",") if name}
+    if unknown := sorted(wanted - set(known)):
+        raise ArgumentTypeError(f"there is no fault {', '.join(unknown)}; there are {', '.join(known)}")
+    return tuple(fault for fault in faults if not wanted or fault.name in wanted)

@@ -154,13 +154,8 @@ class _FaultRun(Generic[G]):
         await environment.restart_observer()
         before = {(cluster, one.shard): one for cluster in environment.clusters for one in environment.holders(cluster)}
         pods, ambiguous = environment.lasting_coreapps(), await environment.ambiguous()
-        marks = dict(
-            zip(
-                environment.clusters,
-                await asyncio.gather(*(environment.streams[name].mark() for name in environment.clusters)),
-                strict=True,
-            )
-        )
+        marked = await asyncio.gather(*(environment.streams[name].mark() for name in environment.clusters))
+        marks = dict(zip(environment.clusters, marked, strict=True))
         await asyncio.sleep(CALM_S)
         self._begun, self._begun_wall, used = time.monotonic(), time.time(), environment.busy_seconds()
         effects, had = await environment.effects(), len(outcome.samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -182,8 +182,9 @@ def figures(outcome: Outcome, fault: Fault[Any]) -> Obj:
     return {
         "what": fault.what,
         **row(outcome.times, len(outcome.missing), goal=fault.goal, baseline=is_compared(fault)),
-        **({"from_possible": row(since)} if (since := spread(outcome.samples, "from_possible")) else {}),
+        **{key: row(times) for key in ("from_possible", *PHASES) if (times := spread(outcome.samples, key))},
         "failover": fault.failover,
+        "silent": fault.silent,
         "not_handed_over": outcome.missing,
         "allowed": fault.allowed,
         "resumed": [round(value, 4) for value in outcome.resumed],
@@ -205,18 +206,7 @@ def figures(outcome: Outcome, fault: Fault[Any]) -> Obj:
     }
 
 
-def report(played: Played, about: Mapping[str, Any]) -> Obj:
-    """The whole file of a run on hollow nodes."""
-    return {"baseline_s": BASELINE_S, **about, "faults": {fault.name: figures(outcome, fault) for fault, outcome in played}}
-
-
-def report_of_kind(played: Played, about: Mapping[str, Any], wanted: Mapping[str, int]) -> Obj:
-    """The whole file of a run on kind; ``wanted``: how often each fault was to be played."""
-    rows = {}
-    for fault, outcome in played:
-        found = figures(outcome, fault)
-        del found["hollow_cpu"]
-        found |= {key: row(times) for key in PHASES if (times := spread(outcome.samples, key))}
-        found |= {"silent": fault.silent, "bound": limit(fault), "failures": failures(outcome, fault, n=wanted[fault.name])}
-        rows[fault.name] = found
-    return {"baseline_s": BASELINE_S, **about, "acts": rows}
+def report(played: Played, about: Mapping[str, Any], *, beyond: Callable[[Fault[Any]], float]) -> Obj:
+    """The whole file of a run; ``beyond``: seconds of a fault beyond which a time is that of something broken."""
+    rows = {fault.name: figures(outcome, fault) | {"bound": beyond(fault)} for fault, outcome in played}
+    return {"baseline_s": BASELINE_S, **about, "faults": rows}

@@ -12,7 +12,7 @@ from localkube.progress import to_stderr
 from localkube.scenarios.command import Command
 from localkube.scenarios.runner.case import Fault, G
 from localkube.scenarios.runner.player import Outcome, Player
-from localkube.scenarios.runner.report import complaints, failures, missed, remarks, report, report_of_kind, table
+from localkube.scenarios.runner.report import bound, complaints, failures, limit, missed, remarks, report, table
 from outside.ledger import Ledger
 
 
@@ -70,13 +70,10 @@ class Session(Generic[G]):
         said += [f"ledger of {cluster}: {text}" for cluster, ledger in self.ledgers.items() for text in ledger.failures()]
         if not self.ledgers:
             said.append("there is no ledger: what became of the messages is not known")
-        about = {**self.about, "seconds": round(took, 1)}
         ledgers = {cluster: ledger.as_json() for cluster, ledger in self.ledgers.items()}
-        if not self.on_kind:
-            return command.write(path, report(self.played, {**about, "ledgers": ledgers}), said, status)
-        late = [text for fault, outcome in self.played if (text := missed(outcome, fault))]
-        for text in late:
-            command.complain(f"MISSED: {text}")
-        about |= {"missed": late, "messages": next(iter(ledgers.values()), None)}
-        wanted = {fault.name: self.times(fault) for fault, _ in self.played}
-        return command.write(path, report_of_kind(self.played, about, wanted), said, status)
+        about = {**self.about, "seconds": round(took, 1), "ledgers": ledgers}
+        if self.on_kind:
+            about["missed"] = [text for fault, outcome in self.played if (text := missed(outcome, fault))]
+            for text in about["missed"]:
+                command.complain(f"MISSED: {text}")
+        return command.write(path, report(self.played, about, beyond=limit if self.on_kind else bound), said, status)

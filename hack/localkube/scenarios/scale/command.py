@@ -27,8 +27,7 @@ from localkube.scenarios.command import Command
 from localkube.scenarios.cost import memory_mib, operator_writes, spelled
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.harness import Harness
-from localkube.scenarios.hollow.environment import HollowEnvironment, manifest
-from localkube.scenarios.hollow.single import SingleCluster
+from localkube.scenarios.hollow.environment import HollowEnvironment, SingleCluster, manifest
 from localkube.scenarios.runner.player import Player
 from localkube.scenarios.runner.report import complaints
 from localkube.scenarios.scale.crowd import Crowd, items
@@ -41,7 +40,7 @@ HOLLOW = 5  # clusters whose pods are simulated whole; on them failovers are mea
 QUIET_S = 900.0  # the longest that the operator may take until it has observed all clusters and reported
 QUIET_WRITES_S = 15.0  # so long without a write counts as quiet
 SAMPLE_S, WORST_S, REPORT_S = 0.5, 5.0, 15.0
-KINDS = ["pod-deleted", "container-killed"]
+KINDS = "pod-deleted,container-killed"
 
 
 @dataclass

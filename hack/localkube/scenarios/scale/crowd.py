@@ -18,7 +18,7 @@ from localkube.plane import processes
 from localkube.plane.folder import start_module
 from localkube.plane.processes import Process, Spawner
 from localkube.progress import Report
-from localkube.scenarios.hollow.single import SingleCluster
+from localkube.scenarios.hollow.environment import SingleCluster
 from localkube.scenarios.scale import objects
 from localkube.scenarios.scale.objects import COLLECTIONS, COREAPPS, NAMESPACE, NODES, SHARDS, WEBAPPS
 from whatsapp_operator.core import manifests
