@@ -162,6 +162,9 @@ def judge(desired: Desired, snapshot: Snapshot) -> Record:
     is_accepted = operation is not None and operation.answer is Answer.ACCEPTED
     if is_accepted or f.has_held_for("Connected", desired.tuning.connection):
         record = replace(record, logged_off_at=None)
+    if is_accepted:
+        # The account has what it asks for now. What it asks for later is another matter: two-step verification can be switched off.
+        record = replace(record, rejected_pin=None)
     if operation is not None:
         if operation.answer is Answer.BUSY and operation.to != desired.shards and not (f.must_hold_off and f.shards != desired.shards):
             record = replace(record, operation=None)

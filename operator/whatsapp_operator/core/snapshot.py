@@ -226,7 +226,7 @@ class Record:
     logged_off_at: datetime | None = None
     """When a rejection logged the client off; None: none did since a Set Shards was last accepted."""
     rejected_pin: str | None = None
-    """Digest of the PIN that was rejected (``objections.pin_of``)."""
+    """Digest of the PIN that was rejected (``objections.pin_of``); None: none since a Set Shards was last accepted."""
     banned_at: datetime | None = None
     """When the client said that the account is banned; None: it never did."""
     expired_build: str | None = None

@@ -441,3 +441,12 @@ def test_a_number_that_was_settled_follows_the_client_back_to_what_is_wanted() -
     assert judged(one.client(asked_at=NOW - seconds(6))).settled_shards == 1
     assert judged(one.with_pod(2, report=Report(shards=1))).settled_shards == 1
     assert judged(one.with_holder(0, ready=False)).settled_shards == 2, "once set up, a shard without service is a failure and no beginning"
+
+
+def test_once_a_call_is_accepted_no_pin_is_held_to_be_wrong() -> None:
+    """A PIN was asked for and given; then the account's two-step verification was switched off, and the key removed again."""
+    one = growing().with_account().seeing(rejected_pin="pin-1")
+
+    assert judged(one.noted(4)).rejected_pin == "pin-1"
+    assert judged(one.noted(4, Answer.BUSY)).rejected_pin == "pin-1"
+    assert judged(one.noted(4, Answer.ACCEPTED)).rejected_pin is None
