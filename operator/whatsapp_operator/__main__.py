@@ -169,7 +169,7 @@ class Operator:
         return None if self._nodes.has_asked() else "nodes and their Leases have not been read yet"
 
     def _coreapps_unseen(self) -> str | None:
-        return f"{count} Coreapps have not been reached yet" if (count := self._tethers.not_reached()) else None
+        return f"Coreapps not reached yet: {count}" if (count := self._tethers.not_reached()) else None
 
     def _node_changed(self, node: str) -> None:
         for key in self._pod_index.clusters_on(node):

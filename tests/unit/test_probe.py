@@ -92,7 +92,7 @@ async def test_another_pod_that_answers_at_the_address_of_a_holder_does_not_spea
         asked = len(peer.asked)
         await until(lambda: len(peer.asked) >= asked + 5)
         assert watch.tethers.unresponsive_since("a")
-        assert sum("and not a" in record.message for record in caplog.records) == 1
+        assert sum("of pod a, which counts as silent" in record.message for record in caplog.records) == 1
         watch.tethers.take_report("a", json.dumps({**REPORT, "uid": "b"}).encode())
         assert watch.tethers.report_of("a") is None
         peer.body = lambda: {**REPORT, "uid": "a"}

@@ -33,10 +33,10 @@ def test_it_is_not_ready_before_it_was_asked() -> None:
 
 def test_it_is_ready_when_all_was_seen() -> None:
     world = World()
-    world.watches, world.coreapps = "not connected to pods yet", "3 Coreapps have not been reached yet"
+    world.watches, world.coreapps = "not connected to pods yet", "Coreapps not reached yet: 3"
     assert world.after(60) == "not connected to pods yet"
     world.watches = None
-    assert world.after(1) == "3 Coreapps have not been reached yet"
+    assert world.after(1) == "Coreapps not reached yet: 3"
     world.coreapps = None
     assert world.after(1) is None
 
@@ -54,7 +54,7 @@ def test_it_stays_ready() -> None:
     """Otherwise an outage of the API server would take all replicas away."""
     world = World()
     assert world.after(QUIET) is None
-    world.watches, world.coreapps = "not connected to pods yet", "3 Coreapps have not been reached yet"
+    world.watches, world.coreapps = "not connected to pods yet", "Coreapps not reached yet: 3"
     world.readiness.note_listed()
     assert world.after(0) is None
 

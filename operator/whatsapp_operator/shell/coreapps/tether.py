@@ -360,7 +360,7 @@ class Tether:
         """Leave the probe unanswered: the address of a pod that is gone, or on a lost node, may be given to another pod, of any cluster."""
         if not self._is_mistaken:
             self._is_mistaken = True
-            log.warning("At %s the pod %s answers, and not %s: that one counts as silent", self.target.ip, report.uid, self._uid)
+            log.warning("Pod %s answers at the address %s of pod %s, which counts as silent", report.uid, self.target.ip, self._uid)
 
     def _on_answer(self, report: Report | None) -> None:
         """Note an answer, with the report in it if there is one."""
