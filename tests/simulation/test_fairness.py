@@ -95,7 +95,7 @@ class Api:
 
     # --- the observer
 
-    def has_left(self, *_: object) -> bool:
+    def has_lost_holders(self, *_: object) -> bool:
         return False
 
     async def observe(self, key: Key, memory: Any, *, nonce: str, leader_epoch: int) -> Observation:

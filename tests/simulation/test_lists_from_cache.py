@@ -1,4 +1,4 @@
-"""The failover of a deleted holder does not wait until the API server's cache is up to date. Everything else does."""
+"""The failover of a holder that is deleted or refuses connections does not wait until the API server's cache is up to date."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.shell.kube.client import Fence
-from whatsapp_operator.shell.kube.kinds import Kind, Obj
+from whatsapp_operator.shell.kube.kinds import POD, Kind, Obj
+from whatsapp_operator.shell.objects.shapes import version_of
 
 from .apiserver import Change
 from .kube import SimKube
@@ -57,12 +58,13 @@ async def settled(world: World) -> LateLists:
 FAILS: dict[str, Callable[[World, Machine], None]] = {
     "deleted": lambda world, holder: world.delete_pod(holder),
     "deleted at once": lambda world, holder: world.delete_pod(holder, force=True),
+    "container ends": lambda world, holder: world.cluster.crash(holder),
 }
 
 
 @pytest.mark.parametrize("fails", FAILS)
 @pytest.mark.parametrize("seed", range(3))
-def test_a_holder_that_is_deleted_is_replaced_before_late_lists_arrive(fails: str, seed: int) -> None:
+def test_a_holder_that_is_surely_gone_is_replaced_before_late_lists_arrive(fails: str, seed: int) -> None:
     async def scenario(world: World) -> None:
         await settled(world)
         old = world.holder(0)
@@ -74,8 +76,9 @@ def test_a_holder_that_is_deleted_is_replaced_before_late_lists_arrive(fails: st
     simulate(scenario, seed)
 
 
+@pytest.mark.parametrize("fails", FAILS)
 @pytest.mark.parametrize("seed", range(3))
-def test_nothing_but_the_handover_is_written_before_late_lists_arrive(seed: int) -> None:
+def test_nothing_but_the_handover_is_written_before_late_lists_arrive(fails: str, seed: int) -> None:
     async def scenario(world: World) -> None:
         await settled(world)
         written: set[str] = set()
@@ -87,7 +90,7 @@ def test_nothing_but_the_handover_is_written_before_late_lists_arrive(seed: int)
         old = world.holder(0)
         assert old is not None
         world.server.checks.append(note)
-        world.delete_pod(old)
+        FAILS[fails](world, old)
         await world.pause(WAIT / 2)
         assert world.holder(0) not in {None, old}
         assert written <= {"Pod", "Service", "Event", "Lease"}
@@ -97,20 +100,35 @@ def test_nothing_but_the_handover_is_written_before_late_lists_arrive(seed: int)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_end_of_a_container_is_judged_by_late_lists(seed: int) -> None:
-    """It is no final evidence: a list that is old may show the end and not what came after it. Here every holder counts as leaving."""
+def test_what_a_kubelet_says_of_a_container_is_judged_by_late_lists(seed: int) -> None:
+    """An old list may show the end of a container and not what came after it. Here every holder counts as leaving."""
 
     async def scenario(world: World) -> None:
         await settled(world)
         (operator,) = world.operators
         assert operator._reconciler is not None
         holders = frozenset(machine.uid for machine in world.coreapps())
-        operator._reconciler._observer._leaving_holders = lambda _: (holders, 0)
         old = world.holder(0)
         assert old is not None
-        world.cluster.crash(old)
+        operator._reconciler._observer._leaving_holders = lambda _: (holders, version_of(world.server.get(POD, old.name) or {}))
+        world.cluster._report(old, {"containerStatuses": [{"name": "coreapp", "state": {"terminated": {"exitCode": 137}}}]}, ready=True)
         await world.pause(WAIT / 2)
         assert world.holder(0) is old
         await world.until_done(within=240)
+
+    simulate(scenario, seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_while_set_shards_restarts_the_coreapps_late_lists_are_waited_for(seed: int) -> None:
+    """All connections end then, and no shard moves (laws#9)."""
+
+    async def scenario(world: World) -> None:
+        kube = await settled(world)
+        kube.wait[0] = WAIT / 10
+        before = [world.holder(shard) for shard in range(2)]
+        world.edit(shards=4)
+        await world.until_done(within=240)
+        assert [world.holder(shard) for shard in range(2)] == before
 
     simulate(scenario, seed)

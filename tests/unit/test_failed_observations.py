@@ -66,7 +66,7 @@ class World:
         self.status = {**self.status, **change}
         return self.stored()
 
-    def has_left(self, *_: object) -> bool:
+    def has_lost_holders(self, *_: object) -> bool:
         return False
 
     async def observe(self, *_: object, **__: object) -> Observation:

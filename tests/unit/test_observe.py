@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -16,7 +16,7 @@ from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
 from whatsapp_operator.shell.kube.kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
 from whatsapp_operator.shell.loop.observe import Memory, Observation, Observer
 
-from .test_snapshot import KEY, Clock, FakeKube, NothingHeard, world
+from .test_snapshot import KEY, NOW, Clock, FakeKube, NothingHeard, world
 
 
 class SlowKube(FakeKube):
@@ -200,13 +200,40 @@ async def test_each_holder_that_leaves_is_a_reason_once() -> None:
     eyes = observer(RecordingKube(), leaving_holders=lambda _: (left, 1))
     first = await observe(eyes, memory)
     one, other = (route.holder_uid or "" for route in first.snapshot.routes)
-    assert not eyes.has_left(KEY, memory)
+    assert not eyes.has_lost_holders(KEY, memory)
     left = frozenset({one, "of another pod"})
-    assert [eyes.has_left(KEY, memory) for _ in range(2)] == [True, False]
+    assert [eyes.has_lost_holders(KEY, memory) for _ in range(2)] == [True, False]
     left |= {other}
-    assert [eyes.has_left(KEY, memory) for _ in range(2)] == [True, False]
+    assert [eyes.has_lost_holders(KEY, memory) for _ in range(2)] == [True, False]
     left = frozenset({"of another pod"})
-    assert not eyes.has_left(KEY, memory)
+    assert not eyes.has_lost_holders(KEY, memory)
+
+
+class Refusing(NothingHeard):
+    """These Coreapps refuse connections."""
+
+    def __init__(self) -> None:
+        self.uids: set[str] = set()
+
+    def broken_at(self, uid: str) -> datetime | None:  # type: ignore[override]
+        return NOW if uid in self.uids else None
+
+
+async def test_each_holder_that_refuses_connections_is_a_reason_once_until_it_is_back() -> None:
+    heard: Any = Refusing()
+    memory, fakes = Memory(), cast("Any", NothingHeard())
+    kube = cast("Any", RecordingKube())
+    eyes = Observer(kube=kube, clients=fakes, coreapps=heard, clock=Clock(), image="sim:1", tuning=Tuning())
+    first = await observe(eyes, memory)
+    one, other = (route.holder_uid or "" for route in first.snapshot.routes)
+    heard.uids = {one, "a standby"}
+    assert [eyes.has_lost_holders(KEY, memory) for _ in range(2)] == [True, False]
+    heard.uids |= {other}
+    assert [eyes.has_lost_holders(KEY, memory) for _ in range(2)] == [True, False]
+    heard.uids = {other}
+    assert not eyes.has_lost_holders(KEY, memory)
+    heard.uids = {one, other}
+    assert eyes.has_lost_holders(KEY, memory), "it has failed again"
 
 
 class EventfulKube(FakeKube):

@@ -45,7 +45,7 @@ class Fakes:
     async def list(self, *_: object) -> list[dict[str, Any]]:
         return [{"metadata": {"namespace": "default", "name": name}} for name in self.names]
 
-    def has_left(self, *_: object) -> bool:
+    def has_lost_holders(self, *_: object) -> bool:
         return False
 
     async def observe(self, key: Key, *_: object, **__: object) -> None:

@@ -40,10 +40,17 @@ class Proof:
     """How long it must be seen before it counts."""
     holds: Callable[[Claims, Route, Coreapp], bool]
     """Whether it speaks against a holder that exists."""
+    by_old_lists: Callable[[Coreapp], bool] = lambda _: False
+    """Whether lists of pods and Services that are a moment old prove it, too: newer ones cannot say otherwise."""
 
     def counts(self, f: Claims, route: Route, pod: Coreapp | None) -> bool:
         """Return whether it speaks against the holder of a route; one that does not exist was deleted."""
         return self.holds(f, route, pod) if pod is not None else self.evidence is Evidence.POD_DELETED
+
+
+def _refuses_connections(pod: Coreapp) -> bool:
+    """Whether this process itself knows that nobody listens in a pod. One that never answered it is judged by its kubelet as well."""
+    return pod.broken_at is not None and not pod.never_responded
 
 
 def _serves_another(f: Claims, route: Route, pod: Coreapp) -> bool:
@@ -117,16 +124,20 @@ def _has_disagreed(f: Claims, route: Route, pod: Coreapp) -> bool:
 
 
 EVIDENCE: tuple[Proof, ...] = (
-    Proof(evidence=Evidence.POD_DRAINING, holds=lambda _, __, pod: pod.deleting and pod.disrupted),
-    Proof(evidence=Evidence.POD_DELETED, holds=lambda _, __, pod: pod.deleting),
-    Proof(evidence=Evidence.NODE_GONE, holds=lambda f, _, pod: is_node_gone(f, pod)),
-    Proof(evidence=Evidence.POD_FAILED, holds=lambda _, __, pod: pod.phase in {"Failed", "Succeeded"}),
+    # A deletion is not undone, a pod stays on its node, and these phases are its last.
+    Proof(evidence=Evidence.POD_DRAINING, holds=lambda _, __, pod: pod.deleting and pod.disrupted, by_old_lists=lambda _: True),
+    Proof(evidence=Evidence.POD_DELETED, holds=lambda _, __, pod: pod.deleting, by_old_lists=lambda _: True),
+    Proof(evidence=Evidence.NODE_GONE, holds=lambda f, _, pod: is_node_gone(f, pod), by_old_lists=lambda _: True),
+    Proof(evidence=Evidence.POD_FAILED, holds=lambda _, __, pod: pod.phase in {"Failed", "Succeeded"}, by_old_lists=lambda _: True),
     # Two Services name it, and its label is the other one's: an epoch is on one pod, so this route leads nowhere.
     Proof(evidence=Evidence.LABEL_CONFLICT, holds=_serves_another),
     Proof(evidence=Evidence.RESTART_OVERDUE, after=lambda desired: desired.tuning.missing_holder, holds=_is_overdue),
-    Proof(evidence=Evidence.CONTAINER_TERMINATED, holds=_without_excuse(lambda _, pod: pod.terminated)),
+    # An old list may show the end of a container, and not that it runs again.
+    Proof(evidence=Evidence.CONTAINER_TERMINATED, holds=_without_excuse(lambda _, pod: pod.terminated), by_old_lists=_refuses_connections),
     Proof(
-        evidence=Evidence.CONNECTION_LOST, holds=_without_excuse(lambda f, pod: pod.broken_at is not None and not is_unconfirmed(f, pod))
+        evidence=Evidence.CONNECTION_LOST,
+        holds=_without_excuse(lambda f, pod: pod.broken_at is not None and not is_unconfirmed(f, pod)),
+        by_old_lists=_refuses_connections,
     ),
     *(
         Proof(
@@ -149,6 +160,12 @@ def failure(f: Claims, route: Route) -> Evidence | None:
         return None
     proof = _first(f, route, (proof for proof in EVIDENCE if proof.certainty is Certainty.CERTAIN or f.self_check is None))
     return proof.evidence if proof is not None else None
+
+
+def is_proven_by_old_lists(evidence: Evidence, pod: Coreapp | None) -> bool:
+    """Return whether evidence against a holder holds although the lists may be a moment old; a pod that does not exist was deleted."""
+    proof = next((proof for proof in EVIDENCE if proof.evidence is evidence), None)
+    return proof is not None and (pod is None or proof.by_old_lists(pod))
 
 
 def held_back(f: Claims) -> Iterator[tuple[Route, Evidence]]:

@@ -68,3 +68,37 @@ def test_the_Service_of_another_owner_excuses_only_its_own_labels() -> None:  # 
     one = SETTLED.with_route(2, foreign=True).with_holder(0, labels=labels_for(1, epoch_of(1)))
 
     assert failure(one) is Evidence.LABEL_CONFLICT
+
+
+PROVEN_BY_OLD_LISTS = {
+    "it is evicted",
+    "it is deleted",
+    "it is not there",
+    "its node was deleted",
+    "its node is out of service",
+    "it failed",
+    "it ended",
+    "it refuses connections",
+}
+
+
+@pytest.mark.parametrize("name", AGAINST_ONE)
+def test_what_is_proven_by_lists_that_are_a_moment_old(name: str) -> None:
+    one, why = AGAINST_ONE[name]
+
+    assert evidence.is_proven_by_old_lists(why, one.facts().holder(one.route(0))) is (name in PROVEN_BY_OLD_LISTS)
+
+
+@pytest.mark.parametrize("why", [Evidence.CONTAINER_TERMINATED, Evidence.CONNECTION_LOST])
+def test_a_refused_connection_proves_it_of_a_coreapp_that_has_answered_this_process(why: Evidence) -> None:
+    """An old list may call one ready or unready that never answered, and that decides (laws#15)."""
+    refuses = SETTLED.with_holder(0, terminated=True, broken_at=NOW)
+    never_heard = refuses.with_holder(0, never_responded=True)
+    proven = [evidence.is_proven_by_old_lists(why, one.facts().holder(one.route(0))) for one in (refuses, never_heard)]
+
+    assert proven == [True, False]
+
+
+def test_what_a_user_asks_for_is_not_proven_by_old_lists() -> None:
+    assert not evidence.is_proven_by_old_lists(Evidence.REQUESTED, SETTLED.facts().holder(SETTLED.route(0)))
+    assert not evidence.is_proven_by_old_lists(Evidence.REQUESTED, None)

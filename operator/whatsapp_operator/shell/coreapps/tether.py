@@ -56,6 +56,7 @@ class Tether:
         "_schedule",
         "_side_connections",
         "_silence",
+        "_told",
         "_uid",
         "_wire",
         "broken_at",
@@ -75,6 +76,8 @@ class Tether:
         self._schedule = schedule
         self._silence = Silence(self, schedule)
         self._changed = changed
+        self._told: tuple[Report | None, datetime | None] | None = None, None
+        """The report and the end that ``changed`` was called for last; None: they were forgotten since then."""
         self._phase = phase_of(uid)
         self._rounds = 1 + int(phase_of(uid[::-1]) * schedule.pace.fresh_every)
         self._question: h11.Request | None = None
@@ -127,9 +130,10 @@ class Tether:
         return attempt
 
     def take(self, report: Report | None, broken_at: datetime | None = None) -> None:
-        """Store what is known now; call ``changed`` if it differs."""
-        if broken_at != self.broken_at or report != self.report:
-            self.report, self.broken_at = report, broken_at
+        """Store what is known now; call ``changed`` if it differs from what it was called for last."""
+        self.report, self.broken_at = report, broken_at
+        if self._told != (told := (report, broken_at)):
+            self._told = told
             self._changed()
 
     # --- rounds: one probe each ---------------------------------------------------------------------------------------
@@ -309,7 +313,8 @@ class Tether:
         self._wire = None
         self._schedule.away.add(self)
         self._refusals_needed = 1
-        self.take(None)
+        # The answer to the next connection says what it means, mostly within a millisecond. An observation must not begin before.
+        self.report = self.broken_at = self._told = None
 
     def _close_side_connections(self) -> None:
         side_connections, self._side_connections = self._side_connections, []

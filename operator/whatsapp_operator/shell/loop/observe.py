@@ -128,8 +128,8 @@ class Memory:
     """Pods that this process deleted and that are not back yet: uid by name."""
     pods_at: int = 0
     """The newest resourceVersion of a pod that was listed last."""
-    left: frozenset[str] = frozenset()
-    """Holders that were gone or terminating by the events before the last observation."""
+    lost: frozenset[str] = frozenset()
+    """Holders that were gone or terminating by the events before the last observation, or refused connections."""
 
     def close(self) -> None:
         """Cancel the read in progress."""
@@ -174,11 +174,12 @@ class Observer:
         self._image = image
         self._tuning = tuning
 
-    def has_left(self, key: Key, memory: Memory) -> bool:
-        """Return whether pods of holders are gone or terminating by the events so far, and others than when this was last asked."""
+    def has_lost_holders(self, key: Key, memory: Memory) -> bool:
+        """Return whether holders are gone or terminating by the events so far or refuse connections, and others than when last asked."""
         holders = {route.holder_uid for route in memory.routes.values() if route.holder_uid}
-        before, memory.left = memory.left, self._leaving_holders(key)[0] & holders
-        return not memory.left <= before
+        leaving = self._leaving_holders(key)[0]
+        before, memory.lost = memory.lost, frozenset(uid for uid in holders if uid in leaving or self._coreapps.broken_at(uid) is not None)
+        return not memory.lost <= before
 
     async def observe(self, key: Key, memory: Memory, *, nonce: str, leader_epoch: int, from_cache: bool = False) -> Observation | None:
         """Return one observation of a cluster, or None if the API server answers that it does not exist.

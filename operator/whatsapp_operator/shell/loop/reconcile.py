@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 
-from whatsapp_operator.core import pace, record, report, rules
+from whatsapp_operator.core import evidence, pace, record, report, rules
 from whatsapp_operator.core.actions import EmitEvent, Handover, Plan, SetShards, State
 from whatsapp_operator.core.facts import Facts
 from whatsapp_operator.core.names import Key, Obj
-from whatsapp_operator.core.snapshot import Evidence
 from whatsapp_operator.shell import logs
 from whatsapp_operator.shell.clock import Clock, random_nonce
 from whatsapp_operator.shell.kube import kinds
@@ -35,8 +34,6 @@ MOST_ROUNDS = 12
 """Rounds of observe, plan and act after which a report is due in any case."""
 REPORTED_AFTER = 5.0
 """Seconds after which failed observations are reported in the status if the API server causes them: one lost answer is not worth it."""
-FINAL = frozenset({Evidence.POD_DELETED, Evidence.POD_DRAINING})
-"""Evidence that nothing can take back: a deletion that has begun is not undone. So it may come from a list that is a little old."""
 MISSED_FOR = 60.0
 """Seconds for which urgent events are remembered while another process leads."""
 
@@ -234,11 +231,11 @@ class Reconciler:
             raise
 
     async def _hand_over_at_once(self, cluster: Cluster, leadership: Leadership) -> None:
-        """Hand over the shards of pods that are deleted, by lists from the API server's cache, which need not be brought up to date first.
+        """Hand over the shards of pods that have just failed, by lists from the API server's cache, which need not be up to date.
 
         Nothing else is done by them: other laws than those of holders need the cluster as it is. The next observation does the rest.
         """
-        if not self._observer.has_left(cluster.key, cluster.memory):
+        if not self._observer.has_lost_holders(cluster.key, cluster.memory):
             return
         try:
             async with self._limiter.turn(is_urgent=True):
@@ -253,7 +250,8 @@ class Reconciler:
             return
         plan = rules.plan_of(rules.facts(observation.desired, observation.snapshot))
         logs.note(rule=str(plan.decision.rule))
-        if moves := [one for one in plan.actions if isinstance(one, Handover) and one.evidence in FINAL]:
+        handovers = [one for one in plan.actions if isinstance(one, Handover)]
+        if moves := [one for one in handovers if evidence.is_proven_by_old_lists(one.evidence, one.old)]:
             outcome = await self._executor.perform(observation, moves, cluster.memory, is_part=True)
             for sentence in outcome.failed:
                 log.warning("%s: %s", cluster.key, sentence)
