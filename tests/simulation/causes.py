@@ -17,8 +17,8 @@ SWITCHOVER, HOLDER = "multiconnect.dev/switchover", "multiconnect.dev/holder"
 
 PROBABLE = frozenset({"silent", "unready", "not served"})
 """Causes that may lie in the operator itself."""
-EXPLAINED_BY_A_RESTART = frozenset({"trouble", "silent", "unready", "not served"})
-"""Causes that the restart of Set Shards brings about as well."""
+EXPLAINED_BY_A_RESTART = frozenset({"trouble", "silent", "unready", "not served", "ended with its pod"})
+"""Causes that the restart of Set Shards brings about as well; of the last one only that the process has ended."""
 CLAIMS: dict[str, frozenset[str]] = {
     "": frozenset({"holder unnamed"}),
     "PodDeleted": frozenset({"deleted"}),
@@ -28,7 +28,7 @@ CLAIMS: dict[str, frozenset[str]] = {
     "NotReady": frozenset({"unready"}),
     "PodFailed": frozenset({"trouble"}),
     "ContainerTerminated": frozenset({"trouble"}),
-    "ConnectionLost": frozenset({"trouble"}),
+    "ConnectionLost": frozenset({"trouble", "ended with its pod"}),
     "RestartOverdue": frozenset({"trouble"}),
     "LabelConflict": frozenset({"labels", "named twice"}),
     "Requested": frozenset({"asked"}),

@@ -223,7 +223,7 @@ class FailureLaws:
         if move.is_unnamed:
             found.add("holder unnamed")
         if pod is None:
-            return found
+            return found | {"ended with its pod"}
         if self.causes.is_troubled(machine):
             found.add("trouble")
         if self.connections.failed(move.uid):
