@@ -114,6 +114,65 @@ async def test_all_listed_clusters_are_known_before_one_of_them_is_observed() ->
     assert known == [("c0", 0), ("c1", 0)]
 
 
+class LosingHolders(Fakes):
+    """Each cluster has lost so many holders, one after the other."""
+
+    def __init__(self, **lost: int) -> None:
+        super().__init__([*lost])
+        self.lost = lost
+
+    def has_lost_holders(self, *args: object) -> bool:
+        name = cast("Key", args[0]).name
+        self.lost[name] -= 1
+        return self.lost[name] >= 0
+
+
+async def hand_over_side_by_side(monkeypatch: pytest.MonkeyPatch, ends: asyncio.Event) -> tuple[asyncio.Task[None], asyncio.Task[None]]:
+    """Clusters that are being handed over: a long one, which ends when ``ends`` is set, and a quick one."""
+    loop = reconciler(LosingHolders(long=1, quick=1))
+
+    async def hand_over(cluster: Cluster, _: Leadership) -> bool:
+        if cluster.key.name == "long":
+            await ends.wait()
+        return True
+
+    monkeypatch.setattr(loop, "_hand_over_by_old_lists", hand_over)
+    long, quick = (asyncio.create_task(loop._hand_over_at_once(Cluster(Key("default", name)), LEADS)) for name in ("long", "quick"))
+    await asyncio.sleep(0.01)
+    return long, quick
+
+
+async def test_a_cluster_that_was_handed_over_gives_way_to_those_that_still_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "GIVES_WAY", 60.0)
+    long, quick = await hand_over_side_by_side(monkeypatch, ends := asyncio.Event())
+    assert not quick.done()
+    ends.set()
+    async with asyncio.timeout(60):
+        await asyncio.gather(long, quick)
+
+
+async def test_it_does_not_wait_long_for_a_handover_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "GIVES_WAY", 0.01)
+    long, quick = await hand_over_side_by_side(monkeypatch, ends := asyncio.Event())
+    async with asyncio.timeout(60):
+        await quick
+    assert not long.done()
+    ends.set()
+    await long
+
+
+async def test_a_holder_that_is_lost_during_a_handover_is_not_left_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, handed_over = reconciler(LosingHolders(two=2)), list[str]()
+
+    async def hand_over(cluster: Cluster, _: Leadership) -> bool:
+        handed_over.append(cluster.key.name)
+        return True
+
+    monkeypatch.setattr(loop, "_hand_over_by_old_lists", hand_over)
+    await loop._hand_over_at_once(Cluster(Key("default", "two")), LEADS)
+    assert handed_over == ["two", "two"]
+
+
 async def test_what_pressed_long_ago_does_not_come_first() -> None:
     fakes = Fakes([f"c{number:02}" for number in range(40)])
     loop = reconciler(fakes)
