@@ -35,14 +35,17 @@ def is_node_lost(f: Restart, pod: Coreapp) -> bool:
 
 
 def is_node_alive(f: Restart, pod: Coreapp) -> bool:
-    """Whether the node of an unresponsive pod is known to be alive: it renewed its Lease after the silence began."""
+    """Whether the node of an unresponsive pod is known to be alive: it renewed its Lease after the first probe without an answer.
+
+    A silence counts from up to half a round before that probe. A node that renewed its Lease in between may have been lost right after.
+    """
     node = node_of(f, pod)
     if node is None or node.renewed_at is None:
         # Without the right to read nodes there is no Lease to compare with; a long silence must be enough.
         return f.snapshot.nodes is None and pod.unresponsive_since is not None and f.snapshot.now - pod.unresponsive_since >= LEASE_STALE
-    return (
-        pod.unresponsive_since is not None and not node.presumed and node.renewed_at > pod.unresponsive_since and not is_node_lost(f, pod)
-    )
+    if pod.unresponsive_since is None or node.presumed or is_node_lost(f, pod):
+        return False
+    return node.renewed_at > pod.unresponsive_since + f.desired.probe.period / 2
 
 
 def is_leaving(f: Restart, pod: Coreapp) -> bool:

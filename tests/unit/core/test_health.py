@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from whatsapp_operator.core import health
+from whatsapp_operator.core.desired import Probe
 from whatsapp_operator.core.snapshot import Answer, Report, Silence
 
 from .situations import NOW, Situation, seconds, situation
@@ -34,10 +35,11 @@ def renewed(before: float) -> Situation:
         (silent(14.9), False),
         (silent(15), True),
         (renewed(1), False),
-        (silent(3, renewed(2.9)), True),
-        (silent(3, renewed(3)), False),
-        (silent(3, renewed(2.9).with_node(0, presumed=True)), False),
-        (silent(3, renewed(2.9).with_node(0, ready=None)), False),
+        (silent(3, renewed(2.4)), True),
+        (silent(3, renewed(2.5)), False),
+        (silent(12, renewed(2.4).wanting(probe=Probe(period=seconds(20)))), False),
+        (silent(3, renewed(2.4).with_node(0, presumed=True)), False),
+        (silent(3, renewed(2.4).with_node(0, ready=None)), False),
         (silent(60, renewed(1).with_node(0, renewed_at=None)), False),
     ],
     ids=[
@@ -45,8 +47,9 @@ def renewed(before: float) -> Situation:
         "nodes unknown, a short silence",
         "nodes unknown, a silence as long as a Lease",
         "it answers",
-        "renewed since",
-        "renewed at the same time",
+        "renewed after the first probe without an answer",
+        "renewed when that probe may have been sent",
+        "the same with a longer period",
         "only presumed",
         "not ready",
         "never renewed",
