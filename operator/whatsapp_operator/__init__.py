@@ -55,6 +55,7 @@ A map of the modules (a test checks it against the tree):
 - ``shell.kube.call``: one call, and which error its failure means.
 - ``shell.kube.client``: every call to the API server.
 - ``shell.kube.errors``: how a call can fail.
+- ``shell.kube.history``: whether etcd was restored from a backup.
 - ``shell.kube.kinds``: the kinds of objects.
 - ``shell.kube.lease``: leader election by a Lease.
 - ``shell.kube.node``: reads one Node object.
