@@ -61,6 +61,7 @@ A map of the modules (a test checks it against the tree):
 - ``shell.kube.node``: reads one Node object.
 - ``shell.kube.nodes``: what the API server knows of nodes.
 - ``shell.kube.transport``: connections to the API server, replaced after a failure.
+- ``shell.kube.trust``: TLS towards the API server, read again after a rotation.
 - ``shell.loop.cluster``: what the loop of one cluster remembers.
 - ``shell.loop.event_log``: which Events are still to be written.
 - ``shell.loop.events``: Events, and series of equal ones.
