@@ -138,6 +138,7 @@ class Operator:
                 nodes_unread=self._nodes.unread if not settings.watch_namespaces else dict,
                 leaving_holders=self._pod_index.leaving_holders,
                 number_keeper=self._pod_index.keeper,
+                cluster_gone=self._pod_index.note_absent,
                 server_time=fenced.server_time,
                 clock=clock,
                 image=settings.image,
