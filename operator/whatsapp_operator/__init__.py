@@ -55,11 +55,13 @@ A map of the modules (a test checks it against the tree):
 - ``shell.kube.call``: one call, and which error its failure means.
 - ``shell.kube.client``: every call to the API server.
 - ``shell.kube.errors``: how a call can fail.
+- ``shell.kube.history``: whether etcd was restored from a backup.
 - ``shell.kube.kinds``: the kinds of objects.
 - ``shell.kube.lease``: leader election by a Lease.
 - ``shell.kube.node``: reads one Node object.
 - ``shell.kube.nodes``: what the API server knows of nodes.
 - ``shell.kube.transport``: connections to the API server, replaced after a failure.
+- ``shell.kube.trust``: TLS towards the API server, read again after a rotation.
 - ``shell.loop.cluster``: what the loop of one cluster remembers.
 - ``shell.loop.event_log``: which Events are still to be written.
 - ``shell.loop.events``: Events, and series of equal ones.

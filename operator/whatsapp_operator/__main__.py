@@ -25,6 +25,7 @@ from whatsapp_operator.shell.coreapps.probe import Tethers
 from whatsapp_operator.shell.coreapps.self_check import SelfCheck
 from whatsapp_operator.shell.kube.client import LightKube
 from whatsapp_operator.shell.kube.errors import KubeError, NotFound
+from whatsapp_operator.shell.kube.history import DataWentBack, History
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, WAC
 from whatsapp_operator.shell.kube.lease import Election, Leadership, Timings, WorkDidNotStop
 from whatsapp_operator.shell.kube.nodes import LEASE_NAMESPACE, Nodes
@@ -82,13 +83,14 @@ class Operator:
         self._crd_was_missing = False
         self._supervisor = Supervisor(self._watch, dead_for=self._dead_for, clock=clock)
         timings = Timings(duration=settings.lease_seconds, renew_deadline=settings.renew_deadline_seconds, retry=settings.retry_seconds)
+        self._history = History(kube, reads.watch)
         self._election = Election(
-            kube,
+            self._history,
             namespace=settings.namespace,
             name=settings.lease_name,
             identity=settings.identity,
             timings=timings,
-            watch=reads.watch,
+            watch=self._history.watch,
         )
         self._kube = kube
         self._metrics = Metrics()
@@ -136,6 +138,7 @@ class Operator:
                 nodes_unread=self._nodes.unread if not settings.watch_namespaces else dict,
                 leaving_holders=self._pod_index.leaving_holders,
                 number_keeper=self._pod_index.keeper,
+                cluster_gone=self._pod_index.note_absent,
                 server_time=fenced.server_time,
                 clock=clock,
                 image=settings.image,
@@ -238,7 +241,7 @@ class Operator:
         """Watch and campaign until SIGTERM or SIGINT, then stop the work, release the Lease and return.
 
         ``ending`` is called when the shutdown begins. SettingError: METRICS_PORT is in use. WorkDidNotStop: end the process at once and
-        wait for no task. RuntimeError: a part that runs until cancelled has ended.
+        wait for no task. DataWentBack: a new process is needed. RuntimeError: a part that runs until cancelled has ended.
         """
         with ExitStack() as stack:
             if port := self._settings.metrics_port:
@@ -265,6 +268,7 @@ class Operator:
             asyncio.create_task(self._nodes.run(), name="nodes"),
             asyncio.create_task(self._pod_index.run(self._kube, self._settings.watch_namespaces), name="pod-index"),
             asyncio.create_task(self._supervisor.run(), name="watches"),
+            asyncio.create_task(self._history.run(), name="history"),
         ]
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -279,8 +283,10 @@ class Operator:
             await self._end([stopping, *upkeep])
         # None of them ends by itself. A process that goes on without one of them would seem healthy and not be.
         for task in done & {*upkeep}:
+            if isinstance(error := task.exception(), DataWentBack):
+                raise error
             msg = f"the task {task.get_name()} ended, so the process does"
-            raise RuntimeError(msg) from task.exception()
+            raise RuntimeError(msg) from error
 
     async def _end(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
         """End these tasks and close all connections. What takes longer than ``END_WITHIN`` is left to the end of the process."""
@@ -314,6 +320,9 @@ async def _main(settings: Settings) -> None:
     operator = _operator(settings)
     try:
         await operator.run(ending=partial(faulthandler.dump_traceback_later, settings.lease_seconds + EXIT_AFTER, exit=True))
+    except DataWentBack as error:
+        log.critical("%s", error)
+        raise SystemExit(1) from None
     except WorkDidNotStop as error:
         # No write may follow the end of the Lease. A task that does not end is ended with the process; the event loop would wait for it.
         log.critical("%s", error)

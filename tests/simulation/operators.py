@@ -320,6 +320,7 @@ class Operator:
                 nodes_unread=self.nodes.unread,
                 leaving_holders=self._pod_index.leaving_holders,
                 number_keeper=self._pod_index.keeper,
+                cluster_gone=self._pod_index.note_absent,
                 server_time=lambda: START + timedelta(seconds=around.loop.time()),
             ),
             executor=Executor(**parts, identity=self.name, metrics=_metrics()),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.shell.kube.client import Fence
+from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.kube.kinds import POD, Kind, Obj
 from whatsapp_operator.shell.objects.shapes import version_of
 
@@ -130,5 +131,50 @@ def test_while_set_shards_restarts_the_coreapps_late_lists_are_waited_for(seed: 
         world.edit(shards=4)
         await world.until_done(within=240)
         assert [world.holder(shard) for shard in range(2)] == before
+
+    simulate(scenario, seed)
+
+
+class StaleCache(LateLists):
+    """A way to an API server whose cache is far behind: lists from it wait for ``WAIT`` seconds, and are then rejected (504)."""
+
+    async def list(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None, *, at_least: str | None = None
+    ) -> list[Obj]:
+        if at_least is not None:
+            self.asked[0] += 1
+            await asyncio.sleep(WAIT)
+            msg = "list Pod default: 504 Timeout: Timeout: Too large resource version: 1900, current: 411"
+            raise Unavailable(msg, code=504)
+        return await super().list(kind, namespace, labels)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.asked = [0]
+
+    def fenced(self, fence: Fence) -> SimKube:
+        view = StaleCache(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
+        view._dead, view.reads, view.asked = self._dead, self.reads, self.asked
+        return view
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_cache_that_is_far_behind_holds_no_failover_up_for_long(seed: int) -> None:
+    """As that of one of several API servers that has lost its watch of etcd."""
+
+    async def scenario(world: World) -> None:
+        world.create(shards=2, spares=1)
+        kube = StaleCache(world.server, actor="operator-0", rng=world.rng, network=world.network)
+        operator = Operator(world, "operator-0", kube=kube)
+        world.operators.append(operator)
+        operator.campaign()
+        await world.until_done(within=120)
+        await world.pause(40)
+        old = world.holder(0)
+        assert old is not None
+        world.delete_pod(old)
+        await world.until(lambda: world.holder(0) not in {None, old}, within=WAIT / 2, what="another holder")
+        assert kube.asked[0] > 0
+        await world.until_done(within=240)
 
     simulate(scenario, seed)

@@ -88,17 +88,23 @@ async def a_server(tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
         await runner.cleanup()
 
 
+def tls_files(folder: Path) -> Path:
+    """Write a certificate of an authority of its own into a folder: tls.crt, tls.key, ca.crt."""
+    folder.mkdir(exist_ok=True)
+    secret = GenerateSecret(obj={}, recipe="tls", host_names=("127.0.0.1",))
+    for name, content in filled_secret(secret, datetime.now(UTC))["data"].items():
+        (folder / name).write_bytes(base64.b64decode(content))
+    return folder
+
+
 @asynccontextmanager
 async def a_client_under_tls(folder: Path) -> AsyncIterator[tuple[Server, LightKube]]:
     """The same under TLS; ``folder`` takes the certificate."""
-    secret = GenerateSecret(obj={}, recipe="tls", host_names=("127.0.0.1",))
-    made = filled_secret(secret, datetime.now(UTC))["data"]
-    for name, content in made.items():
-        (folder / name).write_bytes(base64.b64decode(content))
+    tls_files(folder)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(folder / "tls.crt", folder / "tls.key")
     async with a_server(tls) as server:
-        kube = client_to(server.url, authority=made["ca.crt"])
+        kube = client_to(server.url, authority=base64.b64encode((folder / "ca.crt").read_bytes()).decode())
         try:
             yield server, kube
         finally:

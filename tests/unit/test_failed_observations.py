@@ -14,12 +14,13 @@ import pytest
 
 from whatsapp_operator.core import report, rules
 from whatsapp_operator.core.names import Key
-from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
+from whatsapp_operator.shell.kube.errors import NotFound, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import Kind, Obj
 from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.loop.execute import Outcome
 from whatsapp_operator.shell.loop.observe import Observation
 from whatsapp_operator.shell.loop.reconcile import Reconciler
+from whatsapp_operator.shell.metrics import Metrics
 from whatsapp_operator.shell.objects.reading import SpecError
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
@@ -37,6 +38,7 @@ class World:
         self.status: Obj = {}
         self.fails: Callable[[], None] = lambda: None
         self.rejects: Callable[[Obj], None] = lambda _: None
+        self.uid = "u"
         self.observations = 0
         self.time = 1000.0
 
@@ -51,7 +53,7 @@ class World:
         return self.now()
 
     def stored(self) -> Obj:
-        meta = {"namespace": "default", "name": "acme", "uid": "u", "resourceVersion": "1", "generation": GENERATION}
+        meta = {"namespace": "default", "name": "acme", "uid": self.uid, "resourceVersion": "1", "generation": GENERATION}
         return {"metadata": meta, "status": self.status}
 
     async def list(self, *_: object) -> list[Obj]:
@@ -156,6 +158,24 @@ async def test_a_status_that_the_api_server_rejects_is_emitted() -> None:
     world.rejects = rejects
 
     await run(world, "StatusRejected", heal=lambda: setattr(world, "rejects", lambda _: None))
+
+
+@pytest.mark.parametrize(("uid", "errors"), [(situation().desired.uid, 1), ("of its successor", 0)], ids=["its own", "of another"])
+async def test_that_a_cluster_has_no_status_to_write_is_counted_and_logged(uid: str, errors: int, caplog: pytest.LogCaptureFixture) -> None:
+    """As with a CRD without the subresource: nothing can be said in the resource then."""
+    world, metrics = World(), Metrics()
+    world.uid, world.rejects = uid, raising(NotFound("patch status WhatsAppCluster default/acme: 404 NotFound: not found"))
+    fake: Any = world
+    loop = Reconciler(kube=fake, observer=fake, executor=fake, clock=fake, forget=lambda _: None, metrics=metrics)
+    work = asyncio.create_task(loop.run(LEADS))
+    try:
+        await until(lambda: world.observations >= 2)
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+    counted = metrics.registry.get_sample_value("multiconnect_reconcile_errors_total", {"reason": "StatusRejected"})
+    assert min(counted or 0, 1) == errors
+    assert ("default/acme: patch status" in caplog.text) == bool(errors)
 
 
 @pytest.mark.parametrize("status", [{"conditions": 7}, {"conditions": [7]}, {"conditions": {"x": 1}}, {"reason": []}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
 import traceback
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from whatsapp_operator.shell.kube.client import LightKube
 from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import POD
 
-from .kube_server import A_POD, TOKEN, a_server
+from .kube_server import A_POD, TOKEN, a_server, tls_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,4 +109,39 @@ async def test_a_token_that_was_rotated_is_read_again(tmp_path: Path) -> None:
         server.says({"code": 401, "reason": "Unauthorized"}, status=401)
         with pytest.raises(Unavailable, match="credentials of the kubeconfig or service account could not be read"):
             await kube.create(A_POD)
+        await kube.close()
+
+
+async def test_an_authority_that_was_rotated_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kubelet brings the file up to date a minute later than the API server has its new certificate."""
+    old, new = tls_files(tmp_path / "old"), tls_files(tmp_path / "new")
+    account = tmp_path / "account"
+    account.mkdir()
+    for name, content in {"token": TOKEN, "namespace": "operators"}.items():
+        (account / name).write_text(content)
+    shutil.copy(old / "ca.crt", account)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(old / "tls.crt", old / "tls.key")
+    original = KubeConfig.from_service_account
+    monkeypatch.setattr(KubeConfig, "from_service_account", lambda: original(account))
+    async with a_server(tls) as server:
+        host, _, port = server.url.removeprefix("https://").rpartition(":")
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
+        kube = LightKube.from_kubeconfig(None)
+        await kube.get(POD, "ns", "a")
+        tls.load_cert_chain(new / "tls.crt", new / "tls.key")
+        for transport in server.transports:
+            transport.abort()
+        for content in ("", "no certificate", (old / "ca.crt").read_text(), (old / "ca.crt").read_text()):
+            with pytest.raises(Unavailable, match="cannot be reached"):
+                await kube.get(POD, "ns", "a")
+            if content:
+                (account / "ca.crt").write_text(content)
+            else:
+                (account / "ca.crt").unlink()
+        shutil.copy(new / "ca.crt", account)
+        with pytest.raises(Unavailable, match="certificate verify failed"):
+            await kube.get(POD, "ns", "a")
+        await kube.get(POD, "ns", "a")
         await kube.close()

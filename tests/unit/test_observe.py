@@ -341,3 +341,52 @@ async def test_the_desired_state_is_kept_until_the_cluster_is_edited() -> None:
     assert (await observe(eyes, memory)).desired.paused
     kube.objects[WAC][:] = [{**written, "metadata": {**written["metadata"], "deletionTimestamp": "2027-01-04T12:00:00Z"}}]
     assert (await observe(eyes, memory)).desired.deleting
+
+
+class KeeperKube(FakeKube):
+    """Has other WhatsAppClusters of these names; cannot be asked for them if there is an ``error``."""
+
+    def __init__(self, *there: str, error: KubeError | None = None) -> None:
+        super().__init__(world())
+        self.there, self.error = there, error
+        self.asked: list[str] = []
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
+        if kind is not WAC or name == KEY.name:
+            return await super().get(kind, namespace, name)
+        assert namespace == "other"
+        self.asked.append(name)
+        if self.error is not None:
+            raise self.error
+        return {"metadata": {"namespace": "other", "name": name}} if name in self.there else None
+
+
+@pytest.mark.parametrize(
+    ("kube", "kept_by", "asked"),
+    [
+        (KeeperKube("a", "b"), "other/a", ["a"]),
+        (KeeperKube("b"), "other/b", ["a", "b"]),
+        (KeeperKube(), None, ["a", "b"]),
+        # "Could not be read" is not "is not there".
+        (KeeperKube(error=Unavailable("500")), "other/a", ["a"]),
+    ],
+)
+async def test_a_cluster_whose_deletion_no_event_reported_keeps_no_number(kube: KeeperKube, kept_by: str | None, asked: list[str]) -> None:
+    known = [Key("other", "a"), Key("other", "b")]
+    eyes = observer(kube, number_keeper=lambda _: next(iter(known), None), cluster_gone=known.remove)
+
+    assert (await observe(eyes, Memory())).snapshot.number_kept_by == kept_by
+    assert kube.asked == asked
+    gone = [Key("other", name) for name in asked if f"other/{name}" != kept_by]
+    assert not {*known} & {*gone}
+    assert len(known) == 2 - len(gone)
+
+
+async def test_a_failover_does_not_wait_for_the_cluster_that_keeps_the_number() -> None:
+    kube = KeeperKube("a")
+    eyes = observer(kube, number_keeper=lambda _: Key("other", "a"))
+
+    found = await eyes.observe(KEY, Memory(), nonce="n0nce", leader_epoch=1, from_cache=True)
+    assert found is not None
+    assert found.snapshot.number_kept_by == "other/a"
+    assert kube.asked == []

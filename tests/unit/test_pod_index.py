@@ -396,3 +396,18 @@ def test_a_list_adds_clusters_that_no_event_has_reported() -> None:
     assert keeper(pod_index, second) == "ns/first"
     pod_index.note_listed(numbered("first", number="6315550001"))
     assert keeper(pod_index, second) == "ns/first", "events are newer"
+
+
+def test_a_cluster_that_turned_out_to_be_gone_keeps_no_number() -> None:
+    """A watch that was restarted has no event for its deletion."""
+    pod_index, prober = a_pod_index()
+    for one in (numbered("first"), numbered("second", created="2030-01-02T00:00:00Z")):
+        pod_index.note_cluster(one, gone=False)
+    pod_index.note_pod(pod(0, name="first"), gone=False)
+    assert prober.ips(Key("ns", "first"))
+
+    pod_index.note_absent(Key("ns", "first"))
+    assert keeper(pod_index, numbered("second", created="2030-01-02T00:00:00Z")) is None
+    assert not prober.ips(Key("ns", "first"))
+    pod_index.note_absent(Key("ns", "never known"))
+    assert len(pod_index) == 2, "its pods may still be there"

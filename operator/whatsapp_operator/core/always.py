@@ -213,8 +213,19 @@ def _is_elsewhere(f: Facts, route: Route) -> bool:
 
 
 def is_surplus(f: Facts, route: Route) -> bool:
-    """Whether the client no longer has this shard, by a fresh observation and with no call in progress that could bring it back."""
-    return f.is_verified and _is_beyond(f, route.shard)
+    """Whether the client no longer has this shard, by a fresh observation and with no call in progress that could bring it back.
+
+    Not while its holder is connected for it: each change of the number ends all connections, so what a Webapp answered is wrong.
+    """
+    return f.is_verified and _is_beyond(f, route.shard) and not _is_connected(f, route)
+
+
+def _is_connected(f: Facts, route: Route) -> bool:
+    """Whether the holder answers that it has the connection of its shard to WhatsApp, under the epoch that the Service names."""
+    pod = f.holder(route)
+    if pod is None or pod.report is None or pod.broken_at is not None or pod.unresponsive_since is not None:
+        return False
+    return (pod.report.shard, pod.report.epoch, pod.report.gateway) == (route.shard, route.epoch, "connected")
 
 
 def _is_beyond(f: Facts, shard: int | None) -> bool:

@@ -122,7 +122,7 @@ def test_a_shard_label_alone_leads_nowhere_and_is_left() -> None:
 
 
 def test_the_holder_of_a_shard_that_no_longer_exists_is_freed() -> None:
-    one = SETTLED.wanting(shards=1).reporting(1)
+    one = SETTLED.wanting(shards=1).reporting(1).restarted(1)
 
     assert (cleared(one), cleared(SETTLED)) == ([1], [])
 
@@ -234,8 +234,8 @@ def test_the_Service_of_a_shard_is_left_if_nothing_is_wrong_or_it_is_another_own
 # --- shards that no longer exist
 
 
-LOWERED = situation().settled(shards=4).wanting(shards=2).reporting(2)
-"""The client has two of four shards left; each Service still names its holder."""
+LOWERED = situation().settled(shards=4).wanting(shards=2).reporting(2).restarted(2)
+"""The client has two of four shards left and has restarted the Coreapps; each Service still names its holder."""
 
 
 def removed(one: Situation) -> list[str]:
@@ -260,6 +260,36 @@ def unclaimed(one: Situation) -> Situation:
 def test_a_shard_is_given_up_only_on_what_the_client_said_just_now(one: Situation, freed: list[int], names: list[str]) -> None:
     assert cleared(one) == freed
     assert removed(unclaimed(one)) == names
+
+
+CONTRADICTED = situation().settled(shards=4).reporting(2)
+"""A Webapp answers with two shards, while the Coreapps have the connections of all four."""
+
+
+def but_shard_3(**changes: Any) -> Situation:
+    report = CONTRADICTED.holder_of(3).report
+    assert report is not None
+    return CONTRADICTED.with_holder(3, report=replace(report, **changes))
+
+
+@pytest.mark.parametrize(
+    ("one", "freed", "names"),
+    [
+        (CONTRADICTED, [], []),
+        (but_shard_3(gateway="disconnected"), [3], ["acme-shard-3"]),
+        (but_shard_3(shard=1), [3], ["acme-shard-3"]),
+        (but_shard_3(epoch="7-other"), [3], ["acme-shard-3"]),
+        (CONTRADICTED.with_holder(3, report=None), [3], ["acme-shard-3"]),
+        (CONTRADICTED.with_holder(3, broken_at=NOW), [3], ["acme-shard-3"]),
+        (CONTRADICTED.with_holder(3, unresponsive_since=NOW), [3], ["acme-shard-3"]),
+        (CONTRADICTED.without_pod(3), [], ["acme-shard-3"]),
+    ],
+)
+def test_a_shard_whose_holder_is_connected_for_it_exists_no_matter_what_a_webapp_answers(
+    one: Situation, freed: list[int], names: list[str]
+) -> None:
+    assert cleared(one) == freed
+    assert removed(unclaimed(one) if freed else one) == names
 
 
 def test_the_Service_of_a_shard_that_is_gone_stays_until_no_pod_has_its_epoch() -> None:  # noqa: N802

@@ -125,7 +125,7 @@ def test_a_holder_is_not_labelled_again_while_another_pod_carries_its_epoch() ->
 
 
 def test_the_Service_of_a_shard_that_is_gone_goes_after_the_labels() -> None:
-    one = situation().settled(shards=2, spares=1).wanting(shards=1).reporting(1).restarted(1, [2])
+    one = situation().settled(shards=2, spares=1).wanting(shards=1).reporting(1).restarted(1, [1, 2])
 
     first = one.plan()
     assert [strip.coreapp.ordinal for strip in of(first, ClearLabels)] == [1]

@@ -30,7 +30,6 @@ import httpx2
 import msgspec
 import yaml
 from lightkube import ALL_NS, AsyncClient, KubeConfig
-from lightkube.config.client_adapter import verify_cluster
 from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError
 from lightkube.core.resource import ApiInfo, ResourceDef
@@ -49,6 +48,7 @@ from .call import OBJECT_MISSING, Call, error_of, explained
 from .errors import LeaseTooShort, NotFound, Rejected
 from .kinds import CORE_EVENT, STATEFULSET, Kind, Obj
 from .transport import ReconnectingTransport, RetryThrottled, socket_options
+from .trust import UNREADABLE, Trust
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -170,22 +170,23 @@ class LightKube:
         self._limits = limits or CallLimits()
         self.writes: Counter[tuple[str, str]] = Counter()
         """Writes sent so far by (verb, kind), rejected ones too; shared with all `fenced` views. Metrics read it."""
-        tls, failed = None, ""
+        trust, failed = None, ""
         try:
-            tls = verify_cluster(config.cluster, config.user or User(), config.abs_file, trust_env=False)
-        except (OSError, ValueError, ConfigError) as e:  # ssl.SSLError is an OSError
+            trust = Trust(config)
+        except UNREADABLE as e:
             failed = type(e).__name__
-        if tls is None:  # raised here, because the library's frames keep a key in a temporary file while its exception exists
+        if trust is None:  # raised here, because the library's frames keep a key in a temporary file while its exception exists
             msg = f"read the TLS files for {config.cluster.server}: {failed}; check what the kubeconfig names."
             raise Rejected(msg)
         self._transport = ReconnectingTransport(
             lambda: httpx2.AsyncHTTPTransport(
-                verify=tls,
+                verify=trust.context(),
                 trust_env=False,
                 # The library checks each idle connection twice for each call.
                 limits=httpx2.Limits(max_connections=100, max_keepalive_connections=MAX_IDLE_CONNECTIONS, keepalive_expiry=None),
                 socket_options=socket_options(),
-            )
+            ),
+            is_outdated=lambda: trust.is_outdated,
         )
         self._api: Any = AsyncClient(  # Any: its types do not cover classes that are made at run time
             config._replace(user=config.user or User()),

@@ -24,11 +24,14 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
     one.
 
     The pool is kept if another call was answered meanwhile: then only the connection of the failed call is closed. It is also kept if no
-    call was ever answered on it: then it has no idle connections.
+    call was ever answered on it: then it has no idle connections. An
+    outdated one is replaced in any case, as after a rotation of the authority that it trusts.
     """
 
-    def __init__(self, make_pool: Callable[[], httpx2.AsyncBaseTransport]) -> None:
+    def __init__(self, make_pool: Callable[[], httpx2.AsyncBaseTransport], *, is_outdated: Callable[[], bool] = lambda: False) -> None:
+        """``is_outdated`` returns whether a new pool would be another one than the newest."""
         self._make_pool = make_pool
+        self._is_outdated = is_outdated
         self._pool = make_pool()
         self._in_progress: Counter[httpx2.AsyncBaseTransport] = Counter()
         self._answers = 0
@@ -44,7 +47,7 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
         try:
             response = await pool.handle_async_request(request)
         except BaseException:  # a timeout arrives here as a cancellation
-            if self._answers == answers > 0:
+            if self._answers == answers > 0 or self._is_outdated():
                 self._replace_pool(pool)
             await self._ended(pool)
             raise

@@ -154,12 +154,14 @@ class Observer:
         nodes_unread: Callable[[], Mapping[str, str]] = dict,
         leaving_holders: Callable[[Key], tuple[frozenset[str], int]] = lambda _: (frozenset(), 0),
         number_keeper: Callable[[Claim], Key | None] = lambda _: None,
+        cluster_gone: Callable[[Key], object] = lambda _: None,
         server_time: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         """Prepare; nothing is read yet. ``nodes`` returns the known nodes; ``nodes_unread`` why they cannot be read, by kind.
 
         ``leaving_holders`` returns the holders that are gone or terminating by the events so far, and the newest resourceVersion in these.
-        ``number_keeper`` returns the other cluster that keeps the phone number of one, by the events so far.
+        ``number_keeper`` returns the other cluster that keeps the phone number of one, by the events so far; ``cluster_gone`` gets one
+        that is not there any more.
         ``server_time``: by the API server's clock, when it answered last.
         """
         self._kube = kube
@@ -169,6 +171,7 @@ class Observer:
         self._nodes_unread = nodes_unread
         self._leaving_holders = leaving_holders
         self._number_keeper = number_keeper
+        self._cluster_gone = cluster_gone
         self._server_time = server_time
         self._clock = clock
         self._image = image
@@ -203,6 +206,7 @@ class Observer:
             gathered = replace(gathered, pods=(*gathered.pods, *unlisted))
             parts = assemble.parts_of(desired, gathered, memory.routes, strays=slow.pods)
         if not from_cache:
+            await self._forget_absent_keepers(gathered.cluster)
             self._coreapps.hold(key, targets_of(desired, parts.coreapp_pods, parts.routes))
             memory.routes = {route.name: route for route in parts.routes}
             memory.pods_at = max(map(version_of, parts.listed), default=0)
@@ -327,6 +331,17 @@ class Observer:
             handover_times=dict(memory.handover_times),
             since=dict(memory.since),
         )
+
+    async def _forget_absent_keepers(self, cluster: Obj) -> None:
+        """Read the cluster that keeps this one's number, if there is one: no event may have reported its deletion."""
+        claim = claim_of(cluster)
+        while claim is not None and (keeper := self._number_keeper(claim)) is not None:
+            try:
+                if await self._kube.get(kinds.WAC, keeper.namespace, keeper.name) is not None:
+                    return
+            except KubeError:
+                return
+            self._cluster_gone(keeper)
 
     def _own_times(self, noted: Record, memory: Memory) -> Record:
         """Return the record with the times of its intent on the clock of this process.

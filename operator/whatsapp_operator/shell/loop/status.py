@@ -36,21 +36,31 @@ class StatusWriter:
     async def write(self, observation: Observation, body: dict[str, Any], *, version: str | None = None) -> Obj | None:
         """Write the status at the observed resourceVersion, or at ``version``; return the stored cluster, None if it has changed.
 
-        If others only wrote parts that no plan uses, mostly labels and annotations, the write is repeated at once.
+        If others only wrote parts that no plan uses, mostly labels and annotations, the write is repeated at once. StatusError: the
+        cluster has no status that could be written by itself.
         """
         key, at = observation.desired.key, version or observation.snapshot.resource_version
         for tries_left in reversed(range(MOST_STATUS_WRITES)):
             patch = {"metadata": {"resourceVersion": at}, "status": body}
             try:
                 return await self._kube.patch_status(kinds.WAC, key.namespace, key.name, patch)
-            except (Conflict, NotFound) as answer:
+            except NotFound as answer:
+                await self._must_be_gone(observation, answer)
+                return None
+            except Conflict as answer:
                 log.debug("%s: %s", key, answer)
-                may_retry = isinstance(answer, Conflict) and version is None and tries_left > 0
-                newer = await self._version_if_unchanged(observation) if may_retry else None
+                newer = await self._version_if_unchanged(observation) if version is None and tries_left > 0 else None
                 if newer is None:
                     return None
                 at = newer
         return None
+
+    async def _must_be_gone(self, observation: Observation, answer: NotFound) -> None:
+        """Raise StatusError if a cluster exists although its status does not: the installed CRD has no subresource ``status``."""
+        obj = await self._kube.get(kinds.WAC, observation.desired.key.namespace, observation.desired.key.name)
+        if obj is not None and obj["metadata"]["uid"] == observation.desired.uid:
+            msg = f"{answer}. But the cluster exists, so its CRD has no subresource status"
+            raise StatusError(msg) from None
 
     async def _version_if_unchanged(self, observation: Observation) -> str | None:
         """Return the newest resourceVersion of a cluster if everything that the plan used is unchanged; else None."""

@@ -156,6 +156,14 @@ class PodIndex:
         if key is not None and damage_of(obj, kinds.WAC.kind) is None and not (key in self._entries and self._entries[key].clusters):
             self.note_cluster(obj, gone=False)
 
+    def note_absent(self, key: Key) -> None:
+        """Handle the answer of the API server that a cluster does not exist: a watch that is restarted has no event for its deletion."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            entry.clusters = _ByName()
+            self._end(key, entry)
+            self._refresh(key)
+
     def note_pod(self, obj: Obj, *, gone: bool) -> None:
         """Handle an event of a pod; pods that are no Coreapps are ignored."""
         labels = obj["metadata"].get("labels") or {}

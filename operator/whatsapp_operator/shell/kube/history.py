@@ -1,0 +1,78 @@
+"""Notices that the API server's data has gone back: etcd was restored from a backup while this process ran.
+
+Then everything that this process remembers may be newer than what is stored. A watch that goes on from a resourceVersion of before reports
+nothing until the server has reached that version again, which may take days, and does not fail. Only a new process is right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from .kinds import Kind, Obj
+    from .lease import Leases, Watch
+
+
+class DataWentBack(Exception):  # noqa: N818  the name says what happened
+    """The API server's data is older than what this process has read before."""
+
+
+class History:
+    """The calls of an election, which notes the versions of its Lease: one call after the other, and each second.
+
+    Versions of one etcd only grow, also when an object is made again. Events may come late: they tell which versions there have been, and
+    never that the data has gone back.
+    """
+
+    def __init__(self, kube: Leases, watch: Watch) -> None:
+        """Pass every call on to ``kube`` and ``watch``."""
+        self._kube, self._watch = kube, watch
+        self._newest = 0
+        self._why = ""
+        self._went_back = asyncio.Event()
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
+        """See Leases."""
+        found = await self._kube.get(kind, namespace, name)
+        return found if found is None else self._stored(found)
+
+    async def create(self, obj: Obj) -> Obj:
+        """See Leases."""
+        return self._stored(await self._kube.create(obj))
+
+    async def replace(self, obj: Obj) -> Obj:
+        """See Leases."""
+        return self._stored(await self._kube.replace(obj))
+
+    async def watch(self, kind: Kind, namespace: str | None, *, name: str | None, server_timeout: int) -> AsyncGenerator[tuple[str, Obj]]:
+        """See Watch."""
+        async with aclosing(self._watch(kind, namespace, name=name, server_timeout=server_timeout)) as events:
+            async for what, obj in events:
+                self._note(obj)
+                yield what, obj
+
+    async def run(self) -> None:
+        """Wait until the data has gone back, then raise DataWentBack."""
+        await self._went_back.wait()
+        raise DataWentBack(self._why)
+
+    def _note(self, obj: Obj) -> int:
+        """Note the version of a Lease, and return it; the newest one if it has none that is a number."""
+        text = str(obj["metadata"].get("resourceVersion"))
+        version = int(text) if text.isdecimal() else self._newest
+        self._newest = max(version, self._newest)
+        return version
+
+    def _stored(self, obj: Obj) -> Obj:
+        """Judge the version of a Lease as it is stored now."""
+        if (version := self._note(obj)) < self._newest:
+            self._why = (
+                f"The API server's data has gone back: the Lease is at version {version} and was at {self._newest}. etcd was restored from "
+                "a backup, so what this process remembers is wrong. It ends, and is to be started again."
+            )
+            self._went_back.set()
+        return obj
