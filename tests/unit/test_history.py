@@ -72,6 +72,37 @@ async def test_an_event_that_comes_late_proves_nothing() -> None:
     assert not await ends(("get", "10"), ("event", "9"), ("get", "10"))
 
 
+@pytest.mark.parametrize("call", CALLS)
+async def test_an_event_that_overtakes_an_answer_proves_nothing(call: str) -> None:
+    """Another replica renewed the Lease while the answer was on its way."""
+
+    class Overtaken(Stored):
+        async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
+            return await self._overtaken(await super().get(kind, namespace, name) or {})
+
+        async def create(self, obj: Obj) -> Obj:
+            return await self._overtaken(await super().create(obj))
+
+        async def replace(self, obj: Obj) -> Obj:
+            return await self._overtaken(await super().replace(obj))
+
+        async def _overtaken(self, answer: Obj) -> Obj:
+            self.version = "11"
+            async for _ in history.watch(LEASE, "ns", name="op", server_timeout=9):
+                return answer
+            raise AssertionError
+
+    stored = Overtaken()
+    stored.version = "10"
+    history = History(stored, stored.watch)
+    running = asyncio.create_task(history.run())
+    arguments: tuple[Any, ...] = (LEASE, "ns", "op") if call == "get" else ({},)
+    assert (await getattr(history, call)(*arguments))["metadata"]["resourceVersion"] == "10"
+    _, waiting = await asyncio.wait({running}, timeout=0.01)
+    assert waiting
+    running.cancel()
+
+
 @pytest.mark.parametrize("first", [*CALLS, "event"])
 @pytest.mark.parametrize("then", CALLS)
 async def test_a_lower_version_than_before_ends_the_process(first: str, then: str) -> None:

@@ -37,16 +37,19 @@ class History:
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
         """See Leases."""
+        newest = self._newest
         found = await self._kube.get(kind, namespace, name)
-        return found if found is None else self._stored(found)
+        return found if found is None else self._stored(found, newest)
 
     async def create(self, obj: Obj) -> Obj:
         """See Leases."""
-        return self._stored(await self._kube.create(obj))
+        newest = self._newest
+        return self._stored(await self._kube.create(obj), newest)
 
     async def replace(self, obj: Obj) -> Obj:
         """See Leases."""
-        return self._stored(await self._kube.replace(obj))
+        newest = self._newest
+        return self._stored(await self._kube.replace(obj), newest)
 
     async def watch(self, kind: Kind, namespace: str | None, *, name: str | None, server_timeout: int) -> AsyncGenerator[tuple[str, Obj]]:
         """See Watch."""
@@ -67,11 +70,14 @@ class History:
         self._newest = max(version, self._newest)
         return version
 
-    def _stored(self, obj: Obj) -> Obj:
-        """Judge the version of a Lease as it is stored now."""
-        if (version := self._note(obj)) < self._newest:
+    def _stored(self, obj: Obj, newest: int) -> Obj:
+        """Judge the version of a Lease as it was stored after a call had begun; ``newest``: that of before.
+
+        While the answer was on its way, an event may have reported a newer one.
+        """
+        if (version := self._note(obj)) < newest:
             self._why = (
-                f"The API server's data has gone back: the Lease is at version {version} and was at {self._newest}. etcd was restored from "
+                f"The API server's data has gone back: the Lease is at version {version} and was at {newest}. etcd was restored from "
                 "a backup, so what this process remembers is wrong. It ends, and is to be started again."
             )
             self._went_back.set()
