@@ -101,7 +101,36 @@ def find(options: Options, *, environ: Mapping[str, str] = os.environ) -> Access
     except ValueError:
         msg = f"kubectl printed no configuration that can be read: {' '.join(command[1:])}"
         raise AccessError(msg) from None
+    _make_absolute(config, options, environ)
     return access_of(config, options, environ=environ)
+
+
+def _make_absolute(config: Obj, options: Options, environ: Mapping[str, str]) -> None:
+    """Make the paths of a user absolute. kubectl counts them from the folder of their kubeconfig, and prints them as they stand there."""
+    for entry in config.get("users") or ():
+        user: Obj = entry.get("user") or {}
+        plugin = user.get("exec") or {}
+        # A command without a slash is searched for in PATH.
+        places = ((user, "tokenFile"), *(((plugin, "command"),) if os.sep in str(plugin.get("command")) else ()))
+        relative = [(part, key) for part, key in places if part.get(key) and not os.path.isabs(part[key])]
+        folder = _folder_of_user(entry.get("name"), options, environ) if relative else None
+        if folder is not None:
+            for part, key in relative:
+                part[key] = str(folder / part[key])
+
+
+def _folder_of_user(name: object, options: Options, environ: Mapping[str, str]) -> Path | None:
+    """The folder of the first kubeconfig that has this user; None if there is none."""
+    import yaml  # noqa: PLC0415  # few kubeconfigs have relative paths
+
+    default = str(Path(environ.get("HOME") or "~").expanduser() / ".kube" / "config")
+    paths = [options.kubeconfig] if options.kubeconfig else (environ.get("KUBECONFIG") or default).split(os.pathsep)
+    for path in paths:
+        with suppress(OSError, LookupError, ValueError, TypeError, AttributeError, yaml.YAMLError):  # kubectl has said what it thinks of it
+            users = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["users"]
+            if name in {one.get("name") for one in users}:
+                return Path(path).absolute().parent
+    return None
 
 
 def _view(options: Options, environ: Mapping[str, str]) -> list[str]:

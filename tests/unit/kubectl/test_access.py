@@ -175,6 +175,35 @@ def test_an_exec_plugin_that_is_not_installed(tmp_path: Path) -> None:
         access_of(exec_config(tmp_path / "none", installHint="Install it."), Options(), environ={})
 
 
+@pytest.mark.parametrize("how", ["KUBECONFIG", "--kubeconfig", "home"])
+def test_a_relative_path_counts_from_the_folder_of_its_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    # kubectl itself takes it so, and prints it as it stands.
+    home = tmp_path / ".kube"
+    home.mkdir()
+    program(home, "login", "print(json.dumps({'status': {'token': 'from the plugin'}}))")
+    (home / "token").write_text("from the file", encoding="utf-8")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    program(elsewhere, "login", "print(json.dumps({'status': {'token': 'from the wrong folder'}}))")
+    (elsewhere / "token").write_text("from the wrong folder", encoding="utf-8")
+    monkeypatch.chdir(elsewhere)
+    (elsewhere / "other").write_text("users: [{name: other}]", encoding="utf-8")
+    for name, text in (("broken", "{"), ("empty", "{}"), ("none", "")):
+        (elsewhere / name).write_text(text, encoding="utf-8")
+
+    plugin = exec_config(Path("login"))
+    plugin["users"][0]["user"]["exec"]["command"] = "./login"
+    for config, token in ((plugin, "from the plugin"), (kubeconfig("https://api:1", tokenFile="token"), "from the file")):
+        (home / "config").write_text(json.dumps(config), encoding="utf-8")
+        environ = {**kubectl(tmp_path, config), "HOME": str(tmp_path)}
+        if how == "KUBECONFIG":
+            environ["KUBECONFIG"] = ":".join(
+                [*(f"{elsewhere}/{name}" for name in ("absent", "none", "broken", "empty", "other")), f"{home}/config"]
+            )
+        options = Options(kubeconfig=f"{home}/config" if how == "--kubeconfig" else "")
+        assert find(options, environ=environ).config["users"][0]["user"] == {"token": token}
+
+
 def test_a_token_in_a_file_and_what_is_not_supported(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("from a file\n", encoding="utf-8")
     found = access_of(kubeconfig("https://api:1", tokenFile=str(tmp_path / "token")), Options())
