@@ -100,9 +100,10 @@ def _steps(world: World, current: int, shards: int, spares: int) -> Iterator[Pla
 
 
 def _waits(world: World, shards: int) -> str:
-    """How long Set Shards waits for a window; empty if there is none, or the first number is not settled yet."""
+    """How long Set Shards waits for a window; empty if there is none, the first number is not settled yet, or nothing is served anyway."""
     found = [_window(one) for one in (world.spec.get("reshard") or {}).get("windows") or ()]
-    if not found or world.status.get("settledShards") is None:
+    is_logged_off = bool((world.status.get("certificate") or {}).get("loggedOffAt"))
+    if not found or world.status.get("settledShards") is None or is_logged_off:
         return ""
     if world.annotations.get(RESHARD_NOW_ANNOTATION, "").strip().zfill(2) == f"{shards:02}":
         return f"no time: annotation {RESHARD_NOW_ANNOTATION} lets {counted(shards, 'shard')} go at once"

@@ -70,10 +70,11 @@ def test_how_long_set_shards_waits_for_a_window(cluster: Cluster, waits: str) ->
     assert found.takes == waits
 
 
-def test_the_first_set_shards_of_a_cluster_waits_for_no_window() -> None:
-    new = a_cluster().spec(reshard={"windows": [DAILY]}).but(lambda found: found["cluster"]["status"].pop("settledShards", None))
+@pytest.mark.parametrize("status", [{"settledShards": None}, {"certificate": {"loggedOffAt": "2027-01-04T11:00:00Z"}}])
+def test_what_interrupts_nothing_waits_for_no_window(status: dict[str, Any]) -> None:
+    found = a_cluster().spec(reshard={"windows": [DAILY]}).status(**status)
 
-    assert [one.what for one in plan(new, shards=4).steps if "window" in one.what] == []
+    assert [one.what for one in plan(found, shards=4).steps if "window" in one.what] == []
 
 
 def test_only_set_shards_interrupts_everything_and_it_is_said_for_how_long() -> None:
