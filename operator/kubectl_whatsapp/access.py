@@ -2,7 +2,7 @@
 
 pykube-ng's last release does not read a merged KUBECONFIG, knows no exec plugin of ``client.authentication.k8s.io/v1``, and writes client
 keys to files in the temporary folder that everyone can read. So kubectl itself merges and picks the configuration, an exec plugin is run
-once here, and certificates and keys lie in a folder of this user's own that goes with the process.
+here, again when its credential has expired, and certificates and keys lie in a folder of this user's own that goes with the process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -69,6 +69,8 @@ class Access:
     """As the kubeconfig names it."""
     asked_for: float = 0.0
     """Seconds that a credential plugin took: it may have asked a person."""
+    renew: Callable[[], Obj] | None = field(default=None, repr=False)
+    """Returns such a config with a new credential; None if there can be no new one. AccessError."""
 
     def client(self) -> Client:
         """A client of the API server, for all threads. AccessError if a file of the kubeconfig is not there."""
@@ -79,7 +81,7 @@ class Access:
                 if path and not Path(path).exists():
                     msg = f"The kubeconfig cannot be used: {path}: the file does not exist."
                     raise AccessError(msg)
-        return Client(self.config)
+        return Client(self.config, self.renew)
 
     def secrets(self) -> Iterator[str]:
         """Every credential that is in it, so that a report can be searched for them."""
@@ -99,7 +101,36 @@ def find(options: Options, *, environ: Mapping[str, str] = os.environ) -> Access
     except ValueError:
         msg = f"kubectl printed no configuration that can be read: {' '.join(command[1:])}"
         raise AccessError(msg) from None
+    _make_absolute(config, options, environ)
     return access_of(config, options, environ=environ)
+
+
+def _make_absolute(config: Obj, options: Options, environ: Mapping[str, str]) -> None:
+    """Make the paths of a user absolute. kubectl counts them from the folder of their kubeconfig, and prints them as they stand there."""
+    for entry in config.get("users") or ():
+        user: Obj = entry.get("user") or {}
+        plugin = user.get("exec") or {}
+        # A command without a slash is searched for in PATH.
+        places = ((user, "tokenFile"), *(((plugin, "command"),) if os.sep in str(plugin.get("command")) else ()))
+        relative = [(part, key) for part, key in places if part.get(key) and not os.path.isabs(part[key])]
+        folder = _folder_of_user(entry.get("name"), options, environ) if relative else None
+        if folder is not None:
+            for part, key in relative:
+                part[key] = str(folder / part[key])
+
+
+def _folder_of_user(name: object, options: Options, environ: Mapping[str, str]) -> Path | None:
+    """The folder of the first kubeconfig that has this user; None if there is none."""
+    import yaml  # noqa: PLC0415  # few kubeconfigs have relative paths
+
+    default = str(Path(environ.get("HOME") or "~").expanduser() / ".kube" / "config")
+    paths = [options.kubeconfig] if options.kubeconfig else (environ.get("KUBECONFIG") or default).split(os.pathsep)
+    for path in paths:
+        with suppress(OSError, LookupError, ValueError, TypeError, AttributeError, yaml.YAMLError):  # kubectl has said what it thinks of it
+            users = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["users"]
+            if name in {one.get("name") for one in users}:
+                return Path(path).absolute().parent
+    return None
 
 
 def _view(options: Options, environ: Mapping[str, str]) -> list[str]:
@@ -149,7 +180,22 @@ def access_of(config: Obj, options: Options, *, environ: Mapping[str, str] = os.
     except (KeyError, IndexError, TypeError):
         msg = "The kubeconfig names no cluster. See `kubectl config get-contexts`, then choose one with --context."
         raise AccessError(msg) from None
+    name = str(context.get("name") or "default")
+
+    def resolved() -> Obj:
+        return _resolved(name, dict(cluster), dict(user), environ)
+
     begun = time.monotonic()
+    found = resolved()
+    asked_for = time.monotonic() - begun
+    namespace = options.namespace or (context.get("context") or {}).get("namespace") or "default"
+    named = (context.get("context") or {}).get("user") or ""
+    renew = resolved if user.keys() & {"exec", "tokenFile"} else None
+    return Access(config=found, namespace=namespace, context=name, server=server, user=named, asked_for=asked_for, renew=renew)
+
+
+def _resolved(name: str, cluster: Obj, user: Obj, environ: Mapping[str, str]) -> Obj:
+    """Return a kubeconfig without data and without an exec plugin. AccessError if there is no credential."""
     if plugin := user.pop("exec", None):
         user |= credential(plugin, cluster, environ=environ)
     if "auth-provider" in user:
@@ -157,20 +203,15 @@ def access_of(config: Obj, options: Options, *, environ: Mapping[str, str] = os.
         raise AccessError(msg)
     if path := user.pop("tokenFile", None):
         user["token"] = _read(path)
-    asked_for = time.monotonic() - begun
     folder = _private_folder()
     for part in (cluster, user):
         _write_files(part, folder)
-    name = context.get("name") or "default"
-    found = {
+    return {
         "clusters": [{"name": "cluster", "cluster": cluster}],
         "users": [{"name": "user", "user": user}],
         "contexts": [{"name": name, "context": {"cluster": "cluster", "user": "user"}}],
         "current-context": name,
     }
-    namespace = options.namespace or (context.get("context") or {}).get("namespace") or "default"
-    named = (context.get("context") or {}).get("user") or ""
-    return Access(config=found, namespace=namespace, context=name, server=server, user=named, asked_for=asked_for)
 
 
 def _read(path: str) -> str:

@@ -104,15 +104,15 @@ def _condition(kind: str, good: str, bad: Level) -> Callable[[Facts], Answer]:
 
 def _spread(f: Facts) -> Answer:
     holders = [one.node for one in f.view.shards if one.node]
-    spares = sum(one.eligible for one in f.view.standbys)
-    most = max((holders.count(node) for node in holders), default=0)
     if not holders:
         return Level.UNKNOWN, "no holder is known."
-    if most <= spares:
-        return Level.OK, f"no node has more holders than there are spares ({spares})."
-    node = next(node for node in holders if holders.count(node) == most)
-    few = f"{counted(spares, 'spare')} could take over"
-    return Level.WARNING, f"node {node} has {counted(most, 'holder')}, and {few}: its loss leaves shards unserved."
+    # A spare on the same node is lost with it.
+    spares = {node: sum(one.eligible and one.node != node for one in f.view.standbys) for node in holders}
+    node = max(spares, key=lambda one: holders.count(one) - spares[one])
+    if holders.count(node) <= spares[node]:
+        return Level.OK, "no node has more holders than there are spares on other nodes."
+    few = f"{counted(spares[node], 'spare')} on other nodes could take over"
+    return Level.WARNING, f"node {node} has {counted(holders.count(node), 'holder')}, and {few}: its loss leaves shards unserved."
 
 
 def _apart(f: Facts) -> Answer:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException
 from typing import Any, Final
+from urllib.parse import quote
 
 from kubectl_whatsapp.errors import AccessError, RequestError
 from kubectl_whatsapp.plain import Answer, Reader, needs_proxy
@@ -17,34 +19,64 @@ Obj = dict[str, Any]
 
 Timeout = float | tuple[float, float | None]
 """Seconds for each step; of a pair the first for the connection, the second for each silence."""
+NAME_OF_HEADER: Final = "!#$&'*+-.^_`|~"
+"""What may stand in the name of a header besides letters and digits (RFC 9110, 5.6.2)."""
+RENEWAL_REST: Final = 10.0
+"""Seconds after which a new credential is asked for at the earliest: one that stays rejected must not bother a person with each request."""
 
 
 class Client:
     """Requests to the API server. Several threads may use it at once."""
 
-    def __init__(self, config: Obj) -> None:
-        """Prepare; nothing is sent yet. AccessError if a file cannot be used. ``config``: of one context, with certificates as files."""
-        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-        self._config = config
-        self._headers = {"User-Agent": "kubectl-whatsapp", **dict(_impersonation(user))}
+    def __init__(self, config: Obj, renew: Callable[[], Obj] | None = None) -> None:
+        """Prepare; nothing is sent yet. AccessError if a file cannot be used.
+
+        ``config``: of one context, with certificates as files. ``renew`` returns one with a new credential.
+        """
+        self._renew, self._renewing = renew, threading.Lock()
+        self._credential = 0
+        """Counts credentials: of several threads whose request is rejected one asks for a new one."""
+        self._rests_until = 0.0
         self._lock = threading.Lock()
-        self._http: Any = None
-        try:
-            credential = dict(_authorization(user))
-            certificate = {"certificate": user.get("client-certificate") or "", "key": user.get("client-key") or ""}
-            self._reader = None if needs_proxy(cluster) else Reader(cluster, self._headers | credential, **certificate)
-        except OSError as error:
-            msg = f"The kubeconfig cannot be used: {error}."
-            raise AccessError(msg) from None
+        self._use(config)
         self.server_date = ""
         """The Date header of the last answer: the API server's clock, by which other times are compared."""
 
-    def _session(self) -> Any:
-        """The client library's session. The library takes a tenth of a second to load, so it is made when it is needed."""
+    def _use(self, config: Obj) -> None:
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        headers = {"User-Agent": "kubectl-whatsapp", **dict(_impersonation(user))}
+        try:
+            credential = dict(_authorization(user))
+            certificate = {"certificate": user.get("client-certificate") or "", "key": user.get("client-key") or ""}
+            reader = None if needs_proxy(cluster) else Reader(cluster, headers | credential, **certificate)
+        except OSError as error:
+            msg = f"The kubeconfig cannot be used: {error}."
+            raise AccessError(msg) from None
+        with self._lock:
+            self._config, self._headers, self._reader = config, headers, reader
+            self._http: Any = None
+
+    def _is_renewed(self, credential: int) -> bool:
+        """Return whether there is a newer credential than this one, which was rejected; asks for it if nobody has. RequestError."""
+        with self._renewing:
+            if self._credential != credential:
+                return True
+            if self._renew is None or time.monotonic() < self._rests_until:
+                return False
+            self._rests_until = time.monotonic() + RENEWAL_REST
+            try:
+                self._use(self._renew())
+            except AccessError as error:
+                raise RequestError(str(error), status=401) from None
+            self._credential += 1
+            return True
+
+    def _library(self) -> Any:
+        """The client library's client. The library takes a tenth of a second to load, so it is made when it is needed."""
         with self._lock:
             if self._http is None:
                 self._http = self._made()
-            return self._http.session
+            return self._http
 
     def _made(self) -> Any:
         import pykube  # noqa: PLC0415
@@ -109,14 +141,21 @@ class Client:
         query: Mapping[str, str],
         stream: bool = False,
     ) -> Any:
-        answer: Any = None
-        if method == "GET" and not stream and self._reader is not None:
-            answer = self._read(self._reader, path, timeout if isinstance(timeout, float | int) else timeout[0], query)
-        if answer is None or 300 <= answer.status_code < 400:  # the client library follows redirects
-            answer = self._ask(method, path, body, timeout, query, stream=stream)
+        credential = self._credential
+        answer = self._answer(method, path, body, timeout, query, stream=stream)
+        if answer.status_code == 401 and self._is_renewed(credential):
+            answer = self._answer(method, path, body, timeout, query, stream=stream)
         self.server_date = answer.headers.get("Date") or self.server_date
         if answer.status_code >= 400:
             raise _rejection(answer)
+        return answer
+
+    def _answer(self, method: str, path: str, body: Obj | None, timeout: Timeout, query: Mapping[str, str], *, stream: bool) -> Any:
+        answer: Any = None
+        if method == "GET" and not stream and (reader := self._reader) is not None:
+            answer = self._read(reader, path, timeout if isinstance(timeout, float | int) else timeout[0], query)
+        if answer is None or 300 <= answer.status_code < 400:  # the client library follows redirects
+            answer = self._ask(method, path, body, timeout, query, stream=stream)
         return answer
 
     def _read(self, reader: Reader, path: str, timeout: float, query: Mapping[str, str]) -> Answer:
@@ -131,12 +170,12 @@ class Client:
         """Send a request by the client library."""
         import requests  # noqa: PLC0415
 
-        session = self._session()
+        http = self._library()
         headers = {"Content-Type": "application/merge-patch+json" if method == "PATCH" else "application/json"}
         data = json.dumps(body) if body is not None else None
-        url = self._http.url.rstrip("/") + path
+        url = http.url.rstrip("/") + path
         try:
-            answer = session.request(
+            answer = http.session.request(
                 method, url, params=dict(query), data=data, headers=headers if data else None, timeout=timeout, stream=stream
             )
         except requests.Timeout:
@@ -195,14 +234,19 @@ def _rejection(answer: Any) -> RequestError:
 
 
 def _impersonation(user: Obj) -> Iterator[tuple[str, str]]:
-    """The headers of a kubeconfig that acts as another user. Requests can send one group only."""
-    if name := user.get("as"):
-        yield "Impersonate-User", str(name)
-    groups = user.get("as-groups") or ()
-    if len(groups) > 1:
-        msg = "The kubeconfig acts as several groups (as-groups); this plugin can send one."
-        raise AccessError(msg)
-    yield from (("Impersonate-Group", str(group)) for group in groups)
+    """The headers of a kubeconfig that acts as another user. Requests can send a header once only."""
+    for key, header in (("as", "Impersonate-User"), ("as-uid", "Impersonate-Uid")):
+        if user.get(key):
+            yield header, str(user[key])
+    lists = {"Impersonate-Group": user.get("as-groups") or ()}
+    for key, values in (user.get("as-user-extra") or {}).items():
+        lists[f"Impersonate-Extra-{quote(key, safe=NAME_OF_HEADER)}"] = values or ()
+    for header, values in lists.items():
+        if len(values) > 1:
+            what = "as several groups (as-groups)" if header == "Impersonate-Group" else "with several values of one key (as-user-extra)"
+            msg = f"The kubeconfig acts {what}; this plugin can send one."
+            raise AccessError(msg)
+        yield from ((header, str(value)) for value in values)
 
 
 def _authorization(user: Obj) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,8 @@ from kubectl_whatsapp import rights
 
 DIRECTIVE: Final = ":4"
 """Cobra's ShellCompDirectiveNoFileComp: no file names are proposed."""
+FILES: Final = ":0"
+"""Cobra's ShellCompDirectiveDefault: the shell proposes file names."""
 PATIENCE: Final = 1.0
 SHARD_COMMANDS: Final = frozenset({"switchover", "why", "logs"})
 WITH_VALUE: Final[dict[str, str]] = {
@@ -30,13 +32,18 @@ WITH_VALUE: Final[dict[str, str]] = {
     "--timeout": "",
     "--request-timeout": "",
     "--reason": "",
-    "--file": "",
-    "-f": "",
+    "--file": "file",
+    "-f": "file",
+    "--port": "",
     "--tail": "",
     "--shards": "shards",
     "--spares": "",
 }
 """Options that take a value, and what is proposed for it."""
+FLAGS: Final = ("--all-namespaces", "-A", "--follow", "--help", "-h", "--short", "--watch", "-w", "--yes-in-production")
+"""Options without a value."""
+OF_FILES: Final = frozenset({"kubeconfig", "file"})
+"""What is proposed for an option of these is left to the shell."""
 FIXED: Final[dict[str, tuple[str, ...]]] = {
     "output": ("text", "wide", "json", "yaml"),
     "until": ("Ready", "UpToDate"),
@@ -57,13 +64,19 @@ def proposals(words: Sequence[str], ask: Ask) -> list[str]:
     elif equals and name in WITH_VALUE:
         found = [f"{name}={one}" for one in _values(WITH_VALUE[name], options, places, ask)]
     elif last.startswith("-"):
-        found = sorted((*WITH_VALUE, "--follow", "--help", "--short", "--watch", "-w", "--yes-in-production"))
+        found = sorted((*WITH_VALUE, *FLAGS))
     elif not places:
         found = [*rights.NEEDED]
     else:
         kind = "cluster" if len(places) == 1 else "shard" if len(places) == 2 and places[0] in SHARD_COMMANDS else ""
-        found = _values(kind, options, places, ask)
+        found = [*(["operator"] if kind == "shard" and places[0] == "logs" else []), *_values(kind, options, places, ask)]
     return [one for one in found if one.startswith(last)]
+
+
+def directive(words: Sequence[str]) -> str:
+    """Return what the shell may propose besides."""
+    option = _parsed(words[:-1])[2]
+    return FILES if option and WITH_VALUE[option] in OF_FILES else DIRECTIVE
 
 
 def _parsed(before: Sequence[str]) -> tuple[dict[str, str], list[str], str]:
@@ -121,7 +134,7 @@ def _ask(options: dict[str, str], kind: str, cluster: str) -> list[str]:
 def main() -> None:
     """Print the proposals and the directive."""
     words = sys.argv[1:]
-    print("\n".join([*proposals(words, _ask), DIRECTIVE]))
+    print("\n".join([*proposals(words, _ask), directive(words)]))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Final
 
+from kubectl_whatsapp.marks import RESHARD_NOW_ANNOTATION
+from kubectl_whatsapp.view import leader_of
 from kubectl_whatsapp.world import World, condition, counted
+from whatsapp_operator.core import windows
 
 Obj = dict[str, Any]
 
@@ -81,9 +85,7 @@ def _steps(world: World, current: int, shards: int, spares: int) -> Iterator[Pla
     if most > now:
         yield PlannedStep(what=f"Coreapps {now} -> {most}", interrupts="nothing", takes="until they are ready")
     if current != shards:
-        if world.spec.get("reshard", {}).get("windows"):
-            opens = world.status.get("nextWindowAt")
-            takes = f"until {opens}" if opens else "until it opens"
+        if takes := _waits(world, shards):
             yield PlannedStep(what="wait for a maintenance window", interrupts="nothing", takes=takes)
         yield PlannedStep(
             what=f"Set Shards {current} -> {shards}: all Coreapps restart", interrupts="all messages in and out", takes=_restart(world)
@@ -95,6 +97,31 @@ def _steps(world: World, current: int, shards: int, spares: int) -> Iterator[Pla
             moves = "each shard that moves, for well under a second"
             yield PlannedStep(what="shards move to the lowest Coreapps", interrupts=moves, takes="seconds")
         yield PlannedStep(what=f"Coreapps {max(most, now)} -> {after}", interrupts="nothing", takes="seconds")
+
+
+def _waits(world: World, shards: int) -> str:
+    """How long Set Shards waits for a window; empty if there is none, the first number is not settled yet, or nothing is served anyway."""
+    found = [_window(one) for one in (world.spec.get("reshard") or {}).get("windows") or ()]
+    is_logged_off = bool((world.status.get("certificate") or {}).get("loggedOffAt"))
+    if not found or world.status.get("settledShards") is None or is_logged_off:
+        return ""
+    if world.annotations.get(RESHARD_NOW_ANNOTATION, "").strip().zfill(2) == f"{shards:02}":
+        return f"no time: annotation {RESHARD_NOW_ANNOTATION} lets {counted(shards, 'shard')} go at once"
+    if problem := windows.problem(found):  # perhaps only of this machine, which may lack time zones
+        return f"not known: {problem[:1].lower()}{problem[1:].removesuffix('.')}"
+    if windows.is_open(found, world.read.at):
+        return "no time now: a window is open"
+    opens = windows.next_opening(found, world.read.at)
+    return f"until {opens:%Y-%m-%dT%H:%M:%SZ}" if opens else "until one opens"
+
+
+def _window(given: Obj) -> windows.Window:
+    return windows.Window(
+        name=str(given.get("name") or ""),
+        schedule=str(given.get("schedule") or ""),
+        duration=timedelta(minutes=given.get("durationMinutes") or 0),
+        time_zone=str(given.get("timeZone") or "Etc/UTC"),
+    )
 
 
 def _holders_above(world: World, count: int) -> bool:
@@ -110,7 +137,14 @@ def _restart(world: World) -> str:
 
 
 def _held(world: World, *, resizes: bool) -> Iterator[str]:
-    if world.is_paused:
+    leader = leader_of(world)
+    if (world.cluster.get("metadata") or {}).get("deletionTimestamp"):
+        yield "the cluster is being deleted: nothing of it is done."
+    if leader is not None and not leader.alive:
+        yield "no operator leads: nothing of it is done until one does."
+    if world.spec.get("paused"):
+        yield "the cluster is paused: spec.paused is true in the resource itself."
+    elif world.is_paused:
         yield "the cluster is paused; kubectl whatsapp resume lets it go."
     if world.status.get("operation"):
         operation: Obj = world.status["operation"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, Final
 
 HIDDEN: Final = "***"
@@ -14,16 +15,25 @@ SECRET_KEY: Final = re.compile(rf"(?i).*({WORDS}).*")
 """Keys whose text is not shown."""
 SAFE_KEY: Final = re.compile(r"(?i)(?:ping|pinned).*|.*(?:name|ref|seconds|at|fingerprint)")
 """Keys that match the former and name an object or a time."""
+FLAG: Final = rf"--?[\w-]*(?:{WORDS})[\w-]*"
+"""Options of a command line whose value is secret."""
+USER_FLAGS: Final = ("-u", "--user")
+"""Options whose value holds a password after a colon, as those of curl."""
+QUOTED: Final = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
 TEXTS: Final = (
     re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z)", re.DOTALL),
     re.compile(r"(?i)\b(?:bearer|basic|apikey)\s+[\w.~+/=-]{4,}"),
     re.compile(r"\beyJ[\w-]{4,}\.[\w-]+(?:\.[\w-]*)?"),
-    re.compile(rf"""(?i)[\w-]*(?:{WORDS})[\w-]*["']?\s*[:=]\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,;)}}\]]+)"""),
+    re.compile(rf"""(?i)[\w-]*(?:{WORDS})[\w-]*["']?\s*[:=]\s*(?:{QUOTED}|[^\s,;)}}\]]+)"""),
+    re.compile(rf"(?i)(?<!\S){FLAG}\s+(?:{QUOTED}|[^\s-]\S*)"),
+    re.compile(rf"(?<!\S)(?:{'|'.join(USER_FLAGS)})[\s=]+(?:{QUOTED}|[^\s:]+:\S+)"),
     re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
+    re.compile(r"(?<!\w)\+[1-9][\d ()./-]{5,18}\d(?!\w)"),
     re.compile(r"(?<![\w.:-])\+?\d{7,15}(?![\w:.-])"),
     re.compile(r"\b(?=[A-Za-z0-9+/]*\d)(?=[A-Za-z0-9+/]*[a-z])(?=[A-Za-z0-9+/]*[A-Z])[A-Za-z0-9+/]{40,}={0,2}"),
 )
-"""In texts: PEM, authorization headers, JWTs, ``key=value`` of secret keys, passwords in URLs, telephone numbers, long base64."""
+"""In texts: PEM, authorization headers, JWTs, ``key=value`` and ``--key value`` of secret keys, ``--user name:password``, passwords in
+URLs, telephone numbers, long base64."""
 
 
 def text(content: str, known: Iterable[str] = ()) -> str:
@@ -41,13 +51,29 @@ def obj(value: Any, known: Iterable[str] = (), *, key: str = "") -> Any:
     if isinstance(value, dict):
         is_secret = value.get("kind") == "Secret"
         shown = {name: one for name, one in value.items() if name not in DROPPED and not (is_secret and name in {"data", "stringData"})}
+        if _is_secret(str(shown.get("name") or "")) and "value" in shown:  # a header of a probe
+            shown["value"] = HIDDEN
         return {text(str(name), known): obj(one, known, key=str(name)) for name, one in shown.items()}
     if isinstance(value, list | tuple):
-        return [_hidden_value(one, known) if key == "env" else obj(one, known, key=key) for one in value]
-    is_secret_key = bool(SECRET_KEY.fullmatch(key)) and not SAFE_KEY.fullmatch(key)
+        return [
+            _hidden_value(one, known) if key == "env" else HIDDEN if _is_value_of(before, one) else obj(one, known, key=key)
+            for before, one in pairwise(("", *value))
+        ]
+    is_secret_key = _is_secret(key)
     if isinstance(value, str):
         return HIDDEN if value and is_secret_key else text(value, known)
     return HIDDEN if is_secret_key and isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _is_secret(key: str) -> bool:
+    return bool(SECRET_KEY.fullmatch(key)) and not SAFE_KEY.fullmatch(key)
+
+
+def _is_value_of(flag: Any, value: Any) -> bool:
+    """Whether an argument of a command line is the secret value of the one before."""
+    if not isinstance(flag, str) or not isinstance(value, str) or value.startswith("-"):
+        return False
+    return (flag in USER_FLAGS and ":" in value) or (bool(re.fullmatch(FLAG, flag, re.IGNORECASE)) and not SAFE_KEY.fullmatch(flag))
 
 
 def _hidden_value(entry: Any, known: Iterable[str]) -> Any:

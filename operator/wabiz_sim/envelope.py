@@ -6,7 +6,6 @@ from typing import Any
 from .version import CLIENT_VERSION
 
 ACCESS_DENIED = 1005
-NOT_FOUND = 1006
 PARAMETER_MISSING = 1008
 PARAMETER_INVALID = 1009
 NOT_READY = 1011
@@ -14,6 +13,7 @@ CERTIFICATE_UNSIGNED = 430
 CERTIFICATE_OF_ANOTHER = 432
 CERTIFICATE_SIGNATURE = 433
 INTERNAL_ERROR = 1014
+"""Also of an unknown endpoint (client#answers)."""
 TOO_MANY_REQUESTS = 1015
 OVERLOADED = 1016
 NOT_PRIMARY_MASTER = 1017
@@ -28,7 +28,6 @@ TITLES = {
     CERTIFICATE_OF_ANOTHER: "Certificate ID mismatch",
     CERTIFICATE_SIGNATURE: "Certificate signature invalid",
     ACCESS_DENIED: "Access denied",
-    NOT_FOUND: "Resource not found",
     PARAMETER_MISSING: "Required parameter is missing",
     PARAMETER_INVALID: "Parameter value is not valid",
     NOT_READY: "Service not ready",

@@ -28,7 +28,7 @@ class Sessions:
 
         Raises one of UNREACHABLE when the upstream must be asked and does not answer.
         """
-        if not token:
+        if not token or not token.isascii():  # other bytes may be no text, and no token has them
             return False
         digest = hashlib.sha256(token.encode()).hexdigest()
         if self._good_until.get(digest, 0.0) > time.monotonic():

@@ -15,7 +15,6 @@ from .delivery import Delivery, Message
 from .envelope import (
     ACCESS_DENIED,
     INTERNAL_ERROR,
-    NOT_FOUND,
     NOT_READY,
     PARAMETER_INVALID,
     PARAMETER_MISSING,
@@ -153,9 +152,9 @@ def _rejection_of(request: web.Request, error: BadBody | web.HTTPException) -> A
     if isinstance(error, BadBody):
         return failure(400, PARAMETER_INVALID, str(error))
     if isinstance(error, web.HTTPNotFound):
-        return failure(404, NOT_FOUND, f"there is no {request.path}")
+        return failure(404, INTERNAL_ERROR, f"there is no {request.path}")
     if isinstance(error, web.HTTPMethodNotAllowed):
-        return failure(405, NOT_FOUND, f"{request.path} has no {request.method}")
+        return failure(405, INTERNAL_ERROR, f"{request.path} has no {request.method}")
     return failure(error.status, PARAMETER_INVALID, error.reason)
 
 

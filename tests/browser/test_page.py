@@ -321,6 +321,37 @@ async def test_what_a_person_opened_stays_open_while_the_cluster_changes(browser
             await expect(page.get_by_text("the operator passes its self-check")).to_be_visible()
 
 
+CHANGES = """() => new Promise((done) => {
+  const stream = new EventSource("events");
+  let count = 0;
+  stream.addEventListener("cluster", () => {
+    count += 1;
+    if (count < 3) return;
+    stream.close();
+    done();
+  });
+})"""
+"""Waits until the page was sent at least one newer state of the cluster."""
+
+
+@pytest.mark.parametrize("part", ["#steps code >> nth=0", "#why p >> nth=1", "#conditions .few >> nth=0"])
+async def test_a_text_that_a_person_has_selected_stays_selected(browser: Browser, part: str) -> None:
+    with watched(renamed(a_cluster().operator_dead(), "shop", "acme")) as api:
+        async with a_page(browser, api) as (page, _, _):
+            await page.locator(part).evaluate("one => getSelection().selectAllChildren(one)")
+            selected = await page.evaluate("getSelection().toString()")
+            await page.evaluate(CHANGES)
+            assert selected
+            assert await page.evaluate("getSelection().toString()") == selected
+
+
+@pytest.mark.parametrize("where", ["#%", "#shop/acme%E0/1"])
+async def test_an_address_that_was_cut_off_shows_the_first_cluster(browser: Browser, where: str) -> None:
+    with watched(renamed(a_cluster(), "shop", "acme")) as api:
+        async with a_page(browser, api, where) as (page, _, _):
+            await expect(page.locator("#title")).to_have_text("shop/acme")
+
+
 # --- every size and colour ------------------------------------------------------------------------------------------------------
 
 

@@ -314,7 +314,8 @@ async def test_each_command_can_with_the_rights_of_its_help_and_says_which_one_i
             if command != "reshard-now":
                 await check_rights(harness, environment, command, tmp_path, made)
         # Last, for a change must wait meanwhile.
-        await environment.patch(paused=True, shards=4)
+        window = {"name": "new-year", "schedule": "0 0 1 1 *", "durationMinutes": 5}
+        await environment.patch(paused=True, shards=4, reshard={"windows": [window]})
         await environment.word("Reconciling", "Paused")
         await check_rights(harness, environment, "reshard-now", tmp_path, made)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,10 +34,12 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=root / "build" / "chaos.json", help="the figures (default: build/chaos.json)")
     options = parser.parse_args(argv)
     short = options.round == "short"
-    options.n = options.n or (SHORT_N if short or options.soak else N)
-    options.clusters = options.clusters or (SHORT_CLUSTERS if short else CLUSTERS)
-    if min(options.n, options.clusters) < 1 or options.soak < 0:
-        parser.error("--n and --clusters must be at least 1, --soak must not be negative")
+    if options.n is None:
+        options.n = SHORT_N if short or options.soak else N
+    if options.clusters is None:
+        options.clusters = SHORT_CLUSTERS if short else CLUSTERS
+    if min(options.n, options.clusters) < 1 or not 0 <= options.soak < math.inf:
+        parser.error("--n and --clusters must be at least 1, --soak a number of seconds")
     options.faults = options.only or named(",".join(SHORT if short else ()))
     if options.soak:
         options.n, options.faults = 1, (soak(options.soak),)

@@ -124,5 +124,10 @@ def test_only_names_faults_and_a_wrong_name_is_said(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         options("--only", "hung")
     assert "there is no fault hung" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["--n 0", "--n -1", "--clusters 0", "--clusters -1", "--soak -1", "--soak nan", "--soak inf"])
+def test_a_number_that_cannot_be_is_rejected_and_no_default_taken_for_it(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        options("--clusters", "-1")
+        options(*words.split())
+    assert "at least 1" in capsys.readouterr().err

@@ -175,9 +175,12 @@ def reshard_now(question: Question) -> int:
     All messages are interrupted while all Coreapps restart.
     """
     cluster = _cluster(question)
-    shards, current = (cluster.get("spec") or {}).get("shards"), (cluster.get("status") or {}).get("shards")
+    spec: changes.Obj = cluster.get("spec") or {}
+    shards, current = spec.get("shards"), (cluster.get("status") or {}).get("shards")
     if shards == current:
         fail(f"nothing waits for a window: the client has {current} shards, as the spec says.")
+    if not (spec.get("reshard") or {}).get("windows"):  # the annotation would stay, and open a window that is made later
+        fail("nothing waits for a window: spec.reshard.windows is empty.")
     return _apply(question, changes.reshard_now(int(shards or 0)), shown=True)
 
 

@@ -355,6 +355,8 @@ class Server:
         """By path: where else it is."""
         self.rejects: tuple[int, Obj] | None = None
         """With what each write is answered instead."""
+        self.token = ""
+        """The only one that is accepted, unless it is empty."""
         self.kubeconfig = Path()
         self.closing = threading.Event()
         self.http = Http(("127.0.0.1", 0), self._handler())
@@ -379,6 +381,8 @@ class Server:
                 server.headers.append(dict(self.headers.items()))
                 server.ports.append(self.client_address[1])
                 code, data, kind = server.respond(self.command, url.path, body)
+                if server.token and self.headers.get("Authorization") != f"Bearer {server.token}":
+                    code, data, kind = 401, b'{"kind": "Status", "message": "Unauthorized", "code": 401}', "application/json"
                 elsewhere = server.redirects.get(url.path)
                 self.send_response(code if elsewhere is None else 307)
                 if elsewhere is not None:

@@ -10,6 +10,7 @@ import ssl
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,35 @@ def test_an_exec_plugin_that_is_not_installed(tmp_path: Path) -> None:
         access_of(exec_config(tmp_path / "none", installHint="Install it."), Options(), environ={})
 
 
+@pytest.mark.parametrize("how", ["KUBECONFIG", "--kubeconfig", "home"])
+def test_a_relative_path_counts_from_the_folder_of_its_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    # kubectl itself takes it so, and prints it as it stands.
+    home = tmp_path / ".kube"
+    home.mkdir()
+    program(home, "login", "print(json.dumps({'status': {'token': 'from the plugin'}}))")
+    (home / "token").write_text("from the file", encoding="utf-8")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    program(elsewhere, "login", "print(json.dumps({'status': {'token': 'from the wrong folder'}}))")
+    (elsewhere / "token").write_text("from the wrong folder", encoding="utf-8")
+    monkeypatch.chdir(elsewhere)
+    (elsewhere / "other").write_text("users: [{name: other}]", encoding="utf-8")
+    for name, text in (("broken", "{"), ("empty", "{}"), ("none", "")):
+        (elsewhere / name).write_text(text, encoding="utf-8")
+
+    plugin = exec_config(Path("login"))
+    plugin["users"][0]["user"]["exec"]["command"] = "./login"
+    for config, token in ((plugin, "from the plugin"), (kubeconfig("https://api:1", tokenFile="token"), "from the file")):
+        (home / "config").write_text(json.dumps(config), encoding="utf-8")
+        environ = {**kubectl(tmp_path, config), "HOME": str(tmp_path)}
+        if how == "KUBECONFIG":
+            environ["KUBECONFIG"] = ":".join(
+                [*(f"{elsewhere}/{name}" for name in ("absent", "none", "broken", "empty", "other")), f"{home}/config"]
+            )
+        options = Options(kubeconfig=f"{home}/config" if how == "--kubeconfig" else "")
+        assert find(options, environ=environ).config["users"][0]["user"] == {"token": token}
+
+
 def test_a_token_in_a_file_and_what_is_not_supported(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("from a file\n", encoding="utf-8")
     found = access_of(kubeconfig("https://api:1", tokenFile=str(tmp_path / "token")), Options())
@@ -205,6 +235,20 @@ def test_a_request_carries_the_credential_and_who_is_acted_as(tmp_path: Path) ->
     assert asked[2] == {"limit": ["1"]}
     assert (headers["Authorization"], headers["Impersonate-User"], headers["Impersonate-Group"]) == ("Bearer t0", "eve", "ops")
     assert client.server_date == "Mon, 04 Jan 2027 12:00:00 GMT"
+
+
+def test_all_that_a_kubeconfig_says_of_who_is_acted_as_is_sent(tmp_path: Path) -> None:
+    more = {"as": "eve", "as-uid": "u-1", "as-user-extra": {"example.com/Scope": ["read"], "team": ["red"]}}
+    with serving(a_cluster(), tmp_path) as server:
+        client_of(server.url, **more).get(CLUSTER, timeout=30)
+        (headers,) = server.headers
+
+    assert headers["Impersonate-Uid"] == "u-1"
+    # What no name of a header can hold is escaped (kubernetes.io, "User impersonation").
+    assert headers["Impersonate-Extra-example.com%2FScope"] == "read"
+    assert headers["Impersonate-Extra-team"] == "red"
+    with pytest.raises(AccessError, match="several values"):
+        client_of("https://api:1", **{"as": "eve", "as-user-extra": {"team": ["a", "b"]}})
 
 
 def test_a_netrc_does_not_replace_the_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,6 +367,74 @@ def test_writes_say_who_writes_and_a_dry_run_stores_nothing(tmp_path: Path) -> N
     assert patch == ("PATCH", "/p", {"dryRun": ["All"], "fieldManager": ["kubectl-whatsapp"]}, '{"spec": {}}')
     assert server.headers[0]["Content-Type"] == "application/merge-patch+json"
     assert delete == ("DELETE", "/q", {}, '{"preconditions": {"uid": "u"}}')
+
+
+def counting_login(folder: Path) -> Path:
+    """A credential plugin whose tokens are t1, t2 and so on."""
+    code = (
+        f"asked = {str(folder / 'asked')!r}\n"
+        "open(asked, 'a').write('.')\n"
+        "print(json.dumps({'status': {'token': f't{os.path.getsize(asked)}'}}))"
+    )
+    return program(folder, "login", code)
+
+
+def test_a_credential_that_has_expired_is_asked_for_again(tmp_path: Path) -> None:
+    config = exec_config(counting_login(tmp_path))
+    with serving(a_cluster(), tmp_path) as server:
+        config["clusters"][0]["cluster"]["server"] = server.url
+        server.texts["/log"] = "one"
+        server.token = "t2"
+        read = access_of(config, Options()).client()
+        assert read.get(CLUSTER, timeout=30)["kind"] == "WhatsAppCluster"
+        server.token = "t4"
+        written = access_of(config, Options()).client()
+        assert written.patch(CLUSTER, {}, timeout=30)["kind"] == "WhatsAppCluster"
+        server.token = "t6"
+        followed = access_of(config, Options()).client()
+        assert list(followed.lines("/log", timeout=30)) == ["one"]
+
+    assert (tmp_path / "asked").stat().st_size == 6
+
+
+def test_a_token_whose_file_was_renewed_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("old", encoding="utf-8")
+    with serving(a_cluster(), tmp_path) as server:
+        server.token = "new"
+        client = client_of(server.url, tokenFile=str(tmp_path / "token"))
+        (tmp_path / "token").write_text("new", encoding="utf-8")
+        assert client.get(CLUSTER, timeout=30)["kind"] == "WhatsAppCluster"
+
+
+def test_many_threads_ask_for_one_new_credential(tmp_path: Path) -> None:
+    config = exec_config(counting_login(tmp_path))
+    with serving(a_cluster(), tmp_path) as server, ThreadPoolExecutor(8) as pool:
+        config["clusters"][0]["cluster"]["server"] = server.url
+        server.token = "t2"
+        client = access_of(config, Options()).client()
+        kinds = [*pool.map(lambda _: client.get(CLUSTER, timeout=30)["kind"], range(16))]
+
+    assert kinds == ["WhatsAppCluster"] * 16
+    assert (tmp_path / "asked").stat().st_size == 2
+
+
+def test_a_credential_that_stays_rejected_is_not_asked_for_with_each_request(tmp_path: Path) -> None:
+    config = exec_config(counting_login(tmp_path))
+    with serving(a_cluster(), tmp_path) as server:
+        config["clusters"][0]["cluster"]["server"] = server.url
+        server.token = "none of them"
+        client = access_of(config, Options()).client()
+        for _ in range(3):
+            with pytest.raises(RequestError, match="log in again"):
+                client.get(CLUSTER, timeout=30)
+        assert (tmp_path / "asked").stat().st_size == 2
+
+        program(tmp_path, "login", "print(json.dumps({'status': {'token': 't1'}}))")
+        client = access_of(config, Options()).client()
+        program(tmp_path, "login", "sys.exit('the session has ended')")
+        with pytest.raises(RequestError, match="gives no credential: the session has ended") as raised:
+            client.get(CLUSTER, timeout=30)
+        assert raised.value.status == 401
 
 
 def test_errors_say_what_the_api_server_says(tmp_path: Path) -> None:

@@ -409,11 +409,18 @@ def test_a_switchover_changes_nothing_that_is_so_or_that_another_asked_for(serve
 def test_pause_resume_and_reshard_now(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "pause", "acme")[:2] == (0, "acme: planned changes are held; failovers go on.\n")
     assert run(capsys, "resume", "acme")[:2] == (0, "acme: planned changes go on.\n")
-    server.cluster = a_cluster().spec(shards=4)
+    server.cluster = a_cluster().spec(shards=4, reshard={"windows": [{"name": "night", "schedule": "0 3 * * *", "durationMinutes": 60}]})
     said = "acme: Set Shards to 4 need not wait for a window, as long as annotation multiconnect.dev/reshard-now stays.\n"
     assert run(capsys, "reshard-now", "acme")[:2] == (0, said)
     written = [json.loads(body)["metadata"]["annotations"] for method, *_, body in server.asked if method == "PATCH"]
     assert written == [{"multiconnect.dev/paused": "true"}, {"multiconnect.dev/paused": None}, {"multiconnect.dev/reshard-now": "4"}]
+
+    # The annotation would stay, and open a window that is made later.
+    server.asked.clear()
+    server.cluster = a_cluster().spec(shards=4)
+    code, _, err = run(capsys, "reshard-now", "acme")
+    assert (code, "nothing waits for a window: spec.reshard.windows is empty" in err) == (4, True)
+    assert [method for method, *_ in server.asked] == ["GET"]
 
     server.cluster = a_cluster().spec(paused=True)
     code, _, err = run(capsys, "resume", "acme")

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import typer
 
-from kubectl_whatsapp import complete, rights
+from kubectl_whatsapp import cli, complete, rights
 from kubectl_whatsapp.__main__ import main
 
 from .clusters import a_cluster, serving
@@ -46,6 +47,12 @@ def ask(options: dict[str, str], kind: str, cluster: str) -> Iterable[str]:
         (["plan", "acme", "--spares", ""], []),
         (["status", "acme", "--reason", "x"], []),
         (["status", "--un"], ["--until"]),
+        (["dashboard", "--p"], ["--port"]),
+        (["dashboard", "--port", "8080", "a"], ["acme"]),
+        (["dashboard", "-A", "a"], ["acme"]),
+        (["dashboard", "--all"], ["--all-namespaces"]),
+        (["logs", "acme", ""], ["operator", "shard-0", "shard-1"]),
+        (["logs", "acme", "op"], ["operator"]),
         (["status", "acme", "--until", ""], ["Ready", "UpToDate"]),
     ],
 )
@@ -59,6 +66,34 @@ def test_options_with_a_value_are_those_of_the_commands(capsys: pytest.CaptureFi
         assert main([command, "--help"]) == 0
         shown += capsys.readouterr().out
     assert [name for name in complete.WITH_VALUE if f"{name} " not in shown and f"{name}, " not in shown] == []
+
+
+def test_every_option_of_every_command_is_proposed() -> None:
+    assert main(["--help"]) == 0, "this loads every command"
+    found = [
+        (command, option, not parameter.is_flag)
+        for command, one in typer.main.get_command(cli.app).commands.items()  # type: ignore[attr-defined]
+        for parameter in one.params
+        if parameter.param_type_name == "option"
+        for option in parameter.opts
+    ]
+
+    assert len(found) > 50
+    assert [(command, option) for command, option, _ in found if option not in complete.proposals([command, "-"], ask)] == []
+    assert [option for _, option, takes_value in found if (option in complete.WITH_VALUE) != takes_value] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "directive"),
+    [
+        (["report", "acme", "-f", ""], ":0"),
+        (["status", "--kubeconfig", "x"], ":0"),
+        (["status", "--kubeconfig", "x", ""], ":4"),
+        ([], ":4"),
+    ],
+)
+def test_files_are_proposed_for_a_file_alone(words: list[str], directive: str) -> None:
+    assert complete.directive(words) == directive
 
 
 def kubectl_complete(kubeconfig: Path, *words: str) -> list[str]:

@@ -43,6 +43,40 @@ def test_the_steps(cluster: Cluster, change: dict[str, Any], steps: list[str]) -
     assert [one.what[: len(step)] for one, step in zip(found, steps, strict=True)] == steps
 
 
+DAILY = {"name": "night", "schedule": "0 3 * * *", "durationMinutes": 60}
+NOON = {"name": "noon", "schedule": "30 12 * * *", "timeZone": "Europe/Berlin", "durationMinutes": 60}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "waits"),
+    [
+        (a_cluster().spec(reshard={"windows": [DAILY]}), "until 2027-01-05T03:00:00Z"),
+        (a_cluster().spec(reshard={"windows": [DAILY, NOON]}), "no time now: a window is open"),
+        (
+            a_cluster().spec(reshard={"windows": [DAILY]}).annotated(reshard_now=" 04 "),
+            "no time: annotation multiconnect.dev/reshard-now lets 4 shards go at once",
+        ),
+        (a_cluster().spec(reshard={"windows": [DAILY]}).annotated(reshard_now="8"), "until 2027-01-05T03:00:00Z"),
+        (
+            a_cluster().spec(reshard={"windows": [{**DAILY, "timeZone": "Mars/Crater"}, NOON]}),
+            "not known: window night: time zone 'Mars/Crater' is not known; write one such as Europe/Berlin",
+        ),
+        (a_cluster().spec(reshard={"windows": [{"name": "half"}]}), "not known: window half: schedule '': wrong number of fields"),
+    ],
+)
+def test_how_long_set_shards_waits_for_a_window(cluster: Cluster, waits: str) -> None:
+    (found,) = (one for one in plan(cluster, shards=4).steps if "window" in one.what)
+
+    assert found.takes == waits
+
+
+@pytest.mark.parametrize("status", [{"settledShards": None}, {"certificate": {"loggedOffAt": "2027-01-04T11:00:00Z"}}])
+def test_what_interrupts_nothing_waits_for_no_window(status: dict[str, Any]) -> None:
+    found = a_cluster().spec(reshard={"windows": [DAILY]}).status(**status)
+
+    assert [one.what for one in plan(found, shards=4).steps if "window" in one.what] == []
+
+
 def test_only_set_shards_interrupts_everything_and_it_is_said_for_how_long() -> None:
     for cluster, takes in (
         (a_cluster(), "45 s (client.simulator.restartSeconds)"),
@@ -77,7 +111,12 @@ def test_what_the_api_server_does_not_judge_has_its_steps_all_the_same() -> None
     [
         (a_cluster(), ()),
         (a_cluster().annotated(paused="true"), ("the cluster is paused; kubectl whatsapp resume lets it go.",)),
-        (a_cluster().spec(paused=True), ("the cluster is paused; kubectl whatsapp resume lets it go.",)),
+        (a_cluster().spec(paused=True), ("the cluster is paused: spec.paused is true in the resource itself.",)),
+        (a_cluster().spec(paused=True).annotated(paused="true"), ("the cluster is paused: spec.paused is true in the resource itself.",)),
+        (a_cluster().goes(), ("the cluster is being deleted: nothing of it is done.",)),
+        (a_cluster().operator_dead(), ("no operator leads: nothing of it is done until one does.",)),
+        (a_cluster().missing("lease"), ("no operator leads: nothing of it is done until one does.",)),
+        (a_cluster().without("lease"), ()),
         (a_cluster().status(operation={"from": 2, "to": 8}), ("Set Shards 2 -> 8 is in progress and is finished first.",)),
         (
             a_cluster().says("CertificateValid", "False", "CertificateExpired", "Put a new one."),

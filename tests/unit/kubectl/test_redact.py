@@ -25,6 +25,11 @@ OBJECTS: tuple[Any, ...] = (
     {"pin": 123456, "phoneNumber": "123456789"},
     {"certificate": [CANARY]},
     {"metadata": {"annotations": {"note": f"password: {CANARY}"}}},
+    {"args": ["--verbose", "--db-password", CANARY, "--port", "80"]},
+    {"command": ["sh", "-c", f"agent --api-key {CANARY} --port 80"]},
+    {"command": ["curl", "-u", f"agent:{CANARY}", "-H", f"X-Api-Key: {CANARY}"]},
+    {"httpGet": {"httpHeaders": [{"name": "X-Api-Key", "value": CANARY}, {"value": CANARY, "name": "Authorization"}]}},
+    {"note": "call +49 151 123456 78 or +1 (631) 123-4567"},
 )
 TEXTS = (
     f"Authorization: Bearer {CANARY}",
@@ -37,6 +42,10 @@ TEXTS = (
     f"secret: {CANARY}",
     f"a certificate = {CANARY}",
     f"private_key: {CANARY}",
+    f"agent --token {CANARY} --port 80",
+    f"agent --pin '{CANARY} 1'",
+    f"curl -u agent:{CANARY} https://x",
+    f"curl --user 'agent:{CANARY} 1' https://x",
 )
 HARMLESS: tuple[Any, ...] = (
     {"spec": {"secretName": "acme-admin", "secretRef": {"name": "acme-account"}, "tlsSecretRef": {"name": "tls"}}},
@@ -45,6 +54,8 @@ HARMLESS: tuple[Any, ...] = (
     {"image": "whatsapp-operator/wabiz-sim:0.1.0", "uid": "cd40ae67-76ac-4519-a863-6f5b7a674f2a", "podIP": "10.0.0.1"},
     {"message": "2 of 3 Coreapps are ready: waiting for acme-coreapp-2 (0/3 nodes are available)."},
     {"token": "", "env": []},
+    {"args": ["--token", "--port", "80", "--pin-seconds", "5"], "httpHeaders": [{"name": "Accept", "value": "text/plain"}]},
+    {"message": "and +10 more (2 of 12) at 2026-11-28 10:00:00 +0000 127.0.0.1 10250; --user 1000"},
 )
 
 
@@ -61,7 +72,9 @@ def test_nothing_secret_is_left_in_a_text(text: str) -> None:
     assert CANARY not in redact.text(f"12:00:00 INFO {text} goes on\n")
 
 
-@pytest.mark.parametrize("secret", [JWT, PEM, BASE64, "+4915112345678", "16315551234"])
+@pytest.mark.parametrize(
+    "secret", [JWT, PEM, BASE64, "+4915112345678", "16315551234", "+49 151 1234 5678", "+49 151 12345678", "+1 (631) 555-1234"]
+)
 def test_what_is_a_secret_by_its_form_is_found(secret: str) -> None:
     for text in (f"here: {secret}", f"({secret})", f'"{secret}"', f"x {secret} y"):
         shown = redact.text(text)

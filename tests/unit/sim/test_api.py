@@ -195,7 +195,8 @@ async def test_the_probe_needs_no_token(world: World) -> None:
 async def test_an_unknown_path_is_answered_in_the_envelope(world: World) -> None:
     await world.webapp()
 
-    assert (await world.api("GET", "/v1/nothing"))[1]["errors"][0]["code"] == 1006
+    # 1014 is the code of an unknown endpoint (client#answers).
+    assert (await world.api("GET", "/v1/nothing"))[1]["errors"][0]["code"] == 1014
     assert (await world.api("DELETE", "/v1/health"))[0] == 405
 
 

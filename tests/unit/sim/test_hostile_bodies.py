@@ -1,9 +1,11 @@
-"""Bodies that no client should send: each is answered in the documented envelope, and never by 5xx."""
+"""Bodies and credentials that no client should send: each is answered in the documented envelope, and never by 5xx."""
 
+import asyncio
 import gzip
 import io
 import json
 import random
+import ssl
 
 import pytest
 
@@ -54,6 +56,21 @@ async def test_a_hostile_body_is_refused_in_the_envelope(world: World, name: str
         # A text with half a surrogate is a text; an empty body is a settings change that changes nothing.
         assert 200 <= status < 500, (method, path, status, answer)
         assert "meta" in answer
+
+
+@pytest.mark.parametrize("credential", [b"Bearer \xff", b"Apikey \xff", b"Basic \xff", b"Bearer \xc3\xa4", b"Bearer", b"\xff"])
+async def test_a_credential_that_is_no_text_is_a_wrong_one(world: World, credential: bytes) -> None:
+    await world.cluster(1)
+    await world.serve(0, 0, "1-a")
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    for method, path in (*CALLS, ("GET", "/v1/health"), ("GET", "/v1/account/shards"), ("POST", "/v1/users/logout")):
+        # No client of HTTP sends such bytes as they are.
+        reader, writer = await asyncio.open_connection(world.address(200), 8443, ssl=trust)
+        writer.write(f"{method} {path} HTTP/1.0\r\nContent-Length: 2\r\nAuthorization: ".encode() + credential + b"\r\n\r\n{}")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        assert (head.split()[1], json.loads(body)["errors"][0]["code"]) == (b"401", 1005), (method, path, body)
 
 
 async def test_random_bodies_are_never_answered_by_5xx(world: World) -> None:

@@ -26,9 +26,19 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+// Give an element these elements as its children. Those that are the same stay: a person may have selected their text.
+export function replace(parent, children) {
+  children.forEach((child, at) => {
+    const old = parent.childNodes[at];
+    if (!old) parent.append(child);
+    else if (!old.isEqualNode(child)) old.replaceWith(child);
+  });
+  while (parent.childNodes.length > children.length) parent.lastChild.remove();
+}
+
 // Show lines as the entries of a list; an empty list is hidden.
 export function list(element, entries) {
-  element.replaceChildren(...entries.map((entry) => (entry.tagName === "LI" ? entry : make("li", {}, entry))));
+  replace(element, entries.map((entry) => (entry.tagName === "LI" ? entry : make("li", {}, entry))));
   element.hidden = entries.length === 0;
 }
 

@@ -1,6 +1,6 @@
 // Shows what the dashboard's process sends. It only reads: there is nothing here that changes a cluster.
 
-import {byId, list, make, roving, say, span} from "./dom.js";
+import {byId, list, make, replace, roving, say, span} from "./dom.js";
 import {Picture, asText} from "./picture.js";
 
 const LEVELS = {ok: "✓ ok", warning: "! warning", critical: "✕ critical", unknown: "? unknown"};
@@ -15,8 +15,17 @@ let entries = [];
 // --- what is selected: namespace, cluster and shard stand behind the # of the address ---
 
 function selection() {
-  const [namespace = "", cluster = "", shard = ""] = location.hash.slice(1).split("/").map(decodeURIComponent);
+  const [namespace = "", cluster = "", shard = ""] = location.hash.slice(1).split("/").map(decoded);
   return {namespace, cluster: cluster ? cluster : "", shard: /^\d+$/.test(shard) ? Number(shard) : null};
+}
+
+// An address that was cut off while it was copied selects nothing.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return "";
+  }
 }
 
 function address(namespace, cluster, shard = null) {
@@ -149,6 +158,7 @@ function showCluster(found) {
   document.title = status ? `${LEVELS[status.verdict.level].slice(0, 1)} ${name}` : name;
   if (!status) return;
   Object.assign(clock, {at: Date.parse(status.at), received: performance.now()});
+  showAges(); // what is the same but for its age stays
   showVerdict(status);
   picture.show(status, selection().shard);
   list(byId("shards"), asText(status, age));
@@ -229,7 +239,7 @@ function operator({leader, certificateExpires}) {
 // --- why ---
 
 function showWhy(why) {
-  byId("why").replaceChildren(...whyLines(why));
+  replace(byId("why"), whyLines(why));
   const shard = why.shard;
   byId("shard-part").hidden = !shard;
   if (!shard) return;
@@ -245,7 +255,7 @@ function showWhy(why) {
     more("Evidence that does not hold", silent),
     more("Coreapps that could not take it", unable),
   ];
-  byId("shard").replaceChildren(...parts.filter(Boolean));
+  replace(byId("shard"), parts.filter(Boolean));
 }
 
 function whyLines(why) {
@@ -299,8 +309,12 @@ function showAge(element) {
   say(element, span((now() - Date.parse(element.dateTime)) / 1000) + element.dataset.suffix);
 }
 
-function tick() {
+function showAges() {
   document.querySelectorAll("time").forEach(showAge);
+}
+
+function tick() {
+  showAges();
   showConnection();
   const {until, from} = byId("deadline").dataset;
   if (!until) return;
