@@ -40,7 +40,7 @@ class Proof:
     """How long it must be seen before it counts."""
     holds: Callable[[Claims, Route, Coreapp], bool]
     """Whether it speaks against a holder that exists."""
-    by_old_lists: Callable[[Coreapp], bool] = lambda _: False
+    by_old_lists: Callable[[Coreapp | None], bool] = lambda _: False
     """Whether lists of pods and Services that are a moment old prove it, too: newer ones cannot say otherwise."""
 
     def counts(self, f: Claims, route: Route, pod: Coreapp | None) -> bool:
@@ -48,9 +48,9 @@ class Proof:
         return self.holds(f, route, pod) if pod is not None else self.evidence is Evidence.POD_DELETED
 
 
-def _refuses_connections(pod: Coreapp) -> bool:
+def _refuses_connections(pod: Coreapp | None) -> bool:
     """Whether this process itself knows that nobody listens in a pod. One that never answered it is judged by its kubelet as well."""
-    return pod.broken_at is not None and not pod.never_responded
+    return pod is not None and pod.broken_at is not None and not pod.never_responded
 
 
 def _serves_another(f: Claims, route: Route, pod: Coreapp) -> bool:
@@ -163,9 +163,8 @@ def failure(f: Claims, route: Route) -> Evidence | None:
 
 
 def is_proven_by_old_lists(evidence: Evidence, pod: Coreapp | None) -> bool:
-    """Return whether evidence against a holder holds although the lists may be a moment old; a pod that does not exist was deleted."""
-    proof = next((proof for proof in EVIDENCE if proof.evidence is evidence), None)
-    return proof is not None and (pod is None or proof.by_old_lists(pod))
+    """Return whether evidence against a holder, if it exists, holds although the lists may be a moment old."""
+    return any(proof.evidence is evidence and proof.by_old_lists(pod) for proof in EVIDENCE)
 
 
 def held_back(f: Claims) -> Iterator[tuple[Route, Evidence]]:

@@ -102,3 +102,8 @@ def test_a_refused_connection_proves_it_of_a_coreapp_that_has_answered_this_proc
 def test_what_a_user_asks_for_is_not_proven_by_old_lists() -> None:
     assert not evidence.is_proven_by_old_lists(Evidence.REQUESTED, SETTLED.facts().holder(SETTLED.route(0)))
     assert not evidence.is_proven_by_old_lists(Evidence.REQUESTED, None)
+
+
+def test_of_a_pod_that_is_not_there_only_its_deletion_is_proven() -> None:
+    assert evidence.is_proven_by_old_lists(Evidence.POD_DELETED, None)
+    assert not evidence.is_proven_by_old_lists(Evidence.CONNECTION_LOST, None)
