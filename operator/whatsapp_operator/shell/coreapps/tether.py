@@ -48,6 +48,7 @@ class Tether:
         "_is_expected",
         "_is_mistaken",
         "_last_body",
+        "_passed_on",
         "_phase",
         "_question",
         "_refusals",
@@ -56,7 +57,6 @@ class Tether:
         "_schedule",
         "_side_connections",
         "_silence",
-        "_told",
         "_uid",
         "_wire",
         "broken_at",
@@ -76,7 +76,7 @@ class Tether:
         self._schedule = schedule
         self._silence = Silence(self, schedule)
         self._changed = changed
-        self._told: tuple[Report | None, datetime | None] | None = None, None
+        self._passed_on: tuple[Report | None, datetime | None] | None = None, None
         """The report and the end that ``changed`` was called for last; None: they were forgotten since then."""
         self._phase = phase_of(uid)
         self._rounds = 1 + int(phase_of(uid[::-1]) * schedule.pace.fresh_every)
@@ -132,8 +132,8 @@ class Tether:
     def take(self, report: Report | None, broken_at: datetime | None = None) -> None:
         """Store what is known now; call ``changed`` if it differs from what it was called for last."""
         self.report, self.broken_at = report, broken_at
-        if self._told != (told := (report, broken_at)):
-            self._told = told
+        if self._passed_on != (now := (report, broken_at)):
+            self._passed_on = now
             self._changed()
 
     # --- rounds: one probe each ---------------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ class Tether:
         self._schedule.away.add(self)
         self._refusals_needed = 1
         # The answer to the next connection says what it means, mostly within a millisecond. An observation must not begin before.
-        self.report = self.broken_at = self._told = None
+        self.report = self.broken_at = self._passed_on = None
 
     def _close_side_connections(self) -> None:
         side_connections, self._side_connections = self._side_connections, []
