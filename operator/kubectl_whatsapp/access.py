@@ -123,7 +123,7 @@ def _folder_of_user(name: object, options: Options, environ: Mapping[str, str]) 
     """The folder of the first kubeconfig that has this user; None if there is none."""
     import yaml  # noqa: PLC0415  # few kubeconfigs have relative paths
 
-    default = str(Path(environ.get("HOME") or "~").expanduser() / ".kube" / "config")
+    default = str(Path(environ.get("HOME") or "/") / ".kube" / "config")
     paths = [options.kubeconfig] if options.kubeconfig else (environ.get("KUBECONFIG") or default).split(os.pathsep)
     for path in paths:
         with suppress(OSError, LookupError, ValueError, TypeError, AttributeError, yaml.YAMLError):  # kubectl has said what it thinks of it

@@ -10,7 +10,7 @@ from typing import Final
 from kubectl_whatsapp.model import Level, View
 from kubectl_whatsapp.reading import Read
 from kubectl_whatsapp.view import view
-from kubectl_whatsapp.world import World, condition, counted
+from kubectl_whatsapp.world import Obj, World, are_ready, condition, counted
 
 Answer = tuple[Level, str]
 WORST: Final = (Level.CRITICAL, Level.UNKNOWN, Level.WARNING, Level.OK)
@@ -72,9 +72,16 @@ def _replicas(f: Facts) -> Answer:
     if ready is None:
         why = f.world.read.unread.get("operators")
         return Level.UNKNOWN, f"the operator's pods could not be read ({why})." if why else "no pod of the operator was found."
-    return (
-        (Level.OK, f"{ready} replicas are ready.") if ready >= 2 else (Level.WARNING, f"{ready} replica is ready; two survive a failure.")
-    )
+    return _two_apart([pod for pod in f.world.read.items("operators") or () if not f.world.pod_trouble(pod)], "replica")
+
+
+def _two_apart(pods: list[Obj], what: str) -> Answer:
+    """Whether two of these ready pods survive the loss of any node."""
+    if len(pods) < 2:
+        return Level.WARNING, f"{are_ready(len(pods), what)}; two survive a failure."
+    if len({(pod.get("spec") or {}).get("nodeName") for pod in pods}) < 2:
+        return Level.WARNING, f"all {what}s are on one node."
+    return Level.OK, f"{are_ready(len(pods), what)}."
 
 
 def _cluster(f: Facts) -> Answer:
@@ -117,12 +124,9 @@ def _spread(f: Facts) -> Answer:
 
 def _apart(f: Facts) -> Answer:
     webapps = [pod for pod in f.world.component("webapp") if not f.world.pod_trouble(pod)]
-    nodes = {(pod.get("spec") or {}).get("nodeName") for pod in webapps}
     if f.world.read.items("pods") is None:
         return Level.UNKNOWN, "pods could not be read."
-    if len(webapps) < 2:
-        return Level.WARNING, f"{len(webapps)} Webapp is ready; two survive a failure."
-    return (Level.OK, f"{len(webapps)} Webapps are ready.") if len(nodes) > 1 else (Level.WARNING, "all Webapps are on one node.")
+    return _two_apart(webapps, "Webapp")
 
 
 def _paused(f: Facts) -> Answer:

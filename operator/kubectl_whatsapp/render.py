@@ -14,7 +14,7 @@ from rich.tree import Tree
 
 from kubectl_whatsapp.model import Handover, Leader, Level, Operation, Shard, Standby, View
 from kubectl_whatsapp.reading import PODS
-from kubectl_whatsapp.world import counted, stamp
+from kubectl_whatsapp.world import are_ready, counted, stamp
 
 if TYPE_CHECKING:
     from kubectl_whatsapp.checks import Report
@@ -219,7 +219,7 @@ def _facts(view: View) -> Iterator[str]:
 
 
 def _leader(leader: Leader, now: datetime) -> str:
-    replicas = f"; {leader.replicas_ready} replicas are ready" if leader.replicas_ready is not None else ""
+    replicas = f"; {are_ready(leader.replicas_ready, 'replica')}" if leader.replicas_ready is not None else ""
     if not leader.holder:
         return f"none leads{replicas}"
     renewed = f"its Lease was renewed {age(leader.renewed, now)} ago" if leader.renewed else "its Lease was never renewed"

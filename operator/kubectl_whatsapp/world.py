@@ -114,6 +114,11 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def are_ready(number: int, what: str) -> str:
+    """Return how many are ready, such as ``1 replica is ready`` and ``0 replicas are ready``."""
+    return f"{counted(number, what)} {'is' if number == 1 else 'are'} ready"
+
+
 def stamp(at: datetime) -> str:
     """Return a time as it is shown: of the day, in UTC."""
     return f"{at:%H:%M:%S}Z"

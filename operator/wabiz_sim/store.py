@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,12 +149,12 @@ class SqliteStore:
     survives the process, not a power cut; the slow part, moving the log into the file, is done by ``upkeep`` in a thread.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open or create the file.
+    def __init__(self, path: Path, failed: Callable[[], None] = lambda: None) -> None:
+        """Open or create the file. ``failed`` is called when it cannot be read or written, mostly because the disk is full.
 
         Raises OSError if it cannot be opened or is not a database.
         """
-        self._path = path
+        self._path, self._failed = path, failed
         try:
             self._db = _connect(path, _SCHEMA)
         except sqlite3.Error as error:
@@ -168,110 +168,110 @@ class SqliteStore:
 
     async def facts(self) -> dict[str, Any]:
         """See Store."""
-        return {name: json.loads(value) for name, value in self._db.execute("SELECT name, value FROM fact")}
+        return {name: json.loads(value) for name, value in self._run("SELECT name, value FROM fact")}
 
     async def put_facts(self, facts: Mapping[str, Any]) -> None:
         """See Store."""
         rows = [(name, json.dumps(value)) for name, value in facts.items()]
         with self._transaction():
-            self._db.executemany("INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", rows)
+            self._run_many("INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", rows)
 
     async def admit(self, shard: int, epoch: Epoch, uid: str) -> Epoch | None:
         """See Store."""
         # One statement, so it is correct with other writers too: the row only changes to a higher n.
-        self._db.execute(
+        self._run(
             "INSERT INTO fence VALUES (?, ?, ?, ?) ON CONFLICT (shard) DO UPDATE "
             "SET n = excluded.n, epoch = excluded.epoch, uid = excluded.uid WHERE excluded.n > fence.n",
             (shard, epoch.n, epoch.text, uid),
         )
-        text, holder = self._db.execute("SELECT epoch, uid FROM fence WHERE shard = ?", (shard,)).fetchone()
+        text, holder = self._run("SELECT epoch, uid FROM fence WHERE shard = ?", (shard,)).fetchone()
         return None if (text, holder) == (epoch.text, uid) else Epoch.parse(text)
 
     async def reset_fence(self) -> None:
         """See Store."""
-        self._db.execute("DELETE FROM fence")
+        self._run("DELETE FROM fence")
 
     async def accept(self, frame: Entry) -> bool:
         """See Store."""
         row = (frame.message, frame.shard, frame.note, frame.at, frame.uid)
         with self._transaction():
-            new = self._db.execute("INSERT OR IGNORE INTO message (id, shard, recipient, at, by) VALUES (?, ?, ?, ?, ?)", row).rowcount == 1
-            self._db.execute(_LOG, _row(replace(frame, kind=Kind.TAKEN if new else Kind.REPEATED)))
+            new = self._run("INSERT OR IGNORE INTO message (id, shard, recipient, at, by) VALUES (?, ?, ?, ?, ?)", row).rowcount == 1
+            self._run(_LOG, _row(replace(frame, kind=Kind.TAKEN if new else Kind.REPEATED)))
         return new
 
     async def log(self, entries: Sequence[Entry]) -> None:
         """See Store."""
         with self._transaction():
-            self._db.executemany(_LOG, map(_row, entries))
+            self._run_many(_LOG, map(_row, entries))
 
     async def logged(self, after: int, limit: int) -> list[Entry]:
         """See Store."""
-        rows = self._db.execute(_LOGGED, (after, limit))
+        rows = self._run(_LOGGED, (after, limit))
         return [entry_of(row) for row in rows]
 
     async def accepted(self) -> dict[int, int]:
         """See Store."""
-        return dict(self._db.execute("SELECT shard, count(*) FROM message GROUP BY shard"))
+        return dict(self._run("SELECT shard, count(*) FROM message GROUP BY shard"))
 
     async def missing(self, ids: list[str]) -> list[str]:
         """See Store."""
         known = "SELECT 1 FROM message WHERE id = ?"
-        return [message_id for message_id in ids if self._db.execute(known, (message_id,)).fetchone() is None]
+        return [message_id for message_id in ids if self._run(known, (message_id,)).fetchone() is None]
 
     async def messages(self, after: int, limit: int) -> list[dict[str, Any]]:
         """See Store."""
-        rows = self._db.execute("SELECT seq, id, shard, recipient, at, by FROM message WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
+        rows = self._run("SELECT seq, id, shard, recipient, at, by FROM message WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
         return [{"seq": seq, "id": mid, "shard": shard, "to": to, "at": at, "by": by} for seq, mid, shard, to, at, by in rows]
 
     async def add_inbound(self, inbound: Inbound) -> bool:
         """See Store."""
         row = (inbound.id, inbound.sender, inbound.body)
-        return self._db.execute("INSERT OR IGNORE INTO inbound (id, sender, body) VALUES (?, ?, ?)", row).rowcount == 1
+        return self._run("INSERT OR IGNORE INTO inbound (id, sender, body) VALUES (?, ?, ?)", row).rowcount == 1
 
     async def acknowledge(self, inbound_id: str, shard: int) -> bool:
         """See Store."""
-        return self._db.execute("UPDATE inbound SET shard = ? WHERE id = ? AND shard IS NULL", (shard, inbound_id)).rowcount == 1
+        return self._run("UPDATE inbound SET shard = ? WHERE id = ? AND shard IS NULL", (shard, inbound_id)).rowcount == 1
 
     async def waiting(self) -> list[Inbound]:
         """See Store."""
-        return [Inbound(*row) for row in self._db.execute("SELECT id, sender, body FROM inbound WHERE shard IS NULL ORDER BY seq")]
+        return [Inbound(*row) for row in self._run("SELECT id, sender, body FROM inbound WHERE shard IS NULL ORDER BY seq")]
 
     async def acknowledged(self) -> dict[int, int]:
         """See Store."""
-        return dict(self._db.execute("SELECT shard, count(*) FROM inbound WHERE shard IS NOT NULL GROUP BY shard"))
+        return dict(self._run("SELECT shard, count(*) FROM inbound WHERE shard IS NOT NULL GROUP BY shard"))
 
     async def count(self, name: str, shard: int) -> None:
         """See Store."""
-        self._db.execute("INSERT INTO tally VALUES (?, ?, 1) ON CONFLICT (name, shard) DO UPDATE SET value = value + 1", (name, shard))
+        self._run("INSERT INTO tally VALUES (?, ?, 1) ON CONFLICT (name, shard) DO UPDATE SET value = value + 1", (name, shard))
 
     async def counts(self) -> list[tuple[str, int, int]]:
         """See Store."""
-        return [(name, shard, value) for name, shard, value in self._db.execute("SELECT name, shard, value FROM tally")]
+        return [(name, shard, value) for name, shard, value in self._run("SELECT name, shard, value FROM tally")]
 
     async def note_call(self, call: Mapping[str, Any]) -> None:
         """See Store."""
-        self._db.execute("INSERT INTO shards_call (call) VALUES (?)", (json.dumps(call),))
+        self._run("INSERT INTO shards_call (call) VALUES (?)", (json.dumps(call),))
 
     async def calls(self) -> list[dict[str, Any]]:
         """See Store."""
-        return [json.loads(call) for (call,) in self._db.execute("SELECT call FROM shards_call ORDER BY seq")]
+        return [json.loads(call) for (call,) in self._run("SELECT call FROM shards_call ORDER BY seq")]
 
     async def put_token(self, digest: str, expires_at: float) -> None:
         """See Store."""
-        self._db.execute("DELETE FROM token WHERE expires_at < ?", (time.time() - 86400,))
-        self._db.execute("INSERT OR REPLACE INTO token VALUES (?, ?)", (digest, expires_at))
+        self._run("DELETE FROM token WHERE expires_at < ?", (time.time() - 86400,))
+        self._run("INSERT OR REPLACE INTO token VALUES (?, ?)", (digest, expires_at))
 
     async def token_expiry(self, digest: str) -> float | None:
         """See Store."""
-        row = self._db.execute("SELECT expires_at FROM token WHERE digest = ?", (digest,)).fetchone()
+        row = self._run("SELECT expires_at FROM token WHERE digest = ?", (digest,)).fetchone()
         return None if row is None else float(row[0])
 
     async def drop_tokens(self, digest: str | None) -> None:
         """See Store."""
         if digest is None:
-            self._db.execute("DELETE FROM token")
+            self._run("DELETE FROM token")
         else:
-            self._db.execute("DELETE FROM token WHERE digest = ?", (digest,))
+            self._run("DELETE FROM token WHERE digest = ?", (digest,))
 
     async def upkeep(self) -> None:
         """See Store."""
@@ -283,13 +283,31 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+        self._run("BEGIN IMMEDIATE")
         try:
             yield
+            self._run("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a full disk has ended it already
+                self._run("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+
+    def _run(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        with self._failing():
+            return self._db.execute(statement, values)
+
+    def _run_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        with self._failing():
+            self._db.executemany(statement, rows)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            self._failed()
+            msg = f"the database {self._path}: {error}"
+            raise StoreError(msg) from None
 
     def _checkpoint(self) -> None:
         try:

@@ -57,8 +57,7 @@ class Upstream(Process):
 
     async def come_up(self) -> None:
         """Open the database, listen."""
-        database = self.settings.database
-        store = SqliteStore(self.settings.state_folder() / "upstream.sqlite") if database is None else await self._postgres(database)
+        store = await self._opened(self.settings.database)
         self._store = store
         members = Members(self.gate, lambda: self._hello(account, preferences))
         self._members = members
@@ -108,6 +107,11 @@ class Upstream(Process):
         """Close the database."""
         if self._store is not None:
             await self._store.close()
+
+    async def _opened(self, database: Database | None) -> Store:
+        if database is None:
+            return SqliteStore(self.settings.state_folder() / "upstream.sqlite", self._note_uncertain)
+        return await self._postgres(database)
 
     async def _postgres(self, database: Database) -> Store:
         try:

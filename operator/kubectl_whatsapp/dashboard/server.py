@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from kubectl_whatsapp.changes import shard_number
 from kubectl_whatsapp.dashboard.board import Board
 from kubectl_whatsapp.dashboard.lists import Key
 from kubectl_whatsapp.model import View
@@ -140,13 +141,13 @@ class Server:
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Send everything, then what changes, until either side ends it. ``namespace``, ``cluster`` and ``shard`` say what is selected."""
         key = (request.query.get("namespace", ""), request.query.get("cluster", ""))
-        shard = int(text) if (text := request.query.get("shard", "")).isdecimal() else None
+        shard = shard_number(request.query.get("shard", ""))
         response = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream; charset=utf-8"})
-        await response.prepare(request)
         reader = asyncio.Event()
         self._readers.add(reader)
         sent: dict[str, str] = {}
         try:
+            await response.prepare(request)
             await response.write(b"retry: 1000\n\n")
             while not self._is_ending:
                 for name, value in self._documents(key, shard).items():

@@ -202,7 +202,7 @@ def a_cluster(shards: int = 2, spares: int = 1) -> Cluster:
             "items": [lease(f"node-{number}", "kube-node-lease", renewTime=before(seconds=5)) for number in range(max(3, count))]
         },
         "lease": lease("op-a_1234", "whatsapp-operator-system", renewTime=before(seconds=1), leaseDurationSeconds=4),
-        "operators": {"items": [pod(name, "operator", "node-0", "op") for name in ("op-a", "op-b")]},
+        "operators": {"items": [pod(f"op-{one}", "operator", node, "op") for one, node in (("a", "node-0"), ("b", "node-1"))]},
     }
     return Cluster(json.loads(json.dumps(found)))
 

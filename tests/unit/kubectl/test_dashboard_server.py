@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 import socket
+import struct
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -235,11 +236,26 @@ async def test_a_cluster_that_is_not_there_is_a_problem_and_not_another_cluster(
         assert "status" not in found
 
 
-@pytest.mark.parametrize("shard", ["-1", "x", "1.5", "", "99"])
+@pytest.mark.parametrize("shard", ["9" * 5000, "-1", "x", "1.5", "", "99"])
 async def test_a_shard_that_is_none_does_no_harm(server: Server, shard: str) -> None:
     async with a_page(server, namespace="shop", cluster="acme", shard=shard) as page:
         found = await page.until("cluster", sentence)
         assert found["why"].get("shard", {}).get("sentence", "") in {"", f"There is no shard {shard}; shards go from 0 to 1."}
+
+
+async def test_a_page_that_is_left_at_once_prints_nothing(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    # A person who goes through shards by the arrow keys begins and leaves a stream with each.
+    reset = struct.pack("ii", 1, 0)
+    for _ in range(200):
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        writer.write(f"GET /{server.token}/events HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+        writer.transport.abort()
+    assert (await ask(server, f"/{server.token}/"))[0] == 200
+    async with asyncio.timeout(60):
+        while server._readers:
+            await asyncio.sleep(0.01)
+    assert [one.message for one in caplog.records] == []
 
 
 async def test_a_page_that_goes_is_forgotten(server: Server) -> None:

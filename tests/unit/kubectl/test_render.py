@@ -92,7 +92,7 @@ shop/acme: 1 of 2 shards is not served: shard 0: node node-0 is gone. No operato
 │   ├── shards 2 -> 4
 │   ├── deadline 12:02:40Z (in 2m)
 │   └── then: shards get their holders
-├── Operator: op-a_1234 led, and leads no more; its Lease was renewed 5m ago; 0 replicas are ready
+├── Operator: op-a_1234 led, and leads no more; its Lease was renewed 5m ago; 1 replica is ready
 ├── Certificate: expires 2027-05-01, in 116 days
 ├── Last handovers (1 of 1)
 │   └── 7m ago: shard 0, Failover from acme-coreapp-2 to acme-coreapp-0 (PodDeleted), commit 31 ms, serve 12 ms

@@ -231,7 +231,7 @@ function operator({leader, certificateExpires}) {
   if (!leader) lines.push("? The operator's Lease could not be read.");
   else if (!leader.holder) lines.push("✕ No operator leads.");
   else lines.push(make("span", {}, `${leader.alive ? "✓" : "✕"} ${leader.holder} ${leader.alive ? "leads" : "led, and leads no more"}; its Lease was renewed `, leader.renewed ? age(leader.renewed, " ago") : "never"));
-  if (leader?.replicasReady !== undefined) lines.push(`${leader.replicasReady} of its replicas are ready`);
+  if (leader?.replicasReady !== undefined) lines.push(`${leader.replicasReady} of its replicas ${leader.replicasReady === 1 ? "is" : "are"} ready`);
   if (certificateExpires) lines.push(`The certificate expires on ${certificateExpires.slice(0, 10)}`);
   return lines;
 }
