@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from cryptography import x509
 
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.actions import (
@@ -342,6 +344,21 @@ async def test_a_Secret_is_made_with_its_content(recipe: str, keys: set[str]) ->
 
     ((what, name, sent),) = cluster.calls
     assert (what, name, set(sent["data"])) == ("create", "acme-admin", keys)
+
+
+@pytest.mark.parametrize(
+    ("server_time", "true"), [(NOW - timedelta(hours=9), NOW - timedelta(hours=9)), (None, NOW), (NOW + timedelta(days=1), NOW)]
+)
+async def test_a_certificate_is_valid_from_now_on_by_the_earlier_one_of_two_clocks(server_time: datetime | None, true: datetime) -> None:
+    """A machine whose clock is ahead would make one that nobody else takes for hours."""
+    cluster = Cluster(situation().settled().seeing(server_time=server_time))
+
+    await cluster.perform(GenerateSecret(obj=SECRET, recipe="tls", host_names=("a",)))
+
+    ((_, _, sent),) = cluster.calls
+    made = x509.load_pem_x509_certificate(base64.b64decode(sent["data"]["tls.crt"]))
+    assert timedelta(0) <= true - made.not_valid_before_utc <= timedelta(minutes=6)
+    assert made.not_valid_after_utc - true > timedelta(days=3649)
 
 
 async def test_a_deleted_Secret_of_the_administrator_is_made_again_with_the_password_that_the_client_has() -> None:  # noqa: N802

@@ -105,10 +105,19 @@ async def test_an_event_that_overtakes_an_answer_proves_nothing(call: str) -> No
 
 @pytest.mark.parametrize("first", [*CALLS, "event"])
 @pytest.mark.parametrize("then", CALLS)
-async def test_a_lower_version_than_before_ends_the_process(first: str, then: str) -> None:
-    why = await ends((first, "10"), (then, "9"), ("get", "11"))
+async def test_a_lease_that_goes_on_from_a_lower_version_ends_the_process(first: str, then: str) -> None:
+    why = await ends((first, "10"), ("get", "7"), (then, "9"), ("get", "11"))
     assert "the Lease is at version 9 and was at 10. etcd was restored from a backup" in why
 
 
+@pytest.mark.parametrize("then", [["7"], ["7", "7"], ["7", "6"], ["7", "10"], ["7", "11", "12"], ["7", "10", "8"]])
+async def test_a_lower_version_from_which_the_lease_does_not_go_on_proves_nothing(then: list[str]) -> None:
+    assert not await ends(("get", "10"), *(("get", version) for version in then))
+
+
+async def test_an_event_after_a_lower_version_proves_nothing() -> None:
+    assert not await ends(("get", "10"), ("get", "1"), ("event", "9"), ("get", "10"))
+
+
 async def test_the_newest_version_counts_though_odd_ones_came_after_it() -> None:
-    assert "was at 10" in await ends(("get", "10"), ("get", "odd"), ("get", None), ("create", "9"))
+    assert "was at 10" in await ends(("get", "10"), ("get", "odd"), ("get", None), ("create", "8"), ("replace", "9"))

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from whatsapp_operator.shell.loop.schedule import PriorityLimiter, RightOfWay
+from whatsapp_operator.shell.loop.schedule import PriorityLimiter
 
 
 class QueuedObservations:
@@ -115,32 +115,3 @@ def test_one_that_is_given_a_turn_and_leaves_at_once_passes_it_on() -> None:
         assert "c" in crowd.begun
 
     run(scenario, at_a_time=1, background=1)
-
-
-async def test_what_can_wait_gives_way_until_all_that_goes_first_has_passed() -> None:
-    way = RightOfWay()
-    async with asyncio.timeout(60):
-        await way.give(60.0)
-    with way.taken():
-        with way.taken():
-            waits = asyncio.create_task(way.give(60.0))
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert not waits.done()
-    async with asyncio.timeout(60):
-        await waits
-
-
-async def test_what_can_wait_does_not_wait_for_ever() -> None:
-    way = RightOfWay()
-    with way.taken():
-        async with asyncio.timeout(60):
-            await way.give(0.01)
-
-
-async def test_what_fails_while_it_goes_first_is_in_nobodys_way() -> None:
-    way = RightOfWay()
-    with pytest.raises(ValueError, match="oops"), way.taken():
-        raise ValueError("oops")
-    async with asyncio.timeout(60):
-        await way.give(60.0)

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import weakref
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -127,50 +128,30 @@ class LosingHolders(Fakes):
         return self.lost[name] >= 0
 
 
-async def hand_over_side_by_side(monkeypatch: pytest.MonkeyPatch, ends: asyncio.Event) -> tuple[asyncio.Task[None], asyncio.Task[None]]:
-    """Clusters that are being handed over: a long one, which ends when ``ends`` is set, and a quick one."""
-    loop = reconciler(LosingHolders(long=1, quick=1))
-
-    async def hand_over(cluster: Cluster, _: Leadership) -> bool:
-        if cluster.key.name == "long":
-            await ends.wait()
-        return True
-
-    monkeypatch.setattr(loop, "_hand_over_by_old_lists", hand_over)
-    long, quick = (asyncio.create_task(loop._hand_over_at_once(Cluster(Key("default", name)), LEADS)) for name in ("long", "quick"))
-    await asyncio.sleep(0.01)
-    return long, quick
-
-
-async def test_a_cluster_that_was_handed_over_gives_way_to_those_that_still_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconcile, "GIVES_WAY", 60.0)
-    long, quick = await hand_over_side_by_side(monkeypatch, ends := asyncio.Event())
-    assert not quick.done()
-    ends.set()
-    async with asyncio.timeout(60):
-        await asyncio.gather(long, quick)
-
-
-async def test_it_does_not_wait_long_for_a_handover_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconcile, "GIVES_WAY", 0.01)
-    long, quick = await hand_over_side_by_side(monkeypatch, ends := asyncio.Event())
-    async with asyncio.timeout(60):
-        await quick
-    assert not long.done()
-    ends.set()
-    await long
-
-
 async def test_a_holder_that_is_lost_during_a_handover_is_not_left_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, handed_over = reconciler(LosingHolders(two=2)), list[str]()
 
-    async def hand_over(cluster: Cluster, _: Leadership) -> bool:
+    async def hand_over(cluster: Cluster, _: Leadership) -> None:
         handed_over.append(cluster.key.name)
-        return True
 
     monkeypatch.setattr(loop, "_hand_over_by_old_lists", hand_over)
     await loop._hand_over_at_once(Cluster(Key("default", "two")), LEADS)
     assert handed_over == ["two", "two"]
+
+
+async def test_a_cluster_whose_holders_come_and_go_is_not_observed_more_often_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must not take the time of others (laws#15)."""
+    loop = reconciler(LosingHolders(flaps=10_000))
+    cluster, begun = Cluster(Key("default", "flaps")), list[float]()
+
+    async def hand_over(*_: object) -> None:
+        begun.append(asyncio.get_running_loop().time())
+
+    monkeypatch.setattr(loop, "_hand_over_by_old_lists", hand_over)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await loop._hand_over_at_once(cluster, LEADS)
+    assert 0 < len(begun) <= 40
 
 
 async def test_what_pressed_long_ago_does_not_come_first() -> None:

@@ -90,7 +90,7 @@ def _rejected(desired: Desired, snapshot: Snapshot, call: Call) -> dict[str, Any
     version = call.secret_version or objections.account_version(desired, None)
     match call.rejection:
         case Rejection.BANNED:
-            return {"banned_at": snapshot.now}
+            return {"banned_at": snapshot.wall or snapshot.now}
         case Rejection.REGISTRATION_CLOSED:
             return {"registration_closed_for": version}
         case Rejection.CLIENT_EXPIRED:

@@ -51,9 +51,12 @@ def test_objection_never_delays_a_failover(name: str) -> None:
 
 
 def test_Banned_is_kept() -> None:
-    plan = growing().calling(4, Answer.REJECTED, rejection=Rejection.BANNED).plan()
+    one = growing().calling(4, Answer.REJECTED, rejection=Rejection.BANNED)
+    plan = one.plan()
 
     assert (plan.decision.rule, plan.record.banned_at, plan.record.operation) == ("Banned", NOW, None)
+    by_the_wall = one.seeing(wall=NOW - timedelta(hours=9)).plan()
+    assert by_the_wall.record.banned_at == NOW - timedelta(hours=9), "people read it"
 
 
 def test_Banned_is_said_whether_or_not_a_change_of_shards_is_wanted() -> None:

@@ -24,14 +24,17 @@ class DataWentBack(Exception):  # noqa: N818  the name says what happened
 class History:
     """The calls of an election, which notes the versions of its Lease: one call after the other, and each second.
 
-    Versions of one etcd only grow, also when an object is made again. Events may come late: they tell which versions there have been, and
-    never that the data has gone back.
+    Versions of one etcd only grow, also when an object is made again. A single lower one may be a senseless answer; of two, of which the
+    second is higher than the first, the Lease goes on from there. Events may come late: they tell which versions there have been, and never
+    that the data has gone back.
     """
 
     def __init__(self, kube: Leases, watch: Watch) -> None:
         """Pass every call on to ``kube`` and ``watch``."""
         self._kube, self._watch = kube, watch
         self._newest = 0
+        self._lower: int | None = None
+        """The last version as stored, if it was lower than the newest."""
         self._why = ""
         self._went_back = asyncio.Event()
 
@@ -75,7 +78,9 @@ class History:
 
         While the answer was on its way, an event may have reported a newer one.
         """
-        if (version := self._note(obj)) < newest:
+        version, before = self._note(obj), self._lower
+        self._lower = version if version < newest else None
+        if self._lower is not None and before is not None and version > before:
             self._why = (
                 f"The API server's data has gone back: the Lease is at version {version} and was at {newest}. etcd was restored from "
                 "a backup, so what this process remembers is wrong. It ends, and is to be started again."

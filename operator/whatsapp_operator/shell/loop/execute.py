@@ -223,9 +223,9 @@ class Executor:
                 self._learn(memory, obj, None, await self._kube.create(dict(obj)))
             case GenerateSecret():
                 known = memory.admin if action.recipe == "admin" else None
-                filled = (
-                    {**action.obj, "data": dict(known)} if known else await asyncio.to_thread(filled_secret, action, self._clock.wall())
-                )
+                # The earlier clock: a certificate of a machine whose clock is ahead would not be valid yet on other machines.
+                now = min(filter(None, (self._clock.wall(), observation.snapshot.server_time)))
+                filled = {**action.obj, "data": dict(known)} if known else await asyncio.to_thread(filled_secret, action, now)
                 await self._kube.create(filled)
             case Replace(obj=obj, desired=desired, live=live):
                 stored = await self._kube.replace(dict(obj))

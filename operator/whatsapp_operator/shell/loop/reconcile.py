@@ -25,7 +25,7 @@ from whatsapp_operator.shell.objects.shapes import key_of
 from .cluster import Cluster
 from .execute import Executor, Outcome
 from .observe import NotKept, Observation, Observer
-from .schedule import PriorityLimiter, RightOfWay
+from .schedule import PriorityLimiter
 from .status import StatusError, StatusWriter, named
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,6 @@ MOST_ROUNDS = 12
 """Rounds of observe, plan and act after which a report is due in any case."""
 REPORTED_AFTER = 5.0
 """Seconds after which failed observations are reported in the status if the API server causes them: one lost answer is not worth it."""
-GIVES_WAY = 0.2
-"""The most seconds for which a cluster whose shards were handed over leaves the processor to others that are being handed over."""
 AT_ONCE_WITHIN = 0.5
 """Seconds for lists from the API server's cache, which save a tenth of one: an API server that lags behind may take three for them."""
 MISSED_FOR = 60.0
@@ -71,7 +69,6 @@ class Reconciler:
         self._namespaces = tuple(namespaces)
         self._clusters: dict[Key, Cluster] = {}
         self._limiter = PriorityLimiter()
-        self._right_of_way = RightOfWay()
         self._missed: dict[Key, float] = {}
         """Clusters with urgent events while this process did not lead, and when, by the monotonic clock; newest last."""
         self._leadership: Leadership | None = None
@@ -240,15 +237,11 @@ class Reconciler:
 
         Nothing else is done by them: other laws than those of holders need the cluster as it is. The next observation does the rest.
         """
-        moved = False
         while self._observer.has_lost_holders(cluster.key, cluster.memory):
-            with self._right_of_way.taken():
-                moved |= await self._hand_over_by_old_lists(cluster, leadership)
-        if moved:
-            await self._right_of_way.give(GIVES_WAY)
+            await cluster.allowance(self._clock.monotonic())
+            await self._hand_over_by_old_lists(cluster, leadership)
 
-    async def _hand_over_by_old_lists(self, cluster: Cluster, leadership: Leadership) -> bool:
-        """Return whether something was handed over, or was to be."""
+    async def _hand_over_by_old_lists(self, cluster: Cluster, leadership: Leadership) -> None:
         try:
             async with self._limiter.turn(is_urgent=True):
                 with self._metrics.time_observation(self._clock.monotonic):
@@ -258,18 +251,16 @@ class Reconciler:
                         )
         except (KubeError, SpecError, TimeoutError) as error:
             log.debug("%s: %s", cluster.key, error)
-            return False
+            return
         if observation is None or observation.desired.uid != cluster.uid:
-            return False
+            return
         plan = rules.plan_of(rules.facts(observation.desired, observation.snapshot))
         logs.note(rule=str(plan.decision.rule))
         handovers = [one for one in plan.actions if isinstance(one, Handover)]
-        moves = [one for one in handovers if evidence.is_proven_by_old_lists(one.evidence, one.old)]
-        if moves:
+        if moves := [one for one in handovers if evidence.is_proven_by_old_lists(one.evidence, one.old)]:
             outcome = await self._executor.perform(observation, moves, cluster.memory, is_part=True)
             for sentence in outcome.failed:
                 log.warning("%s: %s", cluster.key, sentence)
-        return bool(moves)
 
     async def _rounds(self, cluster: Cluster, leadership: Leadership, *, is_urgent: bool) -> timedelta | None:
         await self._hand_over_at_once(cluster, leadership)

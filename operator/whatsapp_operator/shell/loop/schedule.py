@@ -1,11 +1,11 @@
-"""Limits concurrent observations, urgent ones first, and lets handovers go before all else. Decides nothing about a cluster."""
+"""Limits concurrent observations, urgent ones first. Decides nothing about a cluster."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 AT_A_TIME = 10
 """Concurrent observations: each makes up to ten calls, and the Kubernetes client has a hundred connections."""
@@ -54,34 +54,3 @@ class PriorityLimiter:
                 if not future.done():
                     self._running[kind] += 1
                     future.set_result(None)
-
-
-class RightOfWay:
-    """What comes first, while what can wait gives way, for a bounded time.
-
-    When a node or a zone fails, many clusters lose holders in one moment. All of them share one processor.
-    """
-
-    def __init__(self) -> None:
-        """Prepare; nothing is on its way."""
-        self._count = 0
-        self._clear = asyncio.Event()
-        self._clear.set()
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Go first, until the block ends."""
-        self._count += 1
-        self._clear.clear()
-        try:
-            yield
-        finally:
-            self._count -= 1
-            if not self._count:
-                self._clear.set()
-
-    async def give(self, seconds: float) -> None:
-        """Wait until nothing that goes first is on its way, at most for ``seconds``."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._clear.wait()
