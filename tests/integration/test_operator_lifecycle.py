@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -101,15 +102,39 @@ async def test_a_change_of_the_webapps_is_reported_until_the_last_is_new(environ
     assert len(environment.seen.commits) == moved, "a change of the Webapps moves no shard"
 
 
-async def test_an_edited_service_of_a_shard_is_put_right_and_nothing_moves(environment: Environment, steady: object) -> None:
+ADDRESS = frozenset({"clusterIP", "clusterIPs"})
+"""Fields of a Service that the API server draws again when its type was another one."""
+
+
+async def spec_of(environment: Environment, service: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(await environment.kubectl("get", "service", service, "--output", "json"))["spec"]
+    return found
+
+
+async def test_an_edited_service_is_put_right_and_nothing_moves(environment: Environment, steady: object) -> None:
     await environment.created(shards=1, spares=0)
     moved = len(environment.seen.commits)
-    before = json.loads(await environment.kubectl("get", "service", "acme-shard-0", "--output", "json"))["spec"]
     ports = [{"name": "messaging", "port": 1, "targetPort": 1, "protocol": "TCP"}]
-    edit = {"spec": {"selector": {"team": "a"}, "ports": ports, "publishNotReadyAddresses": False}}
-    await environment.kubectl("patch", "service", "acme-shard-0", "--type", "merge", "--patch", json.dumps(edit))
-    await environment.kubectl("wait", "service/acme-shard-0", "--for=jsonpath={.spec.ports[1].port}=6251", "--timeout=60s")
-    assert json.loads(await environment.kubectl("get", "service", "acme-shard-0", "--output", "json"))["spec"] == before
+    elsewhere = {"type": "ExternalName", "externalName": "example.com"}
+    edits: tuple[tuple[str, dict[str, Any], frozenset[str]], ...] = (
+        ("acme-shard-0", {"selector": {"team": "a"}, "ports": ports, "publishNotReadyAddresses": False}, frozenset()),
+        ("acme-shard-0", {"internalTrafficPolicy": "Local"}, frozenset()),
+        ("acme-shard-0", {"type": "NodePort"}, frozenset()),
+        ("acme-shard-0", elsewhere, ADDRESS),
+        ("acme-coreapp", elsewhere, frozenset()),
+        ("acme-webapp", elsewhere, ADDRESS),
+        ("acme-simulator", elsewhere, ADDRESS),
+    )
+    for service, edit, new in edits:
+        before = await spec_of(environment, service)
+        await environment.kubectl("patch", "service", service, "--type", "merge", "--patch", json.dumps({"spec": edit}))
+        deadline = time.monotonic() + LONG
+        after = edit
+        while any(after.get(key) == value for key, value in edit.items()):
+            after = await spec_of(environment, service)
+            assert time.monotonic() < deadline, f"{service} is still so: {after}; {environment.seen.summary()}"
+            await asyncio.sleep(0.1)
+        assert {**after, **dict.fromkeys(new)} == {**before, **dict.fromkeys(new)}, f"{service} after {edit}"
     await environment.at_rest()
     assert len(environment.seen.commits) == moved
 

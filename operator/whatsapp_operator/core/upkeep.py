@@ -44,7 +44,9 @@ def corrected(live: Obj, wanted: Obj) -> dict[str, Any]:
     noted: Mapping[str, str] = meta.get("annotations") or {}
     ours = {NOTES_ANNOTATION, *filter(None, noted.get(NOTES_ANNOTATION, "").split(","))}
     kept = {key: value for key, value in noted.items() if key not in ours}
-    spec = {**(live.get("spec") or {}), **wanted["spec"]}
+    # No Service of ours has this one, and the API server drops all other fields of another type.
+    present = {key: value for key, value in (live.get("spec") or {}).items() if key != "externalName"}
+    spec = {**present, **wanted["spec"]}
     if (template := wanted["spec"].get("template")) is not None:
         others = {key: value for key, value in _notes((live.get("spec") or {}).get("template")).items() if key not in ours}
         if others:

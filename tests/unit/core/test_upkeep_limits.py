@@ -165,3 +165,9 @@ def test_a_field_is_left_to_another_writer_after_three_times(times: int, live: s
     assert is_settled(Difference("x", live), attempt, NOW) is settled
     assert not is_settled(Difference("y", live), attempt, NOW), "the spec changed"
     assert not is_settled(Difference("x", live), None, NOW), "it was never written"
+
+
+def test_what_leads_elsewhere_is_taken_out_of_a_service() -> None:
+    live = obj({"a": 2, "externalName": "example.com", "clusterIP": "10.0.0.1"})
+
+    assert corrected(live, obj())["spec"] == {"a": 1, "clusterIP": "10.0.0.1"}

@@ -273,3 +273,15 @@ def test_budgets_count_the_pods_of_their_component() -> None:
 )
 def test_an_object_of_another_kind_that_is_named_alike_lacks_no_label(kind: str, name: str) -> None:
     assert manifests.lost_labels(WANT, {"kind": kind, "metadata": {"name": name}}) == {}
+
+
+def test_each_service_names_its_type_so_that_another_one_is_put_right() -> None:
+    made = [
+        obj for obj in manifests.upkeep(wanting(), webapp_replicas=1, resharding=False, is_first_boot=False) if obj["kind"] == "Service"
+    ]
+    shard = manifests.shard_service(wanting(), 0)
+
+    assert {obj["metadata"]["name"]: obj["spec"]["type"] for obj in (*made, shard)} == dict.fromkeys(
+        ("acme-coreapp", "acme-webapp", "acme-simulator", "acme-shard-0"), "ClusterIP"
+    )
+    assert shard["spec"]["internalTrafficPolicy"] == "Cluster"

@@ -237,7 +237,10 @@ def upstream_env(desired: Desired) -> dict[str, Any]:
 
 
 def service_of(desired: Desired, name: str, component: str, ports: Mapping[str, tuple[int, int]], **spec: Any) -> dict[str, Any]:
-    """Return a Service of a component; ``ports``: by name the port and the port of the pods."""
+    """Return a Service of a component; ``ports``: by name the port and the port of the pods.
+
+    Its type is named although it is the default: as another one, mostly ``ExternalName``, it would lead elsewhere.
+    """
     return owned_object(
         desired,
         "v1",
@@ -245,6 +248,7 @@ def service_of(desired: Desired, name: str, component: str, ports: Mapping[str, 
         name,
         component,
         spec={
+            "type": "ClusterIP",
             "ports": [{"name": port, "port": number, "targetPort": target, "protocol": "TCP"} for port, (number, target) in ports.items()],
             **spec,
         },

@@ -264,6 +264,8 @@ def shard_service(desired: Desired, shard: int, epoch: str = NO_EPOCH) -> dict[s
         selector={CLUSTER_LABEL: desired.key.name, SHARD_LABEL: str(shard), EPOCH_LABEL: epoch},
         # A shard has one holder, so only a claim moves its traffic, never a readiness flap (docs/architecture.md).
         publishNotReadyAddresses=True,
+        # Webapps on all nodes send to the one holder.
+        internalTrafficPolicy="Cluster",
     )
     service["metadata"]["labels"][SHARD_LABEL] = str(shard)
     return service
