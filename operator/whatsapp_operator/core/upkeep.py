@@ -44,7 +44,7 @@ def corrected(live: Obj, wanted: Obj) -> dict[str, Any]:
     noted: Mapping[str, str] = meta.get("annotations") or {}
     ours = {NOTES_ANNOTATION, *filter(None, noted.get(NOTES_ANNOTATION, "").split(","))}
     kept = {key: value for key, value in noted.items() if key not in ours}
-    # No Service of ours has this one, and the API server drops all other fields of another type.
+    # Of what another type of Service has the API server drops all but this one.
     present = {key: value for key, value in (live.get("spec") or {}).items() if key != "externalName"}
     spec = {**present, **wanted["spec"]}
     if (template := wanted["spec"].get("template")) is not None:
