@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -66,6 +66,25 @@ def _name_shards(f: Facts, routes: Iterable[Route]) -> str:
     return "; ".join(
         f"shard {route.shard}: {route.holder or 'no holder'}" + (f" ({why})" if (why := f.failure(route)) else "") for route in routes
     )
+
+
+def _is_behind(f: Facts, route: Route) -> bool:
+    pod = f.holder(route)
+    return pod is not None and f.failure(route) is None and evidence.is_behind(f, route, pod)
+
+
+def _describe_moving(f: Facts) -> Iterator[str]:
+    moving = _in_state(f, "Moving")
+    behind = [route for route in moving if _is_behind(f, route)]
+    if others := [route for route in moving if route not in behind]:
+        yield f"Being taken over: {_name_shards(f, others)}."
+    for route in behind:
+        # It may be about to restart, so it is given the time of a restart (docs/failover.md).
+        seconds = f"{f.desired.restart_timeout.total_seconds():g} s"
+        what = "which does not run with the client's number of shards; another Coreapp takes over after"
+        yield f"Not served: {_name_shards(f, [route])}, {what} {seconds}."
+    if not moving:
+        yield "Being taken over: shards that have no Service yet."
 
 
 def _describe_held_back(f: Facts) -> str:
@@ -133,7 +152,7 @@ READY: tuple[ConditionRule, ...] = (
         Reason.FAILING_OVER,
         "False",
         lambda f: not _all_served(f),
-        lambda f: f"Being taken over: {_name_shards(f, _in_state(f, 'Moving')) or 'shards that have no Service yet'}.",
+        lambda f: " ".join(_describe_moving(f)),
     ),
     ConditionRule(
         Reason.WEBAPP_UNAVAILABLE, "False", lambda f: not f.webapp_ready, lambda _: "No Webapp is ready; messages cannot be handed in."

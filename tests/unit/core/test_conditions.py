@@ -19,6 +19,10 @@ SPARE_AWAY = situation().settled(shards=4).noted(4, Answer.ACCEPTED, origin=2).w
 """Set Shards 2 -> 4 was accepted and every shard is served again; only the spare is not back yet."""
 RESIZE = "Set Shards 2 -> 4: all Coreapps will restart."
 
+BEHIND = (
+    "Not served: shard 0: acme-coreapp-0, which does not run with the client's number of shards; another Coreapp takes over after 180 s."
+)
+
 READY: dict[str, tuple[Situation, str, str, str]] = {
     "one spare": (SETTLED, "True", "Serving", "All 2 shards are served; 1 failure can be taken."),
     "one shard": (situation().settled(shards=1), "True", "Serving", "The one shard is served; 1 failure can be taken."),
@@ -49,6 +53,18 @@ READY: dict[str, tuple[Situation, str, str, str]] = {
         AWAY.replace("2 -> 4", "? -> 4"),
     ),
     "a holder is gone": (SETTLED.holder_deleted(0), "False", "FailingOver", f"Being taken over: {TAKEN}."),
+    "a holder has another number of shards": (
+        SETTLED.with_holder(0, report=Report(shards=4)),
+        "False",
+        "FailingOver",
+        BEHIND,
+    ),
+    "a holder is gone and another has no number": (
+        situation().settled(spares=2).holder_deleted(1).with_holder(0, report=Report()),
+        "False",
+        "FailingOver",
+        f"Being taken over: shard 1: acme-coreapp-1 (PodDeleted). {BEHIND}",
+    ),
     "a Service is gone": (SETTLED.without_route(1), "False", "FailingOver", "Being taken over: shards that have no Service yet."),
     "nothing settled, and no rule is at work": (
         SETTLED.seeing(settled_shards=None).client(asked_at=NOW - seconds(60)),
