@@ -382,6 +382,13 @@ async def test_a_cluster_whose_deletion_no_event_reported_keeps_no_number(kube: 
     assert len(known) == 2 - len(gone)
 
 
+async def test_who_keeps_the_number_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    eyes, memory = observer(KeeperKube("a"), number_keeper=lambda _: Key("other", "a")), Memory()
+    for _ in range(2):
+        await observe(eyes, memory)
+    assert [record.getMessage() for record in caplog.records] == [f"{KEY} has the phone number of other/a, which keeps it."]
+
+
 async def test_a_failover_does_not_wait_for_the_cluster_that_keeps_the_number() -> None:
     kube = KeeperKube("a")
     eyes = observer(kube, number_keeper=lambda _: Key("other", "a"))

@@ -125,6 +125,14 @@ def _where(f: Facts) -> str:
     return f"Secret {_secret(f)}" if _secret(f) else "a Secret that spec.account.secretRef names"
 
 
+def _keeper(f: Facts) -> str:
+    """Who keeps the number. The name of a cluster is nothing for the users of another namespace; who may read the log may know it."""
+    kept_by = f.snapshot.number_kept_by or ""
+    if kept_by.partition("/")[0] == f.desired.key.namespace:
+        return f"WhatsAppCluster {kept_by}"
+    return "A WhatsAppCluster of another namespace, which the operator's log names,"
+
+
 OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name=Reason.BANNED,
@@ -136,8 +144,8 @@ OBJECTIONS: tuple[Objection, ...] = (
         is_of_account=False,
         when=lambda f: f.snapshot.number_kept_by is not None,
         why=lambda f: (
-            f"WhatsAppCluster {f.snapshot.number_kept_by} has the same phone number and keeps it: two registrations of one number end each "
-            "other. So this cluster does not send Set Shards. Delete one of the two, or make this one with another number."
+            f"{_keeper(f)} has the same phone number and keeps it: two registrations of one number end each other. So this cluster does "
+            "not send Set Shards. Delete one of the two, or make this one with another number."
         ),
     ),
     Objection(

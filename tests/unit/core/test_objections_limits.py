@@ -216,9 +216,17 @@ def test_a_certificate_that_may_not_be_sent_is_not_said_to_be_valid_until_soon()
     assert (found["status"], found["reason"]) == ("False", "PinRejected")
 
 
-def test_a_number_that_another_cluster_keeps_is_said_with_its_name_and_is_no_fault_of_the_certificate() -> None:
-    one = ACCOUNT.seeing(number_kept_by="shop/first")
+@pytest.mark.parametrize(
+    ("kept_by", "said"),
+    [
+        ("default/first", "WhatsAppCluster default/first has the same phone number"),
+        ("default2/first", "A WhatsAppCluster of another namespace, which the operator's log names, has the same phone number"),
+    ],
+)
+def test_a_number_that_another_cluster_keeps_is_no_fault_of_the_certificate(kept_by: str, said: str) -> None:
+    """The name of a cluster is nothing for the users of another namespace."""
+    one = ACCOUNT.seeing(number_kept_by=kept_by)
 
     assert one.condition("Stalled")["reason"] == "NumberInUse"
-    assert "WhatsAppCluster shop/first has the same phone number" in one.condition("Stalled")["message"]
+    assert one.condition("Stalled")["message"].startswith(said)
     assert one.condition("CertificateValid")["status"] == "True"

@@ -140,6 +140,13 @@ def test_a_call_for_another_intent_says_nothing_of_this_one() -> None:
     assert kept(growing().noted(4).client(call=Call(id="another", answer=Answer.ACCEPTED))).answer is Answer.UNKNOWN
 
 
+def test_a_definite_answer_that_was_noted_stays() -> None:
+    """There is one for each call. What contradicts it, or comes after it, is no reason to send the call again."""
+    rejected = Call(id="4-noted", answer=Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint="ab" * 32)
+    one = growing().noted(4, Answer.ACCEPTED).client(call=rejected)
+    assert kept(one).answer is Answer.ACCEPTED
+
+
 def test_an_answer_that_was_noted_is_not_judged_again() -> None:
     """Its times count from the moment at which it was first heard."""
     one = growing().calling(4, Answer.ACCEPTED).seeing(operation=replace(noted(growing().noted(4)), answer=Answer.ACCEPTED))

@@ -124,6 +124,8 @@ class Memory:
     """A Coreapp did not accept its role; it is assigned again soon."""
     admin: Mapping[str, str] | None = field(default=None, repr=False)
     """Content of the generated Secret with which this process has logged in: the client has that password, and nobody else knows it."""
+    keeper: Key | None = None
+    """The other cluster that keeps this one's phone number, as it was logged last."""
     ended: dict[str, str] = field(default_factory=dict)
     """Pods that this process deleted and that are not back yet: uid by name."""
     pods_at: int = 0
@@ -297,6 +299,10 @@ class Observer:
         lost = memory.not_kept if memory.not_kept is not None and now - memory.not_kept.at < NOT_KEPT_AGAIN else None
         claim = claim_of(gathered.cluster)
         keeper = self._number_keeper(claim) if claim is not None else None
+        if keeper != memory.keeper:
+            memory.keeper = keeper
+            if keeper is not None:
+                log.warning("%s has the phone number of %s, which keeps it.", desired.key, keeper)
         return Known(
             now=now,
             wall=self._clock.wall(),
