@@ -141,7 +141,9 @@ def _hung(f: Facts) -> Iterator[Coreapp]:
     for pod in f.snapshot.coreapps:
         # One that was never ready may still start; but not if it listens and says nothing for as long as a restart may take.
         is_starting = not (pod.ready or pod.lost_readiness) and not health.is_unresponsive(f, pod, f.desired.restart_timeout)
-        if is_starting or pod.deleting or not health.is_hung(f, pod) or not health.is_node_alive(f, pod):
+        # With a pending label it may be a holder in the next moment, by the commit of another leader.
+        is_free = not pod.deleting and f.claim(pod) != "pending"
+        if is_starting or not is_free or not health.is_hung(f, pod) or not health.is_node_alive(f, pod):
             continue
         long = health.is_unresponsive(f, pod, 2 * f.desired.unhealthy_after)
         if pod.uid not in f.holder_uids or (long and not f.desired.manual):

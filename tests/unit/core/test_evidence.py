@@ -13,7 +13,7 @@ from whatsapp_operator.core.evidence import EVIDENCE, Certainty
 from whatsapp_operator.core.self_check import self_check
 from whatsapp_operator.core.snapshot import Answer, Evidence, Node, Report, Silence
 
-from .situations import NOW, Situation, pod, seconds, situation
+from .situations import NOW, Situation, labels_for, pod, seconds, situation
 from .witnesses import out_of_reach, restarting
 
 LATE = Silence(lag=seconds(1.5))
@@ -371,6 +371,14 @@ def test_a_hung_pod_is_deleted_once_its_shard_has_moved() -> None:
     (end,) = of(hung().plan(), Delete)
 
     assert (end.ref.kind, end.ref.name, end.uid, end.resource_version) == ("Pod", "acme-coreapp-0", "uid-0", "500")
+
+
+def test_not_while_another_leader_may_give_it_a_shard_in_the_next_moment() -> None:
+    """Its pending label is made dead by a touch first."""
+    prepared = hung().with_pod(0, labels=labels_for(0, "9999-other"))
+    assert prepared.facts().claim(prepared.snapshot.coreapps[0]) == "pending"
+    assert of(prepared.plan(), Delete) == []
+    assert len(of(hung().with_pod(0, labels=labels_for(0, "1-dead")).plan(), Delete)) == 1
 
 
 def test_not_before_its_node_has_shown_that_it_lives() -> None:
