@@ -120,6 +120,7 @@ async def test_an_edited_service_is_put_right_and_nothing_moves(environment: Env
         ("acme-shard-0", {"selector": {"team": "a"}, "ports": ports, "publishNotReadyAddresses": False}, frozenset()),
         ("acme-shard-0", {"internalTrafficPolicy": "Local"}, frozenset()),
         ("acme-shard-0", {"type": "NodePort"}, frozenset()),
+        ("acme-shard-0", {"type": "LoadBalancer"}, frozenset()),
         ("acme-shard-0", elsewhere, ADDRESS),
         ("acme-coreapp", elsewhere, frozenset()),
         ("acme-webapp", elsewhere, ADDRESS),

@@ -29,10 +29,12 @@ class LateLists(SimKube):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.wait = [0.0]
+        self.asked = [0]
+        """How many lists from a stale cache were asked for."""
 
     def fenced(self, fence: Fence) -> SimKube:
-        view = LateLists(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
-        view._dead, view.reads, view.wait = self._dead, self.reads, self.wait
+        view = type(self)(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
+        view._dead, view.reads, view.wait, view.asked = self._dead, self.reads, self.wait, self.asked
         return view
 
     async def list(
@@ -43,10 +45,24 @@ class LateLists(SimKube):
         return await super().list(kind, namespace, labels, at_least=at_least)
 
 
-async def settled(world: World) -> LateLists:
-    """A cluster of 2 shards and 1 spare whose leader's lists are late from now on."""
+class StaleCache(LateLists):
+    """A way to an API server whose cache is far behind: lists from it wait for ``WAIT`` seconds, and are then rejected (504)."""
+
+    async def list(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None, *, at_least: str | None = None
+    ) -> list[Obj]:
+        if at_least is not None:
+            self.asked[0] += 1
+            await asyncio.sleep(WAIT)
+            msg = "list Pod default: 504 Timeout: Timeout: Too large resource version: 1900, current: 411"
+            raise Unavailable(msg, code=504)
+        return await super().list(kind, namespace, labels)
+
+
+async def settled(world: World, way: type[LateLists] = LateLists) -> LateLists:
+    """A cluster of 2 shards and 1 spare whose leader's lists of objects as they are are late from now on."""
     world.create(shards=2, spares=1)
-    kube = LateLists(world.server, actor="operator-0", rng=world.rng, network=world.network)
+    kube = way(world.server, actor="operator-0", rng=world.rng, network=world.network)
     operator = Operator(world, "operator-0", kube=kube)
     world.operators.append(operator)
     operator.campaign()
@@ -135,41 +151,13 @@ def test_while_set_shards_restarts_the_coreapps_late_lists_are_waited_for(seed: 
     simulate(scenario, seed)
 
 
-class StaleCache(LateLists):
-    """A way to an API server whose cache is far behind: lists from it wait for ``WAIT`` seconds, and are then rejected (504)."""
-
-    async def list(
-        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None, *, at_least: str | None = None
-    ) -> list[Obj]:
-        if at_least is not None:
-            self.asked[0] += 1
-            await asyncio.sleep(WAIT)
-            msg = "list Pod default: 504 Timeout: Timeout: Too large resource version: 1900, current: 411"
-            raise Unavailable(msg, code=504)
-        return await super().list(kind, namespace, labels)
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.asked = [0]
-
-    def fenced(self, fence: Fence) -> SimKube:
-        view = StaleCache(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
-        view._dead, view.reads, view.asked = self._dead, self.reads, self.asked
-        return view
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_a_cache_that_is_far_behind_holds_no_failover_up_for_long(seed: int) -> None:
     """As that of one of several API servers that has lost its watch of etcd."""
 
     async def scenario(world: World) -> None:
-        world.create(shards=2, spares=1)
-        kube = StaleCache(world.server, actor="operator-0", rng=world.rng, network=world.network)
-        operator = Operator(world, "operator-0", kube=kube)
-        world.operators.append(operator)
-        operator.campaign()
-        await world.until_done(within=120)
-        await world.pause(40)
+        kube = await settled(world, StaleCache)
+        kube.wait[0] = 0.0
         old = world.holder(0)
         assert old is not None
         world.delete_pod(old)

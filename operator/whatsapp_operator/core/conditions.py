@@ -80,9 +80,10 @@ def _describe_moving(f: Facts) -> Iterator[str]:
         yield f"Being taken over: {_name_shards(f, others)}."
     for route in behind:
         # It may be about to restart, so it is given the time of a restart (docs/failover.md).
-        seconds = f"{f.desired.restart_timeout.total_seconds():g} s"
-        what = "which does not run with the client's number of shards; another Coreapp takes over after"
-        yield f"Not served: {_name_shards(f, [route])}, {what} {seconds}."
+        then = f"another Coreapp takes over after {f.desired.restart_timeout.total_seconds():g} s"
+        if f.desired.manual:
+            then = "failover.mode is Manual, so only a switchover moves it"
+        yield f"Not served: {_name_shards(f, [route])}, which does not run with the client's number of shards; {then}."
     if not moving:
         yield "Being taken over: shards that have no Service yet."
 

@@ -126,7 +126,7 @@ def _where(f: Facts) -> str:
 
 
 def _keeper(f: Facts) -> str:
-    """Who keeps the number. The name of a cluster is nothing for the users of another namespace; who may read the log may know it."""
+    """Who keeps the number. Users of another namespace do not get the name of the cluster; it stands in the operator's log."""
     kept_by = f.snapshot.number_kept_by or ""
     if kept_by.partition("/")[0] == f.desired.key.namespace:
         return f"WhatsAppCluster {kept_by}"

@@ -59,6 +59,12 @@ READY: dict[str, tuple[Situation, str, str, str]] = {
         "FailingOver",
         BEHIND,
     ),
+    "the same, and only users move shards": (
+        SETTLED.wanting(manual=True).with_holder(0, report=Report(shards=4)),
+        "False",
+        "FailingOver",
+        BEHIND.replace("another Coreapp takes over after 180 s", "failover.mode is Manual, so only a switchover moves it"),
+    ),
     "a holder is gone and another has no number": (
         situation().settled(spares=2).holder_deleted(1).with_holder(0, report=Report()),
         "False",

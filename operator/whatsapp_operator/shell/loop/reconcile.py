@@ -35,7 +35,7 @@ MOST_ROUNDS = 12
 REPORTED_AFTER = 5.0
 """Seconds after which failed observations are reported in the status if the API server causes them: one lost answer is not worth it."""
 AT_ONCE_WITHIN = 0.5
-"""Seconds for lists from the API server's cache, which save a tenth of one: an API server that lags behind may take three for them."""
+"""Seconds that lists from the API server's cache may take. They save a tenth of one; a server that lags behind takes three for them."""
 MISSED_FOR = 60.0
 """Seconds for which urgent events are remembered while another process leads."""
 
