@@ -91,6 +91,14 @@ class Client:
             http.session.proxies = {"http": proxy, "https": proxy}
         return http
 
+    def close(self) -> None:
+        """Close the connections; those in use close after their answers."""
+        with self._lock:
+            if self._reader is not None:
+                self._reader.close()
+            if self._http is not None:
+                self._http.session.close()
+
     def get(self, path: str, *, timeout: float, **query: str) -> Obj:
         """Return what is at a path such as ``/api/v1/nodes``. RequestError."""
         return self._json("GET", path, None, timeout=timeout, query=query)

@@ -45,6 +45,7 @@ class Reader:
         self._server_name = cluster.get("tls-server-name") or self._host
         self._trust = _trust(cluster, certificate, key) if url.scheme == "https" else None
         self._idle: list[http.client.HTTPConnection] = []
+        self._is_closed = False
         weakref.finalize(self, _close, self._idle)
 
     def get(self, path: str, query: Mapping[str, str], *, timeout: float) -> Answer:
@@ -71,7 +72,14 @@ class Reader:
         answer = Answer(response := connection.getresponse())
         if not response.will_close:
             self._idle.append(connection)
+        if self._is_closed:
+            _close(self._idle)
         return answer
+
+    def close(self) -> None:
+        """Close the connections that wait for a request; one in use closes after its answer."""
+        self._is_closed = True
+        _close(self._idle)
 
     def _connection(self) -> http.client.HTTPConnection:
         return _Connection(self._host, self._port or (443 if self._trust else 80), self._trust, self._server_name)

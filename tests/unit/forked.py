@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -86,7 +86,9 @@ class Forks:
             file.write_bytes(b"")
         print(json.dumps([dict(env), argv, str(out), str(err)]), file=_pipe(parent.stdin), flush=True)
         said = _pipe(parent.stdout)
-        status = said.readline() if select.select([said], [], [], deadline)[0] else ""
+        with selectors.DefaultSelector() as selector:  # select() cannot wait for a file with a number above 1023
+            selector.register(said, selectors.EVENT_READ)
+            status = said.readline() if selector.select(deadline) else ""
         if not status:
             self.close()
         return Ended(int(status) if status else None, *(file.read_text(encoding="utf-8") for file in (out, err)))

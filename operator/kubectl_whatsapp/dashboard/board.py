@@ -73,6 +73,10 @@ class Scope:
 class Client(lists.Client, reading.Client, Protocol):
     """What the board needs of a client."""
 
+    def close(self) -> None:
+        """Close its connections."""
+        ...
+
 
 class _Noted:
     """A client that notes when the API server last answered; a rejection is an answer, too."""
@@ -110,6 +114,7 @@ class Board:
         """None: nothing was asked yet."""
         self._stopped, self._soon = threading.Event(), threading.Event()
         self._changed = changed
+        self._clients = client, watching
         self._client = _Noted(client)
         self._lists = {
             name: WatchedList(watching, source, self._list_changed, stopped=self._stopped) for name, source in scope.sources().items()
@@ -125,9 +130,11 @@ class Board:
         threading.Thread(target=self._poll_forever, name="poll", daemon=True).start()
 
     def stop(self) -> None:
-        """Let the threads end as soon as their requests do."""
+        """Let the threads end as soon as their requests do, and close the clients."""
         self._stopped.set()
         self._soon.set()
+        for client in self._clients:
+            client.close()
 
     # --- reading ----------------------------------------------------------------------------------------------------------
 

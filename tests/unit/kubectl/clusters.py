@@ -333,6 +333,19 @@ def kubeconfig(url: str, **user: Any) -> Obj:
 class Http(ThreadingHTTPServer):
     daemon_threads = True
 
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self.connections: set[Any] = set()
+        """Those that are open."""
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self.connections.discard(request)
+
     def handle_error(self, *_: object) -> None:
         """A client that no longer waits is none."""
 

@@ -23,7 +23,7 @@ from kubectl_whatsapp.dashboard.board import Board
 from kubectl_whatsapp.dashboard.server import HEADERS, HEARTBEAT, Server, _call, frame
 
 from .clusters import a_cluster, kubeconfig
-from .dashboards import a_dashboard, a_page, sentence
+from .dashboards import LONG, a_dashboard, a_page, sentence
 from .watched import WatchedApi, renamed, watched
 
 FILES = ["", "index.html", "page.js", "picture.js", "dom.js", "page.css", "icon.svg"]
@@ -78,6 +78,16 @@ async def test_each_dashboard_has_a_token_of_its_own_that_cannot_be_found_by_try
             assert one.url == f"http://127.0.0.1:{one.port}/{one.token}/"
     assert len(tokens) == 3
     assert min(map(len, tokens)) >= 43  # 256 bits in base64
+
+
+async def test_a_dashboard_that_ended_keeps_no_connection(api: WatchedApi) -> None:
+    async with a_dashboard(api.url) as one, a_page(one) as page:
+        await page.until("clusters", lambda found: found["clusters"])
+        assert api.http.connections
+    api.end_watches()
+    async with asyncio.timeout(LONG):
+        while api.http.connections:
+            await asyncio.sleep(0.01)
 
 
 async def test_the_token_is_compared_in_constant_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

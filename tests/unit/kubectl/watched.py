@@ -190,7 +190,8 @@ class WatchedApi:
                 if of == plural and (kind == "ERROR" or _matches(obj, path, query)):
                     yield json.dumps({"type": kind, "object": obj}).encode() + b"\n"
 
-    def close(self) -> None:
+    def end_watches(self) -> None:
+        """End every watch as one ends whose time is over, also each later one."""
         with self._news:
             self._closing = True
             self._news.notify_all()
@@ -241,7 +242,7 @@ def watched(*given: dict[str, Obj]) -> Iterator[WatchedApi]:
     try:
         yield api
     finally:
-        api.close()
+        api.end_watches()
         api.http.shutdown()
         api.http.server_close()
         thread.join()
