@@ -136,7 +136,7 @@ class Operator:
                 nodes=self._nodes.snapshot,
                 # With rights in some namespaces only, as the chart can give them, nodes cannot be read, and that is no fault.
                 nodes_unread=self._nodes.unread if not settings.watch_namespaces else dict,
-                leaving_holders=self._pod_index.leaving_holders,
+                holders=self._pod_index.holders,
                 number_keeper=self._pod_index.keeper,
                 cluster_gone=self._pod_index.note_absent,
                 server_time=fenced.server_time,

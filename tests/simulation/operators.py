@@ -318,7 +318,7 @@ class Operator:
                 tuning=around.tuning,
                 nodes=self.nodes.snapshot,
                 nodes_unread=self.nodes.unread,
-                leaving_holders=self._pod_index.leaving_holders,
+                holders=self._pod_index.holders,
                 number_keeper=self._pod_index.keeper,
                 cluster_gone=self._pod_index.note_absent,
                 server_time=lambda: START + timedelta(seconds=around.loop.time()),

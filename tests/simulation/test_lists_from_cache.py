@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from whatsapp_operator.shell.coreapps.schedule import Holders
 from whatsapp_operator.shell.kube.client import Fence
 from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.kube.kinds import POD, Kind, Obj
@@ -62,14 +63,20 @@ class StaleCache(LateLists):
 async def settled(world: World, way: type[LateLists] = LateLists) -> LateLists:
     """A cluster of 2 shards and 1 spare whose leader's lists of objects as they are are late from now on."""
     world.create(shards=2, spares=1)
-    kube = way(world.server, actor="operator-0", rng=world.rng, network=world.network)
-    operator = Operator(world, "operator-0", kube=kube)
-    world.operators.append(operator)
-    operator.campaign()
+    _, kube = campaigning(world, "operator-0", way)
     await world.until_done(within=120)
     await world.pause(40)
     kube.wait[0] = WAIT
     return kube
+
+
+def campaigning(world: World, name: str, way: type[LateLists] = LateLists) -> tuple[Operator, LateLists]:
+    """One more operator, and its way to the API server."""
+    kube = way(world.server, actor=name, rng=world.rng, network=world.network)
+    operator = Operator(world, name, kube=kube)
+    world.operators.append(operator)
+    operator.campaign()
+    return operator, kube
 
 
 FAILS: dict[str, Callable[[World, Machine], None]] = {
@@ -88,6 +95,27 @@ def test_a_holder_that_is_surely_gone_is_replaced_before_late_lists_arrive(fails
         assert old is not None
         FAILS[fails](world, old)
         await world.until(lambda: world.holder(0) not in {None, old}, within=WAIT / 2, what="another holder")
+        await world.until_done(within=240)
+
+    simulate(scenario, seed)
+
+
+@pytest.mark.parametrize("fails", FAILS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_new_leader_replaces_a_holder_that_is_surely_gone_before_late_lists_arrive(fails: str, seed: int) -> None:
+    async def scenario(world: World) -> None:
+        await settled(world)
+        (first,) = world.operators
+        second, kube = campaigning(world, "operator-1")
+        kube.wait[0] = WAIT
+        await world.pause(10)
+        old = world.holder(0)
+        assert old is not None
+        assert first.leads
+        FAILS[fails](world, old)
+        await first.stop()
+        await world.until(lambda: world.holder(0) not in {None, old}, within=WAIT / 2, what="another holder")
+        assert second.leads
         await world.until_done(within=240)
 
     simulate(scenario, seed)
@@ -127,7 +155,8 @@ def test_what_a_kubelet_says_of_a_container_is_judged_by_late_lists(seed: int) -
         holders = frozenset(machine.uid for machine in world.coreapps())
         old = world.holder(0)
         assert old is not None
-        operator._reconciler._observer._leaving_holders = lambda _: (holders, version_of(world.server.get(POD, old.name) or {}))
+        at = version_of(world.server.get(POD, old.name) or {})
+        operator._reconciler._observer._holders = lambda _: Holders(uids=holders, leaving=holders, pods_at=at)
         world.cluster._report(old, {"containerStatuses": [{"name": "coreapp", "state": {"terminated": {"exitCode": 137}}}]}, ready=True)
         await world.pause(WAIT / 2)
         assert world.holder(0) is old

@@ -12,6 +12,7 @@ import pytest
 from whatsapp_operator.core.desired import Tuning
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Client, Login
+from whatsapp_operator.shell.coreapps.schedule import Holders
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
 from whatsapp_operator.shell.kube.kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
 from whatsapp_operator.shell.loop.observe import Memory, Observation, Observer
@@ -41,8 +42,8 @@ class SlowKube(FakeKube):
 
 
 def observer(kube: FakeKube, clock: Clock | None = None, **more: Any) -> Observer:
-    fakes: Any = NothingHeard()
-    return Observer(kube=cast("Any", kube), clients=fakes, coreapps=fakes, clock=clock or Clock(), image="sim:1", tuning=Tuning(), **more)
+    fakes: Any = {"clients": NothingHeard(), "coreapps": NothingHeard(), **more}
+    return Observer(kube=cast("Any", kube), clock=clock or Clock(), image="sim:1", tuning=Tuning(), **fakes)
 
 
 async def observe(eyes: Observer, memory: Memory, key: Key = KEY) -> Observation:
@@ -175,7 +176,7 @@ class RecordingKube(FakeKube):
 @pytest.mark.parametrize("event", [1, 900_000])
 async def test_lists_from_the_cache_are_at_least_as_new_as_all_that_was_known(event: int) -> None:
     kube, memory = RecordingKube(), Memory()
-    eyes = observer(kube, leaving_holders=lambda _: (frozenset(), event))
+    eyes = observer(kube, holders=lambda _: Holders(pods_at=event, services_at=event))
     await observe(eyes, memory)
     assert {kube.listed[POD], kube.listed[SERVICE]} == {""}
 
@@ -183,7 +184,8 @@ async def test_lists_from_the_cache_are_at_least_as_new_as_all_that_was_known(ev
     found = await eyes.observe(KEY, memory, nonce="n0nce", leader_epoch=1, from_cache=True)
     assert found is not None
     newest = max(route.version for route in found.snapshot.routes)
-    assert kube.listed == {POD: str(max(kube.newest(POD), event)), SERVICE: str(newest)}, "and nothing else is listed"
+    expected = {POD: str(max(kube.newest(POD), event)), SERVICE: str(max(newest, event))}
+    assert kube.listed == expected, "and nothing else is listed"
 
 
 async def test_what_is_observed_from_the_cache_is_not_remembered() -> None:
@@ -197,7 +199,7 @@ async def test_what_is_observed_from_the_cache_is_not_remembered() -> None:
 async def test_each_holder_that_leaves_is_a_reason_once() -> None:
     left: frozenset[str] = frozenset()
     memory = Memory()
-    eyes = observer(RecordingKube(), leaving_holders=lambda _: (left, 1))
+    eyes = observer(RecordingKube(), holders=lambda _: Holders(leaving=left))
     first = await observe(eyes, memory)
     one, other = (route.holder_uid or "" for route in first.snapshot.routes)
     assert not eyes.has_lost_holders(KEY, memory)
@@ -219,11 +221,20 @@ class Refusing(NothingHeard):
         return NOW if uid in self.uids else None
 
 
+async def test_before_the_first_observation_the_events_say_who_holds() -> None:
+    known = Holders(uids=frozenset({"one", "other"}), leaving=frozenset({"one"}), pods_at=3, services_at=5)
+    kube, memory, heard = RecordingKube(), Memory(), Refusing()
+    eyes = observer(kube, holders=lambda _: known, coreapps=heard)
+    assert [eyes.has_lost_holders(KEY, memory) for _ in range(2)] == [True, False]
+    heard.uids = {"other", "a standby"}
+    assert [eyes.has_lost_holders(KEY, memory) for _ in range(2)] == [True, False]
+    assert await eyes.observe(KEY, memory, nonce="n0nce", leader_epoch=1, from_cache=True) is not None
+    assert kube.listed == {POD: "3", SERVICE: "5"}
+
+
 async def test_each_holder_that_refuses_connections_is_a_reason_once_until_it_is_back() -> None:
-    heard: Any = Refusing()
-    memory, fakes = Memory(), cast("Any", NothingHeard())
-    kube = cast("Any", RecordingKube())
-    eyes = Observer(kube=kube, clients=fakes, coreapps=heard, clock=Clock(), image="sim:1", tuning=Tuning())
+    memory, heard = Memory(), Refusing()
+    eyes = observer(RecordingKube(), coreapps=heard)
     first = await observe(eyes, memory)
     one, other = (route.holder_uid or "" for route in first.snapshot.routes)
     heard.uids = {one, "a standby"}

@@ -18,6 +18,7 @@ from whatsapp_operator.core.numbers import Claim
 from whatsapp_operator.core.snapshot import Attempt, Call, Client, HandoverTimes, Login, Node, Overruled, Record, Route, Snapshot
 from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.coreapps.probe import Coreapps
+from whatsapp_operator.shell.coreapps.schedule import Holders
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
@@ -154,14 +155,14 @@ class Observer:
         tuning: Tuning,
         nodes: Callable[[], Mapping[str, Node] | None] = lambda: None,
         nodes_unread: Callable[[], Mapping[str, str]] = dict,
-        leaving_holders: Callable[[Key], tuple[frozenset[str], int]] = lambda _: (frozenset(), 0),
+        holders: Callable[[Key], Holders] = lambda _: Holders(),
         number_keeper: Callable[[Claim], Key | None] = lambda _: None,
         cluster_gone: Callable[[Key], object] = lambda _: None,
         server_time: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         """Prepare; nothing is read yet. ``nodes`` returns the known nodes; ``nodes_unread`` why they cannot be read, by kind.
 
-        ``leaving_holders`` returns the holders that are gone or terminating by the events so far, and the newest resourceVersion in these.
+        ``holders`` returns the holders of a cluster by the events so far.
         ``number_keeper`` returns the other cluster that keeps the phone number of one, by the events so far; ``cluster_gone`` gets one
         that is not there any more.
         ``server_time``: by the API server's clock, when it answered last.
@@ -171,7 +172,7 @@ class Observer:
         self._coreapps = coreapps
         self._nodes = nodes
         self._nodes_unread = nodes_unread
-        self._leaving_holders = leaving_holders
+        self._holders = holders
         self._number_keeper = number_keeper
         self._cluster_gone = cluster_gone
         self._server_time = server_time
@@ -180,10 +181,14 @@ class Observer:
         self._tuning = tuning
 
     def has_lost_holders(self, key: Key, memory: Memory) -> bool:
-        """Return whether holders are gone or terminating by the events so far or refuse connections, and others than when last asked."""
-        holders = {route.holder_uid for route in memory.routes.values() if route.holder_uid}
-        leaving = self._leaving_holders(key)[0]
-        before, memory.lost = memory.lost, frozenset(uid for uid in holders if uid in leaving or self._coreapps.broken_at(uid) is not None)
+        """Return whether holders are gone or terminating by the events so far or refuse connections, and others than when last asked.
+
+        Before the first observation of a new leader the events alone say who holds.
+        """
+        known = self._holders(key)
+        holders = {route.holder_uid for route in memory.routes.values() if route.holder_uid} if memory.routes else known.uids
+        gone = (uid for uid in holders if uid in known.leaving or self._coreapps.broken_at(uid) is not None)
+        before, memory.lost = memory.lost, frozenset(gone)
         return not memory.lost <= before
 
     async def observe(self, key: Key, memory: Memory, *, nonce: str, leader_epoch: int, from_cache: bool = False) -> Observation | None:
@@ -225,8 +230,9 @@ class Observer:
 
     async def _gather(self, key: Key, memory: Memory, *, from_cache: bool) -> tuple[Desired, Gathered] | None:
         """Read what a failover depends on, and start to read the rest; None if the cluster does not exist."""
-        pods_at = max(memory.pods_at, self._leaving_holders(key)[1]) if from_cache else 0
-        services_at = max((route.version for route in memory.routes.values()), default=0) if from_cache else 0
+        known = self._holders(key)
+        pods_at = max(memory.pods_at, known.pods_at) if from_cache else 0
+        services_at = max((known.services_at, *(route.version for route in memory.routes.values()))) if from_cache else 0
         labels = manifests.cluster_labels(key.name)
         fast: asyncio.Future[Fast | None] = asyncio.get_running_loop().create_future()
         names = manifests.coreapp_name(key.name), manifests.simulator_name(key.name)

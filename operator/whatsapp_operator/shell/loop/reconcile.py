@@ -252,8 +252,9 @@ class Reconciler:
         except (KubeError, SpecError, TimeoutError) as error:
             log.debug("%s: %s", cluster.key, error)
             return
-        if observation is None or observation.desired.uid != cluster.uid:
+        if observation is None or cluster.uid not in {None, observation.desired.uid}:
             return
+        cluster.uid = observation.desired.uid
         plan = rules.plan_of(rules.facts(observation.desired, observation.snapshot))
         logs.note(rule=str(plan.decision.rule))
         handovers = [one for one in plan.actions if isinstance(one, Handover)]

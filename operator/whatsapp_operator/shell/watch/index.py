@@ -16,7 +16,7 @@ from whatsapp_operator.core import manifests, numbers
 from whatsapp_operator.core.desired import Desired, Probe
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.core.numbers import Claim
-from whatsapp_operator.shell.coreapps.schedule import Target
+from whatsapp_operator.shell.coreapps.schedule import Holders, Target
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import KubeError
@@ -93,6 +93,8 @@ class _Entry:
     holders: _ByName[str] = field(default_factory=_ByName)
     pods_at: int = 0
     """The newest resourceVersion in an event of a pod."""
+    services_at: int = 0
+    """The same of a Service."""
     nodes: frozenset[str] = frozenset()
     claim: Claim | None = None
     """The claim under which the cluster stands in the index of numbers."""
@@ -185,7 +187,9 @@ class PodIndex:
         if not cluster or route is None:
             return
         key = Key(obj["metadata"]["namespace"], cluster)
-        self._entry(key).holders.take(obj, None if gone else route.holder_uid)
+        entry = self._entry(key)
+        entry.holders.take(obj, None if gone else route.holder_uid)
+        entry.services_at = max(entry.services_at, route.version)
         self._refresh(key)
 
     def _probe_settings_of(self, obj: Obj) -> _ProbeSettings:
@@ -246,11 +250,12 @@ class PodIndex:
         """Return the other cluster that keeps the number of this one, if there is one among those that are known."""
         return numbers.before(claim, self._claims.get(claim.number, {}).values())
 
-    def leaving_holders(self, key: Key) -> tuple[frozenset[str], int]:
-        """Return which holders of a cluster are gone or terminating, and the newest resourceVersion in an event of a pod."""
+    def holders(self, key: Key) -> Holders:
+        """Return the holders of a cluster."""
         entry = self._entries.get(key) or _Entry()
+        uids = frozenset(entry.holders.by_uid().values())
         stays = {uid for uid, pod in entry.pods.by_uid().items() if not pod.leaves}
-        return frozenset(entry.holders.by_uid().values()) - stays, entry.pods_at
+        return Holders(uids=uids, leaving=uids - stays, pods_at=entry.pods_at, services_at=entry.services_at)
 
     def __len__(self) -> int:
         """Return the number of known clusters."""
