@@ -60,6 +60,10 @@ class Senders:
         """The deadline passed without a 201; there is no other try."""
         self.states[message_id] = Sender.GAVE_UP
 
+    def as_of(self, states: Mapping[str, Sender]) -> Senders:
+        """The same messages by what their senders knew earlier; those that were begun since then wait."""
+        return Senders(self.begun, dict.fromkeys(self.states, Sender.WAITS) | dict(states))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:

@@ -11,7 +11,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -195,10 +195,15 @@ class Traffic(Webapps):
         return message.sent_at >= after and shard_of(message.to, self.shards) == shard
 
     async def ledger(self, *others: Senders) -> Ledger:
-        """What became of every message so far, also of those that ``others`` sent. Raises TrafficError, LedgerError."""
+        """What became of every message so far, also of those that ``others`` sent. Raises TrafficError, LedgerError.
+
+        The senders may go on: what they learn while the servers are asked is not held against answers that came before it.
+        """
+        senders = self.senders, *others
+        earlier, inbound = [dict(one.states) for one in senders], replace(self._inbound, sure={*self._inbound.sure})
         await self.log.read()
         waiting: list[str] = (await self._control("GET", "/control/waiting"))["waiting"]
-        return settle((self.senders, *others), self.log, self._inbound.count(waiting))
+        return settle([one.as_of(states) for one, states in zip(senders, earlier, strict=True)], self.log, inbound.count(waiting))
 
     async def report(self) -> Report:
         """What it came to so far. Raises TrafficError when the simulator cannot be asked, LedgerError when its figures do not add up."""

@@ -97,6 +97,51 @@ def test_failover_goes_on_and_the_status_says_what_is_missing(answer: str) -> No
         simulate(scenario, seed)
 
 
+@pytest.mark.parametrize("is_over", [True, False], ids=["taken back", "goes on"])
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_drain_is_carried_out_only_by_what_is_known_of_nodes_now(answer: str, is_over: bool) -> None:
+    """It may have been taken back since nodes were read last; so the shard stays until they can be read again."""
+
+    judged = 0
+
+    async def scenario(world: World) -> None:
+        nonlocal judged
+        world.create(shards=2, spares=1, failover={"mode": "Manual"})
+        operator, kube = gatekept(world)
+        operator.campaign()
+        await world.until_done(within=120)
+        await world.pause(20)
+        old, pool = world.holder(0), world.cluster.node_pool
+        assert old is not None
+        spare = next(machine for machine in world.coreapps() if machine not in {world.holder(shard) for shard in range(2)})
+        if spare.node is old.node:
+            return  # nobody elsewhere could take the shard
+        judged += 1
+        pool.cordon(old.node.name)
+        await world.pause(2)
+        kube.failing[NODE] = ANSWERS[answer]
+        # The watch breaks with its next event.
+        world.server.merge("user", NODE, ("", spare.node.name), {"metadata": {"labels": {"example.com/rack": "3"}}})
+        if is_over:
+            pool.restore(old.node.name)
+        await world.pause(12)
+        world.edit(failover={"mode": "Automatic"})
+        await world.pause(12)
+        assert world.holder(0) is old
+        kube.failing.clear()
+        if is_over:
+            await world.pause(12)
+            assert world.holder(0) is old
+        else:
+            await world.until(lambda: world.holder(0) is spare, within=8, what="moved before its node is drained")
+            pool.restore(old.node.name)
+        await world.until_done(within=120)
+
+    for seed in range(SEEDS):
+        simulate(scenario, seed)
+    assert judged > 0, "no seed fits"
+
+
 @pytest.mark.parametrize("spares", [2, 4])
 @pytest.mark.parametrize("is_denied", [True, False], ids=["denied", "readable"])
 def test_an_operator_that_hears_nobody_any_more_fails_its_self_check(is_denied: bool, spares: int) -> None:

@@ -161,6 +161,37 @@ def test_what_the_servers_log_may_not_hold_is_said(totals: Totals, said: str) ->
     assert Ledger(sent=0, totals=Totals(delivered=5, repeated=3, stale=2, fenced=4, replaced=1)).failures() == []
 
 
+class GoesOn(Traffic):
+    """Traffic that goes on while its ledger is made, after the servers' log was read."""
+
+    def __init__(self, servers: Servers, **states: Sender) -> None:
+        self.senders, self.log, self._inbound = sent(**states), GatewayLog(servers.ask), Inbound()
+        self._servers = servers
+
+    async def _control(self, method: str, path: str, **body: Any) -> Obj:
+        for name in ("open", "new"):
+            if name not in self.senders.states:
+                self.senders.begin(name)
+            if name not in {row.message for row in self._servers.rows}:
+                self._servers.rows.append(frame(name))
+            self.senders.confirmed(name)
+        waiting = sorted(self._inbound.sure)
+        self._inbound.unsure.add("written")
+        self._inbound.sure.add("written")
+        return {"waiting": waiting}
+
+
+async def test_what_is_confirmed_while_the_ledger_of_a_run_that_goes_on_is_made_is_not_lost() -> None:
+    traffic = GoesOn(Servers("before"), before=Sender.CONFIRMED, open=Sender.WAITS, never=Sender.CONFIRMED)
+
+    found, later = await traffic.ledger(), await traffic.ledger()
+
+    assert (found.sent, found.delivered, found.lost, found.open, found.strangers) == (4, 1, 1, 2, 0)
+    assert (later.sent, later.delivered, later.lost, later.open, later.strangers) == (4, 3, 1, 0, 0)
+    assert (found.inbound_injected, found.inbound_lost) == (0, 0)
+    assert (later.inbound_injected, later.inbound_waiting, later.inbound_lost) == (1, 1, 0)
+
+
 async def test_a_sender_that_is_stopped_just_as_its_pause_ends_sends_nothing_more() -> None:
     """Else its message would begin after the ledger had waited for all of them, and would be open forever."""
 

@@ -319,6 +319,23 @@ async def test_an_outage_of_the_api_server_makes_no_node_seem_lost(outage: float
         assert ages(nodes)["n2"] > 16, "and a lost one is still distinguished from the others"
 
 
+async def test_a_node_that_is_still_leaving_is_reported_again_once_nodes_can_be_read() -> None:
+    """A planned move waits until then, and no other event says that they can."""
+    server = Server()
+    server.put(NODE, a_node("n0", unschedulable=True))
+    server.put(NODE, a_node("n1"))
+    async with watching(server) as (nodes, changed):
+        await asyncio.sleep(1)
+        changed.clear()
+        server.go_down()
+        await asyncio.sleep(20)
+        assert nodes.unread().keys() == {"Node", "Lease"}
+        assert changed == []
+        server.down = False
+        await asyncio.sleep(10)
+        assert (nodes.unread(), changed) == ({}, ["n0"])
+
+
 async def test_the_first_that_is_heard_after_a_silence_does_not_make_the_others_seem_lost() -> None:
     server = Server()
     names = [f"n{number}" for number in range(3)]

@@ -100,8 +100,12 @@ class Holders(Claims):
 
     @cached_property
     def draining(self) -> tuple[Route, ...]:
-        """Routes whose holder lives, on a node that is being drained, while a standby elsewhere could take the shard."""
-        if self.restart_is_expected:
+        """Routes whose holder lives, on a node that is being drained, while a standby elsewhere could take the shard.
+
+        None while nodes cannot be read: the drain may have been taken back, or be that of the standby's node. If it goes on, the pod is
+        evicted, which is evidence of its own.
+        """
+        if self.restart_is_expected or "Node" in self.snapshot.unread:
             return ()
         leaving = (route for route in self.routes if (pod := self.holder(route)) is not None and health.is_leaving(self, pod))
         return tuple(route for route in leaving if self.failure(route) is None and self.standbys_that_stay(route))

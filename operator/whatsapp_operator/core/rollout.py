@@ -25,7 +25,9 @@ def fact(f: Facts, pod: Coreapp) -> str:
 
 
 def _is_due(f: Facts, pod: Coreapp) -> bool:
-    return not pod.deleting and f.has_held_for(fact(f, pod), ROUTES_SETTLE)
+    # With a pending label it may be a holder in the next moment, by the commit of another leader.
+    is_free = not pod.deleting and f.claim(pod) != "pending"
+    return is_free and f.has_held_for(fact(f, pod), ROUTES_SETTLE)
 
 
 def _is_held(f: Facts) -> bool:

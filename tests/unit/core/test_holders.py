@@ -423,6 +423,14 @@ def test_no_shard_is_drained_while_it_fails_or_nobody_elsewhere_can_take_it() ->
     assert away.facts().draining == ()
 
 
+@pytest.mark.parametrize(("unread", "moved"), [({}, [0]), ({"Lease": "HTTP 500"}, [0]), ({"Node": "HTTP 500"}, [])])
+def test_no_shard_is_drained_while_nodes_cannot_be_read_for_the_drain_may_be_over(unread: dict[str, str], moved: list[int]) -> None:
+    one = THREE.with_node(0, leaving="cordoned").seeing(unread=unread)
+
+    assert [leaving.shard for leaving in one.facts().draining] == moved
+    assert [gone.shard for gone, _ in one.with_node(0, gone=True).facts().failed] == [0], "a failover waits for no read"
+
+
 # --- pairs
 
 

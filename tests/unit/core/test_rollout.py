@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from whatsapp_operator.core.actions import Create, Delete, GenerateSecret, Handover, Replace, Scale
+from whatsapp_operator.core.actions import Create, Delete, GenerateSecret, Handover, Replace, Scale, Touch
 from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.report import plan_events
 from whatsapp_operator.core.snapshot import Answer, Evidence
 
 from .plans import of, only
-from .situations import NOW, Situation, seconds, situation
+from .situations import NOW, Situation, labels_for, seconds, situation
 from .witnesses import WITNESSES, rolling_out
 
 
@@ -102,6 +102,19 @@ def test_outdated_pods_that_never_came_up_make_way_for_the_new_template() -> Non
 
     assert [delete.uid for delete in of(one.plan(), Delete)] == ["uid-2"]
     assert of(one.wanting(paused=True).plan(), Delete) == []
+
+
+@pytest.mark.parametrize(
+    "one", [rolling_out(), rolling_out().all_pods(ready=False, report=None).reporting(None)], ids=["step", "never came up"]
+)
+def test_no_pod_is_ended_that_another_leader_may_give_a_shard_in_the_next_moment(one: Situation) -> None:
+    """Its pending label is made dead by a touch first."""
+    prepared, dead = (one.with_pod(2, labels=labels_for(0, epoch)) for epoch in ("9999-other", "1-dead"))
+
+    assert prepared.facts().claim(prepared.facts().by_uid["uid-2"]) == "pending"
+    assert "uid-2" not in {delete.uid for delete in of(prepared.plan(), Delete)}
+    assert len(of(prepared.plan(), Touch)) == 1
+    assert "uid-2" in {delete.uid for delete in of(dead.plan(), Delete)}
 
 
 def overdue(passed: float) -> Situation:

@@ -190,6 +190,7 @@ def test_nothing_is_reported_while_objects_are_still_being_read(unread: dict[str
 OBJECTS = ", so it neither makes nor changes them"
 WHY_MISSING = ", so it cannot tell why pods are missing"
 LOST_NODES = ", so it cannot tell a lost node from a Coreapp that does not answer"
+DRAINS = ", and moves no shard off a drained node before its pod is evicted"
 CLIENT = ", and sends nothing to the client"
 
 
@@ -198,10 +199,10 @@ CLIENT = ", and sends nothing to the client"
     [
         (["Service"], OBJECTS),
         (["Event"], WHY_MISSING),
-        (["Node"], LOST_NODES),
+        (["Node"], LOST_NODES + DRAINS),
         (["Lease"], LOST_NODES),
         (["Secret"], OBJECTS + CLIENT),
-        (["Event", "Node"], WHY_MISSING + LOST_NODES),
+        (["Event", "Node"], WHY_MISSING + LOST_NODES + DRAINS),
         (["Event", "Lease", "Secret"], OBJECTS + WHY_MISSING + LOST_NODES + CLIENT),
     ],
 )

@@ -95,7 +95,10 @@ class Nodes:
     """Keeps what is known of each node."""
 
     def __init__(self, kube: NodeReads, *, clock: Clock, changed: Callable[[str], None], patience: Patience | None = None) -> None:
-        """Prepare; `run` reads. `changed` is called with a node's name when a part changed that decisions use; never for a renewal."""
+        """Prepare; `run` reads. `changed` is called with a node's name when a part changed that decisions use; never for a renewal.
+
+        It is called again for a leaving node that was listed again: moves off it wait while nodes cannot be read.
+        """
         self._kube = kube
         self._clock = clock
         self._changed = changed
@@ -249,7 +252,7 @@ class Nodes:
         self._gone.pop(name, None)
         if node != before:
             self._snapshot = None
-        if _judged(node) != _judged(before) or (before is not None and before.gone):
+        if _judged(node) != _judged(before) or (before is not None and before.gone) or (what == "ADDED" and node.leaving is not None):
             self._changed(name)
 
     def _drop(self, name: str) -> None:
