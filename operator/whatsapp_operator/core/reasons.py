@@ -79,7 +79,8 @@ class Reason(StrEnum):
     CHANGE_REJECTED = "ChangeRejected"
     """The API server rejects a change of an object, by a missing right, a quota, a webhook or its own rules. It is tried again.
 
-    Correct what the message names: mostly the spec, or the rights of the operator.
+    Correct what the message names: mostly the spec, or the rights of the operator. If it is a field that cannot be
+    changed, delete the object with `--cascade=orphan`, so that its pods run on: it is made again.
     """
     CLIENT_EXPIRED = "ClientExpired"
     """The client says that its build has expired. The certificate is not at fault, and the same build is not tried again.

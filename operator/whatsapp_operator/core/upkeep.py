@@ -16,8 +16,14 @@ from .snapshot import Attempt
 
 DESIRED_ANNOTATION: Final = "multiconnect.dev/wanted"
 """Checksum of the desired object at its last write: it shows which fields are no longer desired."""
-SELECTORS: Final = frozenset({"selector", "podSelector", "namespaceSelector", "matchLabels"})
-"""Fields that select: the API server adds nothing to them, and with one more entry they may select nothing."""
+EXACT: Final = frozenset({"selector", "podSelector", "namespaceSelector", "matchLabels", "ingress"})
+"""Fields to which the API server adds nothing. With one more entry a selector may select nothing, and a NetworkPolicy let nobody in."""
+TEXTS: Final = frozenset({"selector", "matchLabels", "nodeSelector", "labels", "annotations"})
+"""Fields with texts by names that the user or the operator gives: the API server keeps empty ones."""
+KEPT: Final = frozenset({"allowPrivilegeEscalation", "automountServiceAccountToken", "enableServiceLinks", "namespaceSelector"})
+"""Fields that the API server keeps although they are false or empty: without them it would be the opposite."""
+AMOUNTS: Final = frozenset({"requests", "limits"})
+SPECIAL: Final = EXACT | TEXTS | AMOUNTS
 NOTES_ANNOTATION: Final = "multiconnect.dev/annotations"
 """Names of the user's annotations at the last write of the object or its pod template; all others belong to other writers."""
 
@@ -44,9 +50,7 @@ def corrected(live: Obj, wanted: Obj) -> dict[str, Any]:
     noted: Mapping[str, str] = meta.get("annotations") or {}
     ours = {NOTES_ANNOTATION, *filter(None, noted.get(NOTES_ANNOTATION, "").split(","))}
     kept = {key: value for key, value in noted.items() if key not in ours}
-    # Of what another type of Service has the API server drops all but this one.
-    present = {key: value for key, value in (live.get("spec") or {}).items() if key != "externalName"}
-    spec = {**present, **wanted["spec"]}
+    spec = {**_compatible(live.get("spec") or {}, wanted["spec"]), **wanted["spec"]}
     if (template := wanted["spec"].get("template")) is not None:
         others = {key: value for key, value in _notes((live.get("spec") or {}).get("template")).items() if key not in ours}
         if others:
@@ -64,39 +68,66 @@ def corrected(live: Obj, wanted: Obj) -> dict[str, Any]:
     }
 
 
+def _compatible(live: Obj, wanted: Obj) -> dict[str, Any]:
+    """Return the fields of a spec that may stay next to these: the API server rejects some, and drops only a part of them itself."""
+    out = {"externalName", "minAvailable"}
+    if wanted.get("type") != "LoadBalancer":
+        out.add("loadBalancerSourceRanges")
+    return {key: value for key, value in live.items() if key not in out}
+
+
 def _notes(template: Obj | None) -> Mapping[str, str]:
     """Return the annotations of a pod template, if it is one and has any."""
     return ((template or {}).get("metadata") or {}).get("annotations") or {}
 
 
 def covers(live: Any, wanted: Any) -> bool:
-    """Return whether ``live`` has every field of ``wanted``; fields that the API server added do not count, but in selectors.
+    """Return whether ``live`` has every field of ``wanted``; fields that the API server added do not count, but in selectors and policies.
 
     Under ``requests`` and ``limits`` amounts are compared by value: the API server stores 1024Mi as 1Gi.
     """
-    return _covers(live, wanted, amounts=False)
+    return _covers(live, wanted, "")
 
 
-def _covers(live: Any, wanted: Any, *, amounts: bool) -> bool:
+def _covers(live: Any, wanted: Any, within: str, *, kept: bool = False) -> bool:
+    """``within``: the innermost special field around both values. ``kept``: an empty value is not the same as none."""
     if live == wanted:
         return True
-    if live is None and isinstance(wanted, (bool, str, Mapping, list, tuple)) and not wanted:
+    if live is None and not kept and isinstance(wanted, (bool, str, Mapping, list, tuple)) and not wanted:
         # The API server drops empty and false values.
         return True
     if isinstance(wanted, Mapping):
-        return isinstance(live, Mapping) and all(
-            _covers(live.get(key), value, amounts=amounts or key in {"requests", "limits"}) and not _selects_otherwise(key, live, value)
-            for key, value in wanted.items()
+        return (
+            isinstance(live, Mapping)
+            and not _has_more(live, wanted, within)
+            and all(_covers(live.get(key), value, _inside(key, within), kept=_is_kept(key, within)) for key, value in wanted.items())
         )
     if isinstance(wanted, (list, tuple)):
-        return isinstance(live, (list, tuple)) and len(live) == len(wanted) and all(map(covers, live, wanted))
-    return amounts and _amount(live) is not None and _amount(live) == _amount(wanted)
+        entry = _entry(within)
+        return (
+            isinstance(live, (list, tuple))
+            and len(live) == len(wanted)
+            and all(_covers(*pair, entry) for pair in zip(live, wanted, strict=True))
+        )
+    return within in AMOUNTS and _amount(live) is not None and _amount(live) == _amount(wanted)
 
 
-def _selects_otherwise(key: str, live: Mapping[str, Any], wanted: Any) -> bool:
-    """Return whether a field of ``live`` is a selector that has more entries than it should."""
-    found = live.get(key)
-    return key in SELECTORS and isinstance(found, Mapping) and isinstance(wanted, Mapping) and not found.keys() <= wanted.keys()
+def _has_more(live: Mapping[str, Any], wanted: Mapping[str, Any], within: str) -> bool:
+    """Return whether ``live`` has a field that it must not have."""
+    return within in EXACT and not live.keys() <= wanted.keys()
+
+
+def _inside(key: str, within: str) -> str:
+    return key if key in SPECIAL else within
+
+
+def _entry(within: str) -> str:
+    """Return within what the entries of a list are: only what is exact is so at any depth."""
+    return within if within in EXACT else ""
+
+
+def _is_kept(key: str, within: str) -> bool:
+    return key in KEPT or within in TEXTS
 
 
 # --- changes by the API server after a write ----------------------------------------------------------------------------
@@ -120,25 +151,22 @@ def differences(live: Any, desired: Any) -> Iterator[tuple[str, Difference]]:
 
     Lists whose entries have names, such as containers, are compared name by name: one that was added is ``containers[proxy]``.
     """
-    return _differences(live, desired, "", amounts=False)
+    return _differences(live, desired, "", "")
 
 
-def _differences(live: Any, desired: Any, path: str, *, amounts: bool) -> Iterator[tuple[str, Difference]]:
-    if _covers(live, desired, amounts=amounts):
+def _differences(live: Any, desired: Any, path: str, within: str, *, kept: bool = False) -> Iterator[tuple[str, Difference]]:
+    if _covers(live, desired, within, kept=kept):
         return
     mine, there = _named(desired), _named(live)
-    if isinstance(desired, Mapping) and isinstance(live, Mapping):
+    if isinstance(desired, Mapping) and isinstance(live, Mapping) and not _has_more(live, desired, within):
         for key, value in desired.items():
             inside = f"{path}[{key}]" if "/" in key or "." in key else f"{path}.{key}".lstrip(".")
-            if _selects_otherwise(key, live, value):
-                yield inside, Difference(value, live[key])
-                continue
-            yield from _differences(live.get(key), value, inside, amounts=amounts or key in {"requests", "limits"})
+            yield from _differences(live.get(key), value, inside, _inside(key, within), kept=_is_kept(key, within))
     elif mine and there and [name for name in mine if name in there] == [name for name in there if name in mine]:
         for name in {**mine, **there}:
             inside = f"{path}[{name}]"
             if name in mine and name in there:
-                yield from _differences(there[name], mine[name], inside, amounts=False)
+                yield from _differences(there[name], mine[name], inside, _entry(within))
             else:
                 yield inside, Difference(mine.get(name), there.get(name))
     else:
