@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 
 from .process import Process
 from .resolve import join_host_port
@@ -60,11 +61,13 @@ async def dial(process: Process, path: str, query: Mapping[str, str]) -> aiohttp
         return await process.session.ws_connect(url, params=query, autoping=False, timeout=aiohttp.ClientWSTimeout(ws_close=0.5))
 
 
-async def frames(socket: aiohttp.ClientWebSocketResponse, gate: asyncio.Event) -> AsyncIterator[Frame]:
-    """Yield frames until the connection ends or has had no frame for too long; answers pings unless hung."""
+async def frames(
+    socket: aiohttp.ClientWebSocketResponse | web.WebSocketResponse, gate: asyncio.Event, silence: float | None = _SILENCE_SECONDS
+) -> AsyncIterator[Frame]:
+    """Yield frames until the connection ends or has had no frame for ``silence`` seconds; answers pings unless hung."""
     while True:
         try:
-            message = await socket.receive(_SILENCE_SECONDS)
+            message = await socket.receive(silence)
         except TimeoutError:
             return
         await gate.wait()
