@@ -28,7 +28,7 @@ from whatsapp_operator.shell.kube.kinds import (
     Obj,
 )
 
-from . import kinds, machines
+from . import kinds
 from .apiserver import Change
 from .kube import READ_LIMIT, Objects, SimKube
 from .operators import Operator
@@ -231,7 +231,7 @@ def is_ready(world: World, shard: int) -> bool:
     """Whether the pod that holds a shard is ready and stays."""
     holder = world.holder(shard)
     pod = world.server.get(POD, holder.name) if holder is not None else None
-    return pod is not None and machines.is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+    return pod is not None and kinds.is_ready(pod)
 
 
 def has_spare(world: World) -> bool:
@@ -239,7 +239,7 @@ def has_spare(world: World) -> bool:
     holders = [world.holder(shard) for shard in range(32)]
     for machine in world.coreapps():
         pod = world.server.get(POD, machine.name)
-        stays = pod is not None and machines.is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+        stays = pod is not None and kinds.is_ready(pod)
         if stays and machine not in holders and machine.coreapp is not None and not machine.coreapp.restarting:
             return True
     return False

@@ -9,8 +9,7 @@ import pytest
 
 from whatsapp_operator.shell.kube import kinds
 
-from .kinds import DEPLOYMENT, POD, SECRET, STATEFULSET, Obj
-from .machines import is_ready
+from .kinds import DEPLOYMENT, POD, SECRET, STATEFULSET, Obj, is_ready
 from .test_partial_sight import FAULTS, blind_operator
 from .world import NAME, NAMESPACE, World, simulate
 

@@ -17,10 +17,10 @@ from whatsapp_operator.core.desired import Tuning
 from . import virtual
 from .apiserver import ApiServer, Change, matches
 from .client import Account, Connection
-from .kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj
+from .kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj, is_ready
 from .laws import CLUSTER, EPOCH, HOLDER, ROLE, SHARD, LawBroken, Laws
 from .liveness import Liveness
-from .machines import Cluster, Machine, is_ready, revision_of
+from .machines import Cluster, Machine, revision_of
 from .network import Network
 from .operators import Operator, hurried
 from .virtual import VirtualLoop
