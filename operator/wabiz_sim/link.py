@@ -19,6 +19,7 @@ Frame = dict[str, Any]
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError, LookupError)
 """Errors of a connection or call to another component without an answer."""
 
+_FIRST_PAUSE, _LAST_PAUSE = 0.03, 0.5
 _DIAL_SECONDS = 2.0
 _SILENCE_SECONDS = 15.0
 """Seconds. The upstream pings every 5 s; without a frame for so long it hangs or is gone."""
@@ -27,19 +28,17 @@ _SILENCE_SECONDS = 15.0
 class Backoff:
     """Growing pauses between attempts, in seconds, with jitter so that many do not retry at the same time."""
 
-    def __init__(self, first: float = 0.03, most: float = 0.5) -> None:
-        self._first = first
-        self._most = most
-        self._next = first
+    def __init__(self) -> None:
+        self._next = _FIRST_PAUSE
 
     def reset(self) -> None:
         """Start with the shortest pause again."""
-        self._next = self._first
+        self._next = _FIRST_PAUSE
 
     async def pause(self) -> None:
         """Sleep; the next pause is twice as long."""
         await asyncio.sleep(self._next * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, hides nothing
-        self._next = min(self._next * 2, self._most)
+        self._next = min(self._next * 2, _LAST_PAUSE)
 
 
 async def upstream_url(process: Process, path: str) -> str:

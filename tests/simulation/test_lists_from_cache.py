@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.kube.client import Fence
 from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.kube.kinds import POD, Kind, Obj
 from whatsapp_operator.shell.objects.shapes import version_of
@@ -16,7 +15,6 @@ from whatsapp_operator.shell.objects.shapes import version_of
 from .apiserver import Change
 from .kube import SimKube
 from .machines import Machine
-from .operators import Operator
 from .world import World, simulate
 
 WAIT = 3.0
@@ -31,11 +29,6 @@ class LateLists(SimKube):
         self.wait = [0.0]
         self.asked = [0]
         """How many lists from a stale cache were asked for."""
-
-    def fenced(self, fence: Fence) -> SimKube:
-        view = type(self)(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
-        view._dead, view.reads, view.wait, view.asked = self._dead, self.reads, self.wait, self.asked
-        return view
 
     async def list(
         self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None, *, at_least: str | None = None
@@ -62,9 +55,7 @@ class StaleCache(LateLists):
 async def settled(world: World, way: type[LateLists] = LateLists) -> LateLists:
     """A cluster of 2 shards and 1 spare whose leader's lists of objects as they are are late from now on."""
     world.create(shards=2, spares=1)
-    kube = way(world.server, actor="operator-0", rng=world.rng, network=world.network)
-    operator = Operator(world, "operator-0", kube=kube)
-    world.operators.append(operator)
+    operator, kube = world.operator_by(way)
     operator.campaign()
     await world.until_done(within=120)
     await world.pause(40)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.kube.client import Fence
 from whatsapp_operator.shell.kube.errors import KubeError, NotFound, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import (
     DEPLOYMENT,
@@ -31,7 +30,6 @@ from whatsapp_operator.shell.kube.kinds import (
 from . import kinds
 from .apiserver import Change
 from .kube import READ_LIMIT, Objects, SimKube
-from .operators import Operator
 from .world import NAME, NAMESPACE, World, simulate
 
 SEEDS = 5
@@ -188,11 +186,6 @@ class PartlyBlind(SimKube):
         self.failing: dict[Kind, Fault] = {}
         self.failed: Counter[Kind] = Counter()
 
-    def fenced(self, fence: Fence) -> SimKube:
-        view = PartlyBlind(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
-        view._dead, view.reads, view.failing, view.failed = self._dead, self.reads, self.failing, self.failed
-        return view
-
     async def _fail(self, kind: Kind, namespace: str | None) -> None:
         fault = self.failing.get(kind)
         if fault is not None and (kind, namespace) != (LEASE, "operator"):
@@ -213,13 +206,6 @@ class PartlyBlind(SimKube):
     async def list_to_watch(self, kind: Kind, namespace: str | None) -> tuple[Objects, str]:
         await self._fail(kind, namespace)
         return await super().list_to_watch(kind, namespace)
-
-
-def blind_operator(world: World) -> tuple[Operator, PartlyBlind]:
-    kube = PartlyBlind(world.server, actor="operator-0", rng=world.rng, network=world.network)
-    operator = Operator(world, "operator-0", kube=kube)
-    world.operators.append(operator)
-    return operator, kube
 
 
 def observed_generation(world: World) -> int:
@@ -278,7 +264,7 @@ CASES = [
 def test_failover_goes_on_although_a_kind_cannot_be_read(kind: Kind, fault: str, ask: str) -> None:
     async def scenario(world: World) -> None:
         world.create(shards=2, spares=2, client=STORED)
-        operator, kube = blind_operator(world)
+        operator, kube = world.operator_by(PartlyBlind)
         operator.campaign()
         await world.until_done(within=120)
         kube.failing[kind] = FAULTS[fault]
@@ -309,10 +295,8 @@ def test_a_new_leader_that_cannot_read_a_kind_makes_nothing_and_moves_shards(kin
         first.campaign()
         await world.until_done(within=120)
         first.kill()
-        kube = PartlyBlind(world.server, actor="operator-1", rng=world.rng, network=world.network)
+        second, kube = world.operator_by(PartlyBlind)
         kube.failing[kind] = FAULTS[fault]
-        second = Operator(world, "operator-1", kube=kube)
-        world.operators.append(second)
         second.campaign()
         await world.until(says(world, "Stalled", "True", "ReadFailed"), within=60, what="reported")
         old = world.holder(1)
@@ -342,7 +326,7 @@ NEEDED = (WAC, POD, SERVICE, STATEFULSET)
 def test_an_observation_that_fails_is_reported_in_the_status(kind: Kind, fault: str) -> None:
     async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
-        operator, kube = blind_operator(world)
+        operator, kube = world.operator_by(PartlyBlind)
         operator.campaign()
         await world.until_done(within=120)
         kube.failing[kind] = FAULTS[fault]
@@ -365,7 +349,7 @@ def test_reads_that_fail_in_one_observation_do_not_end_the_next() -> None:
 
     async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
-        operator, kube = blind_operator(world)
+        operator, kube = world.operator_by(PartlyBlind)
         operator.campaign()
         await world.until_done(within=120)
         kube.failing[SECRET] = FAULTS["timeout"]
