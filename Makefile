@@ -51,11 +51,10 @@ docs: setup ## The documents as a site in build/docs; warnings are errors
 
 check: lint types contracts texts docs ## Everything that runs no test
 
-charts: binaries ## Write what is derived in the Helm charts, lint and render them into build/charts
+charts: binaries ## As reference, then lint the Helm charts and render them into build/charts
 	@$(RUN)/python hack/charts
 
-reference: setup ## Write what is derived in docs and in the CRD, then what the charts have of it
-	@$(RUN)/python -m localkube.reference
+reference: setup ## Write what is derived in docs, in the CRD and in the charts
 	@$(RUN)/python hack/charts --write-only
 
 wheels: setup ## Fetch the images' dependencies into build/wheels, for builds where containers reach no registry

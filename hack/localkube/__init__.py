@@ -7,6 +7,7 @@ The map, from the ground up (see the first line of each module):
 ``run``         programs that are run to their end; ``progress`` what a person sees meanwhile
 ``figures``     how measured times are summed up, and the 35 s they are compared with
 ``provenance``  the commit, machine, load and command that figures come from
+``blocks``      figures as Markdown, in the documents and when a program ends
 ``programs``    which programs at which version, and where they come from
 ``wheels``      the images' dependencies
 ``kubeconfig``  how a program reaches an API server, and as whom
@@ -20,7 +21,7 @@ The map, from the ground up (see the first line of each module):
 ``scenarios``   what is shown, measured and broken: demo, bench, chaos, scale, e2e
 ``screenshot``  the picture of the live page
 ``site``        the documentation as a site
-``pages``       the files of figures and the text that is made of them; ``blocks`` how each is shown in Markdown
+``pages``       the files of figures, and the text that is made of them
 ``tests``       the tests of all this
 
 What each command in hack/ runs: the table in hack/entry.py. ``hollow`` is run by `python -m`.

@@ -1,21 +1,19 @@
-"""How files of figures are shown in Markdown. Pure: one file in, one piece of text out."""
+"""How figures are shown, in the documents and when a program ends: Markdown. Pure: one file in, one piece of text out."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-
 from localkube.figures import BASELINE_S, P95_FROM, clock
 from localkube.provenance import is_crowded
-from localkube.scenarios.demo.screen import ledger_of, show
+from outside.ledger import Ledger
+from wabiz_sim.gatewaylog import Totals
 
 Obj = dict[str, Any]
 Row = Mapping[str, Any]
 
-WIDTH = 130
+VENDOR_RESHARD = "45-60 s"
 COLUMNS = ("n", "p50", "p95", "max", "goal")
 RATIO = f"{BASELINE_S:g} s / p95 or max"
 NO_COMPLAINT = "The program had nothing to complain of."
@@ -53,25 +51,27 @@ def cells(row: Row) -> list[str]:
     return [n, *spread, f"{row.get('judged_by', 'p95')} {clock(row['goal'])}{', **missed**' if row.get('met') is False else ''}"]
 
 
-def listed(sentences: Sequence[str], head: str = "The program complained of:", otherwise: str = NO_COMPLAINT) -> str:
-    """What a program complained of, as a list."""
+def listed(sentences: Sequence[str] | None, head: str = "The program complained of:", otherwise: str = NO_COMPLAINT) -> str:
+    """What a program complained of, as a list; empty where it is said elsewhere (None)."""
+    if sentences is None:
+        return ""
     return "\n".join([head, "", *(f"- {sentence}" for sentence in sentences)]) if sentences else otherwise
 
 
 def messages(figures: Row) -> str:
-    """The ledger of a run as a sentence, of several clusters added up; empty where none was kept."""
+    """The ledger of a run as a sentence, empty where none was kept. LedgerError when its sums do not agree.
+
+    Of several clusters each figure is added up; databases are shared, and of the longest overlap the longest counts.
+    """
     ledgers = list((figures.get("ledgers") or {}).values()) or [figures.get("messages")]
-    return f"Messages: {ledger_of(added(ledgers))}." if ledgers[0] else ""
+    if not ledgers[0]:
+        return ""
 
-
-def added(ledgers: Sequence[Row]) -> Obj:
-    """Ledgers added up, each figure by itself; databases are shared, and of the longest overlap the longest counts."""
-
-    def sums(rows: Sequence[Row]) -> Obj:
-        names = [name for name in rows[0] if name != "totals"]
+    def added(rows: Sequence[Row]) -> Obj:
+        names = [name for name in rows[0] if name not in {"totals", "slowest"}]
         return {name: (max if name in {"databases", "longest_overlap"} else sum)(row[name] for row in rows) for name in names}
 
-    return sums(ledgers) | {"totals": sums([one["totals"] for one in ledgers])}
+    return f"Messages: {Ledger(**added(ledgers), totals=Totals(**added([one['totals'] for one in ledgers])))}."
 
 
 def counts(found: Mapping[str, int]) -> str:
@@ -93,12 +93,21 @@ def harm(rows: Mapping[str, Row]) -> tuple[int, int]:
 
 
 def demo_block(figures: Row) -> str:
-    """What the demo prints at its end."""
-    out = io.StringIO()
-    show(figures, Console(file=out, width=WIDTH))
-    text = "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
-    end = listed([figures["complaint"]]) if figures["complaint"] else ""
-    return f"```text\n{text}\n```\n\n" + joined(figures, end=end)
+    """What the demo took, next to what the vendor says."""
+    steps = [(step["what"], step["seconds"], step["vendor"], step["means"]) for step in figures["steps"]]
+    lines = [[what, "-" if seconds is None else clock(seconds), vendor or "-", means] for what, seconds, vendor, means in steps]
+    seen = ""
+    if figures["two_holders"] is not None:
+        seen = (
+            f"Two active holders of one shard: seen {sum(figures['two_holders'].values())} times (by a watcher from outside, in the log of "
+            "the WhatsApp servers, by every lookup of a shard)."
+        )
+    simulated = (
+        f"The client is a simulator whose restart is shortened to {figures['restart_seconds']:g} s (the vendor's Coreapps take "
+        f"{VENDOR_RESHARD}); it sends nothing to WhatsApp."
+    )
+    end = listed([figures["complaint"]]) if figures.get("complaint") else ""
+    return joined(figures, markdown(("step", "measured", "vendor", "which is"), lines), messages(figures), seen, simulated, end=end)
 
 
 def chaos_block(figures: Row) -> str:
@@ -117,7 +126,7 @@ def chaos_block(figures: Row) -> str:
         f"shard that its sender knows taken, through another Coreapp where a handover is expected. {FEW}"
     )
     table = markdown(("fault", *COLUMNS, RATIO, "evidence", "what the fault did"), lines)
-    return joined(figures, text, messages(figures), table, end=listed(figures["complaints"]))
+    return joined(figures, text, messages(figures), table, end=listed(figures.get("complaints")))
 
 
 def bench_block(figures: Row) -> str:
@@ -129,13 +138,13 @@ def bench_block(figures: Row) -> str:
     memory = [f"{one['what']}: {one['mib']:.0f} MiB (goal {one['goal']:g} MiB)" for one in figures["memory"].values()]
     held = f"The most that an operator held, {'; '.join(memory)}." if memory else ""
     cost = resizes(cases), writes(figures), held, messages(figures)
-    return joined(figures, table, FEW, *notes, *cost, end=listed(figures["complaints"]))
+    return joined(figures, table, FEW, *notes, *cost, end=listed(figures.get("complaints")))
 
 
 def plugin_block(figures: Row) -> str:
     """How long the plugin takes."""
     table = markdown(("command", *COLUMNS), [[row["what"], *cells(row)] for row in figures["cases"].values()])
-    return joined(figures, table, FEW, end=listed(figures["complaints"]))
+    return joined(figures, table, FEW, end=listed(figures.get("complaints")))
 
 
 def resizes(cases: Mapping[str, Row]) -> str:
@@ -175,12 +184,13 @@ def scale_block(figures: Row) -> str:
     failovers = [[name, *cells(row)[:-1], row.get("ratio", "-")] for name, row in figures["failovers"].items()]
     rest = (
         f"{figures['clusters']:,} clusters on one operator. Steady for {figures['steady_s']:g} s: {figures['steady_cpu']:.2f} of a core "
-        f"(worst 5 s: {figures['steady_cpu_worst']:.2f}), {figures['steady_rss']:.0f} MiB, {figures['steady_writes']} writes. "
+        f"(worst 5 s: {figures['steady_cpu_worst']:.2f}), {figures['steady_rss']:.0f} MiB, {figures['steady_writes']} writes; "
+        f"during failovers {figures['busy_cpu']:.2f} of a core. "
         f"Beginning with all of them at once: {figures['begin_s']:.0f} s, {figures['begin_cpu_s']:.0f} s of processor, "
         f"{figures['begin_rss']:.0f} MiB at most. Messages: {figures['lost']} lost, {figures['doubled']} doubled."
     )
     tables = markdown(("what", "measured", "goal"), goals), markdown(("failover", *COLUMNS[:-1], RATIO), failovers)
-    return joined(figures, rest, *tables, end=listed(figures["complaints"]))
+    return joined(figures, rest, *tables, end=listed(figures.get("complaints")))
 
 
 def e2e_block(figures: Row) -> str:
@@ -206,7 +216,7 @@ def e2e_block(figures: Row) -> str:
     table = markdown(("fault", "evidence", "committed p50 / max", *COLUMNS, "fails beyond", RATIO), faults)
     more = markdown(("change", *COLUMNS[:-1]), others) if others else ""
     missed = listed(figures["missed"], "Goals missed:", "")
-    end = listed(figures["complaints"], otherwise="Nothing made the run fail.")
+    end = listed(figures.get("complaints"), otherwise="Nothing made the run fail.")
     return joined(figures, text, messages(figures), table, more, missed, end=end)
 
 

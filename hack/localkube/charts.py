@@ -12,7 +12,9 @@ from typing import Any
 
 import yaml
 
+from localkube import reference
 from localkube.errors import LocalKubeError
+from localkube.files import rewrite
 from localkube.monitoring import dashboard, rules
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, kubernetes_version
@@ -30,13 +32,12 @@ Schema = dict[str, Any]
 
 def main(argv: Sequence[str], *, root: Path) -> int:
     """Write the derived files, then lint both charts and render them into build/charts. Returns the exit status. LocalKubeError."""
-    parser = argparse.ArgumentParser(prog="hack/charts", description="Write what is derived in the Helm charts, lint and render them.")
+    text = "Write what is derived in the documents, in the CRD and in the Helm charts, lint and render these."
+    parser = argparse.ArgumentParser(prog="hack/charts", description=text)
     parser.add_argument("--write-only", action="store_true", help="neither lint nor render, so that no Helm is needed")
     options = parser.parse_args(argv)
-    for path, text in derived(root).items():
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
-            print(f"wrote {path.relative_to(root)}")
+    rewrite(reference.derived(root), root)
+    rewrite(derived(root), root)  # the CRD that was just written is in it
     if not options.write_only:
         _lint_and_render(root)
     return 0

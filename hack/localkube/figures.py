@@ -83,9 +83,9 @@ def rounded(seconds: float) -> float | None:
     return round(seconds, 4) if math.isfinite(seconds) else None
 
 
-def ratio(seconds: float, baseline: float = BASELINE_S) -> str:
+def ratio(seconds: float) -> str:
     """How many times shorter than the baseline, such as ``250x``."""
-    times = baseline / max(seconds, 0.0001)
+    times = BASELINE_S / max(seconds, 0.0001)
     return f"{times:.0f}x" if times >= 10 else f"{times:.1f}x"
 
 

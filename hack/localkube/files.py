@@ -1,17 +1,19 @@
-"""Files that appear as a whole or not at all, and folders in which one process works at a time."""
+"""Files that appear as a whole or not at all, files that are derived, and folders in which one process works at a time."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
 
 PRIVATE = 0o600
 """The mode of a file that its owner alone may read."""
+EXECUTABLE = 0o755
 
 
 def write(path: Path, content: str | bytes, *, mode: int = 0o666) -> Path:
@@ -29,12 +31,39 @@ def write_json(path: Path, content: object) -> None:
     write(path, json.dumps(content, indent=2) + "\n")
 
 
+def stale(derived: Mapping[Path, str]) -> dict[Path, str]:
+    """Those of the files that do not hold the text that they should, with that text."""
+    return {path: text for path, text in derived.items() if not path.exists() or path.read_text(encoding="utf-8") != text}
+
+
+def rewrite(derived: Mapping[Path, str], root: Path) -> None:
+    """Write those files, and say which."""
+    for path, text in stale(derived).items():
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path.relative_to(root)}")
+
+
 @contextlib.contextmanager
-def only_one(lock: Path, taken: str) -> Iterator[None]:
-    """Keep other processes out while the block lasts, by a file. LocalKubeError with the sentence ``taken`` when another has it."""
+def only_one(lock: Path, taken: str, *, within: float = 0.0, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep other processes out while the block lasts, by a file. LocalKubeError with the sentence ``taken`` when another has it.
+
+    That is waited for at most ``within`` seconds, after a call of ``waiting``.
+    """
+    deadline, is_reported = time.monotonic() + within, False
     with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LocalKubeError(taken) from None
+        while not _locked(handle.fileno()):
+            if time.monotonic() >= deadline:
+                raise LocalKubeError(taken)
+            if not is_reported:
+                waiting()
+                is_reported = True
+            time.sleep(0.1)
         yield
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

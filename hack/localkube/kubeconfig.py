@@ -81,27 +81,25 @@ class Caller:
 
 
 def read(path: Path) -> Access:
-    """The access that the current context of a kubeconfig gives. LocalKubeError, naming the file and what is wrong, if it gives none."""
+    """The access that the current context of a kubeconfig gives, which has everything in itself, as `Access.write` and kind write it.
+
+    LocalKubeError, naming the file and what is wrong, if it gives none.
+    """
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         context = _named(config, "context", config["current-context"])
         cluster, user = [_named(config, kind, context[kind]) for kind in ("cluster", "user")]
         return Access(
             server=cluster["server"],
-            authority=_pem(path, cluster, "certificate-authority"),
-            certificate=_pem(path, user, "client-certificate", optional=True),
-            key=_pem(path, user, "client-key", optional=True),
+            authority=_decoded(cluster["certificate-authority-data"]),
+            certificate=_decoded(user.get("client-certificate-data", "")),
+            key=_decoded(user.get("client-key-data", "")),
             token=user.get("token", ""),
         )
-    except (OSError, UnicodeDecodeError) as error:
-        why = f"{error.strerror} {error.filename}" if isinstance(error, OSError) else str(error)
-        fault = f"the kubeconfig {path} cannot be read: {why}" if path.exists() else f"there is no kubeconfig at {path}"
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        fault = f"the kubeconfig {path} is not YAML{f' (line {place.line + 1})' if place else ''}"
-    except (KeyError, TypeError, StopIteration, ValueError) as error:
-        fault = f"the kubeconfig {path} does not lead to a cluster and a user ({type(error).__name__} {error})"
-    raise LocalKubeError(f"{fault}: write it again with 'hack/cluster up', or correct it")
+    except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration, ValueError) as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        msg = f"the kubeconfig {path} leads to no cluster and user ({why}): write it again with 'hack/cluster up', or correct it"
+        raise LocalKubeError(msg) from error
 
 
 def _named(config: Any, kind: str, name: str) -> dict[str, Any]:
@@ -109,15 +107,8 @@ def _named(config: Any, kind: str, name: str) -> dict[str, Any]:
     return found
 
 
-def _pem(path: Path, entry: dict[str, Any], field: str, *, optional: bool = False) -> str:
-    """The PEM text of ``field``, inline (``field-data``) or in a file relative to the kubeconfig."""
-    if f"{field}-data" in entry:
-        return base64.b64decode(entry[f"{field}-data"], validate=True).decode("ascii")
-    if field in entry:
-        return Path(path.parent, entry[field]).read_text(encoding="ascii")
-    if optional:
-        return ""
-    raise KeyError(f"{field}-data")
+def _decoded(text: str) -> str:
+    return base64.b64decode(text, validate=True).decode("ascii")
 
 
 def _encoded(text: str) -> str:

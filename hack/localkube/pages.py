@@ -15,7 +15,7 @@ from typing import Any
 
 from localkube.blocks import BLOCKS
 from localkube.errors import LocalKubeError
-from localkube.files import write_json
+from localkube.files import rewrite, stale, write_json
 from localkube.scenarios.demo import picture
 
 Obj = dict[str, Any]
@@ -81,20 +81,11 @@ def kept(root: Path, name: str) -> Obj | None:
     return content
 
 
-def stale(root: Path) -> dict[str, str]:
-    """The pages, and the picture, that say anything else than the files of figures, each as it should read. LocalKubeError."""
-    texts = {page: filled((root / page).read_text(encoding="utf-8"), lambda name: kept(root, name)) for page in PAGES}
-    if timeline := (kept(root, "demo") or {}).get("timeline"):
-        texts[str(PICTURE)] = picture.svg(timeline)
-    return {path: text for path, text in texts.items() if not (root / path).exists() or (root / path).read_text(encoding="utf-8") != text}
-
-
-def write(root: Path) -> list[str]:
-    """Put the figures into all pages; returns those that changed."""
-    changed = stale(root)
-    for path, text in changed.items():
-        (root / path).write_text(text, encoding="utf-8")
-    return list(changed)
+def derived(root: Path) -> dict[Path, str]:
+    """The pages, and the picture, as the files of figures have it. LocalKubeError."""
+    texts = {root / page: filled((root / page).read_text(encoding="utf-8"), lambda name: kept(root, name)) for page in PAGES}
+    timeline = (kept(root, "demo") or {}).get("timeline")
+    return texts | ({root / PICTURE: picture.svg(timeline)} if timeline else {})
 
 
 def main(argv: Sequence[str], *, root: Path) -> int:
@@ -107,10 +98,12 @@ def main(argv: Sequence[str], *, root: Path) -> int:
         parser.error(f"there are no figures {', '.join(unknown)}; there are {', '.join(SOURCES)}")
     if options.check and options.names:
         parser.error("--check changes nothing, so it takes no NAME")
-    if options.check and (pages := stale(root)):
-        raise LocalKubeError(f"{', '.join(pages)}: not what docs/figures has; 'make figures' writes it")
     for name in options.names:
         print(publish(root, name))
-    for page in () if options.check else write(root):
-        print(f"{page}: rewritten")
+    if not options.check:
+        rewrite(derived(root), root)
+    elif old := stale(derived(root)):
+        raise LocalKubeError(
+            f"{', '.join(str(path.relative_to(root)) for path in old)}: not what docs/figures has; 'make figures' writes it"
+        )
     return 0

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import json
+import asyncio
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from localkube.errors import LocalKubeError
-from localkube.plane.operators import NAME, NAMESPACE
+from localkube.plane.operators import NAME as LEASE
+from localkube.plane.operators import NAMESPACE as SYSTEM
 from localkube.programs.binaries import provide
 from localkube.progress import to_stderr
+from localkube.scenarios.cluster import GROUP, NAME, NAMESPACE
 from localkube.scenarios.harness import Harness
+from localkube.scenarios.hollow.environment import SingleCluster, manifest
 
-Obj = dict[str, Any]
-
-CLUSTER = {
-    "apiVersion": "multiconnect.dev/v1alpha1",
-    "kind": "WhatsAppCluster",
-    "metadata": {"name": "acme"},
-    "spec": {"shards": 4, "spares": 2, "client": {"type": "Simulator", "simulator": {"restartSeconds": 3}}},
-}
+SHARDS, SPARES = 4, 2
 FAILOVERS = (0, 2, 0)
 """The shards whose holders are deleted, one after another, so that there is something to see."""
 WIDTH, HEIGHT = 960, 900
@@ -51,7 +45,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     with tempfile.TemporaryDirectory(prefix="dashboard-picture-") as folder:
         harness = Harness(Path(folder) / "run", report=to_stderr)
         with harness.running():
-            _fail_over(harness)
+            asyncio.run(_fail_over(harness))
             with _dashboard(harness, root) as url:
                 _take(url, chromium, options.to)
     if (size := options.to.stat().st_size) > LARGEST:
@@ -60,30 +54,23 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     return 0
 
 
-def _status(harness: Harness) -> Obj:
-    found: Obj = json.loads(harness.plane.kubectl("get", "whatsappcluster", "acme", "-o", "json")).get("status") or {}
-    return found
-
-
-def _is_at_rest(status: Obj) -> bool:
-    said = {one["type"]: one["status"] for one in status.get("conditions") or ()}
-    return (said.get("Ready"), said.get("Redundant"), said.get("Reconciling")) == ("True", "True", "False")
-
-
-def _fail_over(harness: Harness) -> None:
-    harness.plane.kubectl("apply", "-f", "-", input=json.dumps(CLUSTER))
-    _until(lambda: _is_at_rest(_status(harness)), "the cluster is ready")
-    for count, shard in enumerate(FAILOVERS, 1):
-        holder = _status(harness)["shardMap"][shard]["holder"]
-        harness.plane.kubectl("delete", "pod", holder, "--wait=false")
-        _until(lambda: len(_status(harness).get("recentHandovers") or ()) >= count, f"failover {count} is reported")  # noqa: B023
-        _until(lambda: _is_at_rest(_status(harness)), "the cluster is at rest")
+async def _fail_over(harness: Harness) -> None:
+    async with SingleCluster(harness, report=to_stderr) as environment:
+        cluster = manifest(NAME)
+        cluster["spec"] |= {"shards": SHARDS, "spares": SPARES}
+        await environment.api.post(f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters", cluster)
+        await environment.settled(NAME)
+        for count, shard in enumerate(FAILOVERS, 1):
+            await environment.delete_pod(environment.status(NAME)["shardMap"][shard]["holder"])
+            said = f"that failover {count} is reported"
+            await environment.seen(lambda: len(environment.status(NAME).get("recentHandovers") or ()) >= count, LONG_S, said)  # noqa: B023
+            await environment.settled(NAME)
 
 
 @contextmanager
 def _dashboard(harness: Harness, root: Path) -> Iterator[str]:
     """The command as a process, and the address that it prints."""
-    options = ["--kubeconfig", str(harness.plane.admin_kubeconfig), "--operator-namespace", NAMESPACE, "--lease", NAME]
+    options = ["--kubeconfig", str(harness.plane.admin_kubeconfig), "--operator-namespace", SYSTEM, "--lease", LEASE]
     env = {**os.environ, "PYTHONPATH": str(root / "operator"), "KUBECTL": str(provide(os.environ)["kubectl"])}
     process = subprocess.Popen(
         [sys.executable, "-m", "kubectl_whatsapp", "dashboard", *options], env=env, stdout=subprocess.PIPE, text=True
@@ -105,15 +92,7 @@ def _take(url: str, chromium: str, to: Path) -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", reduced_motion="reduce")
         page.set_default_timeout(LONG_S * 1000)
-        page.goto(f"{url}#default/acme")
+        page.goto(f"{url}#{NAMESPACE}/{NAME}")
         page.locator("#handovers li").nth(len(FAILOVERS) - 1).wait_for()
         page.screenshot(path=to, full_page=True)
         browser.close()
-
-
-def _until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + LONG_S
-    while not holds():
-        if time.monotonic() > deadline:
-            raise LocalKubeError(f"waited {LONG_S:g} s until {what}")
-        time.sleep(0.2)

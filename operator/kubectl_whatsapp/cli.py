@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
-from kubectl_whatsapp import access, reading, rights
+from kubectl_whatsapp import access, changes, reading, rights
 from kubectl_whatsapp.access import Access, Options
 from kubectl_whatsapp.errors import AccessError, RequestError
 from kubectl_whatsapp.marks import is_name
@@ -103,18 +104,25 @@ class Question:
         spent = time.monotonic() - self.begun - self.access.asked_for
         return self.read(names, deadline=max(reading.LEAST * self.seconds, self.seconds - spent), load=load)
 
+    def cluster(self) -> changes.Obj:
+        """Return the WhatsAppCluster; without it the command fails."""
+        try:
+            return changes.read(self.client, self.target)
+        except RequestError as error:
+            fail(f"WhatsAppCluster {self.target.namespace}/{self.target.name} could not be read: {error}")
+
     def _load(self, module: str) -> None:
         for name in (module, *(() if self.output.is_for_programs else ("render",))):
             import_module(f"kubectl_whatsapp.{name}")
 
-    def show(self, kind: str, value: Any, text: Callable[[], Any]) -> None:
-        """Print a value: as JSON, as YAML, or what ``text`` returns."""
+    def show(self, kind: str, value: Any, text: str | Callable[[ModuleType], Any]) -> None:
+        """Print a value: as JSON, as YAML, or as text, which may be made with the module ``render``."""
         if self.output.is_for_programs:
             print(dump(kind, value, self.output))
             return
         from kubectl_whatsapp import render  # noqa: PLC0415  # takes a tenth of a second, which --help need not wait for
 
-        render.show(text())
+        render.show(text if isinstance(text, str) else text(render))
 
 
 def seconds(least: float = 0.0) -> Callable[[str], float]:

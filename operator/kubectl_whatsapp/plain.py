@@ -123,6 +123,6 @@ def _trust(cluster: Obj, certificate: str, key: str) -> ssl.SSLContext:
     return trust
 
 
-def needs_proxy(cluster: Obj, environ: Mapping[str, str] = os.environ) -> bool:
+def needs_proxy(cluster: Obj) -> bool:
     """Return whether a proxy may be needed, which this module knows nothing of."""
-    return bool(cluster.get("proxy-url")) or any(environ.get(name) or environ.get(name.lower()) for name in PROXIES)
+    return bool(cluster.get("proxy-url")) or any(os.environ.get(name) or os.environ.get(name.lower()) for name in PROXIES)

@@ -33,18 +33,13 @@ PIPE: Final = 10_000
 """Columns of what is no terminal: nothing is wrapped there."""
 
 
-def console(*, width: int | None = None, stderr: bool = False) -> Console:
-    """Return where text goes. NO_COLOR is obeyed; what is no terminal gets no colour and is not wrapped."""
-    found = Console(highlight=False, width=width, stderr=stderr, emoji=False, markup=False)
-    return found if found.is_terminal or width else Console(highlight=False, width=PIPE, stderr=stderr, emoji=False, markup=False)
-
-
 def show(value: RenderableType) -> None:
-    """Print a value; blanks at the ends of lines are left out where nobody sees them."""
-    target = console()
+    """Print a value. NO_COLOR is obeyed; what is no terminal gets no colour, is not wrapped, and has no blanks at the ends of lines."""
+    target = Console(highlight=False, emoji=False, markup=False)
     if target.is_terminal:
         target.print(value)
         return
+    target.width = PIPE
     with target.capture() as captured:
         target.print(value)
     print("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))

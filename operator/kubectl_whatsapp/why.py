@@ -244,8 +244,8 @@ def _since(world: World, fact: str) -> datetime:
 
 
 @cache
-def _docs() -> dict[str, tuple[str, str]]:
-    """The meaning of each reason and what to do: the two paragraphs of its docstring, which only the source has."""
+def texts() -> dict[str, tuple[str, str]]:
+    """Return the meaning of each reason, and what to do: the two paragraphs of its docstring, which only the source has."""
     source = files("whatsapp_operator.core").joinpath("reasons.py").read_text(encoding="utf-8")
     (reasons,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
     found = {}
@@ -257,11 +257,11 @@ def _docs() -> dict[str, tuple[str, str]]:
 
 
 def _meaning(reason: str) -> str:
-    return _docs().get(str(reason), ("", ""))[0]
+    return texts().get(str(reason), ("", ""))[0]
 
 
 def _advice(reason: str) -> str:
-    return _docs().get(str(reason), ("", ""))[1]
+    return texts().get(str(reason), ("", ""))[1]
 
 
 def _evidence(f: Facts, plan: Plan) -> Iterator[str]:

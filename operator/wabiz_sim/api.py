@@ -89,7 +89,7 @@ class Api:
         return await self._answer("login", lambda: self._users.login(username, password, new_password))
 
     async def _logout(self, request: web.Request) -> web.Response:
-        return await self._guarded(request, "logout", lambda: self._users.logout(_bearer(request)))
+        return await self._guarded(request, "logout", lambda: self._users.logout(bearer(request)))
 
     async def _get_shards(self, request: web.Request) -> web.Response:
         async def work() -> Answer:
@@ -131,12 +131,12 @@ class Api:
         return await self._guarded(request, "support", work)
 
     async def _session(self, request: web.Request) -> web.Response:
-        left = await self._users.seconds_left(_bearer(request))
-        return web.json_response({"seconds": left}) if left > 0 else _render(_unauthorized())
+        left = await self._users.seconds_left(bearer(request))
+        return web.json_response({"seconds": left}) if left > 0 else render(unauthorized())
 
     async def _set_shards(self, request: web.Request) -> web.Response:
         if (rejection := await self._reject_unauthenticated(request)) is not None:
-            return _render(rejection)
+            return render(rejection)
         body = await _body(request)
         fault = self._faults.take("set_shards")
         call: dict[str, Any] = {
@@ -159,18 +159,18 @@ class Api:
     async def _perform_set_shards(self, body: Any, fault: Fault | None) -> tuple[Answer, web.Response]:
         if fault is None or fault.fault == "overtaken":
             answer = await self._account.set_shards(body)
-            return answer, _render(answer)
+            return answer, render(answer)
         if fault.fault in REJECTIONS:
             if fault.fault == "wrong_certificate":
                 await self._account.log_off()
             elif fault.fault == "banned":
                 await self._account.ban()
             answer = _failure(fault)
-            return answer, _render(answer, {"Retry-After": fault.retry_after} if fault.retry_after else None)
+            return answer, render(answer, {"Retry-After": fault.retry_after} if fault.retry_after else None)
         if fault.fault == "late":
             self._spawn(self._apply_late(body, fault.seconds))
             answer = _failure(fault)
-            return answer, _render(answer)
+            return answer, render(answer)
         response, answer = await _go_wrong(fault, lambda: self._account.set_shards(body))
         return answer, response
 
@@ -179,19 +179,19 @@ class Api:
         await self._account.set_shards(body)
 
     async def _reject_unauthenticated(self, request: web.Request) -> Answer | None:
-        if request.headers.get(TRUSTED_HEADER) or await self._users.seconds_left(_bearer(request)) > 0:
+        if request.headers.get(TRUSTED_HEADER) or await self._users.seconds_left(bearer(request)) > 0:
             return None
-        return _unauthorized()
+        return unauthorized()
 
     async def _guarded(self, request: web.Request, call: str, work: Work) -> web.Response:
         if (rejection := await self._reject_unauthenticated(request)) is not None:
-            return _render(rejection)
+            return render(rejection)
         return await self._answer(call, work)
 
     async def _answer(self, call: str, work: Work) -> web.Response:
         fault = self._faults.take(call)
         if fault is None:
-            return _render(await work())
+            return render(await work())
         response, _ = await _go_wrong(fault, work)
         return response
 
@@ -201,25 +201,28 @@ async def _go_wrong(fault: Fault, work: Work) -> tuple[web.Response, Answer]:
     failed = _failure(fault)
     answer = await work() if fault.applies or fault.fault == "slow" else failed
     if fault.fault == "slow":
-        return _render(answer, {FAULT_HEADER: "slow", SECONDS_HEADER: str(fault.seconds)}), answer
+        return render(answer, {FAULT_HEADER: "slow", SECONDS_HEADER: str(fault.seconds)}), answer
     if fault.fault == "error":
-        return _render(failed), failed
-    return _render(failed, {FAULT_HEADER: fault.fault}), failed
+        return render(failed), failed
+    return render(failed, {FAULT_HEADER: fault.fault}), failed
 
 
 def _failure(fault: Fault) -> Answer:
     return failure(fault.status, fault.code, fault.details)
 
 
-def _render(answer: Answer, headers: dict[str, str] | None = None) -> web.Response:
+def render(answer: Answer, headers: dict[str, str] | None = None) -> web.Response:
+    """Return the answer as it is sent."""
     return web.json_response(answer.body, status=answer.status, headers=headers)
 
 
-def _unauthorized() -> Answer:
+def unauthorized() -> Answer:
+    """Return the answer to a call without a valid token."""
     return failure(401, ACCESS_DENIED, "the token is missing, unknown or expired: log in")
 
 
-def _bearer(request: web.Request) -> str:
+def bearer(request: web.Request) -> str:
+    """Return the token of a request; empty if it has none."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -317,17 +318,15 @@ class Coreapp(Process):
         return None
 
 
+@dataclass(frozen=True, slots=True)
 class _Order:
     """The body of ``POST /role``."""
 
-    __slots__ = ("epoch", "holder", "shard", "shards", "uid")
-
-    def __init__(self, uid: str, shard: int | None, epoch: Epoch | None, shards: int, holder: str | None) -> None:
-        self.uid = uid
-        self.shard = shard
-        self.epoch = epoch
-        self.shards = shards
-        self.holder = holder
+    uid: str
+    shard: int | None
+    epoch: Epoch | None
+    shards: int
+    holder: str | None
 
     @classmethod
     def read(cls, body: Any) -> "_Order":

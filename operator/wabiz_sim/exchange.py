@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from .epoch import Epoch
 from .faults import Faults
 from .gateway import LOGGED_OFF, REJECTION_HEADER, REPLACED, RESHARDED, UNABLE
 from .gatewaylog import Audit, Entry, Kind
+from .link import Frame, frames
 from .sharding import shard_of
 from .store import Inbound, Store, StoreError
 
@@ -171,7 +172,8 @@ class Exchange:
         try:
             await self._write()
             await self._pump(connection)
-            await self._listen(connection)
+            async for frame in frames(socket, self._gate, None):
+                await self._handle(connection, frame)
         except StoreError:  # unacknowledged messages are sent again
             self._remove(connection, UNABLE)
             await socket.close(code=UNABLE)
@@ -219,19 +221,7 @@ class Exchange:
 
     # frames
 
-    async def _listen(self, connection: Connection) -> None:
-        while True:
-            message = await connection.socket.receive()
-            await self._gate.wait()
-            if message.type is WSMsgType.TEXT:
-                await self._handle(connection, json.loads(message.data))
-            elif message.type is WSMsgType.PING:
-                with suppress(ConnectionError):
-                    await connection.socket.pong(message.data)
-            elif message.type is not WSMsgType.PONG:
-                return
-
-    async def _handle(self, connection: Connection, frame: dict[str, Any]) -> None:
+    async def _handle(self, connection: Connection, frame: Frame) -> None:
         if frame["type"] == "inbound_ack":  # also from a connection that was just replaced: the webhook has accepted it
             await self._acknowledged(connection, frame["id"])
         elif frame["type"] == "send":

@@ -28,6 +28,8 @@ UNABLE = 1011
 REJECTION_HEADER = "X-Simulator-Rejection"
 """The reason for a rejected connection: fenced, shards, logged_off, banned."""
 
+_RETIRE_SECONDS = 1.0
+
 
 class GatewayStatus(StrEnum):
     """As the health API spells them."""
@@ -76,13 +78,13 @@ class Gateway:
             self._settle(message_id, accepted=False)
             raise
 
-    async def retire(self, grace: float = 1.0) -> None:
-        """Send nothing new, let messages in progress finish for at most ``grace`` seconds, then close."""
+    async def retire(self) -> None:
+        """Send nothing new, let messages in progress finish for at most a second, then close."""
         self._retired = True
         self._become(GatewayStatus.DISCONNECTED)
         under_way: set[asyncio.Future[Any]] = {*self._pending.values(), *self._inbound.values()}
         if under_way:
-            await asyncio.wait(under_way, timeout=grace)
+            await asyncio.wait(under_way, timeout=_RETIRE_SECONDS)
         await self.close()
 
     async def close(self) -> None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 
 from .process import Process
 from .resolve import join_host_port
@@ -18,6 +19,7 @@ Frame = dict[str, Any]
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError, LookupError)
 """Errors of a connection or call to another component without an answer."""
 
+_FIRST_PAUSE, _LAST_PAUSE = 0.03, 0.5
 _DIAL_SECONDS = 2.0
 _SILENCE_SECONDS = 15.0
 """Seconds. The upstream pings every 5 s; without a frame for so long it hangs or is gone."""
@@ -26,19 +28,17 @@ _SILENCE_SECONDS = 15.0
 class Backoff:
     """Growing pauses between attempts, in seconds, with jitter so that many do not retry at the same time."""
 
-    def __init__(self, first: float = 0.03, most: float = 0.5) -> None:
-        self._first = first
-        self._most = most
-        self._next = first
+    def __init__(self) -> None:
+        self._next = _FIRST_PAUSE
 
     def reset(self) -> None:
         """Start with the shortest pause again."""
-        self._next = self._first
+        self._next = _FIRST_PAUSE
 
     async def pause(self) -> None:
         """Sleep; the next pause is twice as long."""
         await asyncio.sleep(self._next * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, hides nothing
-        self._next = min(self._next * 2, self._most)
+        self._next = min(self._next * 2, _LAST_PAUSE)
 
 
 async def upstream_url(process: Process, path: str) -> str:
@@ -60,11 +60,13 @@ async def dial(process: Process, path: str, query: Mapping[str, str]) -> aiohttp
         return await process.session.ws_connect(url, params=query, autoping=False, timeout=aiohttp.ClientWSTimeout(ws_close=0.5))
 
 
-async def frames(socket: aiohttp.ClientWebSocketResponse, gate: asyncio.Event) -> AsyncIterator[Frame]:
-    """Yield frames until the connection ends or has had no frame for too long; answers pings unless hung."""
+async def frames(
+    socket: aiohttp.ClientWebSocketResponse | web.WebSocketResponse, gate: asyncio.Event, silence: float | None = _SILENCE_SECONDS
+) -> AsyncIterator[Frame]:
+    """Yield frames until the connection ends or has had no frame for ``silence`` seconds; answers pings unless hung."""
     while True:
         try:
-            message = await socket.receive(_SILENCE_SECONDS)
+            message = await socket.receive(silence)
         except TimeoutError:
             return
         await gate.wait()

@@ -6,7 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
+
+from .link import frames
 
 _SEND_SECONDS = 1.0
 HEARTBEAT_SECONDS = 5.0
@@ -85,21 +87,10 @@ class Members:
             if earlier is not None:
                 await earlier.socket.close()
             await member.send(self._hello())
-            await self._listen(member)
+            async for frame in frames(socket, self._gate, None):
+                if frame.get("type") == "forgot":
+                    member.forgot.set()
         finally:
             if self._members.get(member.uid) is member:
                 del self._members[member.uid]
         return socket
-
-    async def _listen(self, member: Member) -> None:
-        while True:
-            message = await member.socket.receive()
-            await self._gate.wait()
-            if message.type is WSMsgType.PING:
-                with suppress(ConnectionError):
-                    await member.socket.pong(message.data)
-            elif message.type is WSMsgType.TEXT:
-                if message.json().get("type") == "forgot":
-                    member.forgot.set()
-            elif message.type is not WSMsgType.PONG:
-                return

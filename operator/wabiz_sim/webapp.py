@@ -9,7 +9,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from .api import FAULT_HEADER, SECONDS_HEADER, TRUSTED_HEADER
+from .api import FAULT_HEADER, SECONDS_HEADER, TRUSTED_HEADER, bearer, render, unauthorized
 from .body import BadBody, json_of, text_of
 from .delivery import Delivery, Message
 from .envelope import (
@@ -89,16 +89,16 @@ class Webapp(Process):
             await text_of(request)
             return await handler(request)
         except (BadBody, web.HTTPException) as error:
-            return _render(_rejection_of(request, error))
+            return render(_rejection_of(request, error))
         except UNREACHABLE as error:
             self.log.info("%s: the upstream does not answer (%s)", self.settings.pod_name, type(error).__name__)
             if (request.method, request.path) == ("POST", "/v1/account/shards") and not isinstance(error, _NEVER_SENT):
                 # Not 503, which means that nothing was done.
-                return _render(failure(500, INTERNAL_ERROR, "the database does not answer; it is unknown whether the call had an effect"))
-            return _render(failure(503, NOT_READY, "the database does not answer, retry"))
+                return render(failure(500, INTERNAL_ERROR, "the database does not answer; it is unknown whether the call had an effect"))
+            return render(failure(503, NOT_READY, "the database does not answer, retry"))
         except Exception:
             self.log.exception("%s: %s %s failed", self.settings.pod_name, request.method, request.path)
-            return _render(failure(500, INTERNAL_ERROR, "the Webapp failed"))
+            return render(failure(500, INTERNAL_ERROR, "the Webapp failed"))
 
     async def _alive(self, _request: web.Request) -> web.Response:
         return web.Response(text="<html><body>WhatsApp Business API client (simulator)</body></html>", content_type="text/html")
@@ -106,12 +106,12 @@ class Webapp(Process):
     # messages
 
     async def _messages(self, request: web.Request) -> web.Response:
-        if not await self._sessions.good(_bearer(request)):
-            return _render(failure(401, ACCESS_DENIED, "the token is missing, unknown or expired: log in"))
+        if not await self._sessions.good(bearer(request)):
+            return render(unauthorized())
         message = _message(request.headers.get(MESSAGE_ID_HEADER, ""), await json_of(request))
         if isinstance(message, Answer):
-            return _render(message)
-        return _render(await self._delivery.deliver(message))
+            return render(message)
+        return render(await self._delivery.deliver(message))
 
     # everything else
 
@@ -121,7 +121,7 @@ class Webapp(Process):
         if scheme.lower() != "apikey":
             return await self._relay(request)
         if not api_key or not hmac.compare_digest(key.strip().encode(), api_key.encode()):
-            return _render(failure(401, ACCESS_DENIED, "the API key is wrong, or WA_API_KEY is not set"))
+            return render(failure(401, ACCESS_DENIED, "the API key is wrong, or WA_API_KEY is not set"))
         return await self._relay(request, {TRUSTED_HEADER: "apikey"})
 
     async def _relay(self, request: web.Request, headers: dict[str, str] | None = None) -> web.StreamResponse:
@@ -139,7 +139,7 @@ class Webapp(Process):
             return web.Response(status=status)
         if fault == "timeout":
             await asyncio.sleep(_NEVER_ANSWERED_SECONDS)
-            return _render(failure(504, INTERNAL_ERROR, "injected fault"))
+            return render(failure(504, INTERNAL_ERROR, "injected fault"))
         if fault == "garbage":
             return web.Response(status=status, text="<html>It works!", content_type="text/html")
         if fault == "slow":
@@ -156,11 +156,6 @@ def _rejection_of(request: web.Request, error: BadBody | web.HTTPException) -> A
     if isinstance(error, web.HTTPMethodNotAllowed):
         return failure(405, INTERNAL_ERROR, f"{request.path} has no {request.method}")
     return failure(error.status, PARAMETER_INVALID, error.reason)
-
-
-def _bearer(request: web.Request) -> str:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _message(message_id: str, body: Any) -> Message | Answer:
@@ -185,7 +180,3 @@ def _text_problem(message_id: str, to: str, body: str) -> str | None:
     if len(message_id) > _LONGEST_ID or not storable(message_id) or not storable(to):
         return f"to and {MESSAGE_ID_HEADER} must be text without NUL, the latter of {_LONGEST_ID} at most"
     return None
-
-
-def _render(answer: Answer) -> web.Response:
-    return web.json_response(answer.body, status=answer.status)

@@ -27,6 +27,7 @@ from localkube.hollow.control import HollowControl
 from localkube.plane.controlplane import ControlPlane, Write
 from localkube.plane.operators import NAME, NAMESPACE, Operators
 from localkube.plane.processes import Process, Spawner, stop
+from outside.laws import is_ready
 from outside.observer import Commit, NotSeenError, Observer
 from outside.traffic import Traffic
 
@@ -467,12 +468,6 @@ def selected(request: pytest.FixtureRequest, parameter: str) -> set[str]:
 def condition_of(status: Obj, kind: str, reason: str) -> Obj:
     """A status's condition of this kind if it has this reason; empty otherwise."""
     return next((one for one in status.get("conditions") or () if (one["type"], one.get("reason")) == (kind, reason)), {})
-
-
-def is_ready(pod: Obj) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-    return ready and "deletionTimestamp" not in pod["metadata"]
 
 
 def now() -> str:

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import httpx
 import pytest
@@ -19,11 +19,11 @@ from localkube.plane.operators import Operators
 from localkube.plane.processes import Spawner, stop
 from localkube.programs.prometheus import prometheus
 from localkube.progress import to_stderr
+from waiting import until
 
 from .environment import LONG, Environment, Harness
 
 pytestmark = pytest.mark.integration
-T = TypeVar("T")
 
 
 @pytest.fixture
@@ -77,15 +77,5 @@ async def test_alerts_of_a_real_operator(harness: Harness, environment: Environm
         await asyncio.to_thread(harness.ensure_replicas)
 
 
-async def _until(ask: Callable[[], T | None], what: str) -> T:
-    deadline = asyncio.get_running_loop().time() + LONG
-    while True:
-        error: httpx.HTTPError | None = None
-        try:
-            if found := await asyncio.to_thread(ask):
-                return found
-        except httpx.HTTPError as raised:
-            error = raised
-        if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"after {LONG:g} s it did not happen that {what}; last error: {error}")
-        await asyncio.sleep(0.2)
+async def _until(ask: Callable[[], object], what: str) -> Any:
+    return await until(lambda: asyncio.to_thread(ask), what, within=LONG, pause=0.2, despite=(httpx.HTTPError,))

@@ -29,16 +29,8 @@ LONGEST_S = 400.0
 def test_a_short_round_of_chaos_keeps_every_promise(binaries: Binaries, tmp_path: Path) -> None:
     assert binaries, "built before the clock runs"
     figures, log = tmp_path / "chaos.json", tmp_path / "chaos.log"
-    command: list[str | Path] = [
-        sys.executable,
-        REPOSITORY / "hack" / "chaos",
-        "--round",
-        "short",
-        "--dir",
-        tmp_path / "environment",
-        "--json",
-        figures,
-    ]
+    options: list[str | Path] = ["--dir", tmp_path / "environment", "--json", figures]
+    command = [sys.executable, REPOSITORY / "hack" / "chaos", "--only", ",".join(SHORT), "--n", "1", "--clusters", "2", *options]
     spawner = Spawner(leashed=True)  # if pytest is killed, so is the round, and with it all that it started
     chaos = spawner.start("hack/chaos", command, folder=tmp_path, log=log, env=dict(os.environ))
     try:

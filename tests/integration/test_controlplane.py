@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from localkube.kubeconfig import Caller
 from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane
 from localkube.programs.binaries import Binaries
+from waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -59,13 +58,6 @@ NODE_STATUS = {
 }
 
 
-def until(done: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-
-
 def items(plane: ControlPlane, *args: str) -> list[dict[str, dict[str, str]]]:
     found: list[dict[str, dict[str, str]]] = json.loads(plane.kubectl("get", *args, "-o", "json"))["items"]
     return found
@@ -74,7 +66,7 @@ def items(plane: ControlPlane, *args: str) -> list[dict[str, dict[str, str]]]:
 def test_a_new_namespace_gets_its_default_service_account(control_plane: ControlPlane) -> None:
     control_plane.kubectl("create", "namespace", "accounts")
 
-    until(lambda: items(control_plane, "serviceaccount", "-n", "accounts", "--field-selector=metadata.name=default"))
+    wait_until(lambda: items(control_plane, "serviceaccount", "-n", "accounts", "--field-selector=metadata.name=default"))
 
 
 def test_a_statefulset_makes_pods_and_the_scheduler_binds_them(control_plane: ControlPlane) -> None:
@@ -84,7 +76,7 @@ def test_a_statefulset_makes_pods_and_the_scheduler_binds_them(control_plane: Co
         control_plane.kubectl("patch", "node", "paper", "--subresource=status", "--type=merge", "-p", json.dumps(NODE_STATUS))
         control_plane.kubectl("create", "-f", "-", input=json.dumps(STATEFULSET))
 
-        until(lambda: [pod["spec"].get("nodeName") for pod in items(control_plane, "pods", "-n", "pods")] == ["paper", "paper"])
+        wait_until(lambda: [pod["spec"].get("nodeName") for pod in items(control_plane, "pods", "-n", "pods")] == ["paper", "paper"])
     finally:
         control_plane.kubectl("delete", "namespace", "pods", "--wait=false")
         control_plane.kubectl("delete", "pods", "--all", "-n", "pods", "--force", "--grace-period=0")
@@ -132,7 +124,7 @@ def test_a_paused_api_server_gives_no_answer_until_it_is_resumed(control_plane: 
     finally:
         control_plane.apiserver.resume()
 
-    until(lambda: control_plane.ready() is None)
+    wait_until(lambda: control_plane.ready() is None)
 
 
 def test_a_failing_kubectl_says_what_kubectl_said(control_plane: ControlPlane) -> None:
@@ -175,7 +167,7 @@ def test_everything_ends_when_its_python_process_is_killed(binaries: Binaries, t
 
         parent.send_signal(signal.SIGKILL)
 
-    until(lambda: not any(process.alive() for process in running))
+    wait_until(lambda: not any(process.alive() for process in running))
 
 
 def test_a_program_that_refuses_its_flags_is_quoted(binaries: Binaries, tmp_path: Path) -> None:
@@ -202,7 +194,7 @@ def test_the_command_starts_shows_and_removes(binaries: Binaries, tmp_path: Path
 
         apiserver = next(p for p in processes.load(folder / "processes.json") if p.name == "kube-apiserver")
         apiserver.signal(signal.SIGKILL)
-        until(lambda: not apiserver.alive())
+        wait_until(lambda: not apiserver.alive())
         broken = _command("status", "--dir", str(folder))
         assert broken.returncode == 1
         assert "kube-apiserver                      not running" in broken.stdout

@@ -9,7 +9,9 @@ from itertools import groupby
 
 import pytest
 
-from .environment import SWITCHOVER, Environment, is_ready
+from outside.laws import is_ready
+
+from .environment import SWITCHOVER, Environment
 
 pytestmark = pytest.mark.integration
 

@@ -10,19 +10,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
 from localkube.plane.controlplane import free_ports
 from localkube.plane.operators import Operators
 from localkube.plane.processes import Process
+from waiting import until
 
 from .environment import LONG, ROOT, Environment, Harness
 
 pytestmark = pytest.mark.integration
 HEALTHCHECK_PORT = 6253
-T = TypeVar("T")
 
 
 async def test_a_standby_is_warm_before_it_leads_and_after(harness: Harness, environment: Environment, tmp_path: Path) -> None:
@@ -134,14 +133,6 @@ def _value(port: int, series: str) -> float:
     return float(match[1]) if match else -2.0
 
 
-async def _until(ask: Callable[[], T], what: str) -> T:
-    deadline = asyncio.get_running_loop().time() + LONG
-    while True:
-        try:
-            if found := await asyncio.to_thread(ask):
-                return found
-        except (urllib.error.URLError, OSError):
-            found = None  # it does not listen yet
-        if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"waited {LONG:g} s without success until {what}; last answer: {found}")
-        await asyncio.sleep(0.05)
+async def _until(ask: Callable[[], object], what: str) -> None:
+    """OSError: it does not listen yet."""
+    await until(lambda: asyncio.to_thread(ask), what, within=LONG, pause=0.05, despite=(OSError,))

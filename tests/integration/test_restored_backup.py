@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,13 @@ from localkube.errors import LocalKubeError
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import Operators
 from localkube.programs.binaries import Binaries
+from waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
 CLUSTERS = "/apis/multiconnect.dev/v1alpha1/namespaces/default/whatsappclusters"
 SINCE_BACKUP = 300
 """Writes after the backup: the API server does not reach the versions of before again within this test."""
-LONG = 60.0
-
-
-def until(done: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + LONG
-    while not done():
-        assert time.monotonic() < deadline, f"waited too long: {what}"
-        time.sleep(0.1)
 
 
 class Plane:
@@ -53,7 +45,7 @@ class Plane:
         spec = {"shards": 1, "spares": 1, "client": {"type": "Simulator"}}
         obj = {"apiVersion": "multiconnect.dev/v1alpha1", "kind": "WhatsAppCluster", "metadata": {"name": name}, "spec": spec}
         self.now.call("POST", CLUSTERS, obj)
-        until(lambda: self.has_coreapps(name), f"{name} gets its StatefulSet")
+        wait_until(lambda: self.has_coreapps(name), f"{name} gets its StatefulSet")
 
     def has_coreapps(self, name: str) -> bool:
         try:
@@ -86,7 +78,7 @@ def test_an_operator_that_remembers_more_than_is_stored_ends(plane: Plane, tmp_p
         plane.create_cluster("after")
         plane.restore()
 
-        until(lambda: not any(process.alive() for process in both), "both operators end")
+        wait_until(lambda: not any(process.alive() for process in both), "both operators end")
         assert [process.exit_text() for process in both] == ["exited with status 1"] * 2
         for process in both:
             last = process.last_lines(1)

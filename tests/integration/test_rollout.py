@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from .environment import Environment, Harness, Obj, an_environment, is_ready, light_traffic
+from outside.laws import is_ready
+
+from .environment import Environment, Harness, Obj, an_environment, light_traffic
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 

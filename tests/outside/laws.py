@@ -108,6 +108,12 @@ def matching_pods(service: Change, pods: Mapping[tuple[str, str], Change]) -> li
     return [pod for pod in pods.values() if wanted and pod.namespace == service.namespace and wanted <= (pod.labels or {}).items()]
 
 
+def is_ready(pod: Obj) -> bool:
+    """Whether a pod is ready and stays."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions) and "deletionTimestamp" not in pod["metadata"]
+
+
 def unknown(_: Change) -> int | None:
     """What a client says that cannot be asked."""
     return None

@@ -18,7 +18,7 @@ import urllib3
 
 from localkube.errors import LocalKubeError
 from outside.client import ClientReport, Repeat, ask, report_of, shards_when
-from outside.laws import CLUSTER_LABEL, Change, Laws, Violation, change_of, matching_pods, number_of
+from outside.laws import CLUSTER_LABEL, Change, Laws, Violation, change_of, is_ready, matching_pods, number_of
 
 T = TypeVar("T")
 Obj = dict[str, Any]
@@ -283,7 +283,7 @@ class Observer:
                 for key, obj in self._objects.get("WhatsAppCluster", {}).items()
             ]
             last = [f"{one.cluster}/{one.shard} -> {one.holder} ({one.epoch})" for one in self._commits[-4:]]
-            pods = [f"{key[1]}{'' if _is_ready(obj) else ' (not ready)'}" for key, obj in sorted(self._objects.get("Pod", {}).items())]
+            pods = [f"{key[1]}{'' if is_ready(obj) else ' (not ready)'}" for key, obj in sorted(self._objects.get("Pod", {}).items())]
             return f"Clusters: {clusters}. Pods: {pods}. {len(self._commits)} commits, last: {last}. Violations: {len(self._violations)}."
 
     def _catch_up(self, watch: _Watch) -> None:
@@ -509,11 +509,6 @@ def _cut(response: Any) -> None:
         response.shutdown()
     except (OSError, RuntimeError, ValueError):  # it ended by itself in this moment
         return
-
-
-def _is_ready(pod: Obj) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def _sentence(error: BaseException) -> str:

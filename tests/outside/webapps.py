@@ -19,6 +19,7 @@ import httpx
 from localkube import kubeconfig
 from localkube.errors import LocalKubeError
 from outside.client import UPSTREAM_PORT
+from outside.laws import is_ready
 
 Obj = dict[str, Any]
 
@@ -119,7 +120,7 @@ class Webapps:
         self._take_addresses(pods)
 
     def _take_addresses(self, pods: list[Obj]) -> None:
-        self._webapps = sorted(_addresses(pods, "webapp", _is_ready))
+        self._webapps = sorted(_addresses(pods, "webapp", is_ready))
         self._upstream = next(_addresses(pods, "simulator", lambda _: True), "")
         if not self._webapps:
             msg = f"no Webapp of {self.namespace}/{self.cluster} is ready"
@@ -173,9 +174,3 @@ def _addresses(pods: list[Obj], component: str, fits: Callable[[Obj], bool]) -> 
         ip = (pod.get("status") or {}).get("podIP")
         if ip and pod["metadata"]["labels"].get("app.kubernetes.io/component") == component and fits(pod):
             yield ip
-
-
-def _is_ready(pod: Obj) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-    return ready and "deletionTimestamp" not in pod["metadata"]

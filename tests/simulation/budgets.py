@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .apiserver import ApiServer, Change, Name, NotFound, TooManyRequests, matches, stamp
-from .kinds import DEPLOYMENT, PDB, POD, STATEFULSET, Obj
+from .kinds import DEPLOYMENT, PDB, POD, STATEFULSET, Obj, is_ready, says_ready
 
 WORKLOADS = (STATEFULSET, DEPLOYMENT)
 
@@ -40,7 +40,7 @@ class Budgets:
             return
         pods = self._pods_of(budget)
         expected = self._expected(pods, name[0])
-        healthy = sum(_is_ready(pod) and "deletionTimestamp" not in pod["metadata"] for pod in pods)
+        healthy = sum(is_ready(pod) for pod in pods)
         desired = max(0, expected - int(budget["spec"]["maxUnavailable"]))
         status = {
             "observedGeneration": budget["metadata"]["generation"],
@@ -72,11 +72,11 @@ class Budgets:
 
     def _use(self, budget: Obj, pod: Obj) -> None:
         status, meta = budget.get("status") or {}, budget["metadata"]
-        if not _is_ready(pod) and budget["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
+        if not says_ready(pod) and budget["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
             return
         if status.get("observedGeneration", 0) < meta["generation"]:
             raise TooManyRequests(f"the disruption budget {meta['name']} is still being processed by the server")
-        if not _is_ready(pod) and status["currentHealthy"] >= status["desiredHealthy"] > 0:
+        if not says_ready(pod) and status["currentHealthy"] >= status["desiredHealthy"] > 0:
             return
         if status["disruptionsAllowed"] <= 0:
             raise TooManyRequests(f"the disruption budget {meta['name']} allows none")
@@ -86,7 +86,3 @@ class Budgets:
 
 def _selects(budget: Obj, pod: Obj) -> bool:
     return matches(budget["spec"]["selector"].get("matchLabels"), pod["metadata"].get("labels"))
-
-
-def _is_ready(pod: Obj) -> bool:
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions") or ())

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from .apiserver import ApiServer, Change
 from .causes import CLAIMS, JUST_NOW, PROBABLE, Causes, Connections
 from .client import ConnectionLog
-from .kinds import STATEFULSET, Obj
-from .machines import Cluster, is_ready, revision_of
+from .kinds import STATEFULSET, Obj, is_ready
+from .machines import Cluster, revision_of
 from .virtual import Process
 
 UNHEALTHY_AFTER = 3.0

@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 from .apiserver import ApiServer, Change
 from .crashes import Crashes, never_swallowed
-from .kinds import LEASE, POD, STATEFULSET, Obj
-from .machines import is_ready
+from .kinds import LEASE, POD, STATEFULSET, Obj, is_ready
 
 
 class BoundedHarm:

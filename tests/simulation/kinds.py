@@ -55,6 +55,16 @@ def kind_of(obj: Mapping[str, Any]) -> Kind:
     return _BY_NAME[obj["kind"]]
 
 
+def is_ready(pod: Obj) -> bool:
+    """Return whether a pod is ready and stays."""
+    return says_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+
+
+def says_ready(pod: Obj) -> bool:
+    """Return whether a pod is ready; it may be about to end."""
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod.get("status", {}).get("conditions") or ())
+
+
 def epoch_number(text: str | None) -> int | None:
     """Return n of an epoch `<n>-<random>`; None for anything else."""
     number, dash, chance = (text or "").partition("-")

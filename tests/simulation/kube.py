@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import Context
+from copy import copy
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from whatsapp_operator.shell.kube import errors
 from whatsapp_operator.shell.kube.client import Fence
@@ -51,11 +52,10 @@ class SimKube:
         self.after_write: Callable[[str], None] | None = None
         """Called with what a write is, at the instants between which it takes effect; for crashes at every write."""
 
-    def fenced(self, fence: Fence) -> SimKube:
-        """Return a view of the same process whose writes ask `fence` first."""
-        view = SimKube(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
-        view._dead, view.reads, view.sent = self._dead, self.reads, self.sent
-        view.before_write, view.after_write = self.before_write, self.after_write
+    def fenced(self, fence: Fence) -> Self:
+        """Return a view of the same process whose writes ask `fence` first; it shares all else."""
+        view = copy(self)
+        view._fence = fence
         return view
 
     def kill(self) -> None:

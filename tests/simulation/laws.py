@@ -20,8 +20,8 @@ from .client import Account
 from .crashes import Crashes, never_swallowed
 from .failures import FailureLaws, Move
 from .harm import BoundedHarm
-from .kinds import EVENT, LEASE, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj, epoch_number
-from .machines import Cluster, is_ready
+from .kinds import EVENT, LEASE, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj, epoch_number, is_ready
+from .machines import Cluster
 from .virtual import START
 
 CLUSTER, ROLE, SHARD, EPOCH, HOLDER, EVIDENCE = (

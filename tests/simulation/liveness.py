@@ -14,9 +14,9 @@ from typing import Protocol
 from .apiserver import ApiServer, Change
 from .causes import leaves
 from .client import Account, Connection
-from .kinds import NODE, POD, SERVICE, WAC, Obj
+from .kinds import NODE, POD, SERVICE, WAC, Obj, is_ready
 from .laws import EPOCH, HOLDER, ROLE, SHARD, Laws
-from .machines import Cluster, Machine, is_ready
+from .machines import Cluster, Machine
 from .network import Network
 from .virtual import Process, VirtualLoop
 

@@ -16,7 +16,7 @@ from .apiserver import ApiServer, Change, Name, matches, stamp
 from .budgets import Budgets
 from .client import Account, ConnectionLog, Coreapp, CoreappConnection
 from .collector import Collector
-from .kinds import DEPLOYMENT, POD, STATEFULSET, Kind, Obj
+from .kinds import DEPLOYMENT, POD, STATEFULSET, Kind, Obj, is_ready, says_ready
 from .nodes import NodePool, SimNode
 from .virtual import PROCESS, Process
 
@@ -151,7 +151,7 @@ class Cluster:
         pods = self._pods_of(workload)
         (self._control_set if kind is STATEFULSET else self._control_deployment)(workload, pods)
         after = self._pods_of(workload)
-        ready = sum(map(_says_ready, after))
+        ready = sum(map(says_ready, after))
         status = {
             "replicas": len(after),
             "readyReplicas": ready,
@@ -229,7 +229,7 @@ class Cluster:
             self._names += 1
             self._make(workload, f"{workload['metadata']['name']}-{self._names:04d}x")
             return
-        if all(_says_ready(pod) for pod in living if pod not in old):
+        if all(says_ready(pod) for pod in living if pod not in old):
             for pod in sorted(living, key=lambda one: one not in old)[: max(0, len(living) - wanted)]:
                 self._delete(pod)
 
@@ -493,15 +493,6 @@ def _owner(workload: Obj) -> Obj:
         "controller": True,
         "blockOwnerDeletion": True,
     }
-
-
-def is_ready(pod: Obj) -> bool:
-    """Return whether a pod is ready and stays."""
-    return _says_ready(pod) and "deletionTimestamp" not in pod["metadata"]
-
-
-def _says_ready(pod: Obj) -> bool:
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod.get("status", {}).get("conditions") or ())
 
 
 def _container(machine: Machine, *, running: bool) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from random import Random
 from typing import Any
 
 from .client import CallOutcome
-from .kinds import POD, SERVICE, STATEFULSET
+from .kinds import POD, SERVICE, STATEFULSET, is_ready
 from .laws import CLUSTER, EPOCH, ROLE, SHARD
-from .machines import is_ready
 from .world import NAME, NAMESPACE, World
 
 Accident = Callable[[World, Random], bool]

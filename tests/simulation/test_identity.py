@@ -14,7 +14,7 @@ from whatsapp_operator.shell.kube.kinds import POD as POD_KIND
 
 from .kinds import DEPLOYMENT, NETWORKPOLICY, PDB, POD, PVC, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .operators import Operator
-from .test_partial_sight import Fault, blind_operator, says
+from .test_partial_sight import Fault, PartlyBlind, says
 from .world import NAME, NAMESPACE, World, simulate
 
 SEEDS = 1
@@ -359,7 +359,7 @@ def test_a_strangers_pod_is_no_webapp_and_its_image_no_matter() -> None:
 
 def test_the_loop_of_a_cluster_that_is_not_there_ends_although_its_parts_cannot_be_read() -> None:
     async def scenario(world: World) -> None:
-        operator, kube = blind_operator(world)
+        operator, kube = world.operator_by(PartlyBlind)
         operator.campaign()
         await settled(world, operator)
         kube.failing[POD_KIND] = Fault(Rejected("HTTP 403, Forbidden", code=403, reason="Forbidden"))

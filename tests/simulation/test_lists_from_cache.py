@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.shell.coreapps.schedule import Holders
-from whatsapp_operator.shell.kube.client import Fence
 from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.kube.kinds import POD, Kind, Obj
 from whatsapp_operator.shell.objects.shapes import version_of
@@ -17,7 +16,6 @@ from whatsapp_operator.shell.objects.shapes import version_of
 from .apiserver import Change
 from .kube import SimKube
 from .machines import Machine
-from .operators import Operator
 from .world import World, simulate
 
 WAIT = 3.0
@@ -32,11 +30,6 @@ class LateLists(SimKube):
         self.wait = [0.0]
         self.asked = [0]
         """How many lists from a stale cache were asked for."""
-
-    def fenced(self, fence: Fence) -> SimKube:
-        view = type(self)(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
-        view._dead, view.reads, view.wait, view.asked = self._dead, self.reads, self.wait, self.asked
-        return view
 
     async def list(
         self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None, *, at_least: str | None = None
@@ -63,20 +56,12 @@ class StaleCache(LateLists):
 async def settled(world: World, way: type[LateLists] = LateLists) -> LateLists:
     """A cluster of 2 shards and 1 spare whose leader's lists of objects as they are are late from now on."""
     world.create(shards=2, spares=1)
-    _, kube = campaigning(world, "operator-0", way)
+    operator, kube = world.operator_by(way)
+    operator.campaign()
     await world.until_done(within=120)
     await world.pause(40)
     kube.wait[0] = WAIT
     return kube
-
-
-def campaigning(world: World, name: str, way: type[LateLists] = LateLists) -> tuple[Operator, LateLists]:
-    """One more operator, and its way to the API server."""
-    kube = way(world.server, actor=name, rng=world.rng, network=world.network)
-    operator = Operator(world, name, kube=kube)
-    world.operators.append(operator)
-    operator.campaign()
-    return operator, kube
 
 
 FAILS: dict[str, Callable[[World, Machine], None]] = {
@@ -106,7 +91,8 @@ def test_a_new_leader_replaces_a_holder_that_is_surely_gone_before_late_lists_ar
     async def scenario(world: World) -> None:
         await settled(world)
         (first,) = world.operators
-        second, kube = campaigning(world, "operator-1")
+        second, kube = world.operator_by(LateLists)
+        second.campaign()
         kube.wait[0] = WAIT
         await world.pause(10)
         old = world.holder(0)

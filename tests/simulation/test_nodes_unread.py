@@ -11,7 +11,6 @@ from whatsapp_operator.shell.kube.errors import KubeError, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, Kind, Obj
 
 from .kube import SimKube
-from .operators import Operator
 from .world import World, simulate
 
 SEEDS = 3
@@ -40,18 +39,11 @@ class FailingReads(SimKube):
             yield event
 
 
-def gatekept(world: World) -> tuple[Operator, FailingReads]:
-    kube = FailingReads(world.server, actor="operator-0", rng=world.rng, network=world.network)
-    operator = Operator(world, "operator-0", kube=kube)
-    world.operators.append(operator)
-    return operator, kube
-
-
 @pytest.mark.parametrize("kind", [NODE, LEASE], ids=lambda kind: str(kind.kind))
 def test_one_refusal_is_over_in_seconds(kind: Kind) -> None:
     async def scenario(world: World) -> None:
         world.create(shards=2, spares=2)
-        operator, kube = gatekept(world)
+        operator, kube = world.operator_by(FailingReads)
         operator.campaign()
         await world.until_done(within=120)
         await world.pause(20)
@@ -78,7 +70,7 @@ def test_one_refusal_is_over_in_seconds(kind: Kind) -> None:
 def test_failover_goes_on_and_the_status_says_what_is_missing(answer: str) -> None:
     async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
-        operator, kube = gatekept(world)
+        operator, kube = world.operator_by(FailingReads)
         operator.campaign()
         await world.until_done(within=120)
         kube.failing.update({NODE: ANSWERS[answer], LEASE: ANSWERS[answer]})
@@ -107,7 +99,7 @@ def test_a_drain_is_carried_out_only_by_what_is_known_of_nodes_now(answer: str, 
     async def scenario(world: World) -> None:
         nonlocal judged
         world.create(shards=2, spares=1, failover={"mode": "Manual"})
-        operator, kube = gatekept(world)
+        operator, kube = world.operator_by(FailingReads)
         operator.campaign()
         await world.until_done(within=120)
         await world.pause(20)
@@ -152,7 +144,7 @@ def test_an_operator_that_hears_nobody_any_more_fails_its_self_check(is_denied: 
     async def scenario(world: World) -> None:
         nonlocal judged
         world.create(shards=4, spares=spares)
-        operator, kube = gatekept(world)
+        operator, kube = world.operator_by(FailingReads)
         if is_denied:
             kube.failing.update({NODE: DENIED, LEASE: DENIED})
         operator.campaign()

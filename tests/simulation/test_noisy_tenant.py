@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.kube.client import Fence
 from whatsapp_operator.shell.kube.errors import KubeError, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import EVENT, POD, WAC, Kind, Obj, kind_of
 
@@ -28,11 +27,6 @@ class CountingKube(SimKube):
         self.calls: Counter[tuple[str, str]] = Counter()
         self.rejected: dict[tuple[str, Kind], KubeError] = {}
         """What is answered to a verb on a kind."""
-
-    def fenced(self, fence: Fence) -> SimKube:
-        view = CountingKube(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
-        view._dead, view.reads, view.calls, view.rejected = self._dead, self.reads, self.calls, self.rejected
-        return view
 
     def _call(self, verb: str, kind: Kind) -> None:
         self.calls[verb, kind.kind] += 1
@@ -56,16 +50,9 @@ class CountingKube(SimKube):
         return await super().patch_merge(kind, *args)
 
 
-def an_operator(world: World) -> tuple[Operator, CountingKube]:
-    kube = CountingKube(world.server, actor="operator-0", rng=world.rng, network=world.network)
-    operator = Operator(world, "operator-0", kube=kube)
-    world.operators.append(operator)
-    return operator, kube
-
-
 async def settled(world: World, **spec: Any) -> tuple[Operator, CountingKube]:
     world.create(shards=2, spares=1, **spec)
-    operator, kube = an_operator(world)
+    operator, kube = world.operator_by(CountingKube)
     operator.campaign()
     await world.until_done(within=120)
     await world.pause(3)

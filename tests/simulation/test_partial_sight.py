@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.kube.client import Fence
 from whatsapp_operator.shell.kube.errors import KubeError, NotFound, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import (
     DEPLOYMENT,
@@ -28,10 +27,9 @@ from whatsapp_operator.shell.kube.kinds import (
     Obj,
 )
 
-from . import kinds, machines
+from . import kinds
 from .apiserver import Change
 from .kube import READ_LIMIT, Objects, SimKube
-from .operators import Operator
 from .world import NAME, NAMESPACE, World, simulate
 
 SEEDS = 5
@@ -188,11 +186,6 @@ class PartlyBlind(SimKube):
         self.failing: dict[Kind, Fault] = {}
         self.failed: Counter[Kind] = Counter()
 
-    def fenced(self, fence: Fence) -> SimKube:
-        view = PartlyBlind(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
-        view._dead, view.reads, view.failing, view.failed = self._dead, self.reads, self.failing, self.failed
-        return view
-
     async def _fail(self, kind: Kind, namespace: str | None) -> None:
         fault = self.failing.get(kind)
         if fault is not None and (kind, namespace) != (LEASE, "operator"):
@@ -215,13 +208,6 @@ class PartlyBlind(SimKube):
         return await super().list_to_watch(kind, namespace)
 
 
-def blind_operator(world: World) -> tuple[Operator, PartlyBlind]:
-    kube = PartlyBlind(world.server, actor="operator-0", rng=world.rng, network=world.network)
-    operator = Operator(world, "operator-0", kube=kube)
-    world.operators.append(operator)
-    return operator, kube
-
-
 def observed_generation(world: World) -> int:
     status = (world.server.get(WAC, (NAMESPACE, NAME)) or {}).get("status") or {}
     return int(status["observedGeneration"])
@@ -231,7 +217,7 @@ def is_ready(world: World, shard: int) -> bool:
     """Whether the pod that holds a shard is ready and stays."""
     holder = world.holder(shard)
     pod = world.server.get(POD, holder.name) if holder is not None else None
-    return pod is not None and machines.is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+    return pod is not None and kinds.is_ready(pod)
 
 
 def has_spare(world: World) -> bool:
@@ -239,7 +225,7 @@ def has_spare(world: World) -> bool:
     holders = [world.holder(shard) for shard in range(32)]
     for machine in world.coreapps():
         pod = world.server.get(POD, machine.name)
-        stays = pod is not None and machines.is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+        stays = pod is not None and kinds.is_ready(pod)
         if stays and machine not in holders and machine.coreapp is not None and not machine.coreapp.restarting:
             return True
     return False
@@ -278,7 +264,7 @@ CASES = [
 def test_failover_goes_on_although_a_kind_cannot_be_read(kind: Kind, fault: str, ask: str) -> None:
     async def scenario(world: World) -> None:
         world.create(shards=2, spares=2, client=STORED)
-        operator, kube = blind_operator(world)
+        operator, kube = world.operator_by(PartlyBlind)
         operator.campaign()
         await world.until_done(within=120)
         kube.failing[kind] = FAULTS[fault]
@@ -309,10 +295,8 @@ def test_a_new_leader_that_cannot_read_a_kind_makes_nothing_and_moves_shards(kin
         first.campaign()
         await world.until_done(within=120)
         first.kill()
-        kube = PartlyBlind(world.server, actor="operator-1", rng=world.rng, network=world.network)
+        second, kube = world.operator_by(PartlyBlind)
         kube.failing[kind] = FAULTS[fault]
-        second = Operator(world, "operator-1", kube=kube)
-        world.operators.append(second)
         second.campaign()
         await world.until(says(world, "Stalled", "True", "ReadFailed"), within=60, what="reported")
         old = world.holder(1)
@@ -342,7 +326,7 @@ NEEDED = (WAC, POD, SERVICE, STATEFULSET)
 def test_an_observation_that_fails_is_reported_in_the_status(kind: Kind, fault: str) -> None:
     async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
-        operator, kube = blind_operator(world)
+        operator, kube = world.operator_by(PartlyBlind)
         operator.campaign()
         await world.until_done(within=120)
         kube.failing[kind] = FAULTS[fault]
@@ -365,7 +349,7 @@ def test_reads_that_fail_in_one_observation_do_not_end_the_next() -> None:
 
     async def scenario(world: World) -> None:
         world.create(shards=2, spares=1)
-        operator, kube = blind_operator(world)
+        operator, kube = world.operator_by(PartlyBlind)
         operator.campaign()
         await world.until_done(within=120)
         kube.failing[SECRET] = FAULTS["timeout"]

@@ -7,12 +7,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from whatsapp_operator.shell.kube.client import Fence
 from whatsapp_operator.shell.kube.errors import Rejected
 from whatsapp_operator.shell.kube.kinds import Kind
 
 from .kube import SimKube
-from .operators import Operator
 from .world import World, simulate
 
 T = TypeVar("T")
@@ -25,11 +23,6 @@ class Denied(SimKube):
         super().__init__(*args, **options)
         self.denied: list[str] = []
 
-    def fenced(self, fence: Fence) -> SimKube:
-        view = Denied(self._server, actor=self._actor, rng=self._rng, network=self._network, fence=fence)
-        view._dead, view.reads, view.denied = self._dead, self.reads, self.denied
-        return view
-
     async def _write(self, what: str, kind: Kind, name: str, touch: Callable[[], None] | None, do: Callable[[], T]) -> T:
         said = f"{what} {kind.kind} {name}"
         if any(map(said.startswith, self.denied)):
@@ -39,9 +32,7 @@ class Denied(SimKube):
 
 
 async def settled(world: World) -> Denied:
-    kube = Denied(world.server, actor="operator-0", rng=world.rng, network=world.network)
-    operator = Operator(world, "operator-0", kube=kube)
-    world.operators.append(operator)
+    operator, kube = world.operator_by(Denied)
     world.create(shards=2, spares=1)
     operator.lead(1)
     await world.until_done()

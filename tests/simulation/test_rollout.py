@@ -11,9 +11,9 @@ from whatsapp_operator.core.actions import Delete
 from whatsapp_operator.core.facts import Facts
 
 from .apiserver import Change
-from .kinds import POD, STATEFULSET, WAC, Obj
+from .kinds import POD, STATEFULSET, WAC, Obj, is_ready
 from .laws import LawBroken
-from .machines import NOWHERE, is_ready, revision_of
+from .machines import NOWHERE, revision_of
 from .world import NAME, NAMESPACE, REVISION, World, simulate
 
 RELEASE = {"pod": {"annotations": {"example.com/release": "b"}}}

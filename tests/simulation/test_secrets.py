@@ -9,9 +9,8 @@ import pytest
 
 from whatsapp_operator.shell.kube import kinds
 
-from .kinds import DEPLOYMENT, POD, SECRET, STATEFULSET, Obj
-from .machines import is_ready
-from .test_partial_sight import FAULTS, blind_operator
+from .kinds import DEPLOYMENT, POD, SECRET, STATEFULSET, Obj, is_ready
+from .test_partial_sight import FAULTS, PartlyBlind
 from .world import NAME, NAMESPACE, World, simulate
 
 TLS, DATABASE = f"{NAME}-webapp-tls", "database"
@@ -156,7 +155,7 @@ def test_no_new_cluster_and_no_upgrade_replaces_a_pod(kind: Any) -> None:
 def test_a_secret_that_cannot_be_read_rolls_nothing(fault: str) -> None:
     async def scenario(world: World) -> None:
         world.create(shards=2, spares=1, database=a_database(world))
-        operator, kube = blind_operator(world)
+        operator, kube = world.operator_by(PartlyBlind)
         operator.lead(1)
         await world.until_done()
         await world.pause(90.0)

@@ -9,9 +9,9 @@ from outside.kstatus import Verdict, verdict
 
 from .apiserver import Change
 from .crashes import never_swallowed
-from .kinds import STATEFULSET, WAC, Obj
+from .kinds import STATEFULSET, WAC, Obj, is_ready
 from .laws import Laws
-from .machines import REVISION, is_ready, revision_of
+from .machines import REVISION, revision_of
 
 ALLOWED_WITH_A_STALL = {"FailingOver", "SwitchoverRequested", "Draining"}
 """Moves of shards: they wait for no person, and end within seconds."""

@@ -10,21 +10,24 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from whatsapp_operator.core.desired import Tuning
 
 from . import virtual
 from .apiserver import ApiServer, Change, matches
 from .client import Account, Connection
-from .kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj
+from .kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj, is_ready
+from .kube import SimKube
 from .laws import CLUSTER, EPOCH, HOLDER, ROLE, SHARD, LawBroken, Laws
 from .liveness import Liveness
-from .machines import Cluster, Machine, is_ready, revision_of
+from .machines import Cluster, Machine, revision_of
 from .network import Network
 from .operators import Operator, hurried
 from .virtual import VirtualLoop
 from .waiting import Waiting
+
+K = TypeVar("K", bound=SimKube)
 
 NAMESPACE, NAME = "default", "acme"
 
@@ -136,6 +139,13 @@ class World:
         made = Operator(self, f"operator-{len(self.operators)}", ahead=ahead)
         self.operators.append(made)
         return made
+
+    def operator_by(self, way: type[K]) -> tuple[Operator, K]:
+        """Make one that has another way to the API server, and return both."""
+        name = f"operator-{len(self.operators)}"
+        kube = way(self.server, actor=name, rng=self.rng, network=self.network)
+        self.operators.append(Operator(self, name, kube=kube))
+        return self.operators[-1], kube
 
     def living(self) -> list[Operator]:
         """Operators that were not killed."""

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+from waiting import until
 from whatsapp_operator.core.desired import Probe
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.clock import SystemClock
@@ -23,15 +24,6 @@ QUICK = Pace(deadline=0.2, connect_timeout=0.1, retry=0.02, standby_period=0.5, 
 TICK = 0.005
 STALL = timedelta(seconds=0.1)
 REPORT = {"shard": 0, "epoch": "1-abcde", "shards": 2, "gateway_status": "connected", "version": "v2"}
-
-
-async def until(what: Callable[[], object], seconds: float = 60.0) -> None:
-    """Poll until it is so; AssertionError after so long."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            raise AssertionError("it did not come about in time")
-        await asyncio.sleep(0.005)
 
 
 class Peer:

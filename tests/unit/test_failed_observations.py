@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from waiting import until
 from whatsapp_operator.core import report, rules
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.kube.errors import NotFound, Rejected, Unavailable
@@ -99,12 +100,6 @@ def raising(error: BaseException) -> Callable[..., Any]:
         raise error
 
     return fails
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not holds():
-            await asyncio.sleep(0.005)
 
 
 async def run(world: World, reason: str, heal: Callable[[], None]) -> None:

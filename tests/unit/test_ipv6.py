@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 
+import waiting
 from wabiz_sim.listener import Listener
 from wabiz_sim.resolve import split_host_port
 from whatsapp_operator.core import manifests
@@ -77,21 +79,8 @@ def alone_on_six() -> Iterator[None]:
         yield
 
 
-async def until(what: Any) -> Any:
-    """Poll until it is so, no matter what is raised by a connection meanwhile."""
-    deadline = time.monotonic() + DEADLINE
-    while True:
-        problem: Exception | None = None
-        try:
-            said = what()
-            if asyncio.iscoroutine(said):
-                said = await said
-            if said:
-                return said
-        except (aiohttp.ClientError, OSError) as error:
-            problem = error
-        assert time.monotonic() < deadline, f"it did not come about in time ({problem!r})"
-        await asyncio.sleep(0.02)
+until = partial(waiting.until, within=DEADLINE, pause=0.02, despite=(aiohttp.ClientError, OSError))
+"""No matter what is raised by a connection meanwhile."""
 
 
 # ---- the operator and the simulator

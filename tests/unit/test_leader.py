@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from waiting import until
 from whatsapp_operator.shell.kube.client import LightKube
 from whatsapp_operator.shell.kube.lease import Election, Leadership, Timings, WorkDidNotStop, boottime
 
@@ -55,8 +56,7 @@ async def test_a_released_lease_is_taken_within_a_tenth_of_a_second() -> None:
         assert a.task
         a.task.cancel()
         began = now()
-        while not b.election.leading:
-            await asyncio.sleep(0.004)
+        await until(lambda: b.election.leading, pause=0.004)
         assert now() - began <= 0.1
         assert a.task.cancelled()
         assert b.election.epoch == 1
@@ -85,8 +85,7 @@ async def test_the_work_has_stopped_before_the_lease_is_released() -> None:
         a.task.cancel()
         await asyncio.sleep(0.5)
         a.task.cancel()  # a second signal does not break the order
-        while not b.election.leading:
-            await asyncio.sleep(0.004)
+        await until(lambda: b.election.leading, pause=0.004)
         assert 0 < now() - ended[0] <= 0.1
 
 
@@ -120,8 +119,7 @@ async def test_a_killed_leader_is_replaced_within_five_seconds(watching: bool) -
         await asyncio.sleep(10.37)
         a.stop()
         killed = now()
-        while not (b.election.leading or c.election.leading):
-            await asyncio.sleep(0.004)
+        await until(lambda: b.election.leading or c.election.leading, pause=0.004)
         assert 3 <= now() - killed < 5
         new = await world.leader()
         assert new is not a
@@ -151,8 +149,7 @@ async def test_a_stopped_leader_knows_when_it_goes_on_before_it_writes() -> None
 async def test_a_campaign_suspended_while_it_won_does_not_begin_to_work() -> None:
     async with a_world() as world:
         a = world.process("a")
-        while not world.server.holder:
-            await asyncio.sleep(0.001)
+        await until(lambda: world.server.holder, pause=0.001)
         a.skew += 10  # the machine slept while the answer was on its way
         await asyncio.sleep(1)
         assert a.works == [Leadership(1, "a")]  # asked again: by now it could have been another's
@@ -182,8 +179,7 @@ async def test_hanging_renewals_end_the_leadership_before_the_next_one_begins() 
             await asyncio.sleep(0.004)
         gave_up = now()
         assert 2 <= gave_up - began <= 3.1
-        while not b.election.leading:
-            await asyncio.sleep(0.004)
+        await until(lambda: b.election.leading, pause=0.004)
         assert 0.9 < now() - gave_up < 1.1
         assert a.working == 0
 
@@ -195,8 +191,7 @@ async def test_renewals_that_are_written_but_never_answered_lose_the_lease_too()
         b = world.process("b")
         await asyncio.sleep(6)
         a.mute = True
-        while not b.election.leading:
-            await asyncio.sleep(0.004)
+        await until(lambda: b.election.leading, pause=0.004)
         assert a.working == 0
         a.mute = False
         await asyncio.sleep(20)
@@ -259,8 +254,7 @@ async def test_a_deleted_lease_of_a_holder_that_hangs_is_taken_only_when_that_mu
         a.hanging = True
         world.server.delete()
         deleted = now()
-        while not b.election.leading:
-            await asyncio.sleep(0.004)
+        await until(lambda: b.election.leading, pause=0.004)
         assert 3.5 < now() - deleted < 4.1
         assert b.election.epoch == 1  # it remembers the number of the record that is gone
 
@@ -357,8 +351,7 @@ async def test_a_watch_that_is_dead_costs_nothing_but_time() -> None:
         assert world.leaders() == ["a"]
         a.stop()
         stopped = now()
-        while not b.election.leading:
-            await asyncio.sleep(0.004)
+        await until(lambda: b.election.leading, pause=0.004)
         assert now() - stopped < 6.1
 
 
@@ -416,8 +409,7 @@ async def test_work_that_returns_gives_leadership_up() -> None:
 async def test_a_campaign_cancelled_while_it_won_does_not_leave_its_name_behind() -> None:
     async with a_world() as world:
         a = world.process("a")
-        while not world.server.holder:
-            await asyncio.sleep(0.004)
+        await until(lambda: world.server.holder, pause=0.004)
         assert not a.election.leading  # the answer is still on its way
         assert a.task
         a.task.cancel()

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from waiting import until
 from whatsapp_operator.shell.kube.lease import Leadership
 
 from .lease_world import a_world, now
@@ -21,8 +22,7 @@ async def test_another_candidate_leads_within_a_tenth_of_a_second_and_stays() ->
         await asyncio.sleep(5.3)
         began = now()
         assert a.election.step_down()
-        while not b.election.leading:
-            await asyncio.sleep(0.004)
+        await until(lambda: b.election.leading, pause=0.004)
         assert now() - began <= 0.1
         await asyncio.sleep(60)
         assert (len(a.works), len(b.works)) == (1, 1)
@@ -48,8 +48,7 @@ async def test_the_work_has_stopped_before_the_lease_is_released() -> None:
         b = world.process("b")
         await asyncio.sleep(5)
         a.election.step_down()
-        while not b.election.leading:
-            await asyncio.sleep(0.004)
+        await until(lambda: b.election.leading, pause=0.004)
         assert 0 < now() - ended[0] <= 0.1
 
 
@@ -81,8 +80,7 @@ async def test_without_another_candidate_we_lead_again_after_abstaining(abstain:
         await asyncio.sleep(abstain - 0.1)
         assert not a.election.leading
         assert world.server.holder == ""
-        while not a.election.leading:
-            await asyncio.sleep(0.004)
+        await until(lambda: a.election.leading, pause=0.004)
         assert abstain <= now() - began <= abstain + 0.2
         assert [term.epoch for term in a.works] == [0, 1]
 

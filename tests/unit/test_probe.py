@@ -16,9 +16,10 @@ from itertools import pairwise
 
 import pytest
 
+from waiting import until
 from whatsapp_operator.core.self_check import self_check
 
-from .probe_peers import HOST, KEY, QUICK, REPORT, Peer, a_full_queue, a_peer, target, until, watching
+from .probe_peers import HOST, KEY, QUICK, REPORT, Peer, a_full_queue, a_peer, target, watching
 
 PATIENT = replace(QUICK, deadline=30.0, connect_timeout=30.0)
 """For a hundred Coreapps that are well: on a busy machine each connection that is given up and made again makes it busier."""

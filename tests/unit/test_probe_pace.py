@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from waiting import until
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.coreapps.loop_lag import LoopLag
 from whatsapp_operator.shell.coreapps.schedule import MIN_UNRESPONSIVE, ProbeSchedule, phase_of
 
-from .probe_peers import QUICK, REPORT, a_peer, target, until, watching
+from .probe_peers import QUICK, REPORT, a_peer, target, watching
 
 SHARDS = [None, None, 2]
 PHASE = 2313622927 / 2**32

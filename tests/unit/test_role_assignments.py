@@ -9,13 +9,12 @@ from typing import Any
 
 from aiohttp import web
 
+from waiting import until
 from whatsapp_operator.core.actions import AssignRole
 from whatsapp_operator.core.snapshot import Coreapp
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.coreapps.probe import Tethers
 from whatsapp_operator.shell.coreapps.schedule import Pace
-
-from .probe_peers import until
 
 OLD, NEW = "127.0.0.1", "127.0.0.2"
 """Addresses of Coreapps that hang and of one that is well; all listen on one port, as Coreapps do."""

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
+from localkube.files import EXECUTABLE, write
 from localkube.offline import docker, runtime
 from localkube.plane import processes
 from localkube.plane.processes import Spawner
@@ -76,10 +77,9 @@ def _runtime(folder: Path) -> list[str]:
     if not runtime.missing():
         return []
     # a copy: what Docker runs must not change with this repository
-    copy, wrapper = folder / "runtime.py", folder / RUNTIME
-    shutil.copy(runtime.__file__, copy)
-    wrapper.write_text(f'#!/bin/sh\nexec {Path(sys.executable).resolve()} -I -S {copy} {_needed("runc")} "$@"\n', encoding="utf-8")
-    wrapper.chmod(0o755)
+    copy = shutil.copy(runtime.__file__, folder / "runtime.py")
+    program = f'#!/bin/sh\nexec {Path(sys.executable).resolve()} -I -S {copy} {_needed("runc")} "$@"\n'
+    wrapper = write(folder / RUNTIME, program, mode=EXECUTABLE)
     return [f"--add-runtime={RUNTIME}={wrapper}", f"--default-runtime={RUNTIME}"]
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
-from localkube.files import write_json
+from localkube.files import only_one, write_json
 from localkube.programs.versions import Program
 from localkube.progress import Report
 from localkube.run import output
@@ -91,19 +90,13 @@ class Cache:
         """Only one process at a time fetches or builds; others wait, report it, and then find everything done."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle = (self.folder / ".lock").open("a+")
+            (self.folder / ".lock").touch()
         except OSError as error:
             msg = f"the cache folder {self.folder} cannot be written ({error.strerror}): set XDG_CACHE_HOME to one that can"
             raise LocalKubeError(msg) from error
-        with handle:
-            deadline = time.monotonic() + timeout
-            if not _locked(handle.fileno()):
-                report(f"another process is fetching or building in {self.folder}; waiting for it")
-                while not _locked(handle.fileno()):
-                    if time.monotonic() > deadline:
-                        msg = f"waited {timeout:g} s for another process that works in {self.folder}: end it, then try again"
-                        raise LocalKubeError(msg)
-                    time.sleep(0.1)
+        late = f"waited {timeout:g} s for another process that works in {self.folder}: end it, then try again"
+        waiting = partial(report, f"another process is fetching or building in {self.folder}; waiting for it")
+        with only_one(self.folder / ".lock", late, within=timeout, waiting=waiting):
             yield
 
     def _note(self, program: Program) -> Path:
@@ -119,11 +112,3 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file in hex."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from kubectl_whatsapp import why
 from whatsapp_operator.core import report
 from whatsapp_operator.core.reasons import Reason
 
@@ -30,7 +31,7 @@ def page() -> str:
     causes: dict[Reason, list[str]] = defaultdict(list)
     for reason, kinds in reasons.steps():
         types[reason] |= kinds
-        causes[reason] = [reasons.texts()[reason][0].removesuffix(".")]
+        causes[reason] = [why.texts()[reason][0].removesuffix(".")]
     for condition, statuses in reasons.by_condition(unobserved=False).items():
         for reason, status in statuses.items():
             if condition != "Events" and reason not in report.NO_EVENT:

@@ -1,14 +1,14 @@
-"""Every reason that users meet: its text from the docstrings of ``core.reasons``, its condition and status from the tables that use it."""
+"""Every reason that users meet: its text as the plugin says it, its condition and status from the tables that use it."""
 
 from __future__ import annotations
 
 import ast
-import inspect
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import whatsapp_operator
+from kubectl_whatsapp import why
 from whatsapp_operator.core import conditions, objections, report, rules
 from whatsapp_operator.core.actions import State
 from whatsapp_operator.core.reasons import Reason
@@ -17,19 +17,6 @@ CRD_INDENT, CRD_WIDTH = 22, 140
 UNDER_WAY = (State.WORKING, State.WAITING)
 
 Statuses = dict[Reason, str]
-
-
-def texts() -> dict[Reason, tuple[str, str]]:
-    """Return the meaning of each reason, and what to do: the two paragraphs of its docstring. A reason without both is left out."""
-    (found,) = (one for one in ast.parse(inspect.getsource(inspect.getmodule(Reason) or Reason)).body if isinstance(one, ast.ClassDef))
-    docstrings = {
-        member.targets[0].id: inspect.cleandoc(text.value.value)
-        for member, text in zip(found.body, found.body[1:], strict=False)
-        if isinstance(member, ast.Assign) and isinstance(member.targets[0], ast.Name)
-        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
-    }
-    parts = {Reason[name]: [" ".join(part.split()) for part in text.split("\n\n")] for name, text in docstrings.items()}
-    return {reason: (part[0], part[1]) for reason, part in parts.items() if len(part) == 2}
 
 
 def by_condition(*, unobserved: bool = True) -> dict[str, Statuses]:
@@ -76,7 +63,7 @@ def tables() -> dict[str, str]:
 
 
 def _markdown(statuses: Statuses, *, has_status: bool) -> str:
-    said = texts()
+    said = why.texts()
     heads = ["reason", *(["status"] * has_status), "what it means", "do"]
     rows = [[f"`{one}`", *([f"`{status}`"] * has_status), *said.get(one, ())] for one, status in sorted(statuses.items())]
     return "\n" + "".join(f"| {' | '.join(row)} |\n" for row in (heads, ["---"] * len(heads), *rows)) + "\n"

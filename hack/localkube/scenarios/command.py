@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markdown import Markdown
 
 from localkube.errors import guarded
 from localkube.files import write_json
-from localkube.provenance import Provenance, is_crowded
+from localkube.provenance import Provenance
 from localkube.scenarios.harness import end_by_any_signal
 
 Obj = dict[str, Any]
@@ -48,13 +49,17 @@ class Command:
         end_by_any_signal()
         return guarded(self.program, lambda: work() or 0, interrupted="all that was started has been ended")
 
-    def write(self, path: Path, figures: Mapping[str, Any], complaints: Sequence[str], status: int = 0) -> int:
-        """Write the figures with where they come from, and say the complaints. Returns ``status``, or 1 if that is 0 and there are some."""
+    def write(
+        self, path: Path, figures: Mapping[str, Any], complaints: Sequence[str], *, block: Callable[[Obj], str], status: int = 0
+    ) -> int:
+        """Write the figures with where they come from, print them as the documents show them (``block``), and say the complaints.
+
+        Returns ``status``, or 1 if that is 0 and there are complaints.
+        """
         run = self.provenance.of_run()
         write_json(path, {"run": run, "complaints": list(complaints), **figures})
+        self.console.print(Markdown(block({"run": run, **figures})))
         self.console.print(f"figures in {path}", soft_wrap=True)
-        if is_crowded(run):
-            self.console.print(f"The machine was crowded (load {max(run['load'].values()):.1f}): these are the times of such a machine.")
         for text in complaints:
             self.complain(text)
         return status or bool(complaints)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from localkube.errors import LocalKubeError
-from localkube.figures import percentile
 from localkube.plane.controlplane import Write
 from localkube.plane.operators import NAME, NAMESPACE
 from localkube.plane.processes import Process
@@ -52,19 +51,6 @@ def of(windows: Mapping[str, Sequence[tuple[float, float]]], writes: Sequence[Wr
         }
         for case, each in found.items()
     }
-
-
-def say_writes(found: Mapping[str, Obj], say: Callable[[str], None]) -> None:
-    """Print what failovers and the steady state cost in writes."""
-    for case, one in found.items():
-        counts, reported = one["writes"], one["until_reported"]
-        if case == "steady":
-            say(f"steady: {counts[0]} writes of the operator in {STEADY_S:g} s ({one['worst']}); Events and Leases apart")
-        else:
-            say(
-                f"{case}: writes p50 {percentile(counts, 0.5):g}, max {max(counts)}, of them until reported p50 "
-                f"{percentile(reported, 0.5):g}, max {max(reported)} (most: {one['worst']})"
-            )
 
 
 def restless(found: Mapping[str, Obj]) -> list[str]:

@@ -49,7 +49,7 @@ async def play(session: Session[KindEnvironment], options: argparse.Namespace, r
 
     containers = KindNodes(await nodes.node_names(), routes=routes)
     to_stderr(f"the API server: export KUBECONFIG={kubeconfig}")
-    session.about |= await install(on, sqlite=options.sqlite)
+    session.about |= await install(on)
     proxy = await nodes.start_sender(f"{SIMULATOR_REPOSITORY}:{VERSION}")
     try:
         async with KindEnvironment(on, containers, proxy=proxy, report=to_stderr) as environment:
@@ -59,15 +59,13 @@ async def play(session: Session[KindEnvironment], options: argparse.Namespace, r
         await nodes.stop_sender()
 
 
-async def install(on: Installation, *, sqlite: bool) -> Obj:
+async def install(on: Installation) -> Obj:
     """Everything that stands before the first fault: PostgreSQL, the operator, a cluster; and the charts' own tests."""
     to_stderr(f"helm upgrade --install: the operators are ready after {await on.install():.1f} s")
-    database = await on.has_database_field() and not sqlite
-    about: Obj = {"database": "PostgreSQL" if database else "SQLite"}
+    about: Obj = {"database": "PostgreSQL"}
     if not (await on.kubectl("get", "wac", CLUSTER, "--ignore-not-found", "-o", "name")).strip():
-        if database:
-            await on.database(OUR_POSTGRES if await asyncio.to_thread(docker.has_image, OUR_POSTGRES) else POSTGRES)
-        took = await on.create(database=database)
+        await on.database(OUR_POSTGRES if await asyncio.to_thread(docker.has_image, OUR_POSTGRES) else POSTGRES)
+        took = await on.create(database=True)
         about["first_ready"] = round(took, 1)
         to_stderr(f"kubectl apply: the cluster is Ready after {took:.1f} s, its state in {about['database']}")
     await on.pin_simulator()
@@ -89,7 +87,6 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     parser.add_argument("--install-docker", action="store_true", help="have hack/kind-offline install Debian's Docker and start it")
     parser.add_argument("--keep", action="store_true", help="leave the cluster running")
     parser.add_argument("--here", action="store_true", help="on the kind cluster that runs already; it is left running")
-    parser.add_argument("--sqlite", action="store_true", help="without PostgreSQL")
     parser.add_argument("--json", type=Path, default=root / "build" / "e2e.json", help="the figures (default: build/e2e.json)")
     options = parser.parse_args(argv)
     if min(options.n, options.node_n, options.release_n) < 1:
@@ -128,9 +125,4 @@ def main(argv: Sequence[str], *, root: Path) -> int:
                 kind("down", NAMED, timeout=DOWN_S)
         return 0
 
-    status = command.run(work)
-    end = (
-        f"State in {session.about.get('database')}. Time: from the fault to the next message of its shard that its sender knows taken "
-        "through another Coreapp, by a living Webapp. NetworkPolicies are not enforced."
-    )
-    return session.finish(command, options.json, end, status)
+    return session.finish(command, options.json, command.run(work))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, cast
@@ -143,9 +143,3 @@ async def a_bench(folder: Path, sources: Sources = nothing, **component: bool) -
     bench = Bench(folder, sources, **component)
     with closing(bench.addresses):
         yield bench
-
-
-async def until(condition: Callable[[], object], seconds: float = 3.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # conditions of all kinds, not all of them events
-            await asyncio.sleep(0.005)

@@ -14,11 +14,12 @@ import pytest
 from localkube.blocks import plugin_block
 from localkube.errors import LocalKubeError
 from localkube.scenarios.bench import plugin
+from localkube.scenarios.bench.failovers import Measured
 from localkube.scenarios.bench.plugin import CASES, Case, Results
 
 ROOT = Path(__file__).resolve().parents[3]
 HARNESS: Any = SimpleNamespace()
-ONE = Case("status", "status", ("status", "acme"), 0, "served", 0.3)
+ONE = Case(Measured("status", "status", 0.3), ("status", "acme"), 0, "served")
 
 
 def answers(*given: tuple[float, str]) -> Any:

@@ -1,11 +1,9 @@
 """The figures of the scale bench, and the objects that stand in for clusters: as the operator would want them."""
 
-import io
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from localkube.scenarios.hollow import answers
 from localkube.scenarios.scale import command as bench_scale
@@ -103,20 +101,11 @@ def test_the_worst_seconds_of_a_span() -> None:
             {"missing": ["shard 0 of h0"]},
             ["failover, max, n = 21: failed, the goal is 2 s", "no next holder delivered for shard 0 of h0"],
         ),
-        ({"lost": 1}, ["1 messages were lost, 0 doubled"]),
-        ({"two_holders": 2}, ["the WhatsApp servers saw two holders of a shard 2 times"]),
         ({"ledger": ["h0: 1 messages are still open"]}, ["h0: 1 messages are still open"]),
+        ({"broken": ["pod-deleted: 1 messages lost, 0 doubled"]}, ["pod-deleted: 1 messages lost, 0 doubled"]),
     ],
 )
 def test_each_missed_goal_is_said(figures: dict[str, Any], words: list[str]) -> None:
     said = bench_scale.missed(found(**figures))
     assert len(said) == len(words)
     assert all(word in one for word, one in zip(words, said, strict=True))
-
-
-def test_the_figures_are_shown_with_their_goals() -> None:
-    text = io.StringIO()
-    bench_scale.show(found(rss=300.0), Console(file=text, width=150))
-    assert "1000 clusters of 2 shards and 3 spares (5000 Coreapps)" in text.getvalue()
-    assert "MISSED" in text.getvalue()
-    assert "holder's pod deleted, n = 10" in text.getvalue()

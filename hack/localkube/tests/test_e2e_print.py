@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from rich.console import Console
 
 from localkube.scenarios import e2e
 from localkube.scenarios.command import Command
@@ -18,7 +16,7 @@ from localkube.scenarios.runner import report as chaos_print
 from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.judge import UNREPORTED
 from localkube.scenarios.runner.player import Outcome
-from localkube.scenarios.runner.report import limit, report, table
+from localkube.scenarios.runner.report import limit, report
 from outside.ledger import Ledger
 from wabiz_sim.gatewaylog import Totals
 
@@ -130,27 +128,12 @@ def test_what_may_not_be_in_the_ledger_of_the_run_fails_it(
     session.played.append((DELETED, outcome(DELETED, 0.1)))
     session.ledgers |= {"acme": ledger} if ledger else {}
 
-    assert session.finish(Command("hack/e2e", [], root=tmp_path), options.json, "", 0) == bool(said)
+    assert session.finish(Command("hack/e2e", [], root=tmp_path), options.json, 0) == bool(said)
     written = json.loads((tmp_path / "e2e.json").read_text())
     assert written["complaints"] == said
     assert written["run"]["commit"] == "unknown"
     assert written["ledgers"] == ({"acme": ledger.as_json()} if ledger else {})
-    assert (f"ledger of acme: {ledger}" in " ".join(capsys.readouterr().out.split())) is (ledger is not None)
-
-
-def shown(*played: tuple[Fault[Any], Outcome]) -> str:
-    console = Console(file=io.StringIO(), width=260)
-    console.print(table("End to end", played))
-    return cast("io.StringIO", console.file).getvalue()
-
-
-def test_the_table_has_each_phase_and_the_verdict() -> None:
-    samples = [{"took": 0.12, "committed": 0.06, "decided": 0.03}, {"took": 0.7, "committed": None, "decided": None}]
-    text = shown((KILLED, outcome(KILLED, 0.12, 0.7, samples=samples, rejected=[2, 0])), (DELETED, outcome(DELETED, 0.1)))
-    killed, deleted = (line for line in text.splitlines() if "killed" in line or "holder-deleted" in line)
-    for cell in ("30 ms / 30 ms", "60 ms / 60 ms", "120 ms", "-", "700 ms", "500 ms MISSED", "2/0"):
-        assert cell in killed
-    assert "0 rejected met" in deleted
+    assert (f"Messages: {ledger}." in " ".join(capsys.readouterr().out.split())) is (ledger is not None)
 
 
 def test_the_file_says_what_was_met_and_what_failed() -> None:

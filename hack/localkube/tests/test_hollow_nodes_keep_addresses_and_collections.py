@@ -13,8 +13,7 @@ import pytest
 
 from localkube.hollow.addresses import CLAIM_PORT, AddressError, Addresses
 from localkube.hollow.kube import Kube, Mirror, NoAnswerError, RefusedError
-
-from .hollow_bench import until
+from waiting import until
 
 Obj = dict[str, Any]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from localkube.hollow.status import stamp
+from waiting import until
 
-from .hollow_bench import a_bench, a_pod, until
+from .hollow_bench import a_bench, a_pod
 
 Obj = dict[str, Any]
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

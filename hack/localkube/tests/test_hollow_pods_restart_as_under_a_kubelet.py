@@ -11,8 +11,9 @@ import pytest
 
 from localkube.hollow.pods import RESTART_S, NotRunningError
 from localkube.hollow.process import running
+from waiting import until
 
-from .hollow_bench import FakeComponent, a_bench, a_pod, until
+from .hollow_bench import FakeComponent, a_bench, a_pod
 
 Obj = dict[str, Any]
 

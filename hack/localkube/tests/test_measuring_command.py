@@ -60,7 +60,11 @@ def test_figures_are_written_with_where_they_come_from(
     command: Command, complaints: list[str], before: int, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "build" / "x.json"
-    assert command.write(path, {"n": 1}, complaints, before) == status
+    assert (
+        command.write(path, {"n": 1}, complaints, block=lambda made: f"# {made['n']} of {made['run']['command']}", status=before) == status
+    )
     written = json.loads(path.read_text(encoding="utf-8"))
     assert (written["n"], written["complaints"], written["run"]["command"]) == (1, complaints, "hack/x --n 1")
-    assert capsys.readouterr().err == "".join(f"hack/x: {text}\n" for text in complaints)
+    said = capsys.readouterr()
+    assert said.err == "".join(f"hack/x: {text}\n" for text in complaints)
+    assert "1 of hack/x --n 1" in said.out

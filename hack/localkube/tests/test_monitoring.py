@@ -13,6 +13,7 @@ import yaml
 from prometheus_client import generate_latest
 
 from localkube.errors import LocalKubeError
+from localkube.files import EXECUTABLE, write
 from localkube.monitoring import dashboard, pages, rules, situations
 from localkube.monitoring.alerts import ALERTS, Alert
 from localkube.programs.prometheus import prometheus
@@ -130,8 +131,7 @@ def test_each_alert_has_a_runbook_of_its_own() -> None:
 
 def test_prometheus_is_taken_from_the_path(tmp_path: Path) -> None:
     for name in ("promtool", "prometheus"):
-        (tmp_path / name).write_text("#!/bin/sh\n", encoding="utf-8")
-        (tmp_path / name).chmod(0o755)
+        write(tmp_path / name, "#!/bin/sh\n", mode=EXECUTABLE)
     found = prometheus({"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")})
     assert (found["promtool"], found["prometheus"]) == (tmp_path / "promtool", tmp_path / "prometheus")
 

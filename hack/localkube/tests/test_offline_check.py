@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from localkube.errors import guarded
+from localkube.files import EXECUTABLE, write
 from localkube.offline import check, dockerd
 from localkube.offline import command as kind_cli
 from localkube.offline.check import Facts
@@ -91,9 +92,8 @@ def test_the_stock_image_is_read_from_the_program() -> None:
 def test_a_registry_is_asked_once_by_digest_and_not_for_long(
     manifest: str, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    docker = tmp_path / "docker"
-    docker.write_text(f'#!/bin/sh\n[ "$1" = image ] && exit 1\necho "$@" >> {tmp_path}/calls\nexec sh -c "{manifest}"\n', encoding="utf-8")
-    docker.chmod(0o755)
+    program = f'#!/bin/sh\n[ "$1" = image ] && exit 1\necho "$@" >> {tmp_path}/calls\nexec sh -c "{manifest}"\n'
+    write(tmp_path / "docker", program, mode=EXECUTABLE)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(check, "PROBE_SECONDS", 1.0)
     assert check.to_be_had(STOCK) is there

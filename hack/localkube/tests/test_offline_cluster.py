@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from localkube.errors import LocalKubeError
+from localkube.files import EXECUTABLE, write
 from localkube.offline.cluster import KindCluster, config
 from localkube.programs.binaries import Binaries
 
@@ -30,14 +31,9 @@ def test_the_stock_image_comes_with_kinds_network() -> None:
     assert asked["networking"]["disableDefaultCNI"] is False
 
 
-def script(path: Path, body: str) -> Path:
-    path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
-    path.chmod(0o755)
-    return path
-
-
 def test_a_cluster_that_cannot_be_made_is_removed_and_the_reason_is_said(tmp_path: Path) -> None:
-    kind = script(tmp_path / "kind", f'echo "$@" >> {tmp_path}/calls; [ "$1" = delete ] && exit 0; echo "no room for nodes" >&2; exit 1')
+    program = f'#!/bin/sh\necho "$@" >> {tmp_path}/calls; [ "$1" = delete ] && exit 0; echo "no room for nodes" >&2; exit 1'
+    kind = write(tmp_path / "kind", program, mode=EXECUTABLE)
     cluster = KindCluster("acme", tmp_path / "build", Binaries({"kind": kind, "kubectl": kind}))
     with pytest.raises(LocalKubeError, match="no room for nodes"):
         cluster.make("node:v1")
@@ -48,6 +44,6 @@ def test_a_cluster_that_cannot_be_made_is_removed_and_the_reason_is_said(tmp_pat
 
 
 def test_a_cluster_is_found_by_its_whole_name(tmp_path: Path) -> None:
-    kind = script(tmp_path / "kind", "printf 'acme-2\\nother\\n'")
+    kind = write(tmp_path / "kind", "#!/bin/sh\nprintf 'acme-2\\nother\\n'", mode=EXECUTABLE)
     assert not KindCluster("acme", tmp_path, Binaries({"kind": kind})).exists()
     assert KindCluster("other", tmp_path, Binaries({"kind": kind})).exists()

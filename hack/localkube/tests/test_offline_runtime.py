@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from localkube.files import EXECUTABLE, write
 from localkube.offline import runtime
 
 EVERYTHING = [f"CAP_{name}" for name in runtime.NAMES]
@@ -80,9 +81,7 @@ def test_what_names_no_capabilities_stays(content: dict[str, Any]) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="lane root: only root may give up a capability, so run it as root")
 def test_it_corrects_the_bundle_and_becomes_the_real_runtime(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config()), encoding="utf-8")
-    runc = tmp_path / "runc"
-    runc.write_text('#!/bin/sh\necho "$@"\n', encoding="utf-8")
-    runc.chmod(0o755)
+    runc = write(tmp_path / "runc", '#!/bin/sh\necho "$@"\n', mode=EXECUTABLE)
     # PR_CAPBSET_DROP of CAP_SYS_TIME, which every machine has or lacks already
     drop = "import ctypes,os,sys; ctypes.CDLL(None).prctl(24, 25, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
     wrapper = [sys.executable, "-I", "-S", runtime.__file__, str(runc), "create", "--bundle", str(tmp_path), "ID"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -16,10 +15,10 @@ from rich.console import Console
 from localkube import pages
 from localkube.blocks import BLOCKS
 from localkube.errors import LocalKubeError, guarded
+from localkube.files import stale
 from localkube.provenance import Provenance
 from localkube.scenarios.bench import failovers
 from localkube.scenarios.demo.command import Demo
-from localkube.scenarios.demo.screen import show
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.faults.kind import FAULTS
 from localkube.scenarios.runner import report as chaos_print
@@ -40,7 +39,7 @@ LEDGER = Ledger(sent=7, delivered=7).as_json()
 
 
 def test_the_text_says_what_the_files_of_figures_say() -> None:
-    assert pages.stale(ROOT) == {}, "'make figures' writes it"
+    assert stale(pages.derived(ROOT)) == {}, "'make figures' writes it"
 
 
 def test_no_table_of_times_or_ratios_stands_outside_of_the_places() -> None:
@@ -74,7 +73,7 @@ def repository(tmp_path: Path) -> Path:
         (tmp_path / page).parent.mkdir(exist_ok=True)
         (tmp_path / page).write_text("# Page\n\n<!-- figures: bench -->\n<!-- end of figures -->\n\nend\n", encoding="utf-8")
     keep(tmp_path, bench())
-    pages.write(tmp_path)
+    pages.main([], root=tmp_path)
     return tmp_path
 
 
@@ -91,15 +90,17 @@ def check(root: Path) -> int:
 def bench(*times: float) -> Obj:
     results = {"pod-deleted": list(times) or [0.067]}
     writes = {"pod-deleted": {"writes": [3, 5]}, "steady": {"writes": [0]}}
-    return ABOUT | {"cases": failovers.figures(results), "writes": writes, "memory": {}, "steady_s": 60.0, "messages": LEDGER}
+    return ABOUT | {"cases": failovers.figures(results, {}), "writes": writes, "memory": {}, "steady_s": 60.0, "messages": LEDGER}
 
 
-def test_another_figure_in_the_file_makes_the_text_stale(repository: Path) -> None:
-    assert pages.stale(repository) == {}
+def test_another_figure_in_the_file_makes_the_text_stale(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(repository) == 0
     keep(repository, bench(0.068))
-    assert list(pages.stale(repository)) == list(pages.PAGES)
+    capsys.readouterr()
     assert check(repository) == 1
-    assert pages.write(repository) == list(pages.PAGES)
+    assert f"{', '.join(pages.PAGES)}: not what docs/figures has" in capsys.readouterr().err
+    assert pages.main([], root=repository) == 0
+    assert capsys.readouterr().out == "".join(f"wrote {page}\n" for page in pages.PAGES)
     assert "68 ms" in (repository / "README.md").read_text(encoding="utf-8")
     assert check(repository) == 0
 
@@ -114,10 +115,10 @@ def test_a_figure_that_is_changed_in_the_text_makes_it_stale(repository: Path, c
 def test_the_picture_of_the_demo_is_drawn_again_when_it_is_old(repository: Path) -> None:
     timeline = {"seconds": 2.0, "spans": [{"shard": 0, "pod": "acme-coreapp-0", "from": 0.0, "to": 2.0}], "marks": [], "delivered": [1]}
     (repository / "docs/figures/demo.json").write_text(json.dumps({"timeline": timeline}), encoding="utf-8")
-    assert list(pages.stale(repository)) == [str(pages.PICTURE)]
-    assert pages.write(repository) == [str(pages.PICTURE)]
+    assert list(stale(pages.derived(repository))) == [repository / pages.PICTURE]
+    assert pages.main([], root=repository) == 0
     assert "acme-coreapp-0" in (repository / pages.PICTURE).read_text(encoding="utf-8")
-    assert pages.stale(repository) == {}
+    assert check(repository) == 0
 
 
 def test_single_measurements_are_not_kept(repository: Path) -> None:
@@ -241,19 +242,22 @@ def test_scale() -> None:
     assert "- operator: resident memory: 300 MiB, the goal is 250 MiB" in text
 
 
-def test_the_demo_is_shown_as_it_was_printed() -> None:
-    out = io.StringIO()
+def test_the_demo_sets_measured_next_to_vendor() -> None:
     environment: Any = None
-    played = Demo(environment, ROOT / "examples" / "cluster.yaml", Console(file=out, width=130))
-    played.ledger = Ledger(sent=7, delivered=7)
-    for number, step in enumerate(played.steps, 1):
+    played = Demo(environment, ROOT / "examples" / "cluster.yaml", Console())
+    played.ledger, played.slowest = Ledger(sent=7, delivered=7), 0.5
+    played.two_holders = {"seen_from_outside": 0, "whatsapp_servers": 0, "resolutions": 0}
+    for number, step in enumerate(played.steps[:-1], 1):
         step.seconds = number / 10
-    show(played.figures(), played.console)
-    text = shown("demo", {"run": RUN, "complaint": None, **played.figures()})
+    text = shown("demo", {"run": RUN, "complaint": "it broke off", **played.figures()})
 
-    printed = [line.rstrip() for line in out.getvalue().splitlines()]
-    assert "\n".join(printed).strip() in text
-    assert "300 ms" in text
+    assert (
+        "| the pod that serves shard 0 is deleted | 200 ms | 35 s | until the next message of its shard was delivered by another |" in text
+    )
+    assert "| shards 4 -> 2 | - | 45-60 s |" in text
+    assert "Messages: 7 sent = 7 delivered" in text
+    assert "Two active holders of one shard: seen 0 times" in text
+    assert "- it broke off" in text
 
 
 def test_what_programs_write_down_begins_at_the_beginning(tmp_path: Path) -> None:

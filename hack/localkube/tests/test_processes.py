@@ -7,14 +7,14 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from localkube import kubeconfig
 from localkube.errors import LocalKubeError, guarded
+from localkube.files import EXECUTABLE, write
 from localkube.kubeconfig import Access
 from localkube.plane import command as cluster
 from localkube.plane import processes
@@ -22,15 +22,9 @@ from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import REPOSITORY, image_packages
 from localkube.plane.processes import Process, Spawner
 from localkube.programs.binaries import Binaries
+from waiting import wait_until
 
 SLEEPER = ["/bin/sleep", "60"]
-
-
-def until(done: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -71,12 +65,12 @@ def test_a_paused_process_does_nothing_more(tmp_path: Path) -> None:
     code = "import threading, time\nfor _ in range(8): threading.Thread(target=lambda: [time.sleep(0.0001) for _ in range(10**6)]).start()"
     spawner = Spawner(leashed=True)
     busy = spawner.start("busy", [sys.executable, "-c", code], folder=tmp_path, log=tmp_path / "log")
-    until(lambda: len(list(Path(f"/proc/{busy.pid}/task").iterdir())) == 9)
+    wait_until(lambda: len(list(Path(f"/proc/{busy.pid}/task").iterdir())) == 9)
     for _ in range(20):
         busy.pause()
         assert busy.is_paused()
         busy.resume()
-        until(lambda: not busy.is_paused())
+        wait_until(lambda: not busy.is_paused())
     processes.stop([busy])
     spawner.close()
 
@@ -86,7 +80,7 @@ def test_one_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     stubborn = spawner.start(
         "stubborn", ["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"], folder=tmp_path, log=tmp_path / "log"
     )
-    until(lambda: stubborn.last_lines() == "ready")
+    wait_until(lambda: stubborn.last_lines() == "ready")
 
     assert processes.stop([stubborn], grace=0.2) == [stubborn]
 
@@ -122,11 +116,11 @@ def test_a_record_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
 def test_leashed_processes_die_with_the_thread_that_holds_them(tmp_path: Path) -> None:
     spawner = Spawner(leashed=True)
     process = spawner.start("sleeper", SLEEPER, folder=tmp_path, log=tmp_path / "log")
-    until(lambda: "sleep" in Path(f"/proc/{process.pid}/comm").read_text())
+    wait_until(lambda: "sleep" in Path(f"/proc/{process.pid}/comm").read_text())
 
     spawner.close()
 
-    until(lambda: not process.alive())
+    wait_until(lambda: not process.alive())
 
 
 def test_a_program_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
@@ -151,34 +145,29 @@ def test_a_kubeconfig_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: [", r"is not YAML \(line \d\)"),
-        ("just words", "does not lead to a cluster and a user"),
-        ("{current-context: a, contexts: []}", "does not lead to a cluster and a user"),
+        ("a: [", "line 1"),
+        ("just words", "TypeError"),
+        ("{current-context: a, contexts: []}", "StopIteration"),
         (
             (
                 "{current-context: a, contexts: [{name: a, context: {cluster: c, user: u}}], users: [{name: u, user: {}}], "
                 "clusters: [{name: c, cluster: {server: s, certificate-authority-data: '%%%'}}]}"
             ),
-            "does not lead to a cluster and a user",
+            "base64",
         ),
-        ("\x00", "is not YAML"),
+        ("\x00", "ReaderError"),
+        (None, "No such file"),
     ],
 )
-def test_an_unreadable_kubeconfig_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+def test_an_unreadable_kubeconfig_is_one_sentence(tmp_path: Path, text: str | None, said: str) -> None:
     path = tmp_path / "kubeconfig"
-    path.write_text(text)
+    if text is not None:
+        path.write_text(text)
 
-    with pytest.raises(LocalKubeError, match=said) as caught:
+    with pytest.raises(LocalKubeError, match=f"leads to no cluster and user .*{said}") as caught:
         kubeconfig.read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_missing_kubeconfig_and_a_folder_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LocalKubeError, match="there is no kubeconfig at"):
-        kubeconfig.read(tmp_path / "none")
-    with pytest.raises(LocalKubeError, match="cannot be read: Is a directory"):
-        kubeconfig.read(tmp_path)
 
 
 # ---- starting, and the command
@@ -207,9 +196,7 @@ def test_writes_are_read_from_the_audit_log_as_they_come(tmp_path: Path) -> None
 
 
 def test_a_program_that_dies_is_quoted(tmp_path: Path) -> None:
-    broken = tmp_path / "etcd"
-    broken.write_text("#!/bin/sh\necho line one\necho the disk is full\nexit 7\n")
-    broken.chmod(0o755)
+    broken = write(tmp_path / "etcd", "#!/bin/sh\necho line one\necho the disk is full\nexit 7\n", mode=EXECUTABLE)
 
     with pytest.raises(LocalKubeError, match="etcd exited with status 7 while waiting for etcd to open its socket") as caught:
         ControlPlane.start(tmp_path / "x", binaries=Binaries({"etcd": broken}))
@@ -217,9 +204,7 @@ def test_a_program_that_dies_is_quoted(tmp_path: Path) -> None:
 
 
 def test_one_that_never_gets_ready_is_quoted_and_ended(tmp_path: Path) -> None:
-    idle = tmp_path / "etcd"
-    idle.write_text("#!/bin/sh\necho still thinking\nexec sleep 60\n")
-    idle.chmod(0o755)
+    idle = write(tmp_path / "etcd", "#!/bin/sh\necho still thinking\nexec sleep 60\n", mode=EXECUTABLE)
 
     with pytest.raises(LocalKubeError, match=r"waited too long for etcd to open its socket[\s\S]*still thinking"):
         ControlPlane.start(tmp_path / "x", binaries=Binaries({"etcd": idle}), timeout=0.5)

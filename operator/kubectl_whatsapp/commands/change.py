@@ -51,13 +51,7 @@ def plan(
         rejected=rejected,
         unjudged=unjudged,
     )
-
-    def text() -> object:
-        from kubectl_whatsapp import render  # noqa: PLC0415
-
-        return render.plan(found)
-
-    question.show("Plan", found, text)
+    question.show("Plan", found, lambda render: render.plan(found))
     return 0 if found.accepted else 1
 
 
@@ -81,14 +75,14 @@ def switchover(
     number = changes.shard_number(shard)
     if number is None:
         fail(f"{shard} is no shard; give its number, as 0 or shard-0.", MISUSED)
-    before = _cluster(question)
+    before = question.cluster()
     held = changes.entry(before, number)
     if not held:
         known = sorted(one.get("shard") for one in (before.get("status") or {}).get("shardMap") or ())
         fail(f"{question.target.name} has no shard {number}; it has {', '.join(map(str, known)) or 'none yet'}.")
     if to and held.get("holder") == to:
         as_it_is = {"shard": number, "from": to, "to": to, "epoch": held.get("epoch"), "seconds": 0.0}
-        question.show("Switchover", as_it_is, lambda: f"shard {number} is held by {to} already; nothing was changed.")
+        question.show("Switchover", as_it_is, f"shard {number} is held by {to} already; nothing was changed.")
         return 0
     pending = ((before.get("metadata") or {}).get("annotations") or {}).get(SWITCHOVER_ANNOTATION)
     if pending:
@@ -103,12 +97,8 @@ def switchover(
     origin, result = held.get("holder"), {"shard": number, "from": held.get("holder"), "to": found["holder"], "epoch": found["epoch"]}
     phases = changes.phases(found)
     result |= {"seconds": round(took, 3), **phases}
-
-    def text() -> object:
-        named = "".join(f", {name.removesuffix('Milliseconds')} {value} ms" for name, value in phases.items())
-        return f"shard {number} moved from {origin} to {found['holder']} in {took:.2f} s{named}."
-
-    question.show("Switchover", result, text)
+    named = "".join(f", {name.removesuffix('Milliseconds')} {value} ms" for name, value in phases.items())
+    question.show("Switchover", result, f"shard {number} moved from {origin} to {found['holder']} in {took:.2f} s{named}.")
     return 0
 
 
@@ -174,7 +164,7 @@ def reshard_now(question: Question) -> int:
 
     All messages are interrupted while all Coreapps restart.
     """
-    cluster = _cluster(question)
+    cluster = question.cluster()
     spec: changes.Obj = cluster.get("spec") or {}
     shards, current = spec.get("shards"), (cluster.get("status") or {}).get("shards")
     if shards == current:
@@ -196,16 +186,9 @@ def pause(question: Question) -> int:
 @command("resume")
 def resume(question: Question) -> int:
     """Let planned changes go on again."""
-    if (_cluster(question).get("spec") or {}).get("paused"):
+    if (question.cluster().get("spec") or {}).get("paused"):
         fail("spec.paused is true in the resource itself; set it to false where the resource is kept.")
     return _apply(question, changes.paused(yes=False), shown=True)
-
-
-def _cluster(question: Question) -> changes.Obj:
-    try:
-        return changes.read(question.client, question.target)
-    except RequestError as error:
-        fail(f"WhatsAppCluster {question.target.namespace}/{question.target.name} could not be read: {error}")
 
 
 def _apply(question: Question, change: changes.Change, *, shown: bool = False) -> int:
@@ -218,7 +201,5 @@ def _apply(question: Question, change: changes.Change, *, shown: bool = False) -
             fail(f"it is not known whether {name} was changed ({why}). See its annotations before you try again.", UNKNOWN)
         fail(f"nothing was changed: {why}")
     if shown:
-        question.show(
-            "Change", {"name": question.target.name, "change": change.sentence}, lambda: f"{question.target.name}: {change.sentence}."
-        )
+        question.show("Change", {"name": question.target.name, "change": change.sentence}, f"{question.target.name}: {change.sentence}.")
     return 0

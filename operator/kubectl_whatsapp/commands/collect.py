@@ -56,7 +56,7 @@ def report(
     missing = "".join(f"\ncould not read {what} ({why})" for what, why in read.unread_titles().items())
     if "cluster" in read.absent:
         missing = f"\nThere is no WhatsAppCluster {read.target.name} in namespace {read.target.namespace}.{missing}"
-    question.show("Report", found, lambda: f"{path}: {len(parts)} files, secrets redacted. Read it before you send it.{missing}")
+    question.show("Report", found, f"{path}: {len(parts)} files, secrets redacted. Read it before you send it.{missing}")
     return 0
 
 
@@ -162,10 +162,7 @@ def _pod(question: Question, what: str) -> tuple[str, str]:
         if not is_name(what):
             fail(f"{what} cannot be the name of a pod.", MISUSED)
         return target.namespace, what
-    try:
-        holder = changes.entry(changes.read(question.client, target), shard).get("holder")
-    except RequestError as error:
-        fail(f"WhatsAppCluster {target.namespace}/{target.name} could not be read: {error}")
+    holder = changes.entry(question.cluster(), shard).get("holder")
     if not holder:
         fail(f"shard {shard} of {target.name} has no holder; see `kubectl whatsapp status {target.name}`.")
     return target.namespace, str(holder)

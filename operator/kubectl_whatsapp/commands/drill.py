@@ -102,11 +102,8 @@ def _watch(question: Question, held: Shard, *, begun: float, timeout: float) -> 
         **changes.phases(handover),
     }
     commit = f", committed {handover['commitMilliseconds']} ms after its detection" if "commitMilliseconds" in handover else ""
-
-    def text() -> str:
-        return f"shard {held.number} moved from {held.holder} to {to} ({evidence}) and was served {took:.2f} s after the deletion{commit}."
-
-    question.show("GameDay", result, text)
+    sentence = f"shard {held.number} moved from {held.holder} to {to} ({evidence}) and was served {took:.2f} s after the deletion{commit}."
+    question.show("GameDay", result, sentence)
     return 0
 
 

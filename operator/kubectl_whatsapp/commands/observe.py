@@ -57,13 +57,7 @@ def _show(question: Question, *, at_once: bool = True) -> tuple[int, reading.Obj
     from kubectl_whatsapp.view import view  # noqa: PLC0415  # loaded while it was read
 
     found = view(read)
-
-    def text() -> object:
-        from kubectl_whatsapp import render  # noqa: PLC0415
-
-        return render.status(found, wide=question.output is Output.WIDE)
-
-    question.show("Status", found, text)
+    question.show("Status", found, lambda render: render.status(found, wide=question.output is Output.WIDE))
     return found.verdict.level.exit_code, read.found.get("cluster") or {}
 
 
@@ -83,13 +77,7 @@ def why(
     from kubectl_whatsapp.why import why as answer  # noqa: PLC0415  # loads the operator's rules
 
     found = answer(read, number)
-
-    def text() -> object:
-        from kubectl_whatsapp import render  # noqa: PLC0415
-
-        return render.why(found, wide=question.output is Output.WIDE)
-
-    question.show("Why", found, text)
+    question.show("Why", found, lambda render: render.why(found, wide=question.output is Output.WIDE))
     if found.problem:
         return 3
     return FAILED if found.shard is not None and not found.shard.state else 0
@@ -105,11 +93,5 @@ def check(question: Question, short: Annotated[bool, typer.Option("--short", hel
     from kubectl_whatsapp import checks  # noqa: PLC0415  # loaded while it was read
 
     found = checks.check(read)
-
-    def text() -> object:
-        from kubectl_whatsapp import render  # noqa: PLC0415
-
-        return render.check(found, short=short)
-
-    question.show("Check", found, text)
+    question.show("Check", found, lambda render: render.check(found, short=short))
     return found.level.exit_code

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import patch
@@ -14,6 +13,7 @@ import pytest
 from kubectl_whatsapp import rights
 from kubectl_whatsapp.access import Options, access_of
 from kubectl_whatsapp.reading import RULES, VERDICT, read, sources
+from waiting import wait_until
 
 from .clusters import NOW, TARGET, Api, a_cluster, kubeconfig, serving
 
@@ -61,13 +61,6 @@ def test_what_was_answered_while_something_else_took_long_counts() -> None:
         found = read(api, TARGET, deadline=1.0, clock=lambda: next(times, 100.0), meanwhile=meanwhile)
 
     assert (set(found.found), found.unread) == (set(VERDICT), {})
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_what_is_not_there_is_no_trouble_and_what_is_forbidden_is() -> None:

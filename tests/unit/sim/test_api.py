@@ -8,7 +8,9 @@ from datetime import datetime
 import aiohttp
 import pytest
 
-from .world import PASSWORD, World, recipient, until
+from waiting import until
+
+from .world import PASSWORD, World, recipient
 
 
 async def test_the_first_login_must_change_the_password(world: World) -> None:

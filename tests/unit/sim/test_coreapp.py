@@ -8,8 +8,10 @@ import time
 import aiohttp
 import pytest
 
+from waiting import LONG, until
+
 from .stopwatch import Stopwatch
-from .world import LONG, World, closed, recipient, until
+from .world import World, closed, recipient
 
 
 async def test_it_starts_as_standby(world: World) -> None:

@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
+from waiting import until
+
 from .stopwatch import Stopwatch
-from .world import World, recipient, until
+from .world import World, recipient
 
 
 async def test_a_message_goes_to_the_holder_of_its_shard(world: World) -> None:

@@ -15,9 +15,10 @@ from localkube.scenarios.faults.partition import REJECTED, TAKEN, near_sender
 from outside.ledger import Sender, Senders
 from outside.traffic import Message
 from wabiz_sim.gatewaylog import Audit, Entry, Kind
+from waiting import until
 
 from .stopwatch import Stopwatch
-from .world import World, recipient, until
+from .world import World, recipient
 
 QUICK = 0.3
 

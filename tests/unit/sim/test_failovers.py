@@ -8,8 +8,9 @@ import aiohttp
 import pytest
 
 from wabiz_sim.coreapp import Coreapp
+from waiting import until
 
-from .world import World, recipient, until
+from .world import World, recipient
 
 
 class _Sender:

@@ -4,8 +4,9 @@ import aiohttp
 import pytest
 
 from wabiz_sim.store import StoreError
+from waiting import LONG, until
 
-from .world import LONG, World, until
+from .world import World
 
 
 async def _dial(world: World, epoch: str, uid: str = "u", shard: int = 0, shards: int = 1) -> aiohttp.ClientWebSocketResponse:

@@ -7,8 +7,9 @@ import pytest
 
 from wabiz_sim.store import SqliteStore, StoreError
 from wabiz_sim.upstream import Upstream
+from waiting import until
 
-from .world import PASSWORD, World, until
+from .world import PASSWORD, World
 
 
 def database_of(server: Upstream) -> sqlite3.Connection:

@@ -12,9 +12,10 @@ from wabiz_sim.gatewaylog import Audit, Entry, Kind, Totals
 from wabiz_sim.postgres import PostgresStore
 from wabiz_sim.store import SqliteStore, Store
 from wabiz_sim.upstream import Upstream
+from waiting import until
 
 from .conftest import OpenStore
-from .world import World, frame, until
+from .world import World, frame
 
 LOSING_UNIQUENESS = """
     ALTER TABLE message RENAME TO former;

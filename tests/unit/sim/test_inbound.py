@@ -2,7 +2,9 @@
 
 import pytest
 
-from .world import World, recipient, until
+from waiting import until
+
+from .world import World, recipient
 
 
 async def _with_webhook(world: World, coreapps: int) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from .world import World, closed, until
+from waiting import until
+
+from .world import World, closed
 
 LINGERS = "from wabiz_sim import __main__, coreapp; coreapp.Coreapp.linger_seconds = 19.0; __main__.main()"
 """A program that goes on serving that long after the first signal."""

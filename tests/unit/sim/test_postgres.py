@@ -15,11 +15,12 @@ from wabiz_sim.database import Database
 from wabiz_sim.epoch import Epoch
 from wabiz_sim.postgres import PostgresStore
 from wabiz_sim.store import StoreError
+from waiting import LONG, until
 
 from .postgres_server import CERTIFIED, OTHER_ADDRESS, PLAIN, PostgresServer
 from .proxy import Proxy
 from .stopwatch import Stopwatch
-from .world import LONG, frame, until
+from .world import frame
 
 Open = Callable[..., Coroutine[None, None, PostgresStore]]
 

@@ -13,10 +13,11 @@ import pytest
 
 from wabiz_sim.coreapp import Coreapp
 from wabiz_sim.upstream import Upstream
+from waiting import LONG, until
 
 from .postgres_server import PostgresServer
 from .proxy import Proxy
-from .world import LONG, PASSWORD, World, closed, recipient, until
+from .world import PASSWORD, World, closed, recipient
 
 SENDERS, RESTARTS = 4, 3
 

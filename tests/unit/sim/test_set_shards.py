@@ -8,8 +8,9 @@ import aiohttp
 import pytest
 
 from wabiz_sim import certificate
+from waiting import until
 
-from .world import World, recipient, until
+from .world import World, recipient
 
 NOW = datetime.now(UTC)
 GOOD = certificate.make("Acme", 1, NOW - timedelta(days=10), NOW + timedelta(days=300))

@@ -6,8 +6,9 @@ import aiohttp
 import pytest
 
 from wabiz_sim.members import Members
+from waiting import LONG
 
-from .world import LONG, World
+from .world import World
 
 PATHS = {"node": "ws/node?pod=p&ip=1&uid=u", "gateway": "ws/gateway?shard=0&shards=1&epoch=1-a&uid=u"}
 

@@ -15,8 +15,9 @@ from localkube.scenarios.traffic import Stream
 from outside.traffic import Message
 from wabiz_sim.store import SqliteStore
 from wabiz_sim.upstream import Upstream
+from waiting import until
 
-from .world import PASSWORD, World, recipient, until
+from .world import PASSWORD, World, recipient
 
 
 class Sender(Stream):

@@ -7,7 +7,6 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 from zlib import crc32
@@ -22,12 +21,11 @@ from wabiz_sim.settings import Settings
 from wabiz_sim.sharding import shard_of
 from wabiz_sim.upstream import Upstream
 from wabiz_sim.webapp import Webapp
+from waiting import LONG, until
 
 P = TypeVar("P", bound=Process)
 _octets = itertools.count(1)
 PASSWORD = "Correct-Horse-7"
-LONG = 60.0
-"""Seconds in which everything has happened, also on a busy machine."""
 
 
 class World:
@@ -197,19 +195,6 @@ def _trusting() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-async def until(fact: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = LONG) -> Any:
-    """Poll until ``fact`` is true; fails after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = fact()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        assert time.monotonic() < deadline, "did not come true in time"
-        await asyncio.sleep(0.005)
 
 
 def recipient(shard: int, shards: int, number: int = 0) -> str:

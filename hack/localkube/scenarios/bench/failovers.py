@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from rich import box
-from rich.table import Column, Table
 
+from localkube.blocks import bench_block
 from localkube.figures import BASELINE_S, P95_FROM, clock, row, summary
 from localkube.files import write_json
 from localkube.plane.controlplane import Write
@@ -33,6 +32,8 @@ from localkube.scenarios.runner.report import complaints
 from outside.ledger import Ledger
 
 Obj = dict[str, Any]
+Samples = Mapping[str, Sequence[float]]
+"""Seconds, by case."""
 
 RESTART_S = 1.0
 APART = {
@@ -163,9 +164,9 @@ class Bench:
 # --------------------------------------------------------------------------------------------------------------- figures
 
 
-def figures(samples: Mapping[str, Sequence[float]], failures: Mapping[str, int] | None = None) -> dict[str, Obj]:
+def figures(samples: Samples, failures: Mapping[str, int], cases: Sequence[Measured] = CASES) -> dict[str, Obj]:
     """``{case: {n, failures, p50, p95, max, goal, met, ...}}`` of the cases that were measured; ``failures``: how often it did not come."""
-    found = ((case, samples.get(case.name, ()), (failures or {}).get(case.name, 0)) for case in CASES)
+    found = ((case, samples.get(case.name, ()), failures.get(case.name, 0)) for case in cases)
     return {
         case.name: row(times, failed, goal=case.goal, baseline=case.baseline) | {"what": case.what}
         for case, times, failed in found
@@ -173,23 +174,11 @@ def figures(samples: Mapping[str, Sequence[float]], failures: Mapping[str, int] 
     }
 
 
-def missed(samples: Mapping[str, Sequence[float]], failures: Mapping[str, int]) -> list[str]:
+def missed(samples: Samples, failures: Mapping[str, int], cases: Sequence[Measured] = CASES) -> list[str]:
     """One sentence for each case that misses its goal."""
-    found = {name: summary(samples.get(name, ()), failures.get(name, 0)) for name in figures(samples, failures)}
-    said = {case.name: found[case.name].complaint(case.goal) for case in CASES if case.name in found}
+    found = {name: summary(samples.get(name, ()), failures.get(name, 0)) for name in figures(samples, failures, cases)}
+    said = {case.name: found[case.name].complaint(case.goal) for case in cases if case.name in found}
     return [f"{name}: {text}" for name, text in said.items() if text]
-
-
-def table(found: Mapping[str, Obj]) -> Table:
-    """The figures with their goals and the vendor's baseline."""
-    heads = ("n", "p50", f"p95 (n >= {P95_FROM})", "max", "goal", f"{BASELINE_S:g} s / p95, else max")
-    right = (Column(name, justify="right", no_wrap=True) for name in heads)
-    made = Table(Column("case", no_wrap=True), *right, "from -> to", box=box.SIMPLE)
-    for name, one in found.items():
-        goal = "" if one["goal"] is None else f"{one['judged_by']} {clock(one['goal'])}{'' if one['met'] else ' MISSED'}"
-        p95 = clock(one["p95"]) if "p95" in one else "-"
-        made.add_row(name, str(one["n"]), clock(one["p50"]), p95, clock(one["max"]), goal, one.get("ratio", ""), one["what"])
-    return made
 
 
 def complaints_of(results: Results, spent: Mapping[str, Obj]) -> list[str]:
@@ -202,26 +191,20 @@ def complaints_of(results: Results, spent: Mapping[str, Obj]) -> list[str]:
     return said + cost.restless(spent) + cost.too_much(results.memory)
 
 
-def show(results: Results, writes: Sequence[Write], command: Command, out: Path) -> int:
-    """Print and write what was measured; returns the exit status, after a sentence for everything that is not as it must be."""
-    found, spent, say = figures(results.samples, results.failures), cost.of(results.windows, writes), command.console.print
-    say(table(found))
+def written(results: Results, writes: Sequence[Write], command: Command, out: Path) -> int:
+    """Write and print what was measured; returns the exit status, after a sentence for everything that is not as it must be."""
+    found, spent = figures(results.samples, results.failures), cost.of(results.windows, writes)
     for name, times in results.not_counted.items():
-        say(f"{name}: {times} more are not counted: {APART[name]}")
         found.setdefault(name, {})["not_counted"] = {"times": times, "why": APART[name]}
     for name, resizes in results.resizes.items():
-        say("\n".join(resize.spoken(name, resizes, vendor=BASELINE_S)))
         found[name] |= resize.figures(resizes)
-    cost.say_writes(spent, say)
-    goal = cost.START_GOAL_MIB
-    memory = {name: {"mib": round(mib, 1), "goal": goal, "what": cost.BEGINNINGS[name]} for name, mib in results.memory.items()}
-    for name, mib in results.memory.items():
-        say(f"memory of an operator, {cost.BEGINNINGS[name]}: {mib:.0f} MiB at most, goal {goal:g} MiB{' MISSED' * (mib > goal)}")
-    say(f"messages: {results.ledger or 'not counted'}")
-    say(f"baseline: the vendor's {BASELINE_S:g} s until a standby Coreapp is active")
+    held = {
+        name: {"mib": round(mib, 1), "goal": cost.START_GOAL_MIB, "what": cost.BEGINNINGS[name]} for name, mib in results.memory.items()
+    }
     write_json(out.with_name(f"{out.stem}-details.json"), {"run": command.provenance.of_run(), **results.details})
-    about = {"baseline_s": BASELINE_S, "steady_s": cost.STEADY_S, "cases": found, "writes": spent, "memory": memory}
-    return command.write(out, about | {"messages": results.ledger and results.ledger.as_json()}, complaints_of(results, spent))
+    about = {"baseline_s": BASELINE_S, "steady_s": cost.STEADY_S, "cases": found, "writes": spent, "memory": held}
+    about["messages"] = results.ledger and results.ledger.as_json()
+    return command.write(out, about, complaints_of(results, spent), block=bench_block)
 
 
 # --------------------------------------------------------------------------------------------------------------- command
@@ -278,6 +261,6 @@ def main(argv: Sequence[str], *, root: Path) -> int:
         with harness.running():
             results = asyncio.run(measure(harness, root, options))
             writes = harness.plane.writes()
-        return show(results, writes, command, options.out)
+        return written(results, writes, command, options.out)
 
     return command.run(work)

@@ -8,16 +8,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from localkube.blocks import plugin_block
 from localkube.errors import LocalKubeError
-from localkube.figures import P95_FROM, row, summary
+from localkube.figures import P95_FROM
 from localkube.programs.binaries import provide
 from localkube.progress import to_stderr
-from localkube.scenarios.bench.failovers import manifest, table
+from localkube.scenarios.bench import failovers
+from localkube.scenarios.bench.failovers import Measured, manifest
 from localkube.scenarios.cluster import NAME, NAMESPACE
 from localkube.scenarios.command import Command
 from localkube.scenarios.harness import Harness
@@ -39,33 +42,28 @@ def _kill_operators(harness: Harness) -> None:
 class Case(NamedTuple):
     """A command, how it must end, and what happens before."""
 
-    name: str
-    what: str
+    of: Measured
     argv: tuple[str, ...]
     code: int
     says: str
     """A piece of what it must print."""
-    goal: float | None
-    """Seconds that the p95, or with few samples the longest, must not exceed; None: no promise."""
     before: Callable[[Harness], None] = lambda _: None
 
 
+_measured = partial(Measured, baseline=False)
+STATUS = ("status", NAME)
 CASES = (
-    Case("help", "--help: from start to first output", ("--help",), 0, "Commands:", 0.3),
-    Case("status", "status", ("status", NAME), 0, "All 2 shards are served; 1 spare could take over.", 0.3),
-    Case("why", "why", ("why", NAME), 0, "UpToDate decides.", None),
-    Case("operators-dead", "status, all operators killed", ("status", NAME), 2, "no operator leads", 1.2, _kill_operators),
+    Case(_measured("help", "--help: from start to first output", 0.3), ("--help",), 0, "Commands:"),
+    Case(_measured("status", "status", 0.3), STATUS, 0, "All 2 shards are served; 1 spare could take over."),
+    Case(_measured("why", "why", None), ("why", NAME), 0, "UpToDate decides."),
+    Case(_measured("operators-dead", "status, all operators killed", 1.2), STATUS, 2, "no operator leads", _kill_operators),
     Case(
-        "api-silent",
-        "status, API server stopped (SIGSTOP)",
-        ("status", NAME),
-        3,
-        "Nothing is known",
-        1.2,
+        _measured("api-silent", "status, API server stopped (SIGSTOP)", 1.2), STATUS, 3, "Nothing is known",
         lambda h: h.plane.apiserver.pause(),
     ),
-)
+)  # fmt: skip
 """In this order, for an outage is not undone."""
+MEASURED = [case.of for case in CASES]
 
 
 @dataclass
@@ -76,6 +74,11 @@ class Results:
     """Seconds."""
     wrong: dict[str, list[str]] = field(default_factory=dict)
     """How a command ended that did not end as it must."""
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How often that was."""
+        return {name: len(ends) for name, ends in self.wrong.items()}
 
 
 def plugin(harness: Harness) -> Callable[[Case], tuple[float, str]]:
@@ -100,39 +103,27 @@ def measure(run: Callable[[Case], tuple[float, str]], harness: Harness, n: int, 
     """Measure each case so often. LocalKubeError if one never ends as it must."""
     results = Results()
     for case in cases:
+        name = case.of.name
         case.before(harness)
         ends = time.monotonic() + READY_S
         while wrong := run(case)[1]:
             if time.monotonic() > ends:
-                raise LocalKubeError(f"{case.name}: not right within {READY_S:g} s; it {wrong}")
+                raise LocalKubeError(f"{name}: not right within {READY_S:g} s; it {wrong}")
         for took, wrong in (run(case) for _ in range(n)):
-            (results.wrong if wrong else results.samples).setdefault(case.name, []).append(wrong or took)  # type: ignore[arg-type]
-        to_stderr(f"{case.name}: {n} times")
+            (results.wrong if wrong else results.samples).setdefault(name, []).append(wrong or took)  # type: ignore[arg-type]
+        to_stderr(f"{name}: {n} times")
     return results
 
 
 def figures(results: Results) -> dict[str, Obj]:
     """The figures of each case that was measured."""
-    found = ((case, results.samples.get(case.name, []), len(results.wrong.get(case.name, ()))) for case in CASES)
-    return {case.name: row(times, wrong, goal=case.goal) | {"what": case.what} for case, times, wrong in found if times or wrong}
+    return failovers.figures(results.samples, results.failures, MEASURED)
 
 
 def complaints_of(results: Results) -> list[str]:
-    """One sentence for each goal that was missed, and for each command that did not end as it must."""
-    said = []
-    for case in CASES:
-        times, wrong = results.samples.get(case.name, []), results.wrong.get(case.name, [])
-        said += [f"{case.name}: {text}" for text in wrong]
-        if (times or wrong) and (text := summary(times, len(wrong)).complaint(case.goal)):
-            said.append(f"{case.name}: {text}")
-    return said
-
-
-def show(results: Results, command: Command, out: Path) -> int:
-    """Print and write what was measured; returns the exit status, after a sentence for everything that is not as it must be."""
-    found: Mapping[str, Obj] = figures(results)
-    command.console.print(table(found))
-    return command.write(out, {"cases": found}, complaints_of(results))
+    """One sentence for each command that did not end as it must, and for each goal that was missed."""
+    said = [f"{name}: {text}" for name, ends in results.wrong.items() for text in ends]
+    return said + failovers.missed(results.samples, results.failures, MEASURED)
 
 
 def main(argv: Sequence[str], *, root: Path) -> int:
@@ -140,20 +131,16 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     parser = argparse.ArgumentParser(prog="hack/bench --plugin", description="How long kubectl whatsapp takes as a whole process.")
     parser.add_argument("--plugin", action="store_true", required=True, help="what is measured")
     parser.add_argument("--n", type=int, default=P95_FROM, help=f"runs of each command (default: {P95_FROM}, the fewest with a p95)")
-    parser.add_argument("--dir", type=Path, default=root / "build" / "bench-plugin", help="its folder (default: build/bench-plugin)")
-    parser.add_argument(
-        "--out", type=Path, default=root / "build" / "bench-plugin.json", help="the figures (default: build/bench-plugin.json)"
-    )
     options = parser.parse_args(argv)
     if options.n < 1:
         parser.error("--n must be at least 1")
-    command = Command("hack/bench", argv, root=root)
-    harness = Harness(options.dir, report=to_stderr)
+    command, folder = Command("hack/bench", argv, root=root), root / "build" / "bench-plugin"
+    harness = Harness(folder, report=to_stderr)
 
     def work() -> int:
         with harness.running():
             harness.plane.kubectl("apply", "-n", NAMESPACE, "-f", str(manifest(root, harness.folder)))
             results = measure(plugin(harness), harness, options.n)
-        return show(results, command, options.out)
+        return command.write(folder.with_suffix(".json"), {"cases": figures(results)}, complaints_of(results), block=plugin_block)
 
     return command.run(work)

@@ -19,17 +19,19 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.markdown import Markdown
 
+from localkube.blocks import VENDOR_RESHARD, demo_block
 from localkube.errors import LocalKubeError
 from localkube.figures import clock
-from localkube.files import write_json
+from localkube.files import EXECUTABLE, write, write_json
 from localkube.plane.folder import alive, remove
 from localkube.programs.binaries import provide
 from localkube.progress import quiet, to_stderr
 from localkube.scenarios.cluster import NAME
 from localkube.scenarios.command import Command
 from localkube.scenarios.demo.picture import timeline
-from localkube.scenarios.demo.screen import PLAIN_WIDTH, VENDOR_RESHARD, Screen, Step, show
+from localkube.scenarios.demo.screen import PLAIN_WIDTH, Screen, Step
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.faults.resize import resize
 from localkube.scenarios.faults.succession import Succession, end_leader
@@ -233,8 +235,9 @@ def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
             keep = options.keep  # to see what went wrong
             raise
         finally:
-            write_json(file, {"run": command.provenance.of_run(), "complaint": demo.complaint(), **demo.figures()})
-        show(demo.figures(), console)
+            figures = {"run": command.provenance.of_run(), **demo.figures()}
+            write_json(file, {**figures, "complaint": demo.complaint()})
+        console.print(Markdown(demo_block(figures)))
         keep = options.keep
         wait = not keep and sys.stdin.isatty() and sys.stdout.isatty()
         for line in (f"Figures: {file}", *(_invitation(folder) if keep or wait else ())):
@@ -269,13 +272,10 @@ def _invitation(folder: Path) -> list[str]:
 
 def _plugin(folder: Path) -> Path:
     """Write a program that runs the plugin of this source, where kubectl finds it; returns the folder for the PATH."""
-    program = folder / "operators" / "bin" / "kubectl-whatsapp"  # it goes with what was started there
-    program.parent.mkdir(parents=True, exist_ok=True)
     source = Path(__file__).parents[4] / "operator"
     command = f"PYTHONPATH={shlex.quote(str(source))} exec {shlex.quote(sys.executable)} -m kubectl_whatsapp"
-    program.write_text(f'#!/bin/sh\n{command} "$@"\n', encoding="utf-8")
-    program.chmod(0o755)
-    return program.parent
+    # It goes with what was started in that folder.
+    return write(folder / "operators" / "bin" / "kubectl-whatsapp", f'#!/bin/sh\n{command} "$@"\n', mode=EXECUTABLE).parent
 
 
 def _wait(folder: Path, console: Console) -> None:

@@ -156,7 +156,7 @@ def _by_shard(messages: Iterable[Message], shards: int) -> dict[int, list[Messag
     return found
 
 
-# ------------------------------------------------------------------------------------------------------------ for people
+# ------------------------------------------------------------------------------------------------------------ for the file
 
 
 def broken(name: str, resizes: Sequence[Resize]) -> list[str]:
@@ -191,25 +191,3 @@ def figures(resizes: Sequence[Resize]) -> Obj:
             str(shard): added_up(mine, ("sent", "lost", "doubled", "delayed"), ("worst", "outage")) for shard, mine in shards.items()
         },
     }
-
-
-def spoken(name: str, resizes: Sequence[Resize], *, vendor: float) -> list[str]:
-    """What is printed of a case's messages; ``vendor``: seconds of the outage that the vendor notes when active pods are removed."""
-    found, each = figures(resizes), resizes[0]
-    shards, case = found["shards"], f"{name} (n={len(resizes)})"
-    lost, doubled, delayed = (sum(one[what] for one in shards.values()) for what in ("lost", "doubled", "delayed"))
-    most, worst = max(shards.items(), key=lambda one: float(one[1]["worst"]))
-    first = (
-        f"{case}: {found['messages']} messages to {len(shards)} shards: {lost} lost, {doubled} doubled ({found['repeats']} given again, "
-        f"known by their id); {delayed} waited longer than the restart's {each.restart:g} s, the worst by {worst['worst']:.2f} s "
-        f"(shard {most})"
-    )
-    if each.to > each.before:
-        return [first]
-    after, waits = found["after_restart"], sorted(max(one.extra.values()) for one in resizes)
-    second = (
-        f"{case}: extra outage of the worst surviving shard {waits[0]:.2f} to {waits[-1]:.2f} s beyond the restart; after it, while the "
-        f"pods went: {after['outage']:.2g} s, the vendor notes {vendor:g} s ({after['messages']} messages, {after['rejected']} rejected, "
-        f"longest wait {after['longest_wait'] * 1000:.0f} ms)"
-    )
-    return [first, second]

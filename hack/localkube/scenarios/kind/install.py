@@ -28,7 +28,6 @@ REPLICAS = 2
 READY_S, GONE_S, HELM_S = 240.0, 120.0, 180.0
 DATABASE_SECRET = f"{CLUSTER}-database"
 SIMULATOR_RESTART_S = 1
-DATABASE_FIELD = "{.spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.database.type}"
 
 
 class Installation:
@@ -82,11 +81,6 @@ class Installation:
     async def test(self) -> str:
         """`helm test`; returns what it said."""
         return await self.helm("test", RELEASE, "--namespace", SYSTEM, "--timeout", f"{HELM_S:g}s")
-
-    async def has_database_field(self) -> bool:
-        """Whether the CRD knows ``spec.database``."""
-        said = await self.kubectl("get", "crd", "whatsappclusters.multiconnect.dev", "-o", f"jsonpath={DATABASE_FIELD}")
-        return bool(said.strip())
 
     async def database(self, image: str) -> None:
         """PostgreSQL on the control plane, and the Secret by which a WhatsAppCluster reaches it."""

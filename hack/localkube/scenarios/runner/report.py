@@ -1,14 +1,11 @@
-"""What a run came to, on either backend: the table, what makes it fail, the file. Pure."""
+"""What a run came to, on either backend: what makes it fail, the file. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
-from localkube.figures import BASELINE_S, P95_FROM, clock, row, summary
+from localkube.figures import BASELINE_S, clock, row, summary
 from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.judge import UNREPORTED
 from localkube.scenarios.runner.player import Outcome
@@ -20,11 +17,8 @@ AT_ONCE, PROBES_S, SLACK_S, NO_GOAL_S = 10.0, 3.0, 4.0, 4.0
 LATER, KILLED_S = 2.0, 0.5
 FORBIDDEN = ("lost", "doubled", "not_handed_over", "wrong_failovers", "violations", "unsettled", "troubles")
 """Figures that must be zero or empty on any machine."""
-PHASES = ("decided", "committed")
-COLUMNS = (
-    *("fault", "n", "evidence", *(f"{name} p50/max" for name in PHASES), "p50", f"p95 (n >= {P95_FROM})", "max", "goal (p95, else max)"),
-    *(f"{BASELINE_S:g} s / that", "lost", "doubled", "rejected struck/others", "wrong", "broken laws"),
-)
+PHASES = {"decided": "decided after", "committed": "committed after", "from_possible": "from when a handover could be made"}
+"""What is measured of a handover besides its time, and how it is said."""
 
 
 def _broken(outcome: Outcome, fault: Fault[Any], n: int) -> list[str]:
@@ -116,43 +110,13 @@ def broken(found: Mapping[str, Any], fault: Fault[Any]) -> list[str]:
     return said
 
 
-def table(title: str, played: Played) -> Table:
-    """The figures as people read them."""
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    for name in COLUMNS:
-        made.add_column(name, justify="left" if name in {"fault", "evidence"} else "right", no_wrap=name == "fault" or " p" in name)
-    for fault, outcome in played:
-        made.add_row(*_row(fault, outcome))
-    return made
-
-
-def _row(fault: Fault[Any], outcome: Outcome) -> list[str]:
-    found = row(outcome.times, len(outcome.missing), goal=fault.goal, baseline=is_compared(fault))
-    ranks = [clock(found[name]) if name in found else "-" for name in ("p50", "p95", "max")]
-    if outcome.missing:
-        ranks[2] = f">{fault.allowed:g} s ({len(outcome.missing)}x)"
-    words = ", ".join(f"{word} {count}" for word, count in outcome.evidence.most_common()) or "-"
-    phases = [f"{clock(summary(times).p50)} / {clock(max(times))}" if (times := spread(outcome.samples, key)) else "-" for key in PHASES]
-    rejected = f"{outcome.rejected[0]}/{outcome.rejected[1]}"
-    numbers = [outcome.lost, outcome.doubled, rejected, len(outcome.wrong), len(outcome.violations)]
-    return [fault.name, str(outcome.n), words, *phases, *ranks, _goal(fault, outcome), found.get("ratio", "-"), *map(str, numbers)]
-
-
-def _goal(fault: Fault[Any], outcome: Outcome) -> str:
-    if fault.goal is not None:
-        return f"{clock(fault.goal)} {'MISSED' if missed(outcome, fault) else 'met'}"
-    if fault.silent:
-        return f"0 rejected {'MISSED' if outcome.rejected[0] else 'met'}"
-    return "-" if fault.failover or fault.moves else "no move"
-
-
 def is_compared(fault: Fault[Any]) -> bool:
     """Whether a fault's times are compared with the vendor's failover: not where they hold an outage that the fault itself makes."""
     return fault.failover and fault.goal is not None
 
 
 def remarks(outcome: Outcome) -> list[str]:
-    """Sentences below the table: what a fault did, what the WhatsApp servers made of it, what was no failover, and what it noted."""
+    """Sentences next to the table: what a fault did, what the WhatsApp servers made of it, what was no failover, and what it noted."""
     said = []
     if outcome.effects:
         said.append("it did: " + ", ".join(f"{count} {name}" for name, count in sorted(outcome.effects.items())))
@@ -161,9 +125,12 @@ def remarks(outcome: Outcome) -> list[str]:
     if outcome.resumed:
         said.append(f"{len(outcome.resumed)} holders were back before another took over, after {max(outcome.resumed):.2f} s at most")
     said += dict.fromkeys(outcome.notes)
-    if times := spread(outcome.samples, "from_possible"):
-        found = summary(times)
-        said.append(f"from when a handover could be made p50 {clock(found.p50)}, max {clock(found.max)} (n = {found.n})")
+    for key, what in PHASES.items():
+        if times := spread(outcome.samples, key):
+            found = summary(times)
+            said.append(f"{what} p50 {clock(found.p50)}, max {clock(found.max)} (n = {found.n})")
+    if any(outcome.rejected):
+        said.append("{} tries were rejected on shards that were struck, {} on others".format(*outcome.rejected))
     return said
 
 
@@ -182,7 +149,7 @@ def figures(outcome: Outcome, fault: Fault[Any]) -> Obj:
     return {
         "what": fault.what,
         **row(outcome.times, len(outcome.missing), goal=fault.goal, baseline=is_compared(fault)),
-        **{key: row(times) for key in ("from_possible", *PHASES) if (times := spread(outcome.samples, key))},
+        **{key: row(times) for key in PHASES if (times := spread(outcome.samples, key))},
         "failover": fault.failover,
         "silent": fault.silent,
         "not_handed_over": outcome.missing,

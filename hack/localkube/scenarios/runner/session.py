@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic
 
+from localkube.blocks import chaos_block, e2e_block
 from localkube.progress import to_stderr
 from localkube.scenarios.command import Command
 from localkube.scenarios.runner.case import Fault, G
 from localkube.scenarios.runner.player import Outcome, Player
-from localkube.scenarios.runner.report import bound, complaints, failures, limit, missed, remarks, report, table
+from localkube.scenarios.runner.report import bound, complaints, failures, limit, missed, remarks, report
 from outside.ledger import Ledger
 
 
@@ -54,26 +55,20 @@ class Session(Generic[G]):
         """What makes the run fail."""
         return (failures if self.on_kind else complaints)(outcome, fault, n=self.times(fault))
 
-    def finish(self, command: Command, path: Path, end: str, status: int) -> int:
-        """Print and write what was measured, if anything was; ``end`` is the last sentence below the table. Returns the exit status."""
+    def finish(self, command: Command, path: Path, status: int) -> int:
+        """Print and write what was measured, if anything was. Returns the exit status."""
         if not self.played:
             return status
-        say, took = command.console.print, command.seconds
-        say(table("End to end on kind" if self.on_kind else "Chaos", self.played))
         for fault, outcome in self.played:
             for note in remarks(outcome):
-                say(f"{fault.name}: {note}")
-        for cluster, ledger in self.ledgers.items():
-            say(f"ledger of {cluster}: {ledger}")
-        say(f"{len(self.played)} faults, {sum(outcome.sent for _, outcome in self.played)} messages, {took:.0f} s. {end}")
+                command.console.print(f"{fault.name}: {note}")
         said = [text for played in self.played for text in self.complaints(*played)]
         said += [f"ledger of {cluster}: {text}" for cluster, ledger in self.ledgers.items() for text in ledger.failures()]
         if not self.ledgers:
             said.append("there is no ledger: what became of the messages is not known")
         ledgers = {cluster: ledger.as_json() for cluster, ledger in self.ledgers.items()}
-        about = {**self.about, "seconds": round(took, 1), "ledgers": ledgers}
+        about = {**self.about, "seconds": round(command.seconds, 1), "ledgers": ledgers}
         if self.on_kind:
             about["missed"] = [text for fault, outcome in self.played if (text := missed(outcome, fault))]
-            for text in about["missed"]:
-                command.complain(f"MISSED: {text}")
-        return command.write(path, report(self.played, about, beyond=limit if self.on_kind else bound), said, status)
+        found = report(self.played, about, beyond=limit if self.on_kind else bound)
+        return command.write(path, found, said, block=e2e_block if self.on_kind else chaos_block, status=status)

@@ -201,9 +201,7 @@ class LightKube:
         cls,
         path: str | Path | None,
         *,
-        fence: Fence | None = None,
         limits: CallLimits | None = None,
-        field_manager: str = FIELD_MANAGER,
     ) -> Self:
         """Use the current context of a kubeconfig file, or (None) the service account of this pod.
 
@@ -224,7 +222,7 @@ class LightKube:
         if config is None:
             msg = f"kubeconfig {path} has no current context."
             raise Rejected(msg)
-        return cls(config, fence=fence, limits=limits, field_manager=field_manager)
+        return cls(config, limits=limits)
 
     def fenced(self, fence: Fence) -> LightKube:
         """Return a view whose writes ask `fence` first. Connections and counters are shared. The election uses the unfenced client."""

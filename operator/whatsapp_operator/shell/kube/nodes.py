@@ -30,6 +30,23 @@ LEASE_NAMESPACE: Final = "kube-node-lease"
 GONE_FOR: Final = 3600.0
 """Seconds for which a deleted node is remembered; its pods are long deleted then."""
 
+# Times in seconds. A kubelet renews its Lease each 10 s, and reports its Node each 300 s or when it changes.
+LEASE_STREAM: Final = 60
+LEASE_SILENCE: Final = 25.0
+"""After so long without a renewal the connection is dead."""
+NODE_STREAM: Final = 25
+"""Short, because nodes may have no events for long: a dead connection shows when the server does not end the stream in time."""
+CUT_OFF_AFTER: Final = 12.0
+"""Without any renewal for so long, this process was probably cut off: even a single live node renews more often."""
+FIRST_RETRY: Final = 0.5
+LAST_RETRY: Final = 5.0
+KEPT: Final = 60.0
+"""What is known is kept for so long after the first 403: a single one may be a short fault of the authorizer."""
+DENIED: Final = 30.0
+"""Pause after a 403 from then on: the right is missing, and may be granted at any time."""
+REPORTED_AFTER: Final = 5.0
+"""Failures are reported after so long: a shorter one is not worth a report."""
+
 
 class NodeReads(Protocol):
     """The part of the Kubernetes client that is needed; reads only."""
@@ -43,27 +60,6 @@ class NodeReads(Protocol):
     ) -> AsyncGenerator[tuple[str, Obj]]:
         """Yield (ADDED | MODIFIED | DELETED, object); Expired, Rejected, Unavailable."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """Times in seconds. A kubelet renews its Lease each 10 s, and reports its Node each 300 s or when it changes."""
-
-    lease_stream: int = 60
-    lease_silence: float = 25.0
-    """After so long without a renewal the connection is dead."""
-    node_stream: int = 25
-    """Short, because nodes may have no events for long: a dead connection shows when the server does not end the stream in time."""
-    cut_off_after: float = 12.0
-    """Without any renewal for so long, this process was probably cut off: even a single live node renews more often."""
-    first_retry: float = 0.5
-    last_retry: float = 5.0
-    kept: float = 60.0
-    """What is known is kept for so long after the first 403: a single one may be a short fault of the authorizer."""
-    denied: float = 30.0
-    """Pause after a 403 from then on: the right is missing, and may be granted at any time."""
-    reported_after: float = 5.0
-    """Failures are reported after so long: a shorter one is not worth a report."""
 
 
 def _judged(node: Node | None) -> tuple[bool | None, str | None, bool]:
@@ -94,7 +90,7 @@ class _Feed:
 class Nodes:
     """Keeps what is known of each node."""
 
-    def __init__(self, kube: NodeReads, *, clock: Clock, changed: Callable[[str], None], patience: Patience | None = None) -> None:
+    def __init__(self, kube: NodeReads, *, clock: Clock, changed: Callable[[str], None]) -> None:
         """Prepare; `run` reads. `changed` is called with a node's name when a part changed that decisions use; never for a renewal.
 
         It is called again for a leaving node that was listed again: moves off it wait while nodes cannot be read.
@@ -102,7 +98,6 @@ class Nodes:
         self._kube = kube
         self._clock = clock
         self._changed = changed
-        self._patience = patience = patience or Patience()
         self._nodes: dict[str, Node] = {}
         self._gone: dict[str, float] = {}
         """When the deletion of a node was observed, by the monotonic clock."""
@@ -114,8 +109,8 @@ class Nodes:
         self._snapshot: Mapping[str, Node] | None = None
         self._logged_denial = ""
         """The 403 that was logged last; empty: none since all could be read."""
-        nodes = _Feed(NODE, None, patience.node_stream, float(patience.node_stream * 2), self._take_nodes, self._take_node)
-        leases = _Feed(LEASE, LEASE_NAMESPACE, patience.lease_stream, patience.lease_silence, self._take_leases, self._take_lease)
+        nodes = _Feed(NODE, None, NODE_STREAM, float(NODE_STREAM * 2), self._take_nodes, self._take_node)
+        leases = _Feed(LEASE, LEASE_NAMESPACE, LEASE_STREAM, LEASE_SILENCE, self._take_leases, self._take_lease)
         self._feeds = (nodes, leases)
 
     def snapshot(self) -> Mapping[str, Node] | None:
@@ -137,7 +132,7 @@ class Nodes:
             feed.kind.kind: feed.trouble
             for feed in self._feeds
             # With a version it was listed again, and its stream may have no events for long.
-            if feed.version is None and feed.failing_since is not None and now - feed.failing_since >= self._patience.reported_after
+            if feed.version is None and feed.failing_since is not None and now - feed.failing_since >= REPORTED_AFTER
         }
 
     async def run(self) -> None:
@@ -149,7 +144,7 @@ class Nodes:
     # --- the watches ------------------------------------------------------------------------------------------------------
 
     async def _follow(self, feed: _Feed) -> None:
-        pause = self._patience.first_retry
+        pause = FIRST_RETRY
         while True:
             opened = self._clock.monotonic()
             try:
@@ -164,10 +159,10 @@ class Nodes:
                 last = self._fail(feed, error)
                 wait, pause = pause, min(pause * 2, last)
             else:
-                pause = self._patience.first_retry
+                pause = FIRST_RETRY
                 self._recover(feed)
             if self._clock.monotonic() < opened + 1:  # never a busy loop, for any answer of the server
-                wait = max(wait, self._patience.first_retry)
+                wait = max(wait, FIRST_RETRY)
             await asyncio.sleep(wait)
 
     async def _listen(self, feed: _Feed) -> None:
@@ -215,7 +210,7 @@ class Nodes:
         if not (isinstance(error, Rejected) and error.code == 403):
             feed.denied_since = None
             self._lose(feed, str(error))
-            return self._patience.last_retry
+            return LAST_RETRY
         if not self._logged_denial:
             log.warning(
                 "Nodes may not be read, so a lost node cannot be distinguished from a Coreapp that hangs. To change that, grant list and "
@@ -227,10 +222,10 @@ class Nodes:
         self._lose(feed, feed.trouble)
         # Not since the first failure: an API server that comes back after an outage rejects everything until it has read the roles.
         feed.denied_since = now if feed.denied_since is None else feed.denied_since
-        if now - feed.denied_since < self._patience.kept:
-            return self._patience.last_retry
+        if now - feed.denied_since < KEPT:
+            return LAST_RETRY
         feed.is_known = False
-        return self._patience.denied
+        return DENIED
 
     # --- nodes ------------------------------------------------------------------------------------------------------------
 
@@ -287,7 +282,7 @@ class Nodes:
 
     def _note_contact(self, *, was_cut_off: bool) -> None:
         now = self._clock.monotonic()
-        if was_cut_off or now - self._responded_at > self._patience.cut_off_after:
+        if was_cut_off or now - self._responded_at > CUT_OFF_AFTER:
             for name, (renew_time, *_) in tuple(self._renewals.items()):
                 self._renew(name, renew_time, presumed=True)
         self._responded_at = now

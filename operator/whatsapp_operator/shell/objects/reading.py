@@ -140,17 +140,21 @@ def _condition(conditions: Iterable[Obj] | None, kind: str) -> Obj:
     return {}
 
 
-def _is_terminated(status: Obj, container: str) -> bool:
+def _container(status: Obj) -> Obj:
+    """The state of a Coreapp's container; empty before its first."""
+    return next((one for one in status.get("containerStatuses") or () if one.get("name") == "coreapp"), {})
+
+
+def _is_terminated(status: Obj) -> bool:
     """Whether the container has ended and does not run now: terminated, or waiting for its restart."""
-    state: Obj = next((one for one in status.get("containerStatuses") or () if one.get("name") == container), {})
+    state = _container(status)
     now = state.get("state") or {}
     return "terminated" in now or ("waiting" in now and "terminated" in (state.get("lastState") or {}))
 
 
-def _lost_readiness(status: Obj, container: str) -> bool:
+def _lost_readiness(status: Obj) -> bool:
     """Whether the container was ready since its start, and is not ready now. Both times are of the kubelet's clock."""
-    state: Obj = next((one for one in status.get("containerStatuses") or () if one.get("name") == container), {})
-    started = manifests.moment(str(((state.get("state") or {}).get("running") or {}).get("startedAt", "")))
+    started = manifests.moment(str(((_container(status).get("state") or {}).get("running") or {}).get("startedAt", "")))
     ready = _condition(status.get("conditions"), "Ready")
     changed = manifests.moment(str(ready.get("lastTransitionTime", "")))
     return ready.get("status") == "False" and started is not None and changed is not None and changed > started
@@ -212,8 +216,8 @@ def coreapp_of(
         ready=_condition(status.get("conditions"), "Ready").get("status") == "True",
         deleting=meta.get("deletionTimestamp") is not None,
         disrupted=_condition(status.get("conditions"), "DisruptionTarget").get("status") == "True",
-        terminated=_is_terminated(status, "coreapp"),
-        lost_readiness=_lost_readiness(status, "coreapp"),
+        terminated=_is_terminated(status),
+        lost_readiness=_lost_readiness(status),
         revision=labels.get("controller-revision-hash"),
         pending_because=scheduled.get("message") if scheduled.get("status") == "False" else _waiting_because(status),
         held_by=held_by(pod),
