@@ -118,9 +118,11 @@ def test_holders_that_are_gone_or_terminating_are_known_from_events() -> None:
         named = service(ordinal, f"p{ordinal}")
         named["metadata"]["resourceVersion"] = str(version)
         pod_index.note_service(named, gone=False)
+    uids = frozenset({"p0", "p1", "p2", "p3"})
+    assert pod_index.holders(KEY) == Holders(uids=uids, services_at=32), "its pods are not listed yet"
+    for ordinal in range(4):
         pod_index.note_pod(at(10 + ordinal, ordinal), gone=False)
     pod_index.note_pod(at(20, 4, deletionTimestamp="2030-01-01T00:00:30Z"), gone=False)
-    uids = frozenset({"p0", "p1", "p2", "p3"})
     assert pod_index.holders(KEY) == Holders(uids=uids, pods_at=20, services_at=32), "a pod that holds nothing is no holder"
 
     pod_index.note_pod(at(21, 0, deletionTimestamp="2030-01-01T00:00:30Z"), gone=False)

@@ -255,7 +255,9 @@ class PodIndex:
         entry = self._entries.get(key) or _Entry()
         uids = frozenset(entry.holders.by_uid().values())
         stays = {uid for uid, pod in entry.pods.by_uid().items() if not pod.leaves}
-        return Holders(uids=uids, leaving=uids - stays, pods_at=entry.pods_at, services_at=entry.services_at)
+        # Before the first event of a pod all of them seem gone.
+        leaving = uids - stays if entry.pods_at else frozenset()
+        return Holders(uids=uids, leaving=leaving, pods_at=entry.pods_at, services_at=entry.services_at)
 
     def __len__(self) -> int:
         """Return the number of known clusters."""
