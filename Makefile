@@ -16,7 +16,7 @@ $(VENV)/.ready: hack/lock/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
 	@echo "setting up $(VENV) (once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN)/pip install --quiet --disable-pip-version-check --require-hashes -r hack/lock/dev.txt
+	@$(RUN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r hack/lock/dev.txt
 	@touch $@
 
 setup: $(VENV)/.ready ## Install the tools of this project into .venv, by hash
@@ -153,7 +153,7 @@ e2e: binaries ## The user's path on kind, and everything that breaks there; 30 m
 	  $(if $(RELEASE_N),--release-n $(RELEASE_N)) $(if $(KEEP),--keep) $(if $(INSTALL_DOCKER),--install-docker)
 
 # For the oldest Python of pyproject.toml, in its first version; the same files are for newer ones, as tests/release/test_locks.py tries.
-COMPILE = $(RUN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+COMPILE = UV_SYSTEM_CERTS=true $(RUN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
 lock: setup ## Write hack/lock from pyproject.toml
 	$(COMPILE) pyproject.toml --extra dev -o hack/lock/dev.txt
