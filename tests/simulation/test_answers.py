@@ -302,3 +302,30 @@ def test_a_token_that_became_stale_costs_no_pause() -> None:
             await world.until_done()
 
     simulate(scenario)
+
+
+@pytest.mark.parametrize("answer", ["timeout", "reset"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_restart_of_a_call_without_an_answer_moves_no_shard_though_the_client_cannot_be_asked(answer: str, seed: int) -> None:
+    """The call may take effect as late as when it is given up, and its restart gets its full time from then on (laws#9)."""
+
+    async def scenario(world: World) -> None:
+        world.create(shards=2, spares=2)
+        world.operator().lead(1)
+        await world.until_done()
+        world.account.call_outcomes.append(CallOutcome(answer, applied=20.5))
+        world.edit(shards=1)
+        await world.until(lambda: not world.account.call_outcomes, within=20, what="the call")
+        await world.pause(20.2)
+        world.api_faults = 1.0
+        moves, restarts = len(world.laws.handovers), world.account.restarts
+        holders = [world.holder(shard) for shard in range(2)]
+        # The restart reaches it late, so it seems ready for a moment longer.
+        world.cluster.hang(next(machine for machine in world.coreapps() if machine not in holders), seconds=2.5)
+        await world.until(lambda: world.account.restarts > restarts, within=3, what="the restart")
+        await world.pause(1.4)
+        assert len(world.laws.handovers) == moves
+        world.api_faults = 0.0
+        await world.until_done(within=120)
+
+    simulate(scenario, seed)

@@ -53,14 +53,16 @@ def next_operation(f: Facts) -> Operation:
     """Return the intent of the next Set Shards call. Pure: id and times come from the observation."""
     earlier = f.operation if f.operation is not None and f.operation.to == f.desired.shards else None
     tuning = f.desired.tuning
+    # The call may take effect as late as when it is given up; only an answer says when the restart began.
+    deadline = f.snapshot.now + tuning.call_timeout + f.desired.restart_timeout
     return Operation(
         id=f"{f.desired.shards}-{f.snapshot.nonce}",
         origin=f.shards,
         to=f.desired.shards,
         leader_epoch=f.snapshot.leader_epoch,
         started_at=f.snapshot.now,
-        deadline=f.snapshot.now + f.desired.restart_timeout,
-        settle_by=f.snapshot.now + tuning.call_timeout + f.desired.restart_timeout + tuning.settle_grace,
+        deadline=deadline,
+        settle_by=deadline + tuning.settle_grace,
         attempts=earlier.attempts + 1 if earlier is not None and earlier.answer is Answer.BUSY else 1,
         fingerprint=f.snapshot.account.certificate.fingerprint if f.snapshot.account and f.snapshot.account.certificate else None,
         uid=f.desired.uid,
@@ -146,7 +148,7 @@ def _heard(desired: Desired, snapshot: Snapshot) -> Record:
     """
     record, call = snapshot.record, snapshot.client.call
     if record.operation is not None and call is not None and call.id == record.operation.id:
-        if record.operation.answer in {Answer.NONE, Answer.UNKNOWN, call.answer}:  # a definite answer stays
+        if record.operation.answer in {Answer.NONE, Answer.UNKNOWN}:  # a definite answer stays
             record = _answered(desired, snapshot, record.operation, call)
     elif record.operation is not None and record.operation.answer is Answer.NONE:
         record = replace(record, operation=replace(record.operation, answer=Answer.UNKNOWN))

@@ -243,7 +243,7 @@ def test_SettingShards_makes_one_call_whose_intent_is_noted_with_it_and_not_repo
     assert operation.uid == "cluster-uid"
     assert (operation.id, operation.origin, operation.to, operation.leader_epoch) == (f"4-{NONCE}", 2, 4, 5)
     assert operation.started_at == NOW
-    assert operation.deadline == NOW + seconds(180)
+    assert operation.deadline == NOW + seconds(60 + 180)
     assert operation.settle_by == NOW + seconds(60 + 180 + 600)
     assert (operation.attempts, operation.answer) == (1, Answer.NONE)
 

@@ -446,7 +446,7 @@ def test_an_operation_is_reported_as_it_stands() -> None:
         "attempts": 1,
         "answer": "None",
         "startedAt": "2027-01-04T12:00:00.000Z",
-        "deadline": "2027-01-04T12:03:00.000Z",
+        "deadline": "2027-01-04T12:04:00.000Z",
         "settleBy": "2027-01-04T12:14:00.000Z",
         "uid": "cluster-uid",
     }

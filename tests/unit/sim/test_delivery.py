@@ -108,6 +108,22 @@ async def test_a_failover_during_a_message_loses_nothing(world: World) -> None:
     assert (await world.control("audit"))["two_holders"] == 0
 
 
+async def test_a_shard_that_moves_only_after_its_evicted_holder_has_ended_rejects_messages_and_loses_none(world: World) -> None:
+    _, cores, _ = await world.cluster(2)
+    await world.serve(0, 0, "1-a")
+    await cores[0].disturb({"linger": 0.5})
+
+    ending = asyncio.create_task(cores[0].stop(10.0))
+    await until(lambda: not cores[0].ready)
+    assert (await world.send(recipient(0, 1), "while it serves on"))[0] == 201
+    await ending
+    assert (await world.send(recipient(0, 1), "too early for its successor"))[0] == 503
+    await world.serve(1, 0, "2-b")
+
+    assert (await world.send(recipient(0, 1), "too early for its successor"))[0] == 201
+    assert (await world.control("counters"))["accepted"] == {"0": 2}
+
+
 async def test_a_message_stuck_in_a_hung_coreapp_follows_the_service(world: World) -> None:
     _, cores, _ = await world.cluster(2)
     await world.serve(0, 0, "1-a")
