@@ -25,7 +25,7 @@ from whatsapp_operator.shell.coreapps.schedule import Holders
 from whatsapp_operator.shell.kube.client import LightKube
 from whatsapp_operator.shell.kube.history import DataWentBack, History
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, WAC, Kind, Obj
-from whatsapp_operator.shell.kube.lease import Election
+from whatsapp_operator.shell.kube.lease import Election, Timings
 from whatsapp_operator.shell.kube.nodes import Nodes
 from whatsapp_operator.shell.loop.observe import Memory, Observation
 from whatsapp_operator.shell.metrics import LoopLagMonitor
@@ -108,7 +108,6 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "silence": SILENCE,
         "not_reached": 0,
         "has_asked": True,
-        "state_of": Client(shards=2),
         "cut_off": None,
         "never_connected": None,
         "stalled": None,
@@ -119,7 +118,6 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     asked: tuple[tuple[Any, tuple[str, ...]], ...] = (
         (Nodes, ("snapshot", "unread", "has_asked")),
         (Tethers, ("silence", "not_reached")),
-        (ApiSessions, ("state_of",)),
         (WatchHealth, ("cut_off", "never_connected", "stalled", "seconds_cut_off")),
         (Election, ("seconds_unrenewed",)),
         (self_check, ("self_check",)),
@@ -152,10 +150,14 @@ async def observed(operator: Operator) -> Observation:
 
 
 @pytest.mark.usefixtures("answers")
-async def test_an_observation_is_made_of_what_each_part_knows(make: Make) -> None:
-    seen = await observed(make(SIMULATOR_IMAGE="sim:2", REST_SECONDS="7"))
+async def test_an_observation_is_made_of_what_each_part_knows(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = make(SIMULATOR_IMAGE="sim:2", REST_SECONDS="7")
+    silence = Silence(targets=9)
+    monkeypatch.setattr(operator._tethers, "silence", lambda: silence)
+    monkeypatch.setattr(operator._sessions, "state_of", lambda _: Client(shards=2))
+    seen = await observed(operator)
 
-    assert (seen.snapshot.nodes, seen.snapshot.unread.get("Lease"), seen.snapshot.silence) == (NODES, "403", SILENCE)
+    assert (seen.snapshot.nodes, seen.snapshot.unread.get("Lease"), seen.snapshot.silence) == (NODES, "403", silence)
     assert (seen.snapshot.client.shards, seen.snapshot.server_time) == (2, SERVER_TIME)
     assert (seen.desired.image, seen.desired.tuning.rest) == ("sim:2", timedelta(seconds=7))
 
@@ -192,8 +194,13 @@ def test_a_holder_that_leaves_by_an_event_is_handed_over_at_once(make: Make, mon
     assert asked == [KEY]
 
 
-def test_only_a_leader_writes(make: Make, api: Api) -> None:
-    assert make()._election is api.fence
+def test_only_a_leader_writes_and_who_leads_is_said_by_the_lease_of_the_settings(make: Make, api: Api) -> None:
+    operator = make(LEASE_NAME="other", LEASE_SECONDS="5", LEASE_RENEW_DEADLINE_SECONDS="2", LEASE_RETRY_SECONDS="0.5")
+    election = operator._election
+
+    assert election is api.fence
+    assert (election._namespace, election._name, election._identity) == ("default", "other", operator._settings.identity)
+    assert election._timings == Timings(duration=5, renew_deadline=2, retry=0.5)
 
 
 # --- what wakes a loop, and what ends with it
@@ -311,6 +318,7 @@ def test_all_count_in_what_is_served_and_trace_to_one_collector(make: Make, monk
     operator._sessions._asked(KEY, "Answered")
 
     assert all(part._metrics is operator._metrics for part in (loop, executor))
+    assert (executor._clients, executor._coreapps) == (operator._sessions, operator._tethers)
     assert requests == [(KEY, "Answered")]
     assert (executor._tracing, executor._events._identity) == (traces, operator._settings.identity)
     assert operator._sessions._call_timeout == 1.5
@@ -358,6 +366,14 @@ def test_a_watch_that_nobody_tends_ends_the_process(watch: str, after: float, ma
             health.tended(name)
         calls.append(health.stalled())
     assert calls == [None, f"nothing has watched {watch} for {after:.0f} s"]
+
+
+def test_in_some_namespaces_each_watch_of_each_is_essential(make: Make, clock: ManualClock) -> None:
+    health = make(WATCH_NAMESPACES="default")._health
+    clock.at = 3.1
+    assert health.cut_off() == "not connected to " + ", ".join(
+        f"{kind} in default" for kind in ("whatsappclusters", "pods", "services", "statefulsets")
+    )
 
 
 async def test_the_watches_of_nodes_and_of_the_lease_are_noted(make: Make, clock: ManualClock) -> None:

@@ -86,10 +86,10 @@ def covers(live: Any, wanted: Any) -> bool:
 
     Under ``requests`` and ``limits`` amounts are compared by value: the API server stores 1024Mi as 1Gi.
     """
-    return _covers(live, wanted, "")
+    return _covers(live, wanted, "", kept=False)
 
 
-def _covers(live: Any, wanted: Any, within: str, *, kept: bool = False) -> bool:
+def _covers(live: Any, wanted: Any, within: str, *, kept: bool) -> bool:
     """``within``: the innermost special field around both values. ``kept``: an empty value is not the same as none."""
     if live == wanted:
         return True
@@ -103,12 +103,9 @@ def _covers(live: Any, wanted: Any, within: str, *, kept: bool = False) -> bool:
             and all(_covers(live.get(key), value, _inside(key, within), kept=_is_kept(key, within)) for key, value in wanted.items())
         )
     if isinstance(wanted, (list, tuple)):
-        entry = _entry(within)
-        return (
-            isinstance(live, (list, tuple))
-            and len(live) == len(wanted)
-            and all(_covers(*pair, entry) for pair in zip(live, wanted, strict=True))
-        )
+        if not isinstance(live, (list, tuple)) or len(live) != len(wanted):
+            return False
+        return all(_covers(live[at], one, _entry(within), kept=False) for at, one in enumerate(wanted))
     return within in AMOUNTS and _amount(live) is not None and _amount(live) == _amount(wanted)
 
 
@@ -151,10 +148,10 @@ def differences(live: Any, desired: Any) -> Iterator[tuple[str, Difference]]:
 
     Lists whose entries have names, such as containers, are compared name by name: one that was added is ``containers[proxy]``.
     """
-    return _differences(live, desired, "", "")
+    return _differences(live, desired, "", "", kept=False)
 
 
-def _differences(live: Any, desired: Any, path: str, within: str, *, kept: bool = False) -> Iterator[tuple[str, Difference]]:
+def _differences(live: Any, desired: Any, path: str, within: str, *, kept: bool) -> Iterator[tuple[str, Difference]]:
     if _covers(live, desired, within, kept=kept):
         return
     mine, there = _named(desired), _named(live)
@@ -166,7 +163,7 @@ def _differences(live: Any, desired: Any, path: str, within: str, *, kept: bool 
         for name in {**mine, **there}:
             inside = f"{path}[{name}]"
             if name in mine and name in there:
-                yield from _differences(there[name], mine[name], inside, _entry(within))
+                yield from _differences(there[name], mine[name], inside, _entry(within), kept=False)
             else:
                 yield inside, Difference(mine.get(name), there.get(name))
     else:

@@ -62,6 +62,19 @@ def found(live: Any, desired: Any) -> dict[str, tuple[Any, Any]]:
         ({"selector": "a"}, {"selector": {"a": "1"}}, {"selector": ({"a": "1"}, "a")}),
         ({"selector": {"a": "1"}}, {"selector": "a"}, {"selector": ("a", {"a": "1"})}),
         ({"nodeSelector": {"a": "1", "b": "2"}}, {"nodeSelector": {"a": "1"}}, {}),
+        # So it may where the API server adds nothing to a policy; and what is inside a list is as exact.
+        ({"ingress": [{"p": 1, "from": []}]}, {"ingress": [{"p": 1}]}, {"ingress": ...}),
+        ({"ingress": [{"name": "a", "p": [{"x": 1, "y": 2}]}]}, {"ingress": [{"name": "a", "p": [{"x": 1}]}]}, {"ingress[a].p": ...}),
+        # Empty values that the API server keeps are missed where they are taken away, and others are not.
+        ({"labels": {"b": "1"}}, {"labels": {"a": "", "b": "1"}}, {"labels.a": ("", None)}),
+        ({"annotations": {"b": "1"}}, {"annotations": {"a": "", "b": "1"}}, {"annotations.a": ("", None)}),
+        ({"selector": {"b": "1"}}, {"selector": {"a": "", "b": "1"}}, {"selector.a": ("", None)}),
+        ({"matchLabels": {"b": "1"}}, {"matchLabels": {"a": "", "b": "1"}}, {"matchLabels.a": ("", None)}),
+        ({"nodeSelector": {"b": "1"}}, {"nodeSelector": {"a": "", "b": "1"}}, {"nodeSelector.a": ("", None)}),
+        ({"from": [{}]}, {"from": [{"namespaceSelector": {}}]}, {"from": ...}),
+        ({"c": [{"name": "a"}]}, {"c": [{"name": "a", "enableServiceLinks": False}]}, {"c[a].enableServiceLinks": (False, None)}),
+        ({"env": [{"name": "a"}]}, {"env": [{"name": "a", "value": ""}]}, {}),
+        ({"labels": None}, {"labels": {}}, {}),
         ({"requests": {"memory": "1Gi"}}, {"requests": {"memory": "1024Mi"}}, {}),
         ({"requests": {"memory": "2Gi", "cpu": 1}}, {"requests": {"memory": "1Gi", "cpu": "1000m"}}, {"requests.memory": ("1Gi", "2Gi")}),
     ],
@@ -74,7 +87,7 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from(["", "a", "1Gi", "1024Mi"]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["a", "b", "name", "requests", "selector"]), inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["a", "b", "name", "requests", "selector", "ingress", "labels"]), inner, max_size=3)
         | st.lists(st.fixed_dictionaries({"name": st.sampled_from("xyz"), "v": inner}), max_size=3)
     ),
     max_leaves=8,

@@ -171,3 +171,15 @@ def test_what_leads_elsewhere_is_taken_out_of_a_service() -> None:
     live = obj({"a": 2, "externalName": "example.com", "clusterIP": "10.0.0.1"})
 
     assert corrected(live, obj())["spec"] == {"a": 1, "clusterIP": "10.0.0.1"}
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("ClusterIP", False), ("NodePort", False), ("LoadBalancer", True)])
+def test_who_may_come_through_a_load_balancer_is_said_only_where_there_is_one(kind: str, kept: bool) -> None:
+    """Of other types the API server rejects it. Of this one it is the user's, and keeps others out."""
+    live = obj({"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]})
+
+    assert ("loadBalancerSourceRanges" in corrected(live, obj({"type": kind}))["spec"]) is kept
+
+
+def test_a_budget_says_one_of_two_numbers() -> None:
+    assert corrected(obj({"minAvailable": 1}), obj({"maxUnavailable": 0}))["spec"] == {"maxUnavailable": 0}
