@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import pytest_asyncio
 
 from localkube.plane.controlplane import ControlPlane
 from localkube.programs.binaries import Binaries, provide
@@ -51,3 +52,13 @@ async def environment(harness: Harness) -> AsyncIterator[Environment]:
     await asyncio.to_thread(harness.ensure_replicas)
     async with an_environment(harness) as one:
         yield one
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster(harness: Harness) -> AsyncIterator[Environment]:
+    """One cluster for all tests of a module; each leaves it at rest and the nodes sound."""
+    await asyncio.to_thread(harness.ensure_replicas)
+    async with an_environment(harness) as environment:
+        await environment.created(shards=2, spares=1)
+        yield environment
+        await environment.at_rest()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
-from .environment import LONG, Environment, Harness, an_environment, light_traffic, reported_of
+from .environment import LONG, Environment, light_traffic, reported_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -21,16 +20,6 @@ OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 AUTOSCALER = "ToBeDeletedByClusterAutoscaler"
 COREAPPS = "multiconnect.dev/cluster=acme,app.kubernetes.io/component=coreapp"
 FLAG_LABELS = ("multiconnect.dev/shard", "multiconnect.dev/epoch")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(harness: Harness) -> AsyncIterator[Environment]:
-    """One cluster for all tests; each leaves it at rest and the nodes sound."""
-    await asyncio.to_thread(harness.ensure_replicas)
-    async with an_environment(harness) as environment:
-        await environment.created(shards=2, spares=1)
-        yield environment
-        await environment.at_rest()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from outside.laws import is_ready
 
-from .environment import Environment, Harness, Obj, an_environment, light_traffic
+from .environment import Environment, Obj, light_traffic
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 LONG = 90.0
 """Three Coreapps, one after the other, each with its time for routes to settle."""
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(harness: Harness) -> AsyncIterator[Environment]:
-    """One cluster for all tests; each leaves it at rest."""
-    await asyncio.to_thread(harness.ensure_replicas)
-    async with an_environment(harness) as environment:
-        await environment.created(shards=2, spares=1)
-        yield environment
-        await environment.at_rest()
 
 
 def uids(environment: Environment) -> set[str]:

@@ -11,7 +11,7 @@ import pytest
 from .apiserver import Change, Invalid
 from .kinds import DEPLOYMENT, NETWORKPOLICY, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .machines import revision_of
-from .world import NAME, NAMESPACE, REVISION, World, simulate
+from .world import NAME, NAMESPACE, REVISION, World, simulated
 
 WORKLOADS = (STATEFULSET, DEPLOYMENT)
 Mutate = Callable[[Kind, Obj], Obj]
@@ -125,26 +125,23 @@ def stored_replacements(world: World) -> Counter[str]:
 
 @pytest.mark.parametrize("after", ["before it is made", "while it is at rest"])
 @pytest.mark.parametrize("kind", KINDS_OF_CHANGE)
-def test_a_cluster_comes_to_rest_whatever_admission_makes_of_it(kind: str, after: str) -> None:
+@simulated()
+async def test_a_cluster_comes_to_rest_whatever_admission_makes_of_it(world: World, kind: str, after: str) -> None:
     mutate, named = KINDS_OF_CHANGE[kind]
-
-    async def scenario(world: World) -> None:
-        if after == "before it is made":
-            world.server.admission.append(mutate)
-        world.create(shards=2, spares=1)
-        world.operator().lead(1)
+    if after == "before it is made":
+        world.server.admission.append(mutate)
+    world.create(shards=2, spares=1)
+    world.operator().lead(1)
+    await comes_to_rest(world)
+    if after != "before it is made":
+        world.server.admission.append(mutate)
+        for name in ("coreapp", "simulator"):
+            # A user's write, which admission changes, too.
+            world.server.merge("user", STATEFULSET, (NAMESPACE, f"{NAME}-{name}"), {"metadata": {"annotations": {"a": "b"}}})
+        world.server.merge("user", NETWORKPOLICY, (NAMESPACE, f"{NAME}-coreapp"), {"metadata": {"annotations": {"a": "b"}}})
         await comes_to_rest(world)
-        if after != "before it is made":
-            world.server.admission.append(mutate)
-            for name in ("coreapp", "simulator"):
-                # A user's write, which admission changes, too.
-                world.server.merge("user", STATEFULSET, (NAMESPACE, f"{NAME}-{name}"), {"metadata": {"annotations": {"a": "b"}}})
-            world.server.merge("user", NETWORKPOLICY, (NAMESPACE, f"{NAME}-coreapp"), {"metadata": {"annotations": {"a": "b"}}})
-            await comes_to_rest(world)
-        await stays_silent(world)
-        assert_reported(world, named)
-
-    simulate(scenario)
+    await stays_silent(world)
+    assert_reported(world, named)
 
 
 @pytest.mark.parametrize(
@@ -155,96 +152,85 @@ def test_a_cluster_comes_to_rest_whatever_admission_makes_of_it(kind: str, after
         ("image rewritten", "roll-out and resize"),
     ],
 )
-def test_what_is_asked_is_done_whatever_admission_makes_of_it(kind: str, asked: str) -> None:
+@simulated()
+async def test_what_is_asked_is_done_whatever_admission_makes_of_it(world: World, kind: str, asked: str) -> None:
     mutate, named = KINDS_OF_CHANGE[kind]
-
-    async def scenario(world: World) -> None:
-        world.server.admission.append(mutate)
-        world.create(shards=2, spares=1)
-        world.operator().lead(1)
-        await comes_to_rest(world)
-        before, stored = {pod["metadata"]["uid"] for pod in world.laws.pods()}, stored_replacements(world)
-        rolls = "roll-out" in asked
-        spec: dict[str, Any] = {"shards": 1 if asked == "shrink" else 4} if asked != "roll-out" else {}
-        if rolls:
-            spec["coreapp"] = {"pod": {"annotations": {"example.com/release": "b"}}}
-        world.edit(**spec)
-        await comes_to_rest(world)
-        after = {pod["metadata"]["uid"] for pod in world.laws.pods()}
-        # The budget is shut and opened for each call to the client, however often that is.
-        del stored["PodDisruptionBudget"]
-        # Scaled in the same breath, it may be in conflict; but it is stored once.
-        assert stored == ({"StatefulSet": 1} if rolls else {})
-        assert not (before & after) if rolls else before & after, "pods are replaced when that is asked, and only then"
-        await stays_silent(world)
-        assert_reported(world, named)
-
-    simulate(scenario)
+    world.server.admission.append(mutate)
+    world.create(shards=2, spares=1)
+    world.operator().lead(1)
+    await comes_to_rest(world)
+    before, stored = {pod["metadata"]["uid"] for pod in world.laws.pods()}, stored_replacements(world)
+    rolls = "roll-out" in asked
+    spec: dict[str, Any] = {"shards": 1 if asked == "shrink" else 4} if asked != "roll-out" else {}
+    if rolls:
+        spec["coreapp"] = {"pod": {"annotations": {"example.com/release": "b"}}}
+    world.edit(**spec)
+    await comes_to_rest(world)
+    after = {pod["metadata"]["uid"] for pod in world.laws.pods()}
+    # The budget is shut and opened for each call to the client, however often that is.
+    del stored["PodDisruptionBudget"]
+    # Scaled in the same breath, it may be in conflict; but it is stored once.
+    assert stored == ({"StatefulSet": 1} if rolls else {})
+    assert not (before & after) if rolls else before & after, "pods are replaced when that is asked, and only then"
+    await stays_silent(world)
+    assert_reported(world, named)
 
 
 @pytest.mark.parametrize("kind", [kind for kind, (_, named) in KINDS_OF_CHANGE.items() if named])
-def test_another_leader_writes_each_object_once_more_at_most(kind: str) -> None:
+@simulated()
+async def test_another_leader_writes_each_object_once_more_at_most(world: World, kind: str) -> None:
     mutate, named = KINDS_OF_CHANGE[kind]
-
-    async def scenario(world: World) -> None:
-        world.server.admission.append(mutate)
-        world.create(shards=2, spares=1)
-        first = world.operator()
-        first.lead(1)
-        await comes_to_rest(world)
-        pods = {pod["metadata"]["uid"] for pod in world.laws.pods()}
-        first.kill()
-        world.operator().lead(2)
-        await world.pause(10.0)
-        await comes_to_rest(world)
-        sent = world.operators[-1].kube.sent
-        # There are so many of each that admission changes.
-        most = {"StatefulSet": 2, "Deployment": 1, "NetworkPolicy": 3}
-        assert all(times <= most[kind] for (verb, kind), times in sent.items() if verb == "replace"), sent
-        assert {pod["metadata"]["uid"] for pod in world.laws.pods()} == pods, "and no pod is replaced"
-        await stays_silent(world)
-        assert_reported(world, named)
-
-    simulate(scenario)
+    world.server.admission.append(mutate)
+    world.create(shards=2, spares=1)
+    first = world.operator()
+    first.lead(1)
+    await comes_to_rest(world)
+    pods = {pod["metadata"]["uid"] for pod in world.laws.pods()}
+    first.kill()
+    world.operator().lead(2)
+    await world.pause(10.0)
+    await comes_to_rest(world)
+    sent = world.operators[-1].kube.sent
+    # There are so many of each that admission changes.
+    most = {"StatefulSet": 2, "Deployment": 1, "NetworkPolicy": 3}
+    assert all(times <= most[kind] for (verb, kind), times in sent.items() if verb == "replace"), sent
+    assert {pod["metadata"]["uid"] for pod in world.laws.pods()} == pods, "and no pod is replaced"
+    await stays_silent(world)
+    assert_reported(world, named)
 
 
-def test_what_admission_no_longer_changes_is_put_right_with_the_next_edit() -> None:
-    async def scenario(world: World) -> None:
-        world.server.admission.append(images_rewritten)
-        world.create(shards=2, spares=1)
-        world.operator().lead(1)
-        await comes_to_rest(world)
-        world.server.admission.clear()
-        await stays_silent(world)
-        world.edit(coreapp={"pod": {"annotations": {"example.com/release": "b"}}}, webapp={"replicas": 2})
-        await comes_to_rest(world)
-        workload = world.server.get(STATEFULSET, (NAMESPACE, f"{NAME}-coreapp"))
-        assert workload is not None
-        assert not workload["spec"]["template"]["spec"]["containers"][0]["image"].startswith("mirror.example/")
-
-    simulate(scenario)
+@simulated()
+async def test_what_admission_no_longer_changes_is_put_right_with_the_next_edit(world: World) -> None:
+    world.server.admission.append(images_rewritten)
+    world.create(shards=2, spares=1)
+    world.operator().lead(1)
+    await comes_to_rest(world)
+    world.server.admission.clear()
+    await stays_silent(world)
+    world.edit(coreapp={"pod": {"annotations": {"example.com/release": "b"}}}, webapp={"replicas": 2})
+    await comes_to_rest(world)
+    workload = world.server.get(STATEFULSET, (NAMESPACE, f"{NAME}-coreapp"))
+    assert workload is not None
+    assert not workload["spec"]["template"]["spec"]["containers"][0]["image"].startswith("mirror.example/")
 
 
-def test_what_a_user_changes_in_addition_to_admission_is_put_right() -> None:
+@simulated()
+async def test_what_a_user_changes_in_addition_to_admission_is_put_right(world: World) -> None:
     """A field that admission leaves alone is still the operator's."""
+    world.server.admission.append(sidecar_added)
+    world.create(shards=2, spares=1)
+    world.operator().lead(1)
+    await comes_to_rest(world)
+    name = (NAMESPACE, f"{NAME}-coreapp")
+    world.server.merge("user", STATEFULSET, name, {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 77}}}})
 
-    async def scenario(world: World) -> None:
-        world.server.admission.append(sidecar_added)
-        world.create(shards=2, spares=1)
-        world.operator().lead(1)
-        await comes_to_rest(world)
-        name = (NAMESPACE, f"{NAME}-coreapp")
-        world.server.merge("user", STATEFULSET, name, {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 77}}}})
+    def is_right() -> bool:
+        workload = world.server.get(STATEFULSET, name)
+        return workload is not None and workload["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 10
 
-        def is_right() -> bool:
-            workload = world.server.get(STATEFULSET, name)
-            return workload is not None and workload["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 10
-
-        await world.until(is_right, within=60, what="put right")
-        await comes_to_rest(world)
-        await stays_silent(world)
-
-    simulate(scenario)
+    await world.until(is_right, within=60, what="put right")
+    await comes_to_rest(world)
+    await stays_silent(world)
 
 
 class RewritingWebhook:
@@ -262,71 +248,65 @@ class RewritingWebhook:
         return with_pod_spec(obj, containers=[{**first, "image": f"{image}@{self.times}"}, *others])
 
 
-def test_an_image_that_is_another_after_each_write_rolls_no_pod_again_and_again() -> None:
-    async def scenario(world: World) -> None:
-        world.server.admission.append(RewritingWebhook())
-        world.create(shards=2, spares=1)
-        world.operator().lead(1)
-        await comes_to_rest(world)
+@simulated()
+async def test_an_image_that_is_another_after_each_write_rolls_no_pod_again_and_again(world: World) -> None:
+    world.server.admission.append(RewritingWebhook())
+    world.create(shards=2, spares=1)
+    world.operator().lead(1)
+    await comes_to_rest(world)
+    await stays_silent(world)
+    for spec in ({"shards": 4}, {"coreapp": {"pod": {"annotations": {"example.com/release": "b"}}}}, {"shards": 2}):
+        made = world.server.revision
+        world.edit(**spec)
+        await comes_to_rest(world, within=600)
         await stays_silent(world)
-        for spec in ({"shards": 4}, {"coreapp": {"pod": {"annotations": {"example.com/release": "b"}}}}, {"shards": 2}):
-            made = world.server.revision
-            world.edit(**spec)
-            await comes_to_rest(world, within=600)
-            await stays_silent(world)
-            assert world.server.revision > made
-
-    simulate(scenario)
+        assert world.server.revision > made
 
 
 @pytest.mark.parametrize("pause", [0.05, 2.0])
-def test_a_writer_that_answers_each_write_of_the_operator_is_given_way_to(pause: float) -> None:
+@simulated()
+async def test_a_writer_that_answers_each_write_of_the_operator_is_given_way_to(world: World, pause: float) -> None:
     """No webhook: another controller, which is not distinguished from a person until it has done so a few times."""
+    world.create(shards=2, spares=1)
+    world.operator().lead(1)
+    await comes_to_rest(world)
+    name, image = (NAMESPACE, f"{NAME}-coreapp"), "other.example/coreapp:1"
 
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=1)
-        world.operator().lead(1)
-        await comes_to_rest(world)
-        name, image = (NAMESPACE, f"{NAME}-coreapp"), "other.example/coreapp:1"
-
-        def insist() -> None:
-            workload = world.server.get(STATEFULSET, name)
-            if workload is not None and workload["spec"]["template"]["spec"]["containers"][0]["image"] != image:
-                (first, *others) = workload["spec"]["template"]["spec"]["containers"]
-                body = {"spec": {"template": {"spec": {"containers": [{**first, "image": image}, *others]}}}}
-                world.server.merge("gitops", STATEFULSET, name, body)
-            world.loop.call_later(pause, insist)
-
-        insist()
-        await world.pause(120.0)
-        await comes_to_rest(world, within=600)
+    def insist() -> None:
         workload = world.server.get(STATEFULSET, name)
-        assert workload is not None
-        assert {pod["metadata"]["labels"][REVISION] for pod in world.laws.pods()} == {revision_of(workload)}
-        await stays_silent(world)
-        assert_reported(world, ("StatefulSet acme-coreapp", "containers[coreapp].image"))
-        world.edit(shards=4)
-        await comes_to_rest(world, within=600)
-        await stays_silent(world)
+        if workload is not None and workload["spec"]["template"]["spec"]["containers"][0]["image"] != image:
+            (first, *others) = workload["spec"]["template"]["spec"]["containers"]
+            body = {"spec": {"template": {"spec": {"containers": [{**first, "image": image}, *others]}}}}
+            world.server.merge("gitops", STATEFULSET, name, body)
+        world.loop.call_later(pause, insist)
 
-    simulate(scenario)
-
-
-def test_what_an_older_crd_drops_from_the_status_is_not_written_again_and_again() -> None:
-    async def scenario(world: World) -> None:
-        world.server.not_in_status |= {"failuresTolerated", "coreapp"}
-        world.create(shards=2, spares=1)
-        world.operator().lead(1)
-        await comes_to_rest(world)
-        await stays_silent(world, 300.0)
-        world.edit(spares=2)
-        await comes_to_rest(world)
-        await stays_silent(world, 300.0)
-
-    simulate(scenario)
+    insist()
+    await world.pause(120.0)
+    await comes_to_rest(world, within=600)
+    workload = world.server.get(STATEFULSET, name)
+    assert workload is not None
+    assert {pod["metadata"]["labels"][REVISION] for pod in world.laws.pods()} == {revision_of(workload)}
+    await stays_silent(world)
+    assert_reported(world, ("StatefulSet acme-coreapp", "containers[coreapp].image"))
+    world.edit(shards=4)
+    await comes_to_rest(world, within=600)
+    await stays_silent(world)
 
 
-def test_a_change_that_is_rejected_holds_up_no_resize() -> None:
+@simulated()
+async def test_what_an_older_crd_drops_from_the_status_is_not_written_again_and_again(world: World) -> None:
+    world.server.not_in_status |= {"failuresTolerated", "coreapp"}
+    world.create(shards=2, spares=1)
+    world.operator().lead(1)
+    await comes_to_rest(world)
+    await stays_silent(world, 300.0)
+    world.edit(spares=2)
+    await comes_to_rest(world)
+    await stays_silent(world, 300.0)
+
+
+@simulated()
+async def test_a_change_that_is_rejected_holds_up_no_resize(world: World) -> None:
     """As by a policy that denies an annotation: that is said, and what does not need it goes on."""
 
     def denied(kind: Kind, obj: Obj) -> Obj:
@@ -334,17 +314,14 @@ def test_a_change_that_is_rejected_holds_up_no_resize() -> None:
             raise Invalid("admission webhook denied the request")
         return obj
 
-    async def scenario(world: World) -> None:
-        world.server.admission.append(denied)
-        world.create(shards=2, spares=1)
-        world.operator().lead(1)
-        await comes_to_rest(world)
-        world.edit(shards=4, coreapp={"pod": {"annotations": {"example.com/release": "b"}}})
-        wac = world.server.get(WAC, (NAMESPACE, NAME))
-        assert wac is not None
-        await world.until(lambda: world.account.shards == 4 and not [*world.undone_in_truth(wac)], within=120, what="resized")
-        assert world.condition("Stalled")[:2] == ("True", "ChangeRejected")
-        world.server.admission.clear()
-        await comes_to_rest(world)
-
-    simulate(scenario)
+    world.server.admission.append(denied)
+    world.create(shards=2, spares=1)
+    world.operator().lead(1)
+    await comes_to_rest(world)
+    world.edit(shards=4, coreapp={"pod": {"annotations": {"example.com/release": "b"}}})
+    wac = world.server.get(WAC, (NAMESPACE, NAME))
+    assert wac is not None
+    await world.until(lambda: world.account.shards == 4 and not [*world.undone_in_truth(wac)], within=120, what="resized")
+    assert world.condition("Stalled")[:2] == ("True", "ChangeRejected")
+    world.server.admission.clear()
+    await comes_to_rest(world)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from .client import CallOutcome
-from .world import Change, World, simulate
+from .world import Change, World, simulate, simulated
 
 STATUSES = (400, 401, 403, 429, 500, 503)
 ApiFault = tuple[int | None, str]
@@ -132,26 +132,23 @@ def test_a_refused_certificate_is_not_sent_again_before_another_one_is_there() -
     )
 
 
-def test_a_refused_certificate_is_not_sent_again_after_another_one_was_refused_too() -> None:
+@simulated()
+async def test_a_refused_certificate_is_not_sent_again_after_another_one_was_refused_too(world: World) -> None:
     """A person who does not know which one is right puts the first one back; also after the leader has changed."""
-
-    async def scenario(world: World) -> None:
-        await settled(world)
-        for number in (1, 2):
-            put(world, number)
-            await stalls(world, "CertificateRejected", "Put the right one into Secret account", each(CERTIFICATE[:1], "certificate")[:1])
-            world.edit(shards=world.account.shards)
-        before = calls(world)
-        put(world, 1)
-        world.edit(shards=3 - world.account.shards)
-        await world.pause(30)
-        assert world.condition("Stalled")[:2] == ("True", "CertificateRejected")
-        assert calls(world) == before
-        put(world, 3)
-        await world.until_done()
-        assert calls(world) == before + 1
-
-    simulate(scenario)
+    await settled(world)
+    for number in (1, 2):
+        put(world, number)
+        await stalls(world, "CertificateRejected", "Put the right one into Secret account", each(CERTIFICATE[:1], "certificate")[:1])
+        world.edit(shards=world.account.shards)
+    before = calls(world)
+    put(world, 1)
+    world.edit(shards=3 - world.account.shards)
+    await world.pause(30)
+    assert world.condition("Stalled")[:2] == ("True", "CertificateRejected")
+    assert calls(world) == before
+    put(world, 3)
+    await world.until_done()
+    assert calls(world) == before + 1
 
 
 def test_a_refused_pin_is_not_sent_again_before_it_is_another_one() -> None:
@@ -190,18 +187,16 @@ def test_a_closed_registration_is_not_tried_again_before_the_account_is_edited()
 
 
 @pytest.mark.parametrize("answer", each(BAN, "account", (401, 403, 500)), ids=lambda one: one.status)
-def test_a_banned_account_is_sent_nothing_any_more(answer: CallOutcome) -> None:
-    async def scenario(world: World) -> None:
-        await settled(world)
-        await stalls(world, "Banned", "Ask Meta's support", [answer])
-        before = calls(world)
-        put(world, 1)
-        world.edit(client={"type": "Simulator", "images": NEWER})
-        await world.pause(120)
-        assert world.condition("Ready")[:2] == ("False", "Banned")
-        assert calls(world) == before
-
-    simulate(scenario)
+@simulated()
+async def test_a_banned_account_is_sent_nothing_any_more(world: World, answer: CallOutcome) -> None:
+    await settled(world)
+    await stalls(world, "Banned", "Ask Meta's support", [answer])
+    before = calls(world)
+    put(world, 1)
+    world.edit(client={"type": "Simulator", "images": NEWER})
+    await world.pause(120)
+    assert world.condition("Ready")[:2] == ("False", "Banned")
+    assert calls(world) == before
 
 
 def busy(status: int, said: ApiFault, **changes: Any) -> CallOutcome:
@@ -226,106 +221,94 @@ async def waits(world: World, answers: list[CallOutcome]) -> None:
     assert not {"refusedFingerprint", "refusedPin", "loggedOffAt"} & world.status().get("certificate", {}).keys()
 
 
-def test_a_busy_answer_is_waited_for_under_every_status() -> None:
-    async def scenario(world: World) -> None:
-        await settled(world)
-        for status, said in zip(STATUSES, BUSY, strict=True):
-            await waits(world, [busy(status, said)])
-        await waits(world, [busy(400, said) for said in BUSY[:3]])
-
-    simulate(scenario)
+@simulated()
+async def test_a_busy_answer_is_waited_for_under_every_status(world: World) -> None:
+    await settled(world)
+    for status, said in zip(STATUSES, BUSY, strict=True):
+        await waits(world, [busy(status, said)])
+    await waits(world, [busy(400, said) for said in BUSY[:3]])
 
 
-def test_a_status_decides_where_the_words_say_nothing() -> None:
-    async def scenario(world: World) -> None:
-        await settled(world)
-        for status in (403, 404, 429, 503):
-            await waits(world, [busy(status, (None, "")), busy(status, (1005, "Access denied"))])
-
-    simulate(scenario)
+@simulated()
+async def test_a_status_decides_where_the_words_say_nothing(world: World) -> None:
+    await settled(world)
+    for status in (403, 404, 429, 503):
+        await waits(world, [busy(status, (None, "")), busy(status, (1005, "Access denied"))])
 
 
-def test_a_client_that_asks_for_a_pause_gets_it_under_any_leader_and_any_spec() -> None:
-    async def scenario(world: World) -> None:
-        await settled(world)
-        world.account.call_outcomes.append(busy(429, (None, ""), retry_after=300))
-        before, start = calls(world), world.loop.time()
-        world.edit(shards=2)
-        await world.until(lambda: calls(world) == before + 1, within=20, what="the call")
-        await world.pause(60)
-        world.living()[0].kill()
-        world.operator().lead(2)
-        await world.pause(60)
-        world.edit(shards=4)
-        await world.pause(170)
-        assert world.condition("Reconciling")[:2] == ("True", "ServerBusy")
-        assert calls(world) == before + 1
-        await world.until(lambda: calls(world) == before + 2, within=90, what="the second call")
-        # The second operator's clock may be an hour apart: it counts from when it saw the answer.
-        assert 300 <= world.loop.time() - start <= 380
-        await world.until_done()
-        assert "operation" not in world.status()
-        await world.stays_silent(60)
-
-    simulate(scenario)
+@simulated()
+async def test_a_client_that_asks_for_a_pause_gets_it_under_any_leader_and_any_spec(world: World) -> None:
+    await settled(world)
+    world.account.call_outcomes.append(busy(429, (None, ""), retry_after=300))
+    before, start = calls(world), world.loop.time()
+    world.edit(shards=2)
+    await world.until(lambda: calls(world) == before + 1, within=20, what="the call")
+    await world.pause(60)
+    world.living()[0].kill()
+    world.operator().lead(2)
+    await world.pause(60)
+    world.edit(shards=4)
+    await world.pause(170)
+    assert world.condition("Reconciling")[:2] == ("True", "ServerBusy")
+    assert calls(world) == before + 1
+    await world.until(lambda: calls(world) == before + 2, within=90, what="the second call")
+    # The second operator's clock may be an hour apart: it counts from when it saw the answer.
+    assert 300 <= world.loop.time() - start <= 380
+    await world.until_done()
+    assert "operation" not in world.status()
+    await world.stays_silent(60)
 
 
-def test_a_401_is_a_stale_token_once_and_then_a_busy_client() -> None:
+@simulated()
+async def test_a_401_is_a_stale_token_once_and_then_a_busy_client(world: World) -> None:
     """A client that rejects every token is not logged in to, and called, without end."""
-
-    async def scenario(world: World) -> None:
-        await settled(world)
-        world.account.call_outcomes.append(CallOutcome(status=401, applied=None, code=1005, text="Access denied", lasts=True))
-        before, tokens = calls(world), len(world.account.tokens)
-        world.edit(shards=2)
-        await world.until(lambda: world.condition("Reconciling")[1] == "ServerBusy", within=20, what="ServerBusy")
-        await world.pause(110)
-        # One at once; then 2, 4, 8, 16, 32 and 60 s, give or take a fifth.
-        assert 5 <= calls(world) - before <= 8
-        assert len(world.account.tokens) - tokens <= 9
-        assert world.condition("Stalled")[0] == "False"
-        world.account.call_outcomes.clear()
-        await world.until_done(within=90)
-
-    simulate(scenario)
+    await settled(world)
+    world.account.call_outcomes.append(CallOutcome(status=401, applied=None, code=1005, text="Access denied", lasts=True))
+    before, tokens = calls(world), len(world.account.tokens)
+    world.edit(shards=2)
+    await world.until(lambda: world.condition("Reconciling")[1] == "ServerBusy", within=20, what="ServerBusy")
+    await world.pause(110)
+    # One at once; then 2, 4, 8, 16, 32 and 60 s, give or take a fifth.
+    assert 5 <= calls(world) - before <= 8
+    assert len(world.account.tokens) - tokens <= 9
+    assert world.condition("Stalled")[0] == "False"
+    world.account.call_outcomes.clear()
+    await world.until_done(within=90)
 
 
-def test_a_token_that_became_stale_costs_no_pause() -> None:
-    async def scenario(world: World) -> None:
-        await settled(world)
-        for shards in (2, 1, 2):
-            world.account.tokens.clear()
-            world.account.call_outcomes.append(CallOutcome(status=401, applied=None, code=1005, text="the token is expired: log in"))
-            before = calls(world)
-            world.edit(shards=shards)
-            await world.until(lambda: calls(world) == before + 2, within=5, what="the call")  # noqa: B023 - awaited here
-            await world.until_done()
-
-    simulate(scenario)
+@simulated()
+async def test_a_token_that_became_stale_costs_no_pause(world: World) -> None:
+    await settled(world)
+    for shards in (2, 1, 2):
+        world.account.tokens.clear()
+        world.account.call_outcomes.append(CallOutcome(status=401, applied=None, code=1005, text="the token is expired: log in"))
+        before = calls(world)
+        world.edit(shards=shards)
+        await world.until(lambda: calls(world) == before + 2, within=5, what="the call")  # noqa: B023 - awaited here
+        await world.until_done()
 
 
 @pytest.mark.parametrize("answer", ["timeout", "reset"])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_restart_of_a_call_without_an_answer_moves_no_shard_though_the_client_cannot_be_asked(answer: str, seed: int) -> None:
+@simulated()
+async def test_the_restart_of_a_call_without_an_answer_moves_no_shard_though_the_client_cannot_be_asked(
+    world: World, answer: str, seed: int
+) -> None:
     """The call may take effect as late as when it is given up, and its restart gets its full time from then on (laws#9)."""
-
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=2)
-        world.operator().lead(1)
-        await world.until_done()
-        world.account.call_outcomes.append(CallOutcome(answer, applied=20.5))
-        world.edit(shards=1)
-        await world.until(lambda: not world.account.call_outcomes, within=20, what="the call")
-        await world.pause(20.2)
-        world.api_faults = 1.0
-        moves, restarts = len(world.laws.handovers), world.account.restarts
-        holders = [world.holder(shard) for shard in range(2)]
-        # The restart reaches it late, so it seems ready for a moment longer.
-        world.cluster.hang(next(machine for machine in world.coreapps() if machine not in holders), seconds=2.5)
-        await world.until(lambda: world.account.restarts > restarts, within=3, what="the restart")
-        await world.pause(1.4)
-        assert len(world.laws.handovers) == moves
-        world.api_faults = 0.0
-        await world.until_done(within=120)
-
-    simulate(scenario, seed)
+    world.create(shards=2, spares=2)
+    world.operator().lead(1)
+    await world.until_done()
+    world.account.call_outcomes.append(CallOutcome(answer, applied=20.5))
+    world.edit(shards=1)
+    await world.until(lambda: not world.account.call_outcomes, within=20, what="the call")
+    await world.pause(20.2)
+    world.api_faults = 1.0
+    moves, restarts = len(world.laws.handovers), world.account.restarts
+    holders = [world.holder(shard) for shard in range(2)]
+    # The restart reaches it late, so it seems ready for a moment longer.
+    world.cluster.hang(next(machine for machine in world.coreapps() if machine not in holders), seconds=2.5)
+    await world.until(lambda: world.account.restarts > restarts, within=3, what="the restart")
+    await world.pause(1.4)
+    assert len(world.laws.handovers) == moves
+    world.api_faults = 0.0
+    await world.until_done(within=120)

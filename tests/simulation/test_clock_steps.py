@@ -10,7 +10,7 @@ import pytest
 
 from .client import CallOutcome
 from .kinds import WAC
-from .world import NAME, NAMESPACE, World, simulate
+from .world import NAME, NAMESPACE, World, simulate, simulated
 
 STEPS = (-3600.0, 20.0, 3600.0)
 each_step = pytest.mark.parametrize("step", STEPS)
@@ -93,35 +93,32 @@ def test_a_change_by_another_writer_is_seen_in_its_time(step: float) -> None:
 
 
 @each_step
-def test_people_read_the_time_of_the_wall(step: float) -> None:
-    async def scenario(world: World) -> None:
-        await serving(world)
-        set_clocks(world, step)
-        old = world.holder(0)
-        assert old is not None
-        world.delete_pod(old, force=True)
-        await world.until_done(within=60)
-        clock = world.operators[0].clock
-        reported = datetime.fromisoformat(status(world)["recentHandovers"][0]["at"])
-        assert 0 <= (clock.wall() - reported).total_seconds() <= 60
-
-    simulate(scenario)
+@simulated()
+async def test_people_read_the_time_of_the_wall(world: World, step: float) -> None:
+    await serving(world)
+    set_clocks(world, step)
+    old = world.holder(0)
+    assert old is not None
+    world.delete_pod(old, force=True)
+    await world.until_done(within=60)
+    clock = world.operators[0].clock
+    reported = datetime.fromisoformat(status(world)["recentHandovers"][0]["at"])
+    assert 0 <= (clock.wall() - reported).total_seconds() <= 60
 
 
 @pytest.mark.parametrize(("days", "spec"), [(-5, "certificate"), (-400, "certificate"), (-5, "registration")])
-def test_nothing_that_gets_the_account_banned_is_sent_by_a_machine_whose_clock_is_days_behind(days: float, spec: str) -> None:
+@simulated()
+async def test_nothing_that_gets_the_account_banned_is_sent_by_a_machine_whose_clock_is_days_behind(
+    world: World, days: float, spec: str
+) -> None:
     """The certificate expired an hour ago, or the number was registered eight days ago. The API server's clock tells."""
-
-    async def scenario(world: World) -> None:
-        account: dict[str, Any] = {"countryCode": "1", "phoneNumber": "6315550000", "registeredAt": "2026-12-27T11:00:00Z"}
-        if spec == "certificate":
-            world.put_account_secret(certificate=base64.b64encode(b"a certificate").decode(), expiresAt="2027-01-04T11:00:00Z")
-            account = {**account, "secretRef": {"name": "account"}}
-        world.create(shards=2, account=account)
-        world.operator(ahead=days * 86400).lead(1)
-        reason = "CertificateExpired" if spec == "certificate" else "RegistrationTooOld"
-        await world.until(lambda: world.condition("Stalled")[:2] == ("True", reason), within=60, what="it is said")
-        await world.pause(60)
-        assert world.laws.applied["5"] == 0
-
-    simulate(scenario)
+    account: dict[str, Any] = {"countryCode": "1", "phoneNumber": "6315550000", "registeredAt": "2026-12-27T11:00:00Z"}
+    if spec == "certificate":
+        world.put_account_secret(certificate=base64.b64encode(b"a certificate").decode(), expiresAt="2027-01-04T11:00:00Z")
+        account = {**account, "secretRef": {"name": "account"}}
+    world.create(shards=2, account=account)
+    world.operator(ahead=days * 86400).lead(1)
+    reason = "CertificateExpired" if spec == "certificate" else "RegistrationTooOld"
+    await world.until(lambda: world.condition("Stalled")[:2] == ("True", reason), within=60, what="it is said")
+    await world.pause(60)
+    assert world.laws.applied["5"] == 0

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
-
 import pytest
 
 from .kinds import POD, STATEFULSET
 from .laws import EPOCH, ROLE, SHARD
 from .machines import Machine
-from .world import NAME, NAMESPACE, World, simulate
+from .world import NAME, NAMESPACE, UnfitError, World, simulated
 
-Case = Callable[[World], Coroutine[Any, Any, None]]
 SEEDS = 5
 
 
-class UnfitError(Exception):
-    """This seed's world is not as the case needs it: nothing is judged in it."""
-
-
-def judge_each_seed(case: Case) -> None:
-    """Run a case over all seeds; one that fits no seed has judged nothing, and fails."""
-    judged = 0
-    for seed in range(SEEDS):
-        try:
-            simulate(case, seed)
-        except UnfitError:
-            continue
-        judged += 1
-    print(f"judged in {judged} of {SEEDS} seeds")
-    assert judged > 0, f"none of {SEEDS} seeds fits this case"
-
-
-def test_a_case_that_fits_no_seed_fails() -> None:
-    async def scenario(_: World) -> None:
+def test_a_scenario_that_fits_no_seed_fails() -> None:
+    @simulated(SEEDS)
+    async def unfit(_: World) -> None:
         raise UnfitError
 
     with pytest.raises(AssertionError, match="none of 5 seeds"):
-        judge_each_seed(scenario)
+        unfit()
 
 
 async def started(world: World, *, shards: int = 2, spares: int = 1, age: float = 20.0) -> None:
@@ -69,209 +49,183 @@ def is_alone(world: World, machine: Machine) -> bool:
     return all(other is machine or other.node is not machine.node for other in world.coreapps())
 
 
-def test_a_hung_holder_is_replaced_deleted_and_comes_back_as_a_spare() -> None:
-    async def scenario(world: World) -> None:
-        await started(world)
-        old, before = holder(world, 0), world.loop.time()
-        world.cluster.hang(old)
-        await world.until(lambda: world.holder(0) is not old, within=4.1, what="handed over")
-        assert world.loop.time() - before >= 2.4
-        assert world.laws.handovers[-1][2] == "ProbeTimeout"
-        await world.until(lambda: not is_there(world, old), within=20, what="deleted")
-        await world.until_done()
-        labels = (world.server.get(POD, old.name) or {})["metadata"]["labels"]
-        assert labels[ROLE] == "standby"
-        assert not {SHARD, EPOCH} & labels.keys()
-        await world.stays_silent(120.0)
-
-    judge_each_seed(scenario)
+@simulated(SEEDS)
+async def test_a_hung_holder_is_replaced_deleted_and_comes_back_as_a_spare(world: World) -> None:
+    await started(world)
+    old, before = holder(world, 0), world.loop.time()
+    world.cluster.hang(old)
+    await world.until(lambda: world.holder(0) is not old, within=4.1, what="handed over")
+    assert world.loop.time() - before >= 2.4
+    assert world.laws.handovers[-1][2] == "ProbeTimeout"
+    await world.until(lambda: not is_there(world, old), within=20, what="deleted")
+    await world.until_done()
+    labels = (world.server.get(POD, old.name) or {})["metadata"]["labels"]
+    assert labels[ROLE] == "standby"
+    assert not {SHARD, EPOCH} & labels.keys()
+    await world.stays_silent(120.0)
 
 
-def test_a_holder_that_goes_on_before_its_time_keeps_its_shard() -> None:
-    async def scenario(world: World) -> None:
-        await started(world)
-        old, count = holder(world, 0), len(world.laws.handovers)
-        for _ in range(5):
-            world.cluster.hang(old, 1.9)
-            await world.pause(10)
-        assert (world.holder(0), len(world.laws.handovers)) == (old, count)
-
-    judge_each_seed(scenario)
+@simulated(SEEDS)
+async def test_a_holder_that_goes_on_before_its_time_keeps_its_shard(world: World) -> None:
+    await started(world)
+    old, count = holder(world, 0), len(world.laws.handovers)
+    for _ in range(5):
+        world.cluster.hang(old, 1.9)
+        await world.pause(10)
+    assert (world.holder(0), len(world.laws.handovers)) == (old, count)
 
 
-def test_a_lost_node_is_left_made_good_and_taken_back() -> None:
+@simulated(SEEDS)
+async def test_a_lost_node_is_left_made_good_and_taken_back(world: World) -> None:
     """Law 3, law 7, law 11: the pod is left alone, another stands in after a minute, and goes again when the node is back."""
-
-    async def scenario(world: World) -> None:
-        await started(world, shards=2, spares=2)
-        old = holder(world, 0)
-        here = [machine for machine in world.coreapps() if machine.node is old.node]
-        if len(here) > 2:
-            raise UnfitError
-        before = world.loop.time()
-        world.cluster.node_pool.lose(old.node.name, power=False)
-        await world.until(lambda: all(world.holder(shard) not in here for shard in (0, 1)), within=4.1, what="handed over")
-        await world.pause(30)
-        assert is_there(world, old)
-        await world.until(lambda: replicas(world) == 4 + len(here), within=60, what="compensated")
-        assert 60 <= world.loop.time() - before <= 80
-        assert is_there(world, old), "Terminating, and nothing waits for it"
-        await world.pause(30)
-        world.cluster.node_pool.restore(old.node.name)
-        await world.until_done()
-        assert replicas(world) == 4
-        await world.stays_silent(120.0)
-
-    judge_each_seed(scenario)
+    await started(world, shards=2, spares=2)
+    old = holder(world, 0)
+    here = [machine for machine in world.coreapps() if machine.node is old.node]
+    if len(here) > 2:
+        raise UnfitError
+    before = world.loop.time()
+    world.cluster.node_pool.lose(old.node.name, power=False)
+    await world.until(lambda: all(world.holder(shard) not in here for shard in (0, 1)), within=4.1, what="handed over")
+    await world.pause(30)
+    assert is_there(world, old)
+    await world.until(lambda: replicas(world) == 4 + len(here), within=60, what="compensated")
+    assert 60 <= world.loop.time() - before <= 80
+    assert is_there(world, old), "Terminating, and nothing waits for it"
+    await world.pause(30)
+    world.cluster.node_pool.restore(old.node.name)
+    await world.until_done()
+    assert replicas(world) == 4
+    await world.stays_silent(120.0)
 
 
-def test_an_old_holder_that_is_back_is_assigned_standby() -> None:
-    async def scenario(world: World) -> None:
-        await started(world)
-        old = holder(world, 0)
-        if not is_alone(world, old):
-            raise UnfitError  # one spare for two lost Coreapps is another case
-        assert old.coreapp is not None
-        world.cluster.node_pool.lose(old.node.name, power=False)
-        await world.until(lambda: world.holder(0) is not old, within=4.1, what="handed over")
-        assert old.coreapp.assigned is not None, "it believes to serve"
-        world.cluster.node_pool.restore(old.node.name)
-        await world.until(lambda: old.coreapp is not None and old.coreapp.assigned is None, within=10, what="assigned")
-        assert is_there(world, old)
-        # Status may still tell of the time before.
-        await world.pause(5.0)
-        await world.until_done()
-        await world.stays_silent(120.0)
-
-    judge_each_seed(scenario)
+@simulated(SEEDS)
+async def test_an_old_holder_that_is_back_is_assigned_standby(world: World) -> None:
+    await started(world)
+    old = holder(world, 0)
+    if not is_alone(world, old):
+        raise UnfitError  # one spare for two lost Coreapps is another case
+    assert old.coreapp is not None
+    world.cluster.node_pool.lose(old.node.name, power=False)
+    await world.until(lambda: world.holder(0) is not old, within=4.1, what="handed over")
+    assert old.coreapp.assigned is not None, "it believes to serve"
+    world.cluster.node_pool.restore(old.node.name)
+    await world.until(lambda: old.coreapp is not None and old.coreapp.assigned is None, within=10, what="assigned")
+    assert is_there(world, old)
+    # Status may still tell of the time before.
+    await world.pause(5.0)
+    await world.until_done()
+    await world.stays_silent(120.0)
 
 
-def test_a_deleted_node_is_certain() -> None:
-    async def scenario(world: World) -> None:
-        await started(world)
-        old = holder(world, 0)
-        if not is_alone(world, old):
-            raise UnfitError  # one spare for two lost Coreapps is another case
-        world.cluster.node_pool.lose(old.node.name, power=True)
-        world.cluster.node_pool.delete(old.node.name)
-        await world.until(lambda: world.holder(0) is not old, within=1.0, what="handed over")
-        assert world.laws.handovers[-1][2] in {"NodeGone", "PodDeleted"}
-        await world.until_done()
-
-    judge_each_seed(scenario)
+@simulated(SEEDS)
+async def test_a_deleted_node_is_certain(world: World) -> None:
+    await started(world)
+    old = holder(world, 0)
+    if not is_alone(world, old):
+        raise UnfitError  # one spare for two lost Coreapps is another case
+    world.cluster.node_pool.lose(old.node.name, power=True)
+    world.cluster.node_pool.delete(old.node.name)
+    await world.until(lambda: world.holder(0) is not old, within=1.0, what="handed over")
+    assert world.laws.handovers[-1][2] in {"NodeGone", "PodDeleted"}
+    await world.until_done()
 
 
-def test_two_holders_at_once_and_one_spare() -> None:
+@simulated(SEEDS)
+async def test_two_holders_at_once_and_one_spare(world: World) -> None:
     """The lowest shard is served first, the other is said to be unserved, and served when its pod is back."""
-
-    async def scenario(world: World) -> None:
-        await started(world, shards=2, spares=1)
-        first, second = holder(world, 0), holder(world, 1)
-        world.cluster.start_seconds = (8.0, 9.0)
-        for machine in (second, first):
-            world.delete_pod(machine, force=True)
-        await world.until(lambda: world.holder(0) not in {first, None}, within=2.0, what="shard 0 served")
-        await world.pause(2.0)
-        assert holder(world, 0).running
-        wac = world.laws.wac() or {}
-        ready = next(one for one in wac["status"]["conditions"] if one["type"] == "Ready")
-        assert (ready["status"], ready["reason"]) == ("False", "Unserved")
-        assert "shard 1" in ready["message"]
-        await world.until_done()
-        await world.stays_silent(60.0)
-
-    judge_each_seed(scenario)
+    await started(world, shards=2, spares=1)
+    first, second = holder(world, 0), holder(world, 1)
+    world.cluster.start_seconds = (8.0, 9.0)
+    for machine in (second, first):
+        world.delete_pod(machine, force=True)
+    await world.until(lambda: world.holder(0) not in {first, None}, within=2.0, what="shard 0 served")
+    await world.pause(2.0)
+    assert holder(world, 0).running
+    wac = world.laws.wac() or {}
+    ready = next(one for one in wac["status"]["conditions"] if one["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "Unserved")
+    assert "shard 1" in ready["message"]
+    await world.until_done()
+    await world.stays_silent(60.0)
 
 
-def test_a_hung_holder_without_a_spare_is_ended_after_twice_the_time() -> None:
-    async def scenario(world: World) -> None:
-        await started(world, spares=0)
-        old, before = holder(world, 0), world.loop.time()
-        world.cluster.hang(old)
+@simulated(SEEDS)
+async def test_a_hung_holder_without_a_spare_is_ended_after_twice_the_time(world: World) -> None:
+    await started(world, spares=0)
+    old, before = holder(world, 0), world.loop.time()
+    world.cluster.hang(old)
 
-        def is_ended() -> bool:
-            return "deletionTimestamp" in (world.server.get(POD, old.name) or {"metadata": {"deletionTimestamp"}})["metadata"]
+    def is_ended() -> bool:
+        return "deletionTimestamp" in (world.server.get(POD, old.name) or {"metadata": {"deletionTimestamp"}})["metadata"]
 
-        await world.until(is_ended, within=25, what="ended")
-        assert world.loop.time() - before >= 5.2
-        await world.until_done()
-        await world.stays_silent(60.0)
-
-    judge_each_seed(scenario)
+    await world.until(is_ended, within=25, what="ended")
+    assert world.loop.time() - before >= 5.2
+    await world.until_done()
+    await world.stays_silent(60.0)
 
 
-def test_an_operator_that_stood_still_replaces_nobody_who_is_well() -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=2)
-        operator = world.operator()
-        operator.lead(1)
-        await world.until_done(within=120)
-        count = len(world.laws.handovers)
-        for seconds in (5.0, 1.5, 3.2, 0.4):
-            operator.pause(seconds)
-            await world.pause(20)
-        assert len(world.laws.handovers) == count
-
-    judge_each_seed(scenario)
+@simulated(SEEDS)
+async def test_an_operator_that_stood_still_replaces_nobody_who_is_well(world: World) -> None:
+    world.create(shards=2)
+    operator = world.operator()
+    operator.lead(1)
+    await world.until_done(within=120)
+    count = len(world.laws.handovers)
+    for seconds in (5.0, 1.5, 3.2, 0.4):
+        operator.pause(seconds)
+        await world.pause(20)
+    assert len(world.laws.handovers) == count
 
 
-def test_an_operator_that_hears_nobody_holds_still() -> None:
+@simulated(SEEDS)
+async def test_an_operator_that_hears_nobody_holds_still(world: World) -> None:
     """The self-check fails: most Coreapps, on at least three nodes that live, are silent at once."""
-
-    async def scenario(world: World) -> None:
-        world.create(shards=8, spares=2)
-        operator = world.operator()
-        operator.lead(1)
-        await world.until_done(within=120)
-        if len({machine.node for machine in world.coreapps()}) < 3:
-            raise UnfitError
-        await world.pause(20)
-        count = len(world.laws.handovers)
-        operator.cut(world.cluster.node_pool.nodes)
-        await world.pause(30)
-        assert len(world.laws.handovers) == count
-        operator.cut(())
-        await world.until_done()
-
-    judge_each_seed(scenario)
+    world.create(shards=8, spares=2)
+    operator = world.operator()
+    operator.lead(1)
+    await world.until_done(within=120)
+    if len({machine.node for machine in world.coreapps()}) < 3:
+        raise UnfitError
+    await world.pause(20)
+    count = len(world.laws.handovers)
+    operator.cut(world.cluster.node_pool.nodes)
+    await world.pause(30)
+    assert len(world.laws.handovers) == count
+    operator.cut(())
+    await world.until_done()
 
 
-def test_a_drained_node_is_left_before_the_pod_dies() -> None:
-    async def scenario(world: World) -> None:
-        await started(world, shards=1, spares=2)
-        old = holder(world, 0)
-        if all(machine.node is old.node for machine in world.coreapps()):
-            raise UnfitError
-        world.cluster.node_pool.cordon(old.node.name)
-        await world.until(lambda: world.holder(0) is not old, within=1.0, what="moved")
-        assert old.running
-        assert world.laws.handovers[-1][2] == "PodDraining"
-        world.cluster.node_pool.drain(old.node.name)
-        await world.pause(30)
-        world.cluster.node_pool.restore(old.node.name)
-        await world.until_done()
-        await world.stays_silent(60.0)
-
-    judge_each_seed(scenario)
+@simulated(SEEDS)
+async def test_a_drained_node_is_left_before_the_pod_dies(world: World) -> None:
+    await started(world, shards=1, spares=2)
+    old = holder(world, 0)
+    if all(machine.node is old.node for machine in world.coreapps()):
+        raise UnfitError
+    world.cluster.node_pool.cordon(old.node.name)
+    await world.until(lambda: world.holder(0) is not old, within=1.0, what="moved")
+    assert old.running
+    assert world.laws.handovers[-1][2] == "PodDraining"
+    world.cluster.node_pool.drain(old.node.name)
+    await world.pause(30)
+    world.cluster.node_pool.restore(old.node.name)
+    await world.until_done()
+    await world.stays_silent(60.0)
 
 
-def test_a_standby_operator_knows_the_silence_already() -> None:
+@simulated(SEEDS)
+async def test_a_standby_operator_knows_the_silence_already(world: World) -> None:
     """The leader is killed in the instant in which a holder hangs: the other has heard the silence itself when it begins to lead."""
-
-    async def scenario(world: World) -> None:
-        world.create(shards=2)
-        first, second = world.operator(), world.operator()
-        first.campaign()
-        await world.until_done(within=120)
-        second.campaign()
-        await world.pause(20)
-        old, before = holder(world, 0), world.loop.time()
-        world.cluster.hang(old)
-        first.kill()
-        await world.until(lambda: world.holder(0) is not old, within=7.0, what="handed over")
-        took = world.loop.time() - before
-        led = next(at for at in (float(line.split()[0]) for line in world.laws.log if "operator-1 leads" in line))
-        assert took <= max(led - before, 4.0) + 0.2, f"it led after {led - before:.1f} s and handed over after {took:.1f} s"
-        await world.until_done()
-
-    judge_each_seed(scenario)
+    world.create(shards=2)
+    first, second = world.operator(), world.operator()
+    first.campaign()
+    await world.until_done(within=120)
+    second.campaign()
+    await world.pause(20)
+    old, before = holder(world, 0), world.loop.time()
+    world.cluster.hang(old)
+    first.kill()
+    await world.until(lambda: world.holder(0) is not old, within=7.0, what="handed over")
+    took = world.loop.time() - before
+    led = next(at for at in (float(line.split()[0]) for line in world.laws.log if "operator-1 leads" in line))
+    assert took <= max(led - before, 4.0) + 0.2, f"it led after {led - before:.1f} s and handed over after {took:.1f} s"
+    await world.until_done()

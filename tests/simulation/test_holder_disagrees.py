@@ -11,7 +11,7 @@ from .client import Connection
 from .kinds import SERVICE, Obj
 from .laws import EPOCH, HOLDER
 from .machines import Machine
-from .world import NAME, NAMESPACE, World, simulate
+from .world import NAME, NAMESPACE, World, simulated
 
 SEEDS = 5
 EVIDENCE = "HolderDisagrees"
@@ -54,49 +54,42 @@ def is_served_again(world: World, old: Machine) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_an_older_service_put_back_is_replaced_under_a_new_epoch(seed: int) -> None:
-    async def scenario(world: World) -> None:
-        copy, old = await moved(world)
-        count = len(world.laws.handovers)
-        put_back(world, copy)
-        assert world.holder(0) is old
-        took = await world.until(lambda: is_served_again(world, old), within=10.0, what="another holds the shard")
-        assert took >= 4.0, "a holder has some seconds to take its assignment"
-        assert [evidence for _, _, evidence, _ in world.laws.handovers[count:]] == [EVIDENCE]
-        await world.until_done(within=60)
-        await world.stays_silent(120.0)
-
-    simulate(scenario, seed)
+@simulated()
+async def test_an_older_service_put_back_is_replaced_under_a_new_epoch(world: World, seed: int) -> None:
+    copy, old = await moved(world)
+    count = len(world.laws.handovers)
+    put_back(world, copy)
+    assert world.holder(0) is old
+    took = await world.until(lambda: is_served_again(world, old), within=10.0, what="another holds the shard")
+    assert took >= 4.0, "a holder has some seconds to take its assignment"
+    assert [evidence for _, _, evidence, _ in world.laws.handovers[count:]] == [EVIDENCE]
+    await world.until_done(within=60)
+    await world.stays_silent(120.0)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_holder_that_the_servers_fence_off_is_replaced(seed: int) -> None:
+@simulated()
+async def test_a_holder_that_the_servers_fence_off_is_replaced(world: World, seed: int) -> None:
     """It knows of no newer epoch, so it takes the role; the servers know better, and refuse its connection."""
-
-    async def scenario(world: World) -> None:
-        copy, old = await moved(world)
-        assert old.coreapp is not None
-        old.coreapp.memory.known.clear()
-        put_back(world, copy)
-        await world.until(lambda: is_served_again(world, old), within=10.0, what="another holds the shard")
-        assert world.account.fenced > 0
-        assert world.laws.handovers[-1][2] == EVIDENCE
-        await world.until_done(within=60)
-        await world.stays_silent(120.0)
-
-    simulate(scenario, seed)
+    copy, old = await moved(world)
+    assert old.coreapp is not None
+    old.coreapp.memory.known.clear()
+    put_back(world, copy)
+    await world.until(lambda: is_served_again(world, old), within=10.0, what="another holds the shard")
+    assert world.account.fenced > 0
+    assert world.laws.handovers[-1][2] == EVIDENCE
+    await world.until_done(within=60)
+    await world.stays_silent(120.0)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_that_all_are_logged_off_moves_no_shard(seed: int) -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=1)
-        world.operator().campaign()
-        await world.until_done(within=120)
-        count = len(world.laws.handovers)
-        world.account.logged_off = True
-        world.account.connections.clear()
-        await world.pause(60)
-        assert len(world.laws.handovers) == count
-
-    simulate(scenario, seed)
+@simulated()
+async def test_that_all_are_logged_off_moves_no_shard(world: World, seed: int) -> None:
+    world.create(shards=2, spares=1)
+    world.operator().campaign()
+    await world.until_done(within=120)
+    count = len(world.laws.handovers)
+    world.account.logged_off = True
+    world.account.connections.clear()
+    await world.pause(60)
+    assert len(world.laws.handovers) == count

@@ -15,9 +15,8 @@ from whatsapp_operator.shell.kube.kinds import POD as POD_KIND
 from .kinds import DEPLOYMENT, NETWORKPOLICY, PDB, POD, PVC, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .operators import Operator
 from .test_partial_sight import Fault, PartlyBlind, says
-from .world import NAME, NAMESPACE, World, simulate
+from .world import NAME, NAMESPACE, World, simulated
 
-SEEDS = 1
 CLUSTER, COMPONENT, SHARD, EPOCH, ROLE = (
     "multiconnect.dev/cluster",
     "app.kubernetes.io/component",
@@ -71,26 +70,23 @@ async def settled(world: World, operator: Operator | None = None, **spec: Any) -
 # --- a copy of a shard's Service
 
 
-def test_a_copied_shard_service_gives_no_shard_a_second_holder() -> None:
-    async def scenario(world: World) -> None:
-        await settled(world, spares=2)
-        service = world.server.get(SERVICE, (NAMESPACE, f"{NAME}-shard-0"))
-        assert service is not None
-        names = ("public", f"{NAME}-shard-0-public", f"{NAME}-shard-00", "a-shard-0")
-        copies = {name: world.server.create("user", copied(service, name)) for name in names}
-        for _ in range(2):
-            old = world.holder(0)
-            assert old is not None
-            world.delete_pod(old, force=True)
-            await world.until(lambda old=old: world.holder(0) not in {None, old}, within=1.0, what="handed over")  # type: ignore[misc]
-            await world.until_done(within=120)
-            assert len(active(world, 0)) == 1
-        world.edit(shards=1)
-        await world.until_done(within=180)
-        assert {name: world.server.get(SERVICE, (NAMESPACE, name)) for name in names} == copies, "a copy is neither written nor deleted"
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
+@simulated()
+async def test_a_copied_shard_service_gives_no_shard_a_second_holder(world: World) -> None:
+    await settled(world, spares=2)
+    service = world.server.get(SERVICE, (NAMESPACE, f"{NAME}-shard-0"))
+    assert service is not None
+    names = ("public", f"{NAME}-shard-0-public", f"{NAME}-shard-00", "a-shard-0")
+    copies = {name: world.server.create("user", copied(service, name)) for name in names}
+    for _ in range(2):
+        old = world.holder(0)
+        assert old is not None
+        world.delete_pod(old, force=True)
+        await world.until(lambda old=old: world.holder(0) not in {None, old}, within=1.0, what="handed over")  # type: ignore[misc]
+        await world.until_done(within=120)
+        assert len(active(world, 0)) == 1
+    world.edit(shards=1)
+    await world.until_done(within=180)
+    assert {name: world.server.get(SERVICE, (NAMESPACE, name)) for name in names} == copies, "a copy is neither written nor deleted"
 
 
 # --- what stands in the way
@@ -108,52 +104,43 @@ SPECS: Mapping[Kind, Obj] = {
 }
 
 
-def test_foreign_objects_with_our_label_and_other_names_block_nothing() -> None:
-    async def scenario(world: World) -> None:
-        await settled(world)
-        made = {kind: world.server.create("user", foreign(kind, "theirs", **spec))["metadata"]["uid"] for kind, spec in SPECS.items()}
-        world.edit(shards=4)
-        await world.until_done(within=120)
-        assert {kind: (world.server.get(kind, (NAMESPACE, "theirs")) or {})["metadata"]["uid"] for kind in SPECS} == made
-        await world.stays_silent(60.0)
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
+@simulated()
+async def test_foreign_objects_with_our_label_and_other_names_block_nothing(world: World) -> None:
+    await settled(world)
+    made = {kind: world.server.create("user", foreign(kind, "theirs", **spec))["metadata"]["uid"] for kind, spec in SPECS.items()}
+    world.edit(shards=4)
+    await world.until_done(within=120)
+    assert {kind: (world.server.get(kind, (NAMESPACE, "theirs")) or {})["metadata"]["uid"] for kind in SPECS} == made
+    await world.stays_silent(60.0)
 
 
-def test_a_foreign_service_under_a_name_that_is_needed_is_named_and_hinders_only_what_needs_it() -> None:
-    async def scenario(world: World) -> None:
-        await settled(world)
-        taken = f"{NAME}-shard-3"
-        world.server.create("user", foreign(SERVICE, taken, selector={"app": "x"}))
-        await world.stays_silent(10.0)
-        world.edit(shards=4)
-        await world.until(says(world, "Stalled", "True", "NameConflict"), within=60, what="reported")
-        assert f"Service {taken}" in world.condition("Stalled")[2]
-        assert world.account.shards == 2
-        old = world.holder(0)
-        assert old is not None
-        world.delete_pod(old, force=True)
-        await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
-        world.server.delete("user", SERVICE, (NAMESPACE, taken))
-        await world.until_done(within=120)
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
+@simulated()
+async def test_a_foreign_service_under_a_name_that_is_needed_is_named_and_hinders_only_what_needs_it(world: World) -> None:
+    await settled(world)
+    taken = f"{NAME}-shard-3"
+    world.server.create("user", foreign(SERVICE, taken, selector={"app": "x"}))
+    await world.stays_silent(10.0)
+    world.edit(shards=4)
+    await world.until(says(world, "Stalled", "True", "NameConflict"), within=60, what="reported")
+    assert f"Service {taken}" in world.condition("Stalled")[2]
+    assert world.account.shards == 2
+    old = world.holder(0)
+    assert old is not None
+    world.delete_pod(old, force=True)
+    await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
+    world.server.delete("user", SERVICE, (NAMESPACE, taken))
+    await world.until_done(within=120)
 
 
-def test_a_policy_that_an_earlier_release_named_like_the_cluster_makes_room_for_other_clusters() -> None:
-    async def scenario(world: World) -> None:
-        await settled(world)
-        policy = world.server.get(NETWORKPOLICY, (NAMESPACE, f"{NAME}-coreapp"))
-        assert policy is not None
-        world.server.create("user", copied(policy, NAME))
-        await world.until(lambda: world.server.get(NETWORKPOLICY, (NAMESPACE, NAME)) is None, within=60, what="gone")
-        await world.until_done(within=10)
-        await world.stays_silent(60.0)
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
+@simulated()
+async def test_a_policy_that_an_earlier_release_named_like_the_cluster_makes_room_for_other_clusters(world: World) -> None:
+    await settled(world)
+    policy = world.server.get(NETWORKPOLICY, (NAMESPACE, f"{NAME}-coreapp"))
+    assert policy is not None
+    world.server.create("user", copied(policy, NAME))
+    await world.until(lambda: world.server.get(NETWORKPOLICY, (NAMESPACE, NAME)) is None, within=60, what="gone")
+    await world.until_done(within=10)
+    await world.stays_silent(60.0)
 
 
 # --- what lost its labels
@@ -200,42 +187,36 @@ def has_labels(world: World, kind: Kind, name: str, labels: Mapping[str, str]) -
 
 
 @pytest.mark.parametrize("lost", ["the cluster's", "all"])
-def test_what_lost_its_labels_is_found_by_name_and_gets_them_back(lost: str) -> None:
-    async def scenario(world: World) -> None:
-        operator = world.operator()
-        calls = CallCounter(operator)
-        operator.campaign()
-        await settled(world, operator, client={"type": "Simulator", "simulator": {"storage": {"size": "1Gi"}}})
-        had = {one: metadata(world, *one) for one in OURS}
-        calls.begin()
-        for kind, name in OURS:
-            labels = None if lost == "all" else {CLUSTER: None}
-            world.server.merge("user", kind, (NAMESPACE, name), {"metadata": {"labels": labels}})
-        for (kind, name), meta in had.items():
-            again = partial(has_labels, world, kind, name, meta["labels"])
-            await world.until(again, within=60, what=f"{kind.kind} {name} is labelled again")
-        await world.until_done(within=60)
-        assert calls.creates == []
-        assert {one: metadata(world, *one)["uid"] for one in OURS} == {one: meta["uid"] for one, meta in had.items()}
-        await world.stays_silent(60.0)
-        assert calls.reads() < 200, "as many as were read in one second"
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
+@simulated()
+async def test_what_lost_its_labels_is_found_by_name_and_gets_them_back(world: World, lost: str) -> None:
+    operator = world.operator()
+    calls = CallCounter(operator)
+    operator.campaign()
+    await settled(world, operator, client={"type": "Simulator", "simulator": {"storage": {"size": "1Gi"}}})
+    had = {one: metadata(world, *one) for one in OURS}
+    calls.begin()
+    for kind, name in OURS:
+        labels = None if lost == "all" else {CLUSTER: None}
+        world.server.merge("user", kind, (NAMESPACE, name), {"metadata": {"labels": labels}})
+    for (kind, name), meta in had.items():
+        again = partial(has_labels, world, kind, name, meta["labels"])
+        await world.until(again, within=60, what=f"{kind.kind} {name} is labelled again")
+    await world.until_done(within=60)
+    assert calls.creates == []
+    assert {one: metadata(world, *one)["uid"] for one in OURS} == {one: meta["uid"] for one, meta in had.items()}
+    await world.stays_silent(60.0)
+    assert calls.reads() < 200, "as many as were read in one second"
 
 
-def test_a_shard_is_handed_over_at_once_although_its_service_lost_its_label() -> None:
-    async def scenario(world: World) -> None:
-        await settled(world, spares=2)
-        old = world.holder(1)
-        assert old is not None
-        world.server.merge("user", SERVICE, (NAMESPACE, f"{NAME}-shard-1"), {"metadata": {"labels": None}})
-        world.delete_pod(old, force=True)
-        await world.until(lambda: world.holder(1) not in {None, old}, within=1.0, what="handed over")
-        await world.until_done(within=120)
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
+@simulated()
+async def test_a_shard_is_handed_over_at_once_although_its_service_lost_its_label(world: World) -> None:
+    await settled(world, spares=2)
+    old = world.holder(1)
+    assert old is not None
+    world.server.merge("user", SERVICE, (NAMESPACE, f"{NAME}-shard-1"), {"metadata": {"labels": None}})
+    world.delete_pod(old, force=True)
+    await world.until(lambda: world.holder(1) not in {None, old}, within=1.0, what="handed over")
+    await world.until_done(within=120)
 
 
 def victims(world: World) -> Iterator[str]:
@@ -246,30 +227,26 @@ def victims(world: World) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("label", [CLUSTER, COMPONENT, "all"])
-def test_pods_that_lost_the_labels_of_their_sets_come_back_to_them(label: str) -> None:
+@simulated()
+async def test_pods_that_lost_the_labels_of_their_sets_come_back_to_them(world: World, label: str) -> None:
     """A StatefulSet lets go of such a pod, and can make no other under its name."""
+    await settled(world)
+    had = {name: metadata(world, POD, name) for name in victims(world)}
+    for name, meta in had.items():
+        lost = meta["labels"].keys() - {"controller-revision-hash"} if label == "all" else {label}
+        world.server.merge("user", POD, (NAMESPACE, name), {"metadata": {"labels": dict.fromkeys(lost)}})
 
-    async def scenario(world: World) -> None:
-        await settled(world)
-        had = {name: metadata(world, POD, name) for name in victims(world)}
-        for name, meta in had.items():
-            lost = meta["labels"].keys() - {"controller-revision-hash"} if label == "all" else {label}
-            world.server.merge("user", POD, (NAMESPACE, name), {"metadata": {"labels": dict.fromkeys(lost)}})
+    def are_back() -> bool:
+        return all(
+            has_labels(world, POD, name, {part: meta["labels"][part] for part in (CLUSTER, COMPONENT)})
+            and metadata(world, POD, name).get("ownerReferences") == meta["ownerReferences"]
+            for name, meta in had.items()
+        )
 
-        def are_back() -> bool:
-            return all(
-                has_labels(world, POD, name, {part: meta["labels"][part] for part in (CLUSTER, COMPONENT)})
-                and metadata(world, POD, name).get("ownerReferences") == meta["ownerReferences"]
-                for name, meta in had.items()
-            )
-
-        await world.until(are_back, within=60, what="labelled and owned again")
-        assert [metadata(world, POD, name)["uid"] for name in had] == [meta["uid"] for meta in had.values()], "nothing was ended"
-        await world.until_done(within=120)
-        await world.stays_silent(60.0)
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
+    await world.until(are_back, within=60, what="labelled and owned again")
+    assert [metadata(world, POD, name)["uid"] for name in had] == [meta["uid"] for meta in had.values()], "nothing was ended"
+    await world.until_done(within=120)
+    await world.stays_silent(60.0)
 
 
 # --- strangers with the operator's labels
@@ -287,90 +264,78 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize("shard", ["0", "7", None])
-def test_an_epoch_that_a_person_made_up_is_taken_off_and_is_no_reason_to_write_for_long(shard: str | None) -> None:
+@simulated()
+async def test_an_epoch_that_a_person_made_up_is_taken_off_and_is_no_reason_to_write_for_long(world: World, shard: str | None) -> None:
     """It is above every version that the Service has had, so no touch makes it a past one."""
-
-    async def scenario(world: World) -> None:
-        await settled(world)
-        spare = next(pod for pod in world.server.list(POD, NAMESPACE, {ROLE: "standby", COMPONENT: "coreapp"}))
-        name = spare["metadata"]["name"]
-        labels = {EPOCH: "999999999-x"} | ({SHARD: shard} if shard else {})
-        world.server.merge("user", POD, (NAMESPACE, name), {"metadata": {"labels": labels}})
-        await world.pause(5.0)
-        pod = world.server.get(POD, (NAMESPACE, name))
-        assert pod is not None
-        assert not {EPOCH, SHARD} & pod["metadata"]["labels"].keys()
-        await world.stays_silent(60.0)
-        holder = world.holder(0)
-        assert holder is not None
-        world.delete_pod(holder)
-        await world.until(lambda: active(world, 0) == [name], within=5, what="it is a standby again")
-
-    simulate(scenario)
+    await settled(world)
+    spare = next(pod for pod in world.server.list(POD, NAMESPACE, {ROLE: "standby", COMPONENT: "coreapp"}))
+    name = spare["metadata"]["name"]
+    labels = {EPOCH: "999999999-x"} | ({SHARD: shard} if shard else {})
+    world.server.merge("user", POD, (NAMESPACE, name), {"metadata": {"labels": labels}})
+    await world.pause(5.0)
+    pod = world.server.get(POD, (NAMESPACE, name))
+    assert pod is not None
+    assert not {EPOCH, SHARD} & pod["metadata"]["labels"].keys()
+    await world.stays_silent(60.0)
+    holder = world.holder(0)
+    assert holder is not None
+    world.delete_pod(holder)
+    await world.until(lambda: active(world, 0) == [name], within=5, what="it is a standby again")
 
 
-def test_strangers_pods_wake_nobody_and_are_not_written() -> None:
-    async def scenario(world: World) -> None:
-        operator = await settled(world)
-        await world.pause(30)
-        before = sum(operator.kube.reads.values())
-        await world.pause(10)
-        quiet = sum(operator.kube.reads.values()) - before
-        for name, cluster in STRANGERS.items():
-            labels = {CLUSTER: cluster, COMPONENT: "coreapp", ROLE: "active", SHARD: "0", EPOCH: f"1-{name}"}
-            world.server.create("user", stranger(name, labels))
-        before, writes = sum(operator.kube.reads.values()), world.laws.writes
-        for number in range(100):
-            for name in STRANGERS:
-                note = {"metadata": {"annotations": {"other.example/count": str(number)}}}
-                world.server.merge("user", POD, (NAMESPACE, name), note)
-            await world.pause(0.1)
-        assert sum(operator.kube.reads.values()) - before <= quiet + 40
-        assert world.laws.writes == writes
-        assert operator._reconciler is not None
-        assert [*operator._reconciler._clusters] == [Key(NAMESPACE, NAME)]
-        assert {name: metadata(world, POD, name)["labels"][CLUSTER] for name in STRANGERS} == STRANGERS
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
+@simulated()
+async def test_strangers_pods_wake_nobody_and_are_not_written(world: World) -> None:
+    operator = await settled(world)
+    await world.pause(30)
+    before = sum(operator.kube.reads.values())
+    await world.pause(10)
+    quiet = sum(operator.kube.reads.values()) - before
+    for name, cluster in STRANGERS.items():
+        labels = {CLUSTER: cluster, COMPONENT: "coreapp", ROLE: "active", SHARD: "0", EPOCH: f"1-{name}"}
+        world.server.create("user", stranger(name, labels))
+    before, writes = sum(operator.kube.reads.values()), world.laws.writes
+    for number in range(100):
+        for name in STRANGERS:
+            note = {"metadata": {"annotations": {"other.example/count": str(number)}}}
+            world.server.merge("user", POD, (NAMESPACE, name), note)
+        await world.pause(0.1)
+    assert sum(operator.kube.reads.values()) - before <= quiet + 40
+    assert world.laws.writes == writes
+    assert operator._reconciler is not None
+    assert [*operator._reconciler._clusters] == [Key(NAMESPACE, NAME)]
+    assert {name: metadata(world, POD, name)["labels"][CLUSTER] for name in STRANGERS} == STRANGERS
 
 
-def test_a_strangers_pod_is_no_webapp_and_its_image_no_matter() -> None:
-    async def scenario(world: World) -> None:
-        await settled(world)
-        labels = {CLUSTER: NAME, COMPONENT: "webapp", "pod-template-hash": "other"}
-        world.server.create("user", stranger("debug", labels))
-        status = {
-            "podIP": "10.9.9.9",
-            "phase": "Running",
-            "conditions": [{"type": "Ready", "status": "True"}],
-            "containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no"}}}],
-        }
-        world.server.merge("user", POD, (NAMESPACE, "debug"), {"status": status}, status=True)
-        world.edit(shards=4)
-        await world.until_done(within=120)
-        shown = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]["display"]["webapps"]
-        assert shown == "1/1"
-        await world.stays_silent(60.0)
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
+@simulated()
+async def test_a_strangers_pod_is_no_webapp_and_its_image_no_matter(world: World) -> None:
+    await settled(world)
+    labels = {CLUSTER: NAME, COMPONENT: "webapp", "pod-template-hash": "other"}
+    world.server.create("user", stranger("debug", labels))
+    status = {
+        "podIP": "10.9.9.9",
+        "phase": "Running",
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no"}}}],
+    }
+    world.server.merge("user", POD, (NAMESPACE, "debug"), {"status": status}, status=True)
+    world.edit(shards=4)
+    await world.until_done(within=120)
+    shown = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]["display"]["webapps"]
+    assert shown == "1/1"
+    await world.stays_silent(60.0)
 
 
-def test_the_loop_of_a_cluster_that_is_not_there_ends_although_its_parts_cannot_be_read() -> None:
-    async def scenario(world: World) -> None:
-        operator, kube = world.operator_by(PartlyBlind)
-        operator.campaign()
-        await settled(world, operator)
-        kube.failing[POD_KIND] = Fault(Rejected("HTTP 403, Forbidden", code=403, reason="Forbidden"))
-        assert operator._reconciler is not None
-        clusters, ghost = operator._reconciler._clusters, Key(NAMESPACE, "ghost")
-        operator.wake(ghost)
-        assert ghost in clusters
-        await world.until(lambda: ghost not in clusters, within=15, what="ended")
-        assert Key(NAMESPACE, NAME) in clusters
-        kube.failing.clear()
-        await world.until_done(within=60)
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
+@simulated()
+async def test_the_loop_of_a_cluster_that_is_not_there_ends_although_its_parts_cannot_be_read(world: World) -> None:
+    operator, kube = world.operator_by(PartlyBlind)
+    operator.campaign()
+    await settled(world, operator)
+    kube.failing[POD_KIND] = Fault(Rejected("HTTP 403, Forbidden", code=403, reason="Forbidden"))
+    assert operator._reconciler is not None
+    clusters, ghost = operator._reconciler._clusters, Key(NAMESPACE, "ghost")
+    operator.wake(ghost)
+    assert ghost in clusters
+    await world.until(lambda: ghost not in clusters, within=15, what="ended")
+    assert Key(NAMESPACE, NAME) in clusters
+    kube.failing.clear()
+    await world.until_done(within=60)

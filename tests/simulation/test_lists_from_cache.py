@@ -16,7 +16,7 @@ from whatsapp_operator.shell.objects.shapes import version_of
 from .apiserver import Change
 from .kube import SimKube
 from .machines import Machine
-from .world import World, simulate
+from .world import World, simulated
 
 WAIT = 3.0
 """Seconds that a list of objects as they are takes."""
@@ -73,111 +73,96 @@ FAILS: dict[str, Callable[[World, Machine], None]] = {
 
 @pytest.mark.parametrize("fails", FAILS)
 @pytest.mark.parametrize("seed", range(3))
-def test_a_holder_that_is_surely_gone_is_replaced_before_late_lists_arrive(fails: str, seed: int) -> None:
-    async def scenario(world: World) -> None:
-        await settled(world)
-        old = world.holder(0)
-        assert old is not None
-        FAILS[fails](world, old)
-        await world.until(lambda: world.holder(0) not in {None, old}, within=WAIT / 2, what="another holder")
-        await world.until_done(within=240)
-
-    simulate(scenario, seed)
+@simulated()
+async def test_a_holder_that_is_surely_gone_is_replaced_before_late_lists_arrive(world: World, fails: str, seed: int) -> None:
+    await settled(world)
+    old = world.holder(0)
+    assert old is not None
+    FAILS[fails](world, old)
+    await world.until(lambda: world.holder(0) not in {None, old}, within=WAIT / 2, what="another holder")
+    await world.until_done(within=240)
 
 
 @pytest.mark.parametrize("fails", FAILS)
 @pytest.mark.parametrize("seed", range(3))
-def test_a_new_leader_replaces_a_holder_that_is_surely_gone_before_late_lists_arrive(fails: str, seed: int) -> None:
-    async def scenario(world: World) -> None:
-        await settled(world)
-        (first,) = world.operators
-        second, kube = world.operator_by(LateLists)
-        second.campaign()
-        kube.wait[0] = WAIT
-        await world.pause(10)
-        old = world.holder(0)
-        assert old is not None
-        assert first.leads
-        FAILS[fails](world, old)
-        await first.stop()
-        await world.until(lambda: world.holder(0) not in {None, old}, within=WAIT / 2, what="another holder")
-        assert second.leads
-        await world.until_done(within=240)
-
-    simulate(scenario, seed)
+@simulated()
+async def test_a_new_leader_replaces_a_holder_that_is_surely_gone_before_late_lists_arrive(world: World, fails: str, seed: int) -> None:
+    await settled(world)
+    (first,) = world.operators
+    second, kube = world.operator_by(LateLists)
+    second.campaign()
+    kube.wait[0] = WAIT
+    await world.pause(10)
+    old = world.holder(0)
+    assert old is not None
+    assert first.leads
+    FAILS[fails](world, old)
+    await first.stop()
+    await world.until(lambda: world.holder(0) not in {None, old}, within=WAIT / 2, what="another holder")
+    assert second.leads
+    await world.until_done(within=240)
 
 
 @pytest.mark.parametrize("fails", FAILS)
 @pytest.mark.parametrize("seed", range(3))
-def test_nothing_but_the_handover_is_written_before_late_lists_arrive(fails: str, seed: int) -> None:
-    async def scenario(world: World) -> None:
-        await settled(world)
-        written: set[str] = set()
+@simulated()
+async def test_nothing_but_the_handover_is_written_before_late_lists_arrive(world: World, fails: str, seed: int) -> None:
+    await settled(world)
+    written: set[str] = set()
 
-        def note(change: Change) -> None:
-            if world.laws.is_operator(change.actor):
-                written.add(change.kind.kind)
+    def note(change: Change) -> None:
+        if world.laws.is_operator(change.actor):
+            written.add(change.kind.kind)
 
-        old = world.holder(0)
-        assert old is not None
-        world.server.checks.append(note)
-        FAILS[fails](world, old)
-        await world.pause(WAIT / 2)
-        assert world.holder(0) not in {None, old}
-        assert written <= {"Pod", "Service", "Event", "Lease"}
-        await world.until_done(within=240)
-
-    simulate(scenario, seed)
+    old = world.holder(0)
+    assert old is not None
+    world.server.checks.append(note)
+    FAILS[fails](world, old)
+    await world.pause(WAIT / 2)
+    assert world.holder(0) not in {None, old}
+    assert written <= {"Pod", "Service", "Event", "Lease"}
+    await world.until_done(within=240)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_a_kubelet_says_of_a_container_is_judged_by_late_lists(seed: int) -> None:
+@simulated()
+async def test_what_a_kubelet_says_of_a_container_is_judged_by_late_lists(world: World, seed: int) -> None:
     """An old list may show the end of a container and not what came after it. Here every holder counts as leaving."""
-
-    async def scenario(world: World) -> None:
-        await settled(world)
-        (operator,) = world.operators
-        assert operator._reconciler is not None
-        holders = frozenset(machine.uid for machine in world.coreapps())
-        old = world.holder(0)
-        assert old is not None
-        at = version_of(world.server.get(POD, old.name) or {})
-        operator._reconciler._observer._holders = lambda _: Holders(uids=holders, leaving=holders, pods_at=at)
-        world.cluster._report(old, {"containerStatuses": [{"name": "coreapp", "state": {"terminated": {"exitCode": 137}}}]}, ready=True)
-        await world.pause(WAIT / 2)
-        assert world.holder(0) is old
-        await world.until_done(within=240)
-
-    simulate(scenario, seed)
+    await settled(world)
+    (operator,) = world.operators
+    assert operator._reconciler is not None
+    holders = frozenset(machine.uid for machine in world.coreapps())
+    old = world.holder(0)
+    assert old is not None
+    at = version_of(world.server.get(POD, old.name) or {})
+    operator._reconciler._observer._holders = lambda _: Holders(uids=holders, leaving=holders, pods_at=at)
+    world.cluster._report(old, {"containerStatuses": [{"name": "coreapp", "state": {"terminated": {"exitCode": 137}}}]}, ready=True)
+    await world.pause(WAIT / 2)
+    assert world.holder(0) is old
+    await world.until_done(within=240)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_while_set_shards_restarts_the_coreapps_late_lists_are_waited_for(seed: int) -> None:
+@simulated()
+async def test_while_set_shards_restarts_the_coreapps_late_lists_are_waited_for(world: World, seed: int) -> None:
     """All connections end then, and no shard moves (laws#9)."""
-
-    async def scenario(world: World) -> None:
-        kube = await settled(world)
-        kube.wait[0] = WAIT / 10
-        before = [world.holder(shard) for shard in range(2)]
-        world.edit(shards=4)
-        await world.until_done(within=240)
-        assert [world.holder(shard) for shard in range(2)] == before
-
-    simulate(scenario, seed)
+    kube = await settled(world)
+    kube.wait[0] = WAIT / 10
+    before = [world.holder(shard) for shard in range(2)]
+    world.edit(shards=4)
+    await world.until_done(within=240)
+    assert [world.holder(shard) for shard in range(2)] == before
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_cache_that_is_far_behind_holds_no_failover_up_for_long(seed: int) -> None:
+@simulated()
+async def test_a_cache_that_is_far_behind_holds_no_failover_up_for_long(world: World, seed: int) -> None:
     """As that of one of several API servers that has lost its watch of etcd."""
-
-    async def scenario(world: World) -> None:
-        kube = await settled(world, StaleCache)
-        kube.wait[0] = 0.0
-        old = world.holder(0)
-        assert old is not None
-        world.delete_pod(old)
-        await world.until(lambda: world.holder(0) not in {None, old}, within=WAIT / 2, what="another holder")
-        assert kube.asked[0] > 0
-        await world.until_done(within=240)
-
-    simulate(scenario, seed)
+    kube = await settled(world, StaleCache)
+    kube.wait[0] = 0.0
+    old = world.holder(0)
+    assert old is not None
+    world.delete_pod(old)
+    await world.until(lambda: world.holder(0) not in {None, old}, within=WAIT / 2, what="another holder")
+    assert kube.asked[0] > 0
+    await world.until_done(within=240)

@@ -11,7 +11,7 @@ from whatsapp_operator.shell.kube.errors import KubeError, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, Kind, Obj
 
 from .kube import SimKube
-from .world import World, simulate
+from .world import UnfitError, World, simulated
 
 SEEDS = 3
 DENIED = Rejected("HTTP 403, Forbidden", code=403, reason="Forbidden")
@@ -40,129 +40,105 @@ class FailingReads(SimKube):
 
 
 @pytest.mark.parametrize("kind", [NODE, LEASE], ids=lambda kind: str(kind.kind))
-def test_one_refusal_is_over_in_seconds(kind: Kind) -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=2)
-        operator, kube = world.operator_by(FailingReads)
-        operator.campaign()
-        await world.until_done(within=120)
-        await world.pause(20)
-        kube.failing[kind] = DENIED
-        await world.pause(26)
-        known = operator.nodes.snapshot()
-        assert known is not None, "what was known still counts"
-        kube.failing.clear()
-        await world.pause(6)
-        again = operator.nodes.snapshot()
-        assert again is not None
-        assert again is not known
-        hung = world.holder(0)
-        assert hung is not None
-        world.cluster.hang(hung)
-        await world.until(lambda: hung.uid not in world.cluster.machines, within=25, what="ended, as its node has shown that it lives")
-        await world.until_done(within=60)
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
+@simulated(SEEDS)
+async def test_one_refusal_is_over_in_seconds(world: World, kind: Kind) -> None:
+    world.create(shards=2, spares=2)
+    operator, kube = world.operator_by(FailingReads)
+    operator.campaign()
+    await world.until_done(within=120)
+    await world.pause(20)
+    kube.failing[kind] = DENIED
+    await world.pause(26)
+    known = operator.nodes.snapshot()
+    assert known is not None, "what was known still counts"
+    kube.failing.clear()
+    await world.pause(6)
+    again = operator.nodes.snapshot()
+    assert again is not None
+    assert again is not known
+    hung = world.holder(0)
+    assert hung is not None
+    world.cluster.hang(hung)
+    await world.until(lambda: hung.uid not in world.cluster.machines, within=25, what="ended, as its node has shown that it lives")
+    await world.until_done(within=60)
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_failover_goes_on_and_the_status_says_what_is_missing(answer: str) -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=1)
-        operator, kube = world.operator_by(FailingReads)
-        operator.campaign()
-        await world.until_done(within=120)
-        kube.failing.update({NODE: ANSWERS[answer], LEASE: ANSWERS[answer]})
-        await world.until(lambda: world.condition("Stalled")[:2] == ("True", "ReadFailed"), within=90, what="reported")
-        assert "Lease, Node" in world.condition("Stalled")[2]
-        assert "neither makes nor changes" not in world.condition("Stalled")[2]
-        old = world.holder(0)
-        assert old is not None
-        world.cluster.hang(old)
-        await world.until(lambda: world.holder(0) not in {None, old}, within=4.1, what="handed over")
-        kube.failing.clear()
-        await world.until_done(within=120)
-        await world.stays_silent(60.0)
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
+@simulated(SEEDS)
+async def test_failover_goes_on_and_the_status_says_what_is_missing(world: World, answer: str) -> None:
+    world.create(shards=2, spares=1)
+    operator, kube = world.operator_by(FailingReads)
+    operator.campaign()
+    await world.until_done(within=120)
+    kube.failing.update({NODE: ANSWERS[answer], LEASE: ANSWERS[answer]})
+    await world.until(lambda: world.condition("Stalled")[:2] == ("True", "ReadFailed"), within=90, what="reported")
+    assert "Lease, Node" in world.condition("Stalled")[2]
+    assert "neither makes nor changes" not in world.condition("Stalled")[2]
+    old = world.holder(0)
+    assert old is not None
+    world.cluster.hang(old)
+    await world.until(lambda: world.holder(0) not in {None, old}, within=4.1, what="handed over")
+    kube.failing.clear()
+    await world.until_done(within=120)
+    await world.stays_silent(60.0)
 
 
 @pytest.mark.parametrize("is_over", [True, False], ids=["taken back", "goes on"])
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_a_drain_is_carried_out_only_by_what_is_known_of_nodes_now(answer: str, is_over: bool) -> None:
+@simulated(SEEDS)
+async def test_a_drain_is_carried_out_only_by_what_is_known_of_nodes_now(world: World, answer: str, is_over: bool) -> None:
     """It may have been taken back since nodes were read last; so the shard stays until they can be read again."""
-
-    judged = 0
-
-    async def scenario(world: World) -> None:
-        nonlocal judged
-        world.create(shards=2, spares=1, failover={"mode": "Manual"})
-        operator, kube = world.operator_by(FailingReads)
-        operator.campaign()
-        await world.until_done(within=120)
-        await world.pause(20)
-        old, pool = world.holder(0), world.cluster.node_pool
-        assert old is not None
-        spare = next(machine for machine in world.coreapps() if machine not in {world.holder(shard) for shard in range(2)})
-        if spare.node is old.node:
-            return  # nobody elsewhere could take the shard
-        judged += 1
-        pool.cordon(old.node.name)
-        await world.pause(2)
-        kube.failing[NODE] = ANSWERS[answer]
-        # The watch breaks with its next event.
-        world.server.merge("user", NODE, ("", spare.node.name), {"metadata": {"labels": {"example.com/rack": "3"}}})
-        if is_over:
-            pool.restore(old.node.name)
-        await world.pause(12)
-        world.edit(failover={"mode": "Automatic"})
+    world.create(shards=2, spares=1, failover={"mode": "Manual"})
+    operator, kube = world.operator_by(FailingReads)
+    operator.campaign()
+    await world.until_done(within=120)
+    await world.pause(20)
+    old, pool = world.holder(0), world.cluster.node_pool
+    assert old is not None
+    spare = next(machine for machine in world.coreapps() if machine not in {world.holder(shard) for shard in range(2)})
+    if spare.node is old.node:
+        raise UnfitError  # nobody elsewhere could take the shard
+    pool.cordon(old.node.name)
+    await world.pause(2)
+    kube.failing[NODE] = ANSWERS[answer]
+    # The watch breaks with its next event.
+    world.server.merge("user", NODE, ("", spare.node.name), {"metadata": {"labels": {"example.com/rack": "3"}}})
+    if is_over:
+        pool.restore(old.node.name)
+    await world.pause(12)
+    world.edit(failover={"mode": "Automatic"})
+    await world.pause(12)
+    assert world.holder(0) is old
+    kube.failing.clear()
+    if is_over:
         await world.pause(12)
         assert world.holder(0) is old
-        kube.failing.clear()
-        if is_over:
-            await world.pause(12)
-            assert world.holder(0) is old
-        else:
-            await world.until(lambda: world.holder(0) is spare, within=8, what="moved before its node is drained")
-            pool.restore(old.node.name)
-        await world.until_done(within=120)
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
-    assert judged > 0, "no seed fits"
+    else:
+        await world.until(lambda: world.holder(0) is spare, within=8, what="moved before its node is drained")
+        pool.restore(old.node.name)
+    await world.until_done(within=120)
 
 
 @pytest.mark.parametrize("spares", [2, 4])
 @pytest.mark.parametrize("is_denied", [True, False], ids=["denied", "readable"])
-def test_an_operator_that_hears_nobody_any_more_fails_its_self_check(is_denied: bool, spares: int) -> None:
+@simulated(SEEDS)
+async def test_an_operator_that_hears_nobody_any_more_fails_its_self_check(world: World, is_denied: bool, spares: int) -> None:
     """Also when half of all Coreapps are standbys, which are asked less often: when the holders count as silent, few of them do."""
-
-    judged = 0
-
-    async def scenario(world: World) -> None:
-        nonlocal judged
-        world.create(shards=4, spares=spares)
-        operator, kube = world.operator_by(FailingReads)
-        if is_denied:
-            kube.failing.update({NODE: DENIED, LEASE: DENIED})
-        operator.campaign()
-        await world.until(lambda: not [*world.undone_in_truth(world.laws.wac() or {})], within=120, what="all is served")
-        await world.pause(20)
-        holders = [machine for shard in range(4) if (machine := world.holder(shard)) is not None]
-        if len({machine.node for machine in holders}) < 3:
-            return  # on two nodes the silence may well be theirs
-        judged += 1
-        handovers, uids = len(world.laws.handovers), {machine.uid for machine in world.coreapps()}
-        operator.cut([*world.cluster.node_pool.nodes])
-        await world.pause(25)
-        assert (len(world.laws.handovers), {machine.uid for machine in world.coreapps()}) == (handovers, uids)
-        assert world.condition("Ready")[:2] == ("Unknown", "SelfCheckFailed")
-        operator.cut(())
-        kube.failing.clear()
-        await world.until_done(within=120)
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
-    assert judged > 0, "no seed fits"
+    world.create(shards=4, spares=spares)
+    operator, kube = world.operator_by(FailingReads)
+    if is_denied:
+        kube.failing.update({NODE: DENIED, LEASE: DENIED})
+    operator.campaign()
+    await world.until(lambda: not [*world.undone_in_truth(world.laws.wac() or {})], within=120, what="all is served")
+    await world.pause(20)
+    holders = [machine for shard in range(4) if (machine := world.holder(shard)) is not None]
+    if len({machine.node for machine in holders}) < 3:
+        raise UnfitError  # on two nodes the silence may well be theirs
+    handovers, uids = len(world.laws.handovers), {machine.uid for machine in world.coreapps()}
+    operator.cut([*world.cluster.node_pool.nodes])
+    await world.pause(25)
+    assert (len(world.laws.handovers), {machine.uid for machine in world.coreapps()}) == (handovers, uids)
+    assert world.condition("Ready")[:2] == ("Unknown", "SelfCheckFailed")
+    operator.cut(())
+    kube.failing.clear()
+    await world.until_done(within=120)

@@ -16,7 +16,7 @@ from . import virtual
 from .apiserver import ApiServer
 from .kube import SimKube
 from .network import Network
-from .world import NAME, NAMESPACE, World, simulate
+from .world import NAME, NAMESPACE, World, simulated
 
 
 def secret(name: str) -> dict[str, Any]:
@@ -28,29 +28,27 @@ def a_client(loop: virtual.VirtualLoop) -> tuple[ApiServer, SimKube, Network]:
     return server, SimKube(server, actor="client", rng=Random(1), network=network), network
 
 
-def test_an_operator_hears_of_nothing_while_the_api_server_is_away_and_of_it_afterwards() -> None:
-    async def scenario(world: World) -> None:
-        world.create()
-        operator = world.operator()
-        responses: list[str | None] = []
-        event = operator._event
+@simulated()
+async def test_an_operator_hears_of_nothing_while_the_api_server_is_away_and_of_it_afterwards(world: World) -> None:
+    world.create()
+    operator = world.operator()
+    responses: list[str | None] = []
+    event = operator._event
 
-        def note(kind: Any, obj: dict[str, Any], gone: bool) -> None:
-            if obj["metadata"]["name"] == NAME:
-                responses.append((obj["metadata"].get("annotations") or {}).get("multiconnect.dev/note"))
-            event(kind, obj, gone)
+    def note(kind: Any, obj: dict[str, Any], gone: bool) -> None:
+        if obj["metadata"]["name"] == NAME:
+            responses.append((obj["metadata"].get("annotations") or {}).get("multiconnect.dev/note"))
+        event(kind, obj, gone)
 
-        operator._event = note  # type: ignore[method-assign]
-        operator.lead(1)
-        await world.until_done()
-        world.network.down = True
-        world.annotate(note="meanwhile")
-        await world.pause(5.0)
-        assert "meanwhile" not in responses
-        world.network.clear()
-        await world.until(lambda: "meanwhile" in responses, within=10, what="the operator hears what it missed")
-
-    simulate(scenario, 0)
+    operator._event = note  # type: ignore[method-assign]
+    operator.lead(1)
+    await world.until_done()
+    world.network.down = True
+    world.annotate(note="meanwhile")
+    await world.pause(5.0)
+    assert "meanwhile" not in responses
+    world.network.clear()
+    await world.until(lambda: "meanwhile" in responses, within=10, what="the operator hears what it missed")
 
 
 def test_a_watch_that_an_outage_cuts_goes_on_where_it_ended() -> None:

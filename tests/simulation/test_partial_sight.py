@@ -30,7 +30,7 @@ from whatsapp_operator.shell.kube.kinds import (
 from . import kinds
 from .apiserver import Change
 from .kube import READ_LIMIT, Objects, SimKube
-from .world import NAME, NAMESPACE, World, simulate
+from .world import NAME, NAMESPACE, World, simulate, simulated
 
 SEEDS = 5
 
@@ -60,104 +60,92 @@ class DeletionLog:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_leader_that_starts_where_it_reaches_no_coreapp_ends_none(seed: int) -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=4, spares=2)
-        first = world.operator()
-        first.campaign()
-        await world.until_done(within=120)
-        harm, handovers = DeletionLog(world), len(world.laws.handovers)
-        first.kill()
-        second = world.operator()
-        second.cut([*world.cluster.node_pool.nodes])
-        second.campaign()
-        await world.pause(90)
-        assert (harm.deleted, len(world.laws.handovers)) == ([], handovers)
-        second.cut(())
-        await world.until_done(within=120)
-        assert harm.deleted == []
-
-    simulate(scenario, seed)
+@simulated()
+async def test_a_leader_that_starts_where_it_reaches_no_coreapp_ends_none(world: World, seed: int) -> None:
+    world.create(shards=4, spares=2)
+    first = world.operator()
+    first.campaign()
+    await world.until_done(within=120)
+    harm, handovers = DeletionLog(world), len(world.laws.handovers)
+    first.kill()
+    second = world.operator()
+    second.cut([*world.cluster.node_pool.nodes])
+    second.campaign()
+    await world.pause(90)
+    assert (harm.deleted, len(world.laws.handovers)) == ([], handovers)
+    second.cut(())
+    await world.until_done(within=120)
+    assert harm.deleted == []
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_leader_that_reaches_only_one_node_ends_nothing_on_the_others(seed: int) -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=4, spares=2)
-        first = world.operator()
-        first.campaign()
-        await world.until_done(within=120)
-        harm = DeletionLog(world)
-        first.kill()
-        second = world.operator()
-        second.cut([*world.cluster.node_pool.nodes][1:])
-        second.campaign()
-        await world.pause(90)
-        assert harm.deleted == []
-
-    simulate(scenario, seed)
+@simulated()
+async def test_a_leader_that_reaches_only_one_node_ends_nothing_on_the_others(world: World, seed: int) -> None:
+    world.create(shards=4, spares=2)
+    first = world.operator()
+    first.campaign()
+    await world.until_done(within=120)
+    harm = DeletionLog(world)
+    first.kill()
+    second = world.operator()
+    second.cut([*world.cluster.node_pool.nodes][1:])
+    second.campaign()
+    await world.pause(90)
+    assert harm.deleted == []
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_first_install_that_the_operator_cannot_reach_is_no_endless_loop(seed: int) -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=1)
-        operator = world.operator()
-        operator.cut([*world.cluster.node_pool.nodes])
-        operator.campaign()
-        harm = DeletionLog(world)
-        await world.pause(120)
-        assert harm.deleted == []
-        operator.cut(())
-        await world.until_done(within=180)
-
-    simulate(scenario, seed)
+@simulated()
+async def test_a_first_install_that_the_operator_cannot_reach_is_no_endless_loop(world: World, seed: int) -> None:
+    world.create(shards=2, spares=1)
+    operator = world.operator()
+    operator.cut([*world.cluster.node_pool.nodes])
+    operator.campaign()
+    harm = DeletionLog(world)
+    await world.pause(120)
+    assert harm.deleted == []
+    operator.cut(())
+    await world.until_done(within=180)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_connection_refused_before_a_long_silence_moves_no_shard(seed: int) -> None:
+@simulated()
+async def test_a_connection_refused_before_a_long_silence_moves_no_shard(world: World, seed: int) -> None:
     """A holder restarts just before the leader can reach no Coreapp any more. It is back when there is a standby for its shard."""
-
-    async def scenario(world: World) -> None:
-        world.create(shards=4, spares=0)
-        operator = world.operator()
-        operator.lead(1)
-        await world.until_done()
-        await world.pause(20)
-        holder = world.holder(0)
-        assert holder is not None
-        world.cluster.crash(holder)
-        await world.until(lambda: "(ConnectionLost)" in str(world.status()["conditions"]), within=5, what="the leader notes it")
-        operator.cut([*world.cluster.node_pool.nodes])
-        await world.pause(15)
-        handovers = len(world.laws.handovers)
-        world.edit(spares=1)
-        await world.pause(20)
-        assert len(world.coreapps()) == 5, "there is a standby"
-        assert len(world.laws.handovers) == handovers
-        operator.cut(())
-        await world.until_done(within=120)
-
-    simulate(scenario, seed)
+    world.create(shards=4, spares=0)
+    operator = world.operator()
+    operator.lead(1)
+    await world.until_done()
+    await world.pause(20)
+    holder = world.holder(0)
+    assert holder is not None
+    world.cluster.crash(holder)
+    await world.until(lambda: "(ConnectionLost)" in str(world.status()["conditions"]), within=5, what="the leader notes it")
+    operator.cut([*world.cluster.node_pool.nodes])
+    await world.pause(15)
+    handovers = len(world.laws.handovers)
+    world.edit(spares=1)
+    await world.pause(20)
+    assert len(world.coreapps()) == 5, "there is a standby"
+    assert len(world.laws.handovers) == handovers
+    operator.cut(())
+    await world.until_done(within=120)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_many_that_hang_at_once_are_ended_one_after_the_other(seed: int) -> None:
+@simulated()
+async def test_many_that_hang_at_once_are_ended_one_after_the_other(world: World, seed: int) -> None:
     """One node, so that there is no majority of nodes for a self-check: the evidence stands, and the harm is bounded all the same."""
-
-    async def scenario(world: World) -> None:
-        world.create(shards=4, spares=2)
-        world.operator().campaign()
-        await world.until_done(within=120)
-        await world.pause(20)
-        harm = DeletionLog(world)
-        for machine in world.coreapps()[:3]:
-            world.cluster.hang(machine)
-        await world.until_done(within=300)
-        assert harm.deleted, "what hangs is ended"
-        assert harm.most <= 2
-
-    simulate(scenario, seed)
+    world.create(shards=4, spares=2)
+    world.operator().campaign()
+    await world.until_done(within=120)
+    await world.pause(20)
+    harm = DeletionLog(world)
+    for machine in world.coreapps()[:3]:
+        world.cluster.hang(machine)
+    await world.until_done(within=300)
+    assert harm.deleted, "what hangs is ended"
+    assert harm.most <= 2
 
 
 @dataclass(frozen=True)
@@ -288,30 +276,27 @@ def test_failover_goes_on_although_a_kind_cannot_be_read(kind: Kind, fault: str,
 
 @pytest.mark.parametrize("fault", ["403", "timeout"])
 @pytest.mark.parametrize("kind", [SECRET, DEPLOYMENT], ids=lambda kind: str(kind.kind))
-def test_a_new_leader_that_cannot_read_a_kind_makes_nothing_and_moves_shards(kind: Kind, fault: str) -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=1)
-        first = world.operator()
-        first.campaign()
-        await world.until_done(within=120)
-        first.kill()
-        second, kube = world.operator_by(PartlyBlind)
-        kube.failing[kind] = FAULTS[fault]
-        second.campaign()
-        await world.until(says(world, "Stalled", "True", "ReadFailed"), within=60, what="reported")
-        old = world.holder(1)
-        assert old is not None
-        world.delete_pod(old, force=True)
-        await world.until(lambda: world.holder(1) not in {None, old}, within=1.0, what="handed over")
-        world.edit(shards=4)
-        await world.pause(30)
-        if kind is SECRET:
-            assert world.account.shards == 2, "nothing is sent to the client"
-        kube.failing.clear()
-        await world.until_done(within=180)
-
-    for seed in range(2):
-        simulate(scenario, seed)
+@simulated(2)
+async def test_a_new_leader_that_cannot_read_a_kind_makes_nothing_and_moves_shards(world: World, kind: Kind, fault: str) -> None:
+    world.create(shards=2, spares=1)
+    first = world.operator()
+    first.campaign()
+    await world.until_done(within=120)
+    first.kill()
+    second, kube = world.operator_by(PartlyBlind)
+    kube.failing[kind] = FAULTS[fault]
+    second.campaign()
+    await world.until(says(world, "Stalled", "True", "ReadFailed"), within=60, what="reported")
+    old = world.holder(1)
+    assert old is not None
+    world.delete_pod(old, force=True)
+    await world.until(lambda: world.holder(1) not in {None, old}, within=1.0, what="handed over")
+    world.edit(shards=4)
+    await world.pause(30)
+    if kind is SECRET:
+        assert world.account.shards == 2, "nothing is sent to the client"
+    kube.failing.clear()
+    await world.until_done(within=180)
 
 
 NEEDED = (WAC, POD, SERVICE, STATEFULSET)
@@ -344,41 +329,34 @@ def test_an_observation_that_fails_is_reported_in_the_status(kind: Kind, fault: 
     simulate(scenario, seed=len(kind.kind) + len(fault))
 
 
-def test_reads_that_fail_in_one_observation_do_not_end_the_next() -> None:
+@simulated(3)
+async def test_reads_that_fail_in_one_observation_do_not_end_the_next(world: World) -> None:
     """What no failover depends on is read next to several observations; that one of these failed ends none of the others."""
-
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=1)
-        operator, kube = world.operator_by(PartlyBlind)
-        operator.campaign()
-        await world.until_done(within=120)
-        kube.failing[SECRET] = FAULTS["timeout"]
-        for _ in range(10):
-            kube.failing[POD] = FAULTS["500"]
-            await world.pause(world.rng.random() * 8)
-            del kube.failing[POD]
-            await world.pause(world.rng.random() * 8)
-            if is_ready(world, 0) and has_spare(world):
-                await world.until(hand_over(world, 0), within=6.0, what="handed over, at the latest when it is tried again")
-        kube.failing.clear()
-        await world.until_done(within=120)
-
-    for seed in range(3):
-        simulate(scenario, seed)
+    world.create(shards=2, spares=1)
+    operator, kube = world.operator_by(PartlyBlind)
+    operator.campaign()
+    await world.until_done(within=120)
+    kube.failing[SECRET] = FAULTS["timeout"]
+    for _ in range(10):
+        kube.failing[POD] = FAULTS["500"]
+        await world.pause(world.rng.random() * 8)
+        del kube.failing[POD]
+        await world.pause(world.rng.random() * 8)
+        if is_ready(world, 0) and has_spare(world):
+            await world.until(hand_over(world, 0), within=6.0, what="handed over, at the latest when it is tried again")
+    kube.failing.clear()
+    await world.until_done(within=120)
 
 
-def test_a_damaged_holder_annotation_stops_no_other_shard() -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=2)
-        world.operator().campaign()
-        await world.until_done(within=120)
-        damaged = {"metadata": {"annotations": {"multiconnect.dev/holder": "no such/ pod/../x"}}}
-        world.server.merge("user", SERVICE, (NAMESPACE, f"{NAME}-shard-1"), damaged)
-        old = world.holder(0)
-        assert old is not None
-        world.delete_pod(old, force=True)
-        await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
-        await world.until_done(within=120)
-
-    for seed in range(SEEDS):
-        simulate(scenario, seed)
+@simulated(SEEDS)
+async def test_a_damaged_holder_annotation_stops_no_other_shard(world: World) -> None:
+    world.create(shards=2, spares=2)
+    world.operator().campaign()
+    await world.until_done(within=120)
+    damaged = {"metadata": {"annotations": {"multiconnect.dev/holder": "no such/ pod/../x"}}}
+    world.server.merge("user", SERVICE, (NAMESPACE, f"{NAME}-shard-1"), damaged)
+    old = world.holder(0)
+    assert old is not None
+    world.delete_pod(old, force=True)
+    await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
+    await world.until_done(within=120)

@@ -11,7 +11,7 @@ from whatsapp_operator.shell.kube.errors import Rejected
 from whatsapp_operator.shell.kube.kinds import Kind
 
 from .kube import SimKube
-from .world import World, simulate
+from .world import World, simulated
 
 T = TypeVar("T")
 
@@ -63,38 +63,35 @@ CASES: dict[str, tuple[str, Callable[[World], None]]] = {
 
 
 @pytest.mark.parametrize(("denied", "asked"), CASES.values(), ids=CASES)
-def test_a_write_that_is_rejected_for_long_is_named_and_tried_again(denied: str, asked: Callable[[World], None]) -> None:
-    async def scenario(world: World) -> None:
-        kube = await settled(world)
-        # A fault of the way to the API server, for the laws of progress.
-        world.network.dropped = 1e-12
-        kube.denied.append(denied)
-        asked(world)
-        await world.until(lambda: world.condition("Stalled")[:2] == ("True", "ChangeRejected"), within=45, what="it is said")
-        assert f"{denied}" in world.condition("Stalled")[2]
-        assert "403 Forbidden: the operator may not do that" in world.condition("Stalled")[2]
-        assert world.condition("Reconciling")[0] == "False"
-        kube.denied.clear()
-        world.network.dropped = 0.0
-        await world.until_done()
-        await world.until(lambda: world.condition("Stalled")[0] == "False", within=1, what="nothing waits for a person")
-        await world.stays_silent(60)
+@simulated()
+async def test_a_write_that_is_rejected_for_long_is_named_and_tried_again(
+    world: World, denied: str, asked: Callable[[World], None]
+) -> None:
+    kube = await settled(world)
+    # A fault of the way to the API server, for the laws of progress.
+    world.network.dropped = 1e-12
+    kube.denied.append(denied)
+    asked(world)
+    await world.until(lambda: world.condition("Stalled")[:2] == ("True", "ChangeRejected"), within=45, what="it is said")
+    assert f"{denied}" in world.condition("Stalled")[2]
+    assert "403 Forbidden: the operator may not do that" in world.condition("Stalled")[2]
+    assert world.condition("Reconciling")[0] == "False"
+    kube.denied.clear()
+    world.network.dropped = 0.0
+    await world.until_done()
+    await world.until(lambda: world.condition("Stalled")[0] == "False", within=1, what="nothing waits for a person")
+    await world.stays_silent(60)
 
-    simulate(scenario)
 
-
-def test_a_write_that_is_rejected_for_a_moment_is_not_named() -> None:
+@simulated()
+async def test_a_write_that_is_rejected_for_a_moment_is_not_named(world: World) -> None:
     """An API server that comes back after an outage rejects everything until it has read the roles."""
-
-    async def scenario(world: World) -> None:
-        kube = await settled(world)
-        stalled: list[str] = []
-        world.server.checks.append(lambda _: stalled.append(world.condition("Stalled")[0]))
-        kube.denied.append("patch StatefulSet")
-        world.edit(spares=2)
-        await world.pause(3.0)
-        kube.denied.clear()
-        await world.until_done()
-        assert "True" not in stalled
-
-    simulate(scenario)
+    kube = await settled(world)
+    stalled: list[str] = []
+    world.server.checks.append(lambda _: stalled.append(world.condition("Stalled")[0]))
+    kube.denied.append("patch StatefulSet")
+    world.edit(spares=2)
+    await world.pause(3.0)
+    kube.denied.clear()
+    await world.until_done()
+    assert "True" not in stalled

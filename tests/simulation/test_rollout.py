@@ -14,7 +14,7 @@ from .apiserver import Change
 from .kinds import POD, STATEFULSET, WAC, Obj, is_ready
 from .laws import LawBroken
 from .machines import NOWHERE, revision_of
-from .world import NAME, NAMESPACE, REVISION, World, simulate
+from .world import NAME, NAMESPACE, REVISION, World, simulate, simulated
 
 RELEASE = {"pod": {"annotations": {"example.com/release": "b"}}}
 
@@ -74,113 +74,99 @@ async def rolled_out(world: World, *, shards: int, spares: int) -> None:
 
 
 @pytest.mark.parametrize(("shards", "spares"), [(1, 0), (1, 1), (2, 1), (4, 2)])
-def test_every_coreapp_gets_the_new_template_and_no_spare_is_missed(shards: int, spares: int) -> None:
-    async def scenario(world: World) -> None:
-        await rolled_out(world, shards=shards, spares=spares)
-        await world.stays_silent()
-
-    assert simulate(scenario).account.restarts == (1 if shards > 1 else 0)
-
-
-def test_an_image_that_cannot_be_pulled_touches_nothing_and_the_right_one_goes_on() -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=1)
-        world.operator().lead(1)
-        await world.until_done()
-        before = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
-        world.edit(client={"images": {"coreapp": f"{NOWHERE}coreapp:1", "webapp": "wabiz-sim:1"}})
-        await world.pause(120.0)
-        after = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
-        assert before < after, "all that were there run on"
-        assert len(after - before) == 1, "one more tries the new template"
-        status = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]
-        text = {one["type"]: (one["status"], one["reason"], one["message"]) for one in status["conditions"]}
-        assert text["Ready"][:2] == ("True", "Serving")
-        assert text["Reconciling"][:2] == ("False", "ImageUnavailable"), "the roll-out waits for a person, and nobody for the roll-out"
-        assert text["Redundant"][:2] == ("True", "SparesReady")
-        assert text["Stalled"][:2] == ("True", "ImageUnavailable")
-        assert "nowhere.example/coreapp:1" in text["Stalled"][2]
-        world.edit(client={"images": {"coreapp": "wabiz-sim:2", "webapp": "wabiz-sim:1"}})
-        await world.until_done(within=300)
-        assert outdated(world) == []
-
-    simulate(scenario)
+@simulated()
+async def test_every_coreapp_gets_the_new_template_and_no_spare_is_missed(world: World, shards: int, spares: int) -> None:
+    await rolled_out(world, shards=shards, spares=spares)
+    await world.stays_silent()
+    assert world.account.restarts == (1 if shards > 1 else 0)
 
 
-def test_the_first_image_that_cannot_be_pulled_is_replaced_by_the_right_one() -> None:
+@simulated()
+async def test_an_image_that_cannot_be_pulled_touches_nothing_and_the_right_one_goes_on(world: World) -> None:
+    world.create(shards=2, spares=1)
+    world.operator().lead(1)
+    await world.until_done()
+    before = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
+    world.edit(client={"images": {"coreapp": f"{NOWHERE}coreapp:1", "webapp": "wabiz-sim:1"}})
+    await world.pause(120.0)
+    after = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
+    assert before < after, "all that were there run on"
+    assert len(after - before) == 1, "one more tries the new template"
+    status = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]
+    text = {one["type"]: (one["status"], one["reason"], one["message"]) for one in status["conditions"]}
+    assert text["Ready"][:2] == ("True", "Serving")
+    assert text["Reconciling"][:2] == ("False", "ImageUnavailable"), "the roll-out waits for a person, and nobody for the roll-out"
+    assert text["Redundant"][:2] == ("True", "SparesReady")
+    assert text["Stalled"][:2] == ("True", "ImageUnavailable")
+    assert "nowhere.example/coreapp:1" in text["Stalled"][2]
+    world.edit(client={"images": {"coreapp": "wabiz-sim:2", "webapp": "wabiz-sim:1"}})
+    await world.until_done(within=300)
+    assert outdated(world) == []
+
+
+@simulated()
+async def test_the_first_image_that_cannot_be_pulled_is_replaced_by_the_right_one(world: World) -> None:
     """The StatefulSet ends nothing by itself (OnDelete): pods that never came up would wait forever."""
-
-    async def scenario(world: World) -> None:
-        world.create(
-            shards=2, spares=1, client={"type": "Simulator", "images": {"coreapp": f"{NOWHERE}coreapp:1", "webapp": "wabiz-sim:1"}}
-        )
-        world.operator().lead(1)
-        await world.pause(30.0)
-        assert not any(map(is_ready, coreapp_pods(world)))
-        world.edit(client={"images": {"coreapp": "wabiz-sim:2", "webapp": "wabiz-sim:1"}})
-        await world.until_done(within=120)
-
-    simulate(scenario)
+    world.create(shards=2, spares=1, client={"type": "Simulator", "images": {"coreapp": f"{NOWHERE}coreapp:1", "webapp": "wabiz-sim:1"}})
+    world.operator().lead(1)
+    await world.pause(30.0)
+    assert not any(map(is_ready, coreapp_pods(world)))
+    world.edit(client={"images": {"coreapp": "wabiz-sim:2", "webapp": "wabiz-sim:1"}})
+    await world.until_done(within=120)
 
 
-def test_a_roll_out_is_held_by_pause_and_turned_back_by_an_edit() -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=1)
-        world.operator().lead(1)
-        await world.until_done()
-        first = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
-        watch_the_promise(world, shards=2, spares=1)
-        world.edit(coreapp=RELEASE)
-        await world.until(lambda: 0 < len(outdated(world)) < 3, within=60, what="half rolled out")
-        world.edit(paused=True)
-        await world.pause(20.0)
-        held = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
-        await world.pause(60.0)
-        assert {pod["metadata"]["uid"] for pod in coreapp_pods(world)} == held, "nothing goes on while it is paused"
-        world.edit(coreapp=None, paused=False)
-        await world.until_done(within=300)
-        assert outdated(world) == []
-        assert first & {pod["metadata"]["uid"] for pod in coreapp_pods(world)}, "what was not touched yet stays"
-        await world.stays_silent()
-
-    simulate(scenario)
+@simulated()
+async def test_a_roll_out_is_held_by_pause_and_turned_back_by_an_edit(world: World) -> None:
+    world.create(shards=2, spares=1)
+    world.operator().lead(1)
+    await world.until_done()
+    first = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
+    watch_the_promise(world, shards=2, spares=1)
+    world.edit(coreapp=RELEASE)
+    await world.until(lambda: 0 < len(outdated(world)) < 3, within=60, what="half rolled out")
+    world.edit(paused=True)
+    await world.pause(20.0)
+    held = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
+    await world.pause(60.0)
+    assert {pod["metadata"]["uid"] for pod in coreapp_pods(world)} == held, "nothing goes on while it is paused"
+    world.edit(coreapp=None, paused=False)
+    await world.until_done(within=300)
+    assert outdated(world) == []
+    assert first & {pod["metadata"]["uid"] for pod in coreapp_pods(world)}, "what was not touched yet stays"
+    await world.stays_silent()
 
 
 @pytest.mark.parametrize("after", [0.5, 3.0, 5.0, 8.0, 12.0, 16.0, 20.0])
-def test_another_operator_goes_on_where_one_was_killed(after: float) -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=1)
-        operator = world.operator()
-        operator.lead(1)
-        await world.until_done()
-        watch_the_promise(world, shards=2, spares=1)
-        world.edit(coreapp=RELEASE)
-        await world.pause(after)
-        operator.kill()
-        await world.pause(1.0)
-        world.operator().lead(2)
-        await world.until_done(within=300)
-        assert outdated(world) == []
-        assert_nothing_failed_over(world, moves=2)
-
-    simulate(scenario)
+@simulated()
+async def test_another_operator_goes_on_where_one_was_killed(world: World, after: float) -> None:
+    world.create(shards=2, spares=1)
+    operator = world.operator()
+    operator.lead(1)
+    await world.until_done()
+    watch_the_promise(world, shards=2, spares=1)
+    world.edit(coreapp=RELEASE)
+    await world.pause(after)
+    operator.kill()
+    await world.pause(1.0)
+    world.operator().lead(2)
+    await world.until_done(within=300)
+    assert outdated(world) == []
+    assert_nothing_failed_over(world, moves=2)
 
 
-def test_a_holder_that_fails_meanwhile_is_replaced_at_once() -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=1)
-        world.operator().lead(1)
-        await world.until_done()
-        world.edit(coreapp=RELEASE)
-        await world.until(lambda: 0 < len(outdated(world)) < 3, within=60, what="half rolled out")
-        machine, at = world.holder(1), world.loop.time()
-        assert machine is not None
-        world.delete_pod(machine)
-        await world.until(lambda: world.holder(1) not in (machine, None), within=1.0, what="replaced")
-        assert world.loop.time() - at < 0.5
-        await world.until_done(within=300)
-
-    simulate(scenario)
+@simulated()
+async def test_a_holder_that_fails_meanwhile_is_replaced_at_once(world: World) -> None:
+    world.create(shards=2, spares=1)
+    world.operator().lead(1)
+    await world.until_done()
+    world.edit(coreapp=RELEASE)
+    await world.until(lambda: 0 < len(outdated(world)) < 3, within=60, what="half rolled out")
+    machine, at = world.holder(1), world.loop.time()
+    assert machine is not None
+    world.delete_pod(machine)
+    await world.until(lambda: world.holder(1) not in (machine, None), within=1.0, what="replaced")
+    assert world.loop.time() - at < 0.5
+    await world.until_done(within=300)
 
 
 # --- broken on purpose: each must be seen ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from whatsapp_operator.shell.kube import kinds
 
 from .kinds import DEPLOYMENT, POD, SECRET, STATEFULSET, Obj, is_ready
 from .test_partial_sight import FAULTS, PartlyBlind
-from .world import NAME, NAMESPACE, World, simulate
+from .world import NAME, NAMESPACE, World, simulated
 
 TLS, DATABASE = f"{NAME}-webapp-tls", "database"
 ACCESS = {
@@ -74,116 +74,102 @@ def a_database(world: World) -> dict[str, Any]:
 # --- what changes is rolled out ---------------------------------------------------------------------------------------------
 
 
-def test_a_deleted_tls_secret_is_made_again_and_the_webapps_take_it() -> None:
-    async def scenario(world: World) -> None:
-        await at_rest(world, webapp={"replicas": 2})
-        coreapps, webapps = set(pods(world, "coreapp")), set(pods(world, "webapp"))
-        world.server.delete("user", SECRET, (NAMESPACE, TLS))
-        most_ready = []
-        world.server.checks.append(lambda _: most_ready.append(sum(map(is_ready, pods(world, "webapp").values()))))
-        await world.until(lambda: not webapps & set(pods(world, "webapp")), within=90, what="no Webapp has the old key")
-        await world.until_done()
-        assert min(most_ready) >= 2, "one after the other"
-        assert set(pods(world, "coreapp")) == coreapps
-        await world.stays_silent(120.0)
-
-    simulate(scenario)
+@simulated()
+async def test_a_deleted_tls_secret_is_made_again_and_the_webapps_take_it(world: World) -> None:
+    await at_rest(world, webapp={"replicas": 2})
+    coreapps, webapps = set(pods(world, "coreapp")), set(pods(world, "webapp"))
+    world.server.delete("user", SECRET, (NAMESPACE, TLS))
+    most_ready = []
+    world.server.checks.append(lambda _: most_ready.append(sum(map(is_ready, pods(world, "webapp").values()))))
+    await world.until(lambda: not webapps & set(pods(world, "webapp")), within=90, what="no Webapp has the old key")
+    await world.until_done()
+    assert min(most_ready) >= 2, "one after the other"
+    assert set(pods(world, "coreapp")) == coreapps
+    await world.stays_silent(120.0)
 
 
-def test_what_no_pod_takes_replaces_none() -> None:
+@simulated()
+async def test_what_no_pod_takes_replaces_none(world: World) -> None:
     """The authority is read by the operator alone; labels are nobody's content."""
-
-    async def scenario(world: World) -> None:
-        await at_rest(world)
-        first = all_pods(world)
-        secret = world.server.get(SECRET, (NAMESPACE, TLS))
-        assert secret is not None
-        authority = base64.b64decode(secret["data"]["ca.crt"]).decode()
-        world.server.merge("user", SECRET, (NAMESPACE, TLS), {"data": encoded({"ca.crt": f"{authority}\n"})})
-        world.server.merge("user", SECRET, (NAMESPACE, TLS), {"metadata": {"labels": {"touched": "by-a-user"}}})
-        await world.stays_silent(120.0)
-        assert all_pods(world) == first
-
-    simulate(scenario)
+    await at_rest(world)
+    first = all_pods(world)
+    secret = world.server.get(SECRET, (NAMESPACE, TLS))
+    assert secret is not None
+    authority = base64.b64decode(secret["data"]["ca.crt"]).decode()
+    world.server.merge("user", SECRET, (NAMESPACE, TLS), {"data": encoded({"ca.crt": f"{authority}\n"})})
+    world.server.merge("user", SECRET, (NAMESPACE, TLS), {"metadata": {"labels": {"touched": "by-a-user"}}})
+    await world.stays_silent(120.0)
+    assert all_pods(world) == first
 
 
-def test_a_changed_database_secret_replaces_the_simulator_and_no_coreapp() -> None:
-    async def scenario(world: World) -> None:
-        await at_rest(world, database=a_database(world))
-        others, simulator = {*pods(world, "coreapp"), *pods(world, "webapp")}, set(pods(world, "simulator"))
-        put_secret(world, DATABASE, WA_DB_PASSWORD="second-password")
-        await world.until(lambda: not simulator & set(pods(world, "simulator")), within=60, what="it has the new password")
-        await world.until(lambda: any(map(is_ready, pods(world, "simulator").values())), within=30, what="it is back")
-        await world.until_done()
-        assert {*pods(world, "coreapp"), *pods(world, "webapp")} == others
-        second = set(pods(world, "simulator"))
-        await world.stays_silent(120.0)
-        assert set(pods(world, "simulator")) == second
-
-    simulate(scenario)
+@simulated()
+async def test_a_changed_database_secret_replaces_the_simulator_and_no_coreapp(world: World) -> None:
+    await at_rest(world, database=a_database(world))
+    others, simulator = {*pods(world, "coreapp"), *pods(world, "webapp")}, set(pods(world, "simulator"))
+    put_secret(world, DATABASE, WA_DB_PASSWORD="second-password")
+    await world.until(lambda: not simulator & set(pods(world, "simulator")), within=60, what="it has the new password")
+    await world.until(lambda: any(map(is_ready, pods(world, "simulator").values())), within=30, what="it is back")
+    await world.until_done()
+    assert {*pods(world, "coreapp"), *pods(world, "webapp")} == others
+    second = set(pods(world, "simulator"))
+    await world.stays_silent(120.0)
+    assert set(pods(world, "simulator")) == second
 
 
 # --- what does not change is not --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [DEPLOYMENT, STATEFULSET], ids=lambda kind: kind.kind)
-def test_no_new_cluster_and_no_upgrade_replaces_a_pod(kind: Any) -> None:
+@simulated()
+async def test_no_new_cluster_and_no_upgrade_replaces_a_pod(world: World, kind: Any) -> None:
     """A former release wrote no checksum: what its pods took is not known, and is not rolled out for that."""
-
-    async def scenario(world: World) -> None:
-        made = watch_new_pods(world)
-        world.create(shards=2, spares=1, database=a_database(world))
-        operator = world.operator()
-        operator.lead(1)
-        await world.until_done()
-        await world.pause(90.0)
-        assert sum("coreapp" not in name for name in made) == 2, "one Webapp, one simulator"
-        made.clear()
-        operator.kill()
-        name = f"{NAME}-webapp" if kind is DEPLOYMENT else f"{NAME}-simulator"
-        world.server.merge("user", kind, (NAMESPACE, name), {"metadata": {"annotations": {CHECKSUM: None}}})
-        world.operator().lead(2)
-        await world.until_done()
-        await world.stays_silent(120.0)
-        assert made == []
-        assert CHECKSUM not in (template(world, kind, name)["metadata"].get("annotations") or {})
-
-    simulate(scenario)
+    made = watch_new_pods(world)
+    world.create(shards=2, spares=1, database=a_database(world))
+    operator = world.operator()
+    operator.lead(1)
+    await world.until_done()
+    await world.pause(90.0)
+    assert sum("coreapp" not in name for name in made) == 2, "one Webapp, one simulator"
+    made.clear()
+    operator.kill()
+    name = f"{NAME}-webapp" if kind is DEPLOYMENT else f"{NAME}-simulator"
+    world.server.merge("user", kind, (NAMESPACE, name), {"metadata": {"annotations": {CHECKSUM: None}}})
+    world.operator().lead(2)
+    await world.until_done()
+    await world.stays_silent(120.0)
+    assert made == []
+    assert CHECKSUM not in (template(world, kind, name)["metadata"].get("annotations") or {})
 
 
 @pytest.mark.parametrize("fault", ["403", "500", "timeout"])
-def test_a_secret_that_cannot_be_read_rolls_nothing(fault: str) -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=1, database=a_database(world))
-        operator, kube = world.operator_by(PartlyBlind)
-        operator.lead(1)
-        await world.until_done()
-        await world.pause(90.0)
-        before = all_pods(world)
-        kube.failing[kinds.SECRET] = FAULTS[fault]
-        await world.pause(120.0)
-        assert kube.failed[kinds.SECRET]
-        kube.failing.clear()
-        await world.until_done()
-        await world.pause(60.0)
-        assert all_pods(world) == before
-
-    simulate(scenario)
+@simulated()
+async def test_a_secret_that_cannot_be_read_rolls_nothing(world: World, fault: str) -> None:
+    world.create(shards=2, spares=1, database=a_database(world))
+    operator, kube = world.operator_by(PartlyBlind)
+    operator.lead(1)
+    await world.until_done()
+    await world.pause(90.0)
+    before = all_pods(world)
+    kube.failing[kinds.SECRET] = FAULTS[fault]
+    await world.pause(120.0)
+    assert kube.failed[kinds.SECRET]
+    kube.failing.clear()
+    await world.until_done()
+    await world.pause(60.0)
+    assert all_pods(world) == before
 
 
-def test_a_secret_that_is_wrong_is_not_rolled_out() -> None:
-    async def scenario(world: World) -> None:
-        await at_rest(world, database=a_database(world))
-        before = all_pods(world)
-        put_secret(world, DATABASE, WA_DB_PASSWORD="second-password\n")
-        await world.pause(120.0)
-        assert all_pods(world) == before
-        put_secret(world, DATABASE, WA_DB_PASSWORD="first-password")
-        await world.until_done()
-        await world.stays_silent(120.0)
-        assert all_pods(world) == before
-
-    simulate(scenario)
+@simulated()
+async def test_a_secret_that_is_wrong_is_not_rolled_out(world: World) -> None:
+    await at_rest(world, database=a_database(world))
+    before = all_pods(world)
+    put_secret(world, DATABASE, WA_DB_PASSWORD="second-password\n")
+    await world.pause(120.0)
+    assert all_pods(world) == before
+    put_secret(world, DATABASE, WA_DB_PASSWORD="first-password")
+    await world.until_done()
+    await world.stays_silent(120.0)
+    assert all_pods(world) == before
 
 
 # --- nor is it a loop -------------------------------------------------------------------------------------------------------
@@ -196,38 +182,34 @@ async def busy(world: World, seconds: float) -> None:
         await world.pause(1.0)
 
 
-def test_a_secret_that_flips_to_and_fro_is_no_loop() -> None:
-    async def scenario(world: World) -> None:
-        await at_rest(world, database=a_database(world))
-        made = watch_new_pods(world)
-        for turn in range(9):
-            put_secret(world, DATABASE, WA_DB_PASSWORD=("second-password", "first-password")[turn % 2])
-            await busy(world, 20.0)
-        assert 1 <= len(made) <= 3, "once a minute at most"
-        await world.until_done()
-        await world.pause(90.0)
-        await world.stays_silent(120.0)
-
-    simulate(scenario)
+@simulated()
+async def test_a_secret_that_flips_to_and_fro_is_no_loop(world: World) -> None:
+    await at_rest(world, database=a_database(world))
+    made = watch_new_pods(world)
+    for turn in range(9):
+        put_secret(world, DATABASE, WA_DB_PASSWORD=("second-password", "first-password")[turn % 2])
+        await busy(world, 20.0)
+    assert 1 <= len(made) <= 3, "once a minute at most"
+    await world.until_done()
+    await world.pause(90.0)
+    await world.stays_silent(120.0)
 
 
-def test_an_edit_in_two_steps_is_rolled_out_once_and_held_by_pause() -> None:
-    async def scenario(world: World) -> None:
-        await at_rest(world, database=a_database(world))
-        simulator = set(pods(world, "simulator"))
-        world.edit(paused=True)
-        put_secret(world, DATABASE, WA_DB_USERNAME="other-owner")
-        await busy(world, 30.0)
-        assert set(pods(world, "simulator")) == simulator
-        put_secret(world, DATABASE, WA_DB_USERNAME="acme")
-        await busy(world, 10.0)
-        world.edit(paused=False)
-        made = watch_new_pods(world)
-        put_secret(world, DATABASE, WA_DB_HOSTNAME="other.example")
-        await busy(world, 7.0)
-        put_secret(world, DATABASE, WA_DB_PASSWORD="second-password")
-        await busy(world, 100.0)
-        assert len(made) == 1
-        assert not simulator & set(pods(world, "simulator"))
-
-    simulate(scenario)
+@simulated()
+async def test_an_edit_in_two_steps_is_rolled_out_once_and_held_by_pause(world: World) -> None:
+    await at_rest(world, database=a_database(world))
+    simulator = set(pods(world, "simulator"))
+    world.edit(paused=True)
+    put_secret(world, DATABASE, WA_DB_USERNAME="other-owner")
+    await busy(world, 30.0)
+    assert set(pods(world, "simulator")) == simulator
+    put_secret(world, DATABASE, WA_DB_USERNAME="acme")
+    await busy(world, 10.0)
+    world.edit(paused=False)
+    made = watch_new_pods(world)
+    put_secret(world, DATABASE, WA_DB_HOSTNAME="other.example")
+    await busy(world, 7.0)
+    put_secret(world, DATABASE, WA_DB_PASSWORD="second-password")
+    await busy(world, 100.0)
+    assert len(made) == 1
+    assert not simulator & set(pods(world, "simulator"))

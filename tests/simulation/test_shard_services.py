@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from .kinds import SERVICE
-from .world import NAME, NAMESPACE, World, simulate
+from .world import NAME, NAMESPACE, World, simulated
 
 SEEDS = 3
 EDITS: dict[str, dict[str, Any]] = {
@@ -22,25 +22,23 @@ EDITS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 @pytest.mark.parametrize("spares", [0, 1])
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_an_edited_service_of_a_shard_is_put_right(seed: int, spares: int, edit: dict[str, Any]) -> None:
-    async def scenario(world: World) -> None:
-        world.create(shards=2, spares=spares)
-        world.operator().campaign()
-        await world.until_done(within=120)
-        where = NAMESPACE, f"{NAME}-shard-0"
-        before = world.server.get(SERVICE, where)
-        world.server.merge("user", SERVICE, where, {"spec": edit})
+@simulated()
+async def test_an_edited_service_of_a_shard_is_put_right(world: World, seed: int, spares: int, edit: dict[str, Any]) -> None:
+    world.create(shards=2, spares=spares)
+    world.operator().campaign()
+    await world.until_done(within=120)
+    where = NAMESPACE, f"{NAME}-shard-0"
+    before = world.server.get(SERVICE, where)
+    world.server.merge("user", SERVICE, where, {"spec": edit})
 
-        def is_right() -> bool:
-            now = world.server.get(SERVICE, where)
-            assert before is not None
-            assert now is not None
-            return {**now["spec"], "selector": None} == {**before["spec"], "selector": None} and (
-                now["spec"]["selector"].keys() == before["spec"]["selector"].keys()
-            )
+    def is_right() -> bool:
+        now = world.server.get(SERVICE, where)
+        assert before is not None
+        assert now is not None
+        return {**now["spec"], "selector": None} == {**before["spec"], "selector": None} and (
+            now["spec"]["selector"].keys() == before["spec"]["selector"].keys()
+        )
 
-        await world.until(is_right, within=15, what="the Service is as it was")
-        await world.until_done(within=60)
-        await world.stays_silent(60.0)
-
-    simulate(scenario, seed)
+    await world.until(is_right, within=15, what="the Service is as it was")
+    await world.until_done(within=60)
+    await world.stays_silent(60.0)

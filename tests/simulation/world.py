@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
+import inspect
 import os
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from whatsapp_operator.core.desired import Tuning
 
@@ -28,6 +31,7 @@ from .virtual import VirtualLoop
 from .waiting import Waiting
 
 K = TypeVar("K", bound=SimKube)
+P = ParamSpec("P")
 
 NAMESPACE, NAME = "default", "acme"
 
@@ -331,16 +335,51 @@ class World:
         return Outcome(self.loop.time(), self.laws.writes, len(self.laws.handovers), self.account.restarts)
 
 
+class UnfitError(Exception):
+    """The world of this seed is not as the scenario needs it: only laws are judged in it."""
+
+
 def simulate(scenario: Callable[[World], Coroutine[Any, Any, None]], seed: int | str = 0, **options: Any) -> World:
     """Run a scenario in a world of its own and return that world; raises what the scenario raises, or the first broken law."""
 
     async def main(loop: VirtualLoop) -> World:
         world = World(loop, seed, **options)
-        await scenario(world)
+        try:
+            await scenario(world)
+        except UnfitError:
+            world.check()
+            raise
         world.check()
         return world
 
     return virtual.run(main)
 
 
-__all__ = ["NAME", "NAMESPACE", "Change", "Outcome", "World", "simulate"]
+Scenario = Callable[Concatenate[World, P], Coroutine[Any, Any, None]]
+
+
+def simulated(seeds: int = 1) -> Callable[[Scenario[P]], Callable[P, None]]:
+    """Make a test of a scenario, which is run for each of so many seeds, or for the test's parameter ``seed``.
+
+    A scenario that fits no seed has judged nothing, and fails.
+    """
+
+    def made(scenario: Scenario[P]) -> Callable[P, None]:
+        @functools.wraps(scenario)
+        def test(*args: P.args, **arguments: P.kwargs) -> None:
+            fitting = 0
+            given: Any = arguments.get("seed")
+            for seed in range(seeds) if given is None else [given]:
+                with suppress(UnfitError):
+                    simulate(lambda world: scenario(world, *args, **arguments), seed)
+                    fitting += 1
+            assert fitting > 0, f"none of {seeds} seeds fits"
+
+        whole = inspect.signature(scenario)
+        test.__signature__ = whole.replace(parameters=[*whole.parameters.values()][1:])  # type: ignore[attr-defined]
+        return test
+
+    return made
+
+
+__all__ = ["NAME", "NAMESPACE", "Change", "Outcome", "UnfitError", "World", "simulate", "simulated"]

@@ -13,6 +13,7 @@ from wabiz_sim.postgres import PostgresStore
 from wabiz_sim.store import SqliteStore, Store
 
 from .postgres_server import PostgresServer, programs
+from .proxy import Proxy
 from .world import World
 
 OpenStore = Callable[[], Awaitable[Store]]
@@ -38,6 +39,14 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture
+async def proxy(postgres: PostgresServer) -> AsyncIterator[Proxy]:
+    made = Proxy(postgres.port)
+    await made.start()
+    yield made
+    await made.close()
 
 
 @pytest.fixture

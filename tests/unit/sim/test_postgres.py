@@ -52,14 +52,6 @@ async def opened(database: Database, uncertain: list[str]) -> AsyncIterator[Open
         await store.close()
 
 
-@pytest.fixture
-async def proxy(postgres: PostgresServer) -> AsyncIterator[Proxy]:
-    made = Proxy(postgres.port)
-    await made.start()
-    yield made
-    await made.close()
-
-
 async def _refused(store: PostgresStore) -> str:
     with pytest.raises(StoreError) as rejection:
         await store.facts()

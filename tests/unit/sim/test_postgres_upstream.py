@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,6 @@ SENDERS, RESTARTS = 4, 3
 @pytest.fixture
 def environment(postgres: PostgresServer, prefix: str) -> dict[str, str]:
     return {**postgres.environment(prefix=prefix), "WABIZ_STATE_DIR": ""}
-
-
-@pytest.fixture
-async def proxy(postgres: PostgresServer) -> AsyncIterator[Proxy]:
-    made = Proxy(postgres.port)
-    await made.start()
-    yield made
-    await made.close()
 
 
 async def _cluster(world: World, environment: dict[str, str]) -> tuple[Upstream, list[Coreapp]]:
