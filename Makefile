@@ -80,7 +80,7 @@ PYTEST = $(RUN)/pytest --dist loadscope --no-loadscope-reorder --durations 10 -n
 WORKERS ?= 4
 TOOLING := hack/localkube/tests
 
-quick: setup ## Style, types, layers, unit tests but the slow ones, 21 seeds of the simulation: for the inner loop
+quick: setup ## Style, types, layers, unit tests but the slow ones, 28 seeds of the simulation: for the inner loop
 	@$(MAKE) --no-print-directory --jobs 4 lint types contracts quick-tests
 
 # Most of these tests wait for something, so there are more workers than processors.

@@ -73,6 +73,12 @@ class Invalid(Rejected):
     code, reason = 422, "Invalid"
 
 
+class Denied(Rejected):
+    """A right is missing, or a webhook denies it."""
+
+    code, reason = 403, "Forbidden"
+
+
 class VersionOnCreate(Rejected):
     """What is to be created carries a resourceVersion."""
 
@@ -140,6 +146,8 @@ class ApiServer:
         """Mutating admission: each is given what a create or an update of an object, its status apart, would store, and returns what is
         stored instead. It must not change what it is given."""
         self.watchers: list[Callable[[Change], None]] = []
+        self.rejects: dict[tuple[str, Kind], type[Rejected]] = {}
+        """By verb and kind: how operators' writes are answered, none of which is carried out then."""
         self.asked_at: float | None = None
         """When the request that is being carried out was sent; None: just now."""
         self._recent: dict[Kind, deque[Change]] = {}
@@ -191,6 +199,13 @@ class ApiServer:
     def _at(versions: Sequence[tuple[float, Obj | None]], as_of: float) -> Obj | None:
         place = bisect_right(versions, as_of, key=lambda version: version[0])
         return versions[place - 1][1] if place else None
+
+    def earlier(self, kind: Named, name: Name, most: int) -> Sequence[Obj]:
+        """Return the last versions of an object, at most so many, as long as it is the same one."""
+        kind = own(kind)
+        now = self.get(kind, name)
+        past = [obj for _, obj in self._past.get(kind, {}).get(name, ())[-most:] if obj is not None]
+        return [obj for obj in past if now is not None and obj["metadata"]["uid"] == now["metadata"]["uid"]]
 
     def time_of(self, kind: Named, revision: int) -> float:
         """Return since when a cache has all changes of a kind up to a revision."""

@@ -18,7 +18,7 @@ from whatsapp_operator.shell.kube.kinds import LEASE, Kind, Obj, kind_of
 
 from . import apiserver
 from .apiserver import AlreadyExists, ApiServer, Conflict, NotFound, Rejected, TestFailed, TooManyRequests
-from .kinds import Named
+from .kinds import Named, own
 from .network import Network
 from .streams import Stream
 
@@ -91,6 +91,9 @@ class SimKube:
             if touch is not None and kind is not LEASE and self._rng.random() < self._network.touched:
                 touch()
                 self._network.did["touched"] += 1
+            if (rejection := self._server.rejects.get((what, own(kind)))) is not None:
+                self._network.did["rejected"] += 1
+                raise rejection(f"{what} {kind.kind} {name}")
             result = do()
             if self.after_write is not None:
                 self.after_write(f"{what} {kind.kind} {name}")

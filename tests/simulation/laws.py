@@ -131,6 +131,8 @@ class Laws:
         self._final: dict[str, str | None] = {}
         """What was rejected for good, and what it depends on: no call may follow before that has changed (law 8)."""
         self._restart_began = float("-inf")
+        self._effects = 0
+        """Calls of operators that took effect."""
         self._enough_since: float | None = None
         self.causes = Causes(self.server, self.cluster, self.now, self.is_operator)
         self.connections = Connections(self.account, self._named, self.now)
@@ -478,7 +480,9 @@ class Laws:
     @never_swallowed
     def _shards_were_set(self, before: int, after: int) -> None:
         self.emit(f"the client restarts, shards {before} -> {after}")
-        self._restart_began = self.now()
+        effects, self._effects = self._effects, sum(call.took_effect for call in self._calls)
+        # No operator can know of a call that another party made: that such a restart is none of a failure nobody promises (law 9).
+        self._restart_began = self.now() if self._effects > effects else float("-inf")
         self.applied["9"] += any((service["metadata"].get("annotations") or {}).get(HOLDER) for _, service in self.routes())
         self._enough_since = None
 

@@ -142,6 +142,7 @@ class Liveness:
             or operators[0].process.is_stopped
             or operators[0].cut_off
             or network.down
+            or around.server.rejects
             or any((network.dropped, network.lost, network.late, network.touched, network.slow, network.stale))
             or any((around.tell_lost, around.api_faults, around.api_slow, around.watch_lag, around.cluster.deaf, around.cluster.lossy))
             or around.account.logged_off

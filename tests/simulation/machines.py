@@ -362,6 +362,11 @@ class Cluster:
         self._report(machine, status, ready=False)
         self._later(0.05, 1.0, self.check, machine)
 
+    def misjudge(self, machine: Machine, seconds: float) -> None:
+        """Its kubelet calls it not ready for so long, or until it probes again, although it answers."""
+        self._report(machine, {}, ready=False)
+        asyncio.get_running_loop().call_later(seconds, self.check, machine)
+
     def crash(self, machine: Machine) -> None:
         """The container ends; its kubelet notices and starts it again."""
         if not machine.running:

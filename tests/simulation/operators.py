@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from dataclasses import replace
 from datetime import timedelta
@@ -43,6 +43,9 @@ from .laws import Call, Laws
 from .machines import Cluster
 from .network import Network
 from .virtual import PROCESS, START, MachineClocks, Process, VirtualLoop, outside
+
+RELEASE = "sim:1"
+"""The simulator's image of the release that is tested."""
 
 
 class Surroundings(Protocol):
@@ -272,8 +275,10 @@ def _metrics() -> Metrics:
 class Operator:
     """One process. `campaign` seeks the Lease as the real one does; `lead` makes it believe that it leads, with any Lease."""
 
-    def __init__(self, around: Surroundings, name: str, *, kube: SimKube | None = None, ahead: float = 0.0) -> None:
+    def __init__(self, around: Surroundings, name: str, *, kube: SimKube | None = None, ahead: float = 0.0, image: str = RELEASE) -> None:
         self.name = name
+        self.image = image
+        """Of the simulator that its release brings."""
         self.dead = False
         self.leads = False
         """It believes to lead, and acts."""
@@ -298,7 +303,7 @@ class Operator:
         )
         self._tethers = SimTethers(around, self)
         self.nodes = Nodes(self.kube, clock=self.clock, changed=self._node_changed)
-        self._pod_index = PodIndex(self._tethers, read=lambda obj: desired_of(obj, image="sim:1", tuning=around.tuning))
+        self._pod_index = PodIndex(self._tethers, read=lambda obj: desired_of(obj, image=image, tuning=around.tuning))
         self._self_check = SelfCheck(
             self_check=lambda: self_check.self_check(self._tethers.silence(), self.nodes.snapshot(), self.clock.now()),
             step_down=lambda: self.election.step_down(2.0),
@@ -306,15 +311,16 @@ class Operator:
         )
         self._sessions = SimSessions(around, self)
         self._reconciler: Reconciler | None = None
+        self._writes: SimKube | None = None
 
     def _build(self, kube: SimKube) -> Reconciler:
-        around = self._around
+        self._writes, around = kube, self._around
         parts: Any = {"kube": kube, "clients": self._sessions, "coreapps": self._tethers, "clock": self.clock}
         return Reconciler(
             kube=kube,
             observer=Observer(
                 **parts,
-                image="sim:1",
+                image=self.image,
                 tuning=around.tuning,
                 nodes=self.nodes.snapshot,
                 nodes_unread=self.nodes.unread,
@@ -388,6 +394,11 @@ class Operator:
         while True:
             await asyncio.sleep(1.0)
             self._self_check.check()
+
+    def before_a_write(self, do: Callable[[str], None] | None) -> None:
+        """Call this with what it is before each write is sent, but for those of Leases."""
+        if self._writes is not None:
+            self._writes.before_write = do
 
     def pause(self, seconds: float) -> None:
         """Stop like SIGSTOP, and go on later."""

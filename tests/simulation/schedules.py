@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
 from .client import CallOutcome
 from .kinds import POD, SERVICE, STATEFULSET, is_ready
 from .laws import CLUSTER, EPOCH, ROLE, SHARD
+from .operators import RELEASE
 from .world import NAME, NAMESPACE, World
 
 Accident = Callable[[World, Random], bool]
@@ -313,12 +314,21 @@ class ForcedLeaders:
             self._lead()
 
 
-async def endure(world: World, *, overlapping: bool = False, stale: bool = False, seconds: float = 60.0, silent: float = 600.0) -> None:
+async def endure(
+    world: World,
+    *,
+    overlapping: bool = False,
+    stale: bool = False,
+    seconds: float = 60.0,
+    silent: float = 600.0,
+    table: Sequence[tuple[Accident, int]] = ACCIDENTS,
+    **spec: Any,
+) -> None:
     """Let accidents happen for a while; then everything works again, and the cluster must become what is wanted and fall silent."""
     rng = Random(f"accidents {world.seed}")
     shards, spares = rng.choice((1, 2, 2, 4)), rng.choice((0, 1, 1, 2))
     account = _account(world, rng)
-    world.create(shards=shards, spares=spares, **account)
+    world.create(shards=shards, spares=spares, **account, **spec)
     crew: ElectedOperators | ForcedLeaders = (ForcedLeaders if overlapping else ElectedOperators)(world, rng)
     if rng.random() < 0.7:
         await world.until_done(within=120)
@@ -326,7 +336,7 @@ async def endure(world: World, *, overlapping: bool = False, stale: bool = False
         world.network.stale, world.network.stale_by = 0.3, 1.5
         world.laws.lenient = True
     end = world.loop.time() + seconds
-    accidents, odds = zip(*ACCIDENTS, strict=True)
+    accidents, odds = zip(*table, strict=True)
     while world.loop.time() < end:
         await world.pause(rng.choice((0.0, 0.05, 0.5, 2.0, 8.0)) * rng.random())
         if rng.random() < 0.12:
@@ -360,11 +370,15 @@ def all_is_well(world: World) -> None:
     world.laws.emit("all is well from here on")
     world.network.clear()
     world.network.stale = 0.0
+    world.server.rejects.clear()
     world.tell_lost = world.api_faults = world.api_slow = world.cluster.deaf = world.cluster.lossy = world.watch_lag = 0.0
     for name in world.cluster.node_pool.nodes:
         world.cluster.node_pool.restore(name)
     for one in world.living():
         one.cut(())
+        one.before_a_write(None)
+        if one.image != RELEASE:
+            one.kill()
     for machine in world.coreapps():
         # Who hangs goes on hanging: to end that is up to the operator.
         if machine.coreapp is not None:

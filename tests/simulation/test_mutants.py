@@ -458,10 +458,10 @@ def ready_before_the_first_number_is_settled(patch: pytest.MonkeyPatch) -> None:
 MUTANTS = (
     Mutant("commit without the version", commit_without_the_version, "2"),
     Mutant("n from a counter", number_from_a_counter, "2"),
-    Mutant("epochs without chance", epochs_without_chance, "2", first=2),
+    Mutant("epochs without chance", epochs_without_chance, "2", first=20),
     Mutant("prepare without the label test", prepare_without_the_label_test, "2", first=7),
     # Two operators that both commit take a shard from each other's holders, also while these restart.
-    Mutant("take a pending label without a touch", take_a_pending_label_without_a_touch, "2", also=frozenset({"9"}), first=57),
+    Mutant("take a pending label without a touch", take_a_pending_label_without_a_touch, "2", also=frozenset({"9"}), first=69),
     Mutant("commit before prepare", commit_before_prepare, "2"),
     Mutant("new Services lead somewhere", services_that_lead_somewhere_at_once, "1", resizes),
     Mutant("replicas follow the spec", replicas_follow_the_spec_alone, "4", resizes),
@@ -469,7 +469,7 @@ MUTANTS = (
     Mutant("Set Shards before all are ready", set_shards_before_all_are_ready, "5", resizes),
     Mutant("no note before the call", no_note_before_the_call, "5", resizes),
     Mutant("a note without compare-and-swap", a_note_without_compare_and_swap, "5", resizes),
-    Mutant("send however late", send_however_late, "5", slow_logins, first=5),
+    Mutant("send however late", send_however_late, "5", slow_logins, first=13),
     Mutant("POST again after no answer", post_again_after_no_answer, "6", unheard_answers),
     Mutant("settled too early", settled_too_early, "6", unheard_answers),
     Mutant("any other clock is believed", anybodys_clock_is_believed, "6", a_leader_with_a_fast_clock),

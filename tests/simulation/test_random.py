@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from .schedules import ACCIDENTS, endure
+from .schedules import endure
+from .wider import WIDER, endure_more, interrupt_an_operator
 from .world import World, simulate
 
 
@@ -34,15 +35,24 @@ ALWAYS = ("1", "2", "11", "of convergence")
 """Laws that every single seed judges."""
 FAULTS = frozenset(
     {
-        *(accident.__name__ for accident, _ in ACCIDENTS),
+        *(accident.__name__ for accident, _ in WIDER),
+        f"{interrupt_an_operator.__name__}, done",
         *("dropped", "lost", "late", "touched", "slow", "down", "watch cut", "news late"),
         *("order lost", "client slow", "client fails", "connection lost", "probe late", "probe unanswered", "out of reach", "slow answer"),
-        *("Set Shards answer 403", "Set Shards reset", "Set Shards timeout", "Set Shards 5xx", "operator killed or added", "stale"),
+        *(
+            "Set Shards answer 403",
+            "Set Shards reset",
+            "Set Shards timeout",
+            "Set Shards 5xx",
+            "operator killed or added",
+            "stale",
+            "rejected",
+        ),
     }
 )
 
 
-WANTED = {"elected": 70, "overlapping": 60, "stale": 30}
+WANTED = {"elected": 70, "overlapping": 60, "stale": 30, "wider": 30}
 """How many seeds of each kind there are."""
 LONG = 600.0
 """Seconds in which the seeds that other workers still run must be over."""
@@ -118,6 +128,17 @@ def test_stale_reads_break_no_law_of_holders(tally: SeedTotals, seed: int) -> No
         await endure(world, stale=True)
 
     with tally.seed("stale", seed) as add:
+        add(simulate(scenario, seed))
+
+
+@pytest.mark.parametrize("seed", seeds(WANTED["wider"]))
+def test_more_accidents_are_endured(tally: SeedTotals, seed: int) -> None:
+    """Writes that are rejected, a Lease that others take, another release, older objects, and accidents between two writes."""
+
+    async def scenario(world: World) -> None:
+        await endure_more(world, overlapping=seed % 2 == 1)
+
+    with tally.seed("wider", seed) as add:
         add(simulate(scenario, seed))
 
 

@@ -26,7 +26,7 @@ from .laws import CLUSTER, EPOCH, HOLDER, ROLE, SHARD, LawBroken, Laws
 from .liveness import Liveness
 from .machines import Cluster, Machine, revision_of
 from .network import Network
-from .operators import Operator, hurried
+from .operators import RELEASE, Operator, hurried
 from .virtual import VirtualLoop
 from .waiting import Waiting
 
@@ -138,9 +138,9 @@ class World:
         else:
             self.server.merge("user", SECRET, (NAMESPACE, "account"), {"data": encoded})
 
-    def operator(self, *, ahead: float = 0.0) -> Operator:
+    def operator(self, *, ahead: float = 0.0, image: str = RELEASE) -> Operator:
         """Make one more operator process; it does nothing yet. Its wall clock is so many seconds ahead."""
-        made = Operator(self, f"operator-{len(self.operators)}", ahead=ahead)
+        made = Operator(self, f"operator-{len(self.operators)}", ahead=ahead, image=image)
         self.operators.append(made)
         return made
 
