@@ -47,7 +47,7 @@ SOON = 60.0
 
 
 class Api:
-    """The objects of a cluster that no operator looks after."""
+    """The objects of a cluster without an operator."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
