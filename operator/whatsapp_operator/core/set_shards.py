@@ -146,7 +146,7 @@ def _heard(desired: Desired, snapshot: Snapshot) -> Record:
     """
     record, call = snapshot.record, snapshot.client.call
     if record.operation is not None and call is not None and call.id == record.operation.id:
-        if record.operation.answer in {Answer.NONE, Answer.UNKNOWN, call.answer}:  # a definite answer stays
+        if record.operation.answer in {Answer.NONE, Answer.UNKNOWN}:  # a definite answer stays
             record = _answered(desired, snapshot, record.operation, call)
     elif record.operation is not None and record.operation.answer is Answer.NONE:
         record = replace(record, operation=replace(record.operation, answer=Answer.UNKNOWN))
