@@ -72,7 +72,7 @@ def one_after_the_other(workload: Obj) -> None:
 async def test_a_field_that_cannot_be_changed_is_named_and_the_object_is_made_again_when_it_is_deleted(
     kind: str, change: Callable[[Any], None], named: str, harness: Harness, environment: Environment
 ) -> None:
-    """The object was made again, otherwise. It is tried every few seconds, and ends nothing."""
+    """A person made the object again, otherwise. It is tried every few seconds, and ends nothing."""
     await environment.created(shards=1, spares=1)
     pods = {pod["metadata"]["uid"] for pod in environment.pods("coreapp")}
     await asyncio.to_thread(harness.end_replicas)

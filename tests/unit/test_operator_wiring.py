@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -277,7 +278,8 @@ async def test_kopf_tells_the_loops_and_the_index_of_pods(make: Make, monkeypatc
         given.update(more, deliver=deliver)
 
     monkeypatch.setattr(handlers, "watch", watch)
-    connected = note(monkeypatch, handlers, "connection")
+    connected: list[Path] = []
+    monkeypatch.setattr(handlers, "connection", connected.append)
     deliver: Any = object()
     await operator._watch(deliver)
     login = given.pop("login")
@@ -290,7 +292,7 @@ async def test_kopf_tells_the_loops_and_the_index_of_pods(make: Make, monkeypatc
         "namespaces": ("default",),
         "identity": operator._settings.identity,
     }
-    assert (login._health, login._names, len(connected)) == (operator._health, operator._watched, 1)
+    assert (login._health, login._names, connected) == (operator._health, operator._watched, [Path("/here")])
 
 
 # --- what is measured and judged
@@ -475,8 +477,9 @@ async def test_health_readiness_and_metrics_are_served_until_the_end(
     monkeypatch.setattr(Operator, "_run", run)
     monkeypatch.setattr(main, "_tracing", lambda _: SimpleNamespace(close=lambda: said.update(traces="closed")))
     operator = make(METRICS_PORT="8080", METRICS_HOST="127.0.0.1")
+    operator._metrics.lead(True)
     await operator.run()
-    assert said.pop("/metrics").startswith("# HELP")
+    assert "multiconnect_leading 1.0" in said.pop("/metrics")
     assert said == {
         "/healthz": "ok\n",
         "/readyz": "the operator has just started\n",

@@ -105,7 +105,7 @@ def _covers(live: Any, wanted: Any, within: str, *, kept: bool) -> bool:
     if isinstance(wanted, (list, tuple)):
         if not isinstance(live, (list, tuple)) or len(live) != len(wanted):
             return False
-        return all(_covers(live[at], one, _entry(within), kept=False) for at, one in enumerate(wanted))
+        return all(_covers(live[at], one, _entry(within), kept=kept) for at, one in enumerate(wanted))
     return within in AMOUNTS and _amount(live) is not None and _amount(live) == _amount(wanted)
 
 
@@ -163,7 +163,7 @@ def _differences(live: Any, desired: Any, path: str, within: str, *, kept: bool)
         for name in {**mine, **there}:
             inside = f"{path}[{name}]"
             if name in mine and name in there:
-                yield from _differences(there[name], mine[name], inside, _entry(within), kept=False)
+                yield from _differences(there[name], mine[name], inside, _entry(within), kept=kept)
             else:
                 yield inside, Difference(mine.get(name), there.get(name))
     else:

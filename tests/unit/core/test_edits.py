@@ -1,4 +1,4 @@
-"""A change by another party of a field that the operator writes is put right by one write, and the next observation writes nothing."""
+"""All that another party changes of what the operator writes is put right by one write, and the next observation writes nothing."""
 
 from __future__ import annotations
 

@@ -149,6 +149,14 @@ def test_a_definite_answer_that_was_noted_stays() -> None:
     assert unknown.plan().record.rejected_fingerprint == "ab" * 32, "unknown is not definite: another leader had not heard it"
 
 
+def test_a_rejection_is_heard_although_the_answer_was_noted_as_unknown() -> None:
+    """Otherwise the same certificate would be sent again (laws#8)."""
+    rejected = Call(id="4-noted", answer=Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint="ab" * 32)
+    record = growing().noted(4, Answer.UNKNOWN).client(call=rejected).plan().record
+
+    assert (record.operation, record.rejected_fingerprint) == (None, "ab" * 32)
+
+
 def test_an_answer_that_was_noted_is_not_judged_again() -> None:
     """Its times count from the moment at which it was first heard."""
     one = growing().calling(4, Answer.ACCEPTED).seeing(operation=replace(noted(growing().noted(4)), answer=Answer.ACCEPTED))
