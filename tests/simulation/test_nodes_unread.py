@@ -56,8 +56,7 @@ async def test_one_refusal_is_over_in_seconds(world: World, kind: Kind) -> None:
     again = operator.nodes.snapshot()
     assert again is not None
     assert again is not known
-    hung = world.holder(0)
-    assert hung is not None
+    hung = world.holding(0)
     world.cluster.hang(hung)
     await world.until(lambda: hung.uid not in world.cluster.machines, within=25, what="ended, as its node has shown that it lives")
     await world.until_done(within=60)
@@ -74,8 +73,7 @@ async def test_failover_goes_on_and_the_status_says_what_is_missing(world: World
     await world.until(lambda: world.condition("Stalled")[:2] == ("True", "ReadFailed"), within=90, what="reported")
     assert "Lease, Node" in world.condition("Stalled")[2]
     assert "neither makes nor changes" not in world.condition("Stalled")[2]
-    old = world.holder(0)
-    assert old is not None
+    old = world.holding(0)
     world.cluster.hang(old)
     await world.until(lambda: world.holder(0) not in {None, old}, within=4.1, what="handed over")
     kube.failing.clear()
