@@ -76,9 +76,7 @@ def put(world: World, number: int, *, pin: str = "482913") -> None:
 async def settled(world: World) -> None:
     put(world, 0)
     account = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "account"}}
-    world.create(shards=1, account=account, client={"type": "Simulator", "images": IMAGES})
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=1, account=account, client={"type": "Simulator", "images": IMAGES})
 
 
 async def stalls(world: World, reason: str, advice: str, answers: Iterable[CallOutcome]) -> None:

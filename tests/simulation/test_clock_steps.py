@@ -17,9 +17,7 @@ each_step = pytest.mark.parametrize("step", STEPS)
 
 
 async def serving(world: World, *, shards: int = 2, spares: int = 2) -> None:
-    world.create(shards=shards, spares=spares)
-    world.operator().campaign()
-    await world.until_done(within=120)
+    await world.started(shards=shards, spares=spares, elected=True, within=120)
     await world.pause(20)
 
 
@@ -50,8 +48,7 @@ def test_nobody_is_replaced_or_ended_for_it(step: float) -> None:
 def test_a_hung_holder_is_replaced_in_its_time_and_its_pod_ended(step: float) -> None:
     async def scenario(world: World) -> None:
         await serving(world)
-        old = world.holder(0)
-        assert old is not None
+        old = world.holding(0)
         world.cluster.hang(old)
         await world.pause(0.7)
         set_clocks(world, step)
@@ -97,8 +94,7 @@ def test_a_change_by_another_writer_is_seen_in_its_time(step: float) -> None:
 async def test_people_read_the_time_of_the_wall(world: World, step: float) -> None:
     await serving(world)
     set_clocks(world, step)
-    old = world.holder(0)
-    assert old is not None
+    old = world.holding(0)
     world.delete_pod(old, force=True)
     await world.until_done(within=60)
     clock = world.operators[0].clock

@@ -39,14 +39,12 @@ async def nothing(_: World) -> None:
 
 
 async def lose_a_holder(world: World) -> None:
-    machine = world.holder(0)
-    assert machine is not None
+    machine = world.holding(0)
     world.delete_pod(machine)
 
 
 async def crash_a_holder(world: World) -> None:
-    machine = world.holder(0)
-    assert machine is not None
+    machine = world.holding(0)
     world.cluster.crash(machine)
     await world.until(lambda: bool(world.undone()), within=10, what="noticed")
 

@@ -18,9 +18,7 @@ from .world import World, simulate
 
 
 async def scenario(world: World) -> None:
-    world.create(shards=2)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=2)
 
 
 def fail(*_: Any, **__: Any) -> Any:

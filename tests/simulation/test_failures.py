@@ -23,16 +23,8 @@ def test_a_scenario_that_fits_no_seed_fails() -> None:
 
 async def started(world: World, *, shards: int = 2, spares: int = 1, age: float = 20.0) -> None:
     """A cluster that serves, whose operator has watched it for a while."""
-    world.create(shards=shards, spares=spares)
-    world.operator().campaign()
-    await world.until_done(within=120)
+    await world.started(shards=shards, spares=spares, elected=True, within=120)
     await world.pause(age)
-
-
-def holder(world: World, shard: int) -> Machine:
-    machine = world.holder(shard)
-    assert machine is not None
-    return machine
 
 
 def replicas(world: World) -> int:
@@ -52,7 +44,7 @@ def is_alone(world: World, machine: Machine) -> bool:
 @simulated(SEEDS)
 async def test_a_hung_holder_is_replaced_deleted_and_comes_back_as_a_spare(world: World) -> None:
     await started(world)
-    old, before = holder(world, 0), world.loop.time()
+    old, before = world.holding(0), world.loop.time()
     world.cluster.hang(old)
     await world.until(lambda: world.holder(0) is not old, within=4.1, what="handed over")
     assert world.loop.time() - before >= 2.4
@@ -68,7 +60,7 @@ async def test_a_hung_holder_is_replaced_deleted_and_comes_back_as_a_spare(world
 @simulated(SEEDS)
 async def test_a_holder_that_goes_on_before_its_time_keeps_its_shard(world: World) -> None:
     await started(world)
-    old, count = holder(world, 0), len(world.laws.handovers)
+    old, count = world.holding(0), len(world.laws.handovers)
     for _ in range(5):
         world.cluster.hang(old, 1.9)
         await world.pause(10)
@@ -79,7 +71,7 @@ async def test_a_holder_that_goes_on_before_its_time_keeps_its_shard(world: Worl
 async def test_a_lost_node_is_left_made_good_and_taken_back(world: World) -> None:
     """Law 3, law 7, law 11: the pod is left alone, another stands in after a minute, and goes again when the node is back."""
     await started(world, shards=2, spares=2)
-    old = holder(world, 0)
+    old = world.holding(0)
     here = [machine for machine in world.coreapps() if machine.node is old.node]
     if len(here) > 2:
         raise UnfitError
@@ -101,7 +93,7 @@ async def test_a_lost_node_is_left_made_good_and_taken_back(world: World) -> Non
 @simulated(SEEDS)
 async def test_an_old_holder_that_is_back_is_assigned_standby(world: World) -> None:
     await started(world)
-    old = holder(world, 0)
+    old = world.holding(0)
     if not is_alone(world, old):
         raise UnfitError  # one spare for two lost Coreapps is another case
     assert old.coreapp is not None
@@ -120,7 +112,7 @@ async def test_an_old_holder_that_is_back_is_assigned_standby(world: World) -> N
 @simulated(SEEDS)
 async def test_a_deleted_node_is_certain(world: World) -> None:
     await started(world)
-    old = holder(world, 0)
+    old = world.holding(0)
     if not is_alone(world, old):
         raise UnfitError  # one spare for two lost Coreapps is another case
     world.cluster.node_pool.lose(old.node.name, power=True)
@@ -134,13 +126,13 @@ async def test_a_deleted_node_is_certain(world: World) -> None:
 async def test_two_holders_at_once_and_one_spare(world: World) -> None:
     """The lowest shard is served first, the other is said to be unserved, and served when its pod is back."""
     await started(world, shards=2, spares=1)
-    first, second = holder(world, 0), holder(world, 1)
+    first, second = world.holding(0), world.holding(1)
     world.cluster.start_seconds = (8.0, 9.0)
     for machine in (second, first):
         world.delete_pod(machine, force=True)
     await world.until(lambda: world.holder(0) not in {first, None}, within=2.0, what="shard 0 served")
     await world.pause(2.0)
-    assert holder(world, 0).running
+    assert world.holding(0).running
     wac = world.laws.wac() or {}
     ready = next(one for one in wac["status"]["conditions"] if one["type"] == "Ready")
     assert (ready["status"], ready["reason"]) == ("False", "Unserved")
@@ -152,7 +144,7 @@ async def test_two_holders_at_once_and_one_spare(world: World) -> None:
 @simulated(SEEDS)
 async def test_a_hung_holder_without_a_spare_is_ended_after_twice_the_time(world: World) -> None:
     await started(world, spares=0)
-    old, before = holder(world, 0), world.loop.time()
+    old, before = world.holding(0), world.loop.time()
     world.cluster.hang(old)
 
     def is_ended() -> bool:
@@ -166,10 +158,7 @@ async def test_a_hung_holder_without_a_spare_is_ended_after_twice_the_time(world
 
 @simulated(SEEDS)
 async def test_an_operator_that_stood_still_replaces_nobody_who_is_well(world: World) -> None:
-    world.create(shards=2)
-    operator = world.operator()
-    operator.lead(1)
-    await world.until_done(within=120)
+    operator = await world.started(shards=2, within=120)
     count = len(world.laws.handovers)
     for seconds in (5.0, 1.5, 3.2, 0.4):
         operator.pause(seconds)
@@ -180,10 +169,7 @@ async def test_an_operator_that_stood_still_replaces_nobody_who_is_well(world: W
 @simulated(SEEDS)
 async def test_an_operator_that_hears_nobody_holds_still(world: World) -> None:
     """The self-check fails: most Coreapps, on at least three nodes that live, are silent at once."""
-    world.create(shards=8, spares=2)
-    operator = world.operator()
-    operator.lead(1)
-    await world.until_done(within=120)
+    operator = await world.started(shards=8, spares=2, within=120)
     if len({machine.node for machine in world.coreapps()}) < 3:
         raise UnfitError
     await world.pause(20)
@@ -198,7 +184,7 @@ async def test_an_operator_that_hears_nobody_holds_still(world: World) -> None:
 @simulated(SEEDS)
 async def test_a_drained_node_is_left_before_the_pod_dies(world: World) -> None:
     await started(world, shards=1, spares=2)
-    old = holder(world, 0)
+    old = world.holding(0)
     if all(machine.node is old.node for machine in world.coreapps()):
         raise UnfitError
     world.cluster.node_pool.cordon(old.node.name)
@@ -221,7 +207,7 @@ async def test_a_standby_operator_knows_the_silence_already(world: World) -> Non
     await world.until_done(within=120)
     second.campaign()
     await world.pause(20)
-    old, before = holder(world, 0), world.loop.time()
+    old, before = world.holding(0), world.loop.time()
     world.cluster.hang(old)
     first.kill()
     await world.until(lambda: world.holder(0) is not old, within=7.0, what="handed over")

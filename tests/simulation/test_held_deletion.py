@@ -39,9 +39,7 @@ def replicas(world: World) -> int:
 
 async def held(world: World, **spec: int) -> CreationCounter:
     """A cluster that serves, and whose deletion waits for a finalizer."""
-    world.create(**{"shards": 2, "spares": 1, **spec})
-    world.operator().campaign()
-    await world.until_done(within=120)
+    await world.started(**{"shards": 2, "spares": 1, **spec}, elected=True, within=120)
     await world.pause(10)
     world.server.merge("user", WAC, (NAMESPACE, NAME), {"metadata": {"finalizers": [FINALIZER]}})
     world.server.delete("user", WAC, (NAMESPACE, NAME))
@@ -58,13 +56,11 @@ async def test_shards_are_handed_over_while_a_finalizer_holds_the_deletion(world
     assert status["reason"] == "Deleting"
     assert FINALIZER in status["message"]
     for _ in range(2):
-        old = world.holder(0)
-        assert old is not None
+        old = world.holding(0)
         world.delete_pod(old, force=True)
         await world.until(lambda old=old: world.holder(0) not in {None, old}, within=1.0, what="handed over")  # type: ignore[misc]
         await world.until(lambda: not [*world.undone_in_truth(world.laws.wac() or {})], within=60, what="all is served again")
-    hung = world.holder(1)
-    assert hung is not None
+    hung = world.holding(1)
     world.cluster.hang(hung)
     await world.until(lambda: world.holder(1) not in {None, hung}, within=4.1, what="handed over")
     await world.until(lambda: not [*world.undone_in_truth(world.laws.wac() or {})], within=60, what="it is back as a spare")
@@ -98,9 +94,7 @@ async def test_nothing_grows_and_nothing_is_made_meanwhile(world: World, seed: i
 @pytest.mark.parametrize("seed", range(SEEDS))
 @simulated()
 async def test_a_deletion_in_the_foreground_is_left_to_its_course(world: World, seed: int) -> None:
-    world.create(shards=2, spares=1)
-    world.operator().campaign()
-    await world.until_done(within=120)
+    await world.started(shards=2, spares=1, elected=True, within=120)
     made = CreationCounter(world)
     before = world.laws.writes
     world.server.delete("user", WAC, (NAMESPACE, NAME), propagation="Foreground")
@@ -122,8 +116,7 @@ async def test_a_new_leader_fails_over_in_a_held_deletion(world: World, seed: in
     second.campaign()
     await world.until(lambda: second.leads, within=10, what="it leads")
     await world.pause(5)
-    old = world.holder(0)
-    assert old is not None
+    old = world.holding(0)
     world.cluster.crash(old)
     await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
     assert not made.kinds

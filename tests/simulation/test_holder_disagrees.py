@@ -31,9 +31,7 @@ def is_served(world: World, shard: int = 0) -> bool:
 
 async def moved(world: World, *, shards: int = 2, spares: int = 1) -> tuple[Obj, Machine]:
     """Shard 0 was moved by a switchover; return its Service as it was before, and the pod that held it then."""
-    world.create(shards=shards, spares=spares)
-    world.operator().campaign()
-    await world.until_done(within=120)
+    await world.started(shards=shards, spares=spares, elected=True, within=120)
     before, old = service(world), world.holder(0)
     assert old is not None
     world.annotate(switchover="0")
@@ -85,9 +83,7 @@ async def test_a_holder_that_the_servers_fence_off_is_replaced(world: World, see
 @pytest.mark.parametrize("seed", range(SEEDS))
 @simulated()
 async def test_that_all_are_logged_off_moves_no_shard(world: World, seed: int) -> None:
-    world.create(shards=2, spares=1)
-    world.operator().campaign()
-    await world.until_done(within=120)
+    await world.started(shards=2, spares=1, elected=True, within=120)
     count = len(world.laws.handovers)
     world.account.logged_off = True
     world.account.connections.clear()

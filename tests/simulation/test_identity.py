@@ -78,8 +78,7 @@ async def test_a_copied_shard_service_gives_no_shard_a_second_holder(world: Worl
     names = ("public", f"{NAME}-shard-0-public", f"{NAME}-shard-00", "a-shard-0")
     copies = {name: world.server.create("user", copied(service, name)) for name in names}
     for _ in range(2):
-        old = world.holder(0)
-        assert old is not None
+        old = world.holding(0)
         world.delete_pod(old, force=True)
         await world.until(lambda old=old: world.holder(0) not in {None, old}, within=1.0, what="handed over")  # type: ignore[misc]
         await world.until_done(within=120)
@@ -124,8 +123,7 @@ async def test_a_foreign_service_under_a_name_that_is_needed_is_named_and_hinder
     await world.until(says(world, "Stalled", "True", "NameConflict"), within=60, what="reported")
     assert f"Service {taken}" in world.condition("Stalled")[2]
     assert world.account.shards == 2
-    old = world.holder(0)
-    assert old is not None
+    old = world.holding(0)
     world.delete_pod(old, force=True)
     await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
     world.server.delete("user", SERVICE, (NAMESPACE, taken))
@@ -211,8 +209,7 @@ async def test_what_lost_its_labels_is_found_by_name_and_gets_them_back(world: W
 @simulated()
 async def test_a_shard_is_handed_over_at_once_although_its_service_lost_its_label(world: World) -> None:
     await settled(world, spares=2)
-    old = world.holder(1)
-    assert old is not None
+    old = world.holding(1)
     world.server.merge("user", SERVICE, (NAMESPACE, f"{NAME}-shard-1"), {"metadata": {"labels": None}})
     world.delete_pod(old, force=True)
     await world.until(lambda: world.holder(1) not in {None, old}, within=1.0, what="handed over")
@@ -277,8 +274,7 @@ async def test_an_epoch_that_a_person_made_up_is_taken_off_and_is_no_reason_to_w
     assert pod is not None
     assert not {EPOCH, SHARD} & pod["metadata"]["labels"].keys()
     await world.stays_silent(60.0)
-    holder = world.holder(0)
-    assert holder is not None
+    holder = world.holding(0)
     world.delete_pod(holder)
     await world.until(lambda: active(world, 0) == [name], within=5, what="it is a standby again")
 

@@ -76,8 +76,7 @@ FAILS: dict[str, Callable[[World, Machine], None]] = {
 @simulated()
 async def test_a_holder_that_is_surely_gone_is_replaced_before_late_lists_arrive(world: World, fails: str, seed: int) -> None:
     await settled(world)
-    old = world.holder(0)
-    assert old is not None
+    old = world.holding(0)
     FAILS[fails](world, old)
     await world.until(lambda: world.holder(0) not in {None, old}, within=WAIT / 2, what="another holder")
     await world.until_done(within=240)
@@ -93,8 +92,7 @@ async def test_a_new_leader_replaces_a_holder_that_is_surely_gone_before_late_li
     second.campaign()
     kube.wait[0] = WAIT
     await world.pause(10)
-    old = world.holder(0)
-    assert old is not None
+    old = world.holding(0)
     assert first.leads
     FAILS[fails](world, old)
     await first.stop()
@@ -114,8 +112,7 @@ async def test_nothing_but_the_handover_is_written_before_late_lists_arrive(worl
         if world.laws.is_operator(change.actor):
             written.add(change.kind.kind)
 
-    old = world.holder(0)
-    assert old is not None
+    old = world.holding(0)
     world.server.checks.append(note)
     FAILS[fails](world, old)
     await world.pause(WAIT / 2)
@@ -132,8 +129,7 @@ async def test_what_a_kubelet_says_of_a_container_is_judged_by_late_lists(world:
     (operator,) = world.operators
     assert operator._reconciler is not None
     holders = frozenset(machine.uid for machine in world.coreapps())
-    old = world.holder(0)
-    assert old is not None
+    old = world.holding(0)
     at = version_of(world.server.get(POD, old.name) or {})
     operator._reconciler._observer._holders = lambda _: Holders(uids=holders, leaving=holders, pods_at=at)
     world.cluster._report(old, {"containerStatuses": [{"name": "coreapp", "state": {"terminated": {"exitCode": 137}}}]}, ready=True)
@@ -160,8 +156,7 @@ async def test_a_cache_that_is_far_behind_holds_no_failover_up_for_long(world: W
     """As that of one of several API servers that has lost its watch of etcd."""
     kube = await settled(world, StaleCache)
     kube.wait[0] = 0.0
-    old = world.holder(0)
-    assert old is not None
+    old = world.holding(0)
     world.delete_pod(old)
     await world.until(lambda: world.holder(0) not in {None, old}, within=WAIT / 2, what="another holder")
     assert kube.asked[0] > 0

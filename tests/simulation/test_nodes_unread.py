@@ -56,8 +56,7 @@ async def test_one_refusal_is_over_in_seconds(world: World, kind: Kind) -> None:
     again = operator.nodes.snapshot()
     assert again is not None
     assert again is not known
-    hung = world.holder(0)
-    assert hung is not None
+    hung = world.holding(0)
     world.cluster.hang(hung)
     await world.until(lambda: hung.uid not in world.cluster.machines, within=25, what="ended, as its node has shown that it lives")
     await world.until_done(within=60)
@@ -74,8 +73,7 @@ async def test_failover_goes_on_and_the_status_says_what_is_missing(world: World
     await world.until(lambda: world.condition("Stalled")[:2] == ("True", "ReadFailed"), within=90, what="reported")
     assert "Lease, Node" in world.condition("Stalled")[2]
     assert "neither makes nor changes" not in world.condition("Stalled")[2]
-    old = world.holder(0)
-    assert old is not None
+    old = world.holding(0)
     world.cluster.hang(old)
     await world.until(lambda: world.holder(0) not in {None, old}, within=4.1, what="handed over")
     kube.failing.clear()
@@ -93,8 +91,7 @@ async def test_a_drain_is_carried_out_only_by_what_is_known_of_nodes_now(world: 
     operator.campaign()
     await world.until_done(within=120)
     await world.pause(20)
-    old, pool = world.holder(0), world.cluster.node_pool
-    assert old is not None
+    old, pool = world.holding(0), world.cluster.node_pool
     spare = next(machine for machine in world.coreapps() if machine not in {world.holder(shard) for shard in range(2)})
     if spare.node is old.node:
         raise UnfitError  # nobody elsewhere could take the shard

@@ -61,8 +61,7 @@ def annotations_of(world: World) -> dict[str, str]:
 
 
 async def fails_over(world: World, *, within: float = 1.0) -> None:
-    old = world.holder(0)
-    assert old is not None
+    old = world.holding(0)
     world.delete_pod(old, force=True)
     await world.until(lambda: world.holder(0) not in {None, old}, within=within, what="handed over")
 
@@ -169,8 +168,7 @@ async def test_an_observation_that_fails_is_tried_again_soon_and_keeps_what_woke
         clusters[f"other-{number}"] = cluster  # type: ignore[index]
     await world.pause(61)
     kube.rejected["list", POD] = Unavailable("HTTP 500", code=500)
-    old = world.holder(0)
-    assert old is not None
+    old = world.holding(0)
     world.delete_pod(old, force=True)
     await world.pause(0.25)
     assert cluster.is_urgent, "what woke it is not spent"

@@ -62,10 +62,7 @@ class DeletionLog:
 @pytest.mark.parametrize("seed", range(SEEDS))
 @simulated()
 async def test_a_leader_that_starts_where_it_reaches_no_coreapp_ends_none(world: World, seed: int) -> None:
-    world.create(shards=4, spares=2)
-    first = world.operator()
-    first.campaign()
-    await world.until_done(within=120)
+    first = await world.started(shards=4, spares=2, elected=True, within=120)
     harm, handovers = DeletionLog(world), len(world.laws.handovers)
     first.kill()
     second = world.operator()
@@ -81,10 +78,7 @@ async def test_a_leader_that_starts_where_it_reaches_no_coreapp_ends_none(world:
 @pytest.mark.parametrize("seed", range(SEEDS))
 @simulated()
 async def test_a_leader_that_reaches_only_one_node_ends_nothing_on_the_others(world: World, seed: int) -> None:
-    world.create(shards=4, spares=2)
-    first = world.operator()
-    first.campaign()
-    await world.until_done(within=120)
+    first = await world.started(shards=4, spares=2, elected=True, within=120)
     harm = DeletionLog(world)
     first.kill()
     second = world.operator()
@@ -112,13 +106,9 @@ async def test_a_first_install_that_the_operator_cannot_reach_is_no_endless_loop
 @simulated()
 async def test_a_connection_refused_before_a_long_silence_moves_no_shard(world: World, seed: int) -> None:
     """A holder restarts just before the leader can reach no Coreapp any more. It is back when there is a standby for its shard."""
-    world.create(shards=4, spares=0)
-    operator = world.operator()
-    operator.lead(1)
-    await world.until_done()
+    operator = await world.started(shards=4, spares=0)
     await world.pause(20)
-    holder = world.holder(0)
-    assert holder is not None
+    holder = world.holding(0)
     world.cluster.crash(holder)
     await world.until(lambda: "(ConnectionLost)" in str(world.status()["conditions"]), within=5, what="the leader notes it")
     operator.cut([*world.cluster.node_pool.nodes])
@@ -136,9 +126,7 @@ async def test_a_connection_refused_before_a_long_silence_moves_no_shard(world: 
 @simulated()
 async def test_many_that_hang_at_once_are_ended_one_after_the_other(world: World, seed: int) -> None:
     """One node, so that there is no majority of nodes for a self-check: the evidence stands, and the harm is bounded all the same."""
-    world.create(shards=4, spares=2)
-    world.operator().campaign()
-    await world.until_done(within=120)
+    await world.started(shards=4, spares=2, elected=True, within=120)
     await world.pause(20)
     harm = DeletionLog(world)
     for machine in world.coreapps()[:3]:
@@ -225,8 +213,7 @@ def says(world: World, kind: str, status: str, reason: str) -> Callable[[], bool
 
 def hand_over(world: World, shard: int) -> Callable[[], bool]:
     """Delete the holder of a shard at once; return whether another one was named meanwhile."""
-    old = world.holder(shard)
-    assert old is not None
+    old = world.holding(shard)
     world.delete_pod(old, force=True)
     return lambda: world.holder(shard) not in {None, old}
 
@@ -278,17 +265,13 @@ def test_failover_goes_on_although_a_kind_cannot_be_read(kind: Kind, fault: str,
 @pytest.mark.parametrize("kind", [SECRET, DEPLOYMENT], ids=lambda kind: str(kind.kind))
 @simulated(2)
 async def test_a_new_leader_that_cannot_read_a_kind_makes_nothing_and_moves_shards(world: World, kind: Kind, fault: str) -> None:
-    world.create(shards=2, spares=1)
-    first = world.operator()
-    first.campaign()
-    await world.until_done(within=120)
+    first = await world.started(shards=2, spares=1, elected=True, within=120)
     first.kill()
     second, kube = world.operator_by(PartlyBlind)
     kube.failing[kind] = FAULTS[fault]
     second.campaign()
     await world.until(says(world, "Stalled", "True", "ReadFailed"), within=60, what="reported")
-    old = world.holder(1)
-    assert old is not None
+    old = world.holding(1)
     world.delete_pod(old, force=True)
     await world.until(lambda: world.holder(1) not in {None, old}, within=1.0, what="handed over")
     world.edit(shards=4)
@@ -350,13 +333,10 @@ async def test_reads_that_fail_in_one_observation_do_not_end_the_next(world: Wor
 
 @simulated(SEEDS)
 async def test_a_damaged_holder_annotation_stops_no_other_shard(world: World) -> None:
-    world.create(shards=2, spares=2)
-    world.operator().campaign()
-    await world.until_done(within=120)
+    await world.started(shards=2, spares=2, elected=True, within=120)
     damaged = {"metadata": {"annotations": {"multiconnect.dev/holder": "no such/ pod/../x"}}}
     world.server.merge("user", SERVICE, (NAMESPACE, f"{NAME}-shard-1"), damaged)
-    old = world.holder(0)
-    assert old is not None
+    old = world.holding(0)
     world.delete_pod(old, force=True)
     await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
     await world.until_done(within=120)

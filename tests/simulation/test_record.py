@@ -9,7 +9,6 @@ from whatsapp_operator.shell.kube.errors import Unavailable
 from .apiserver import TooManyRequests
 from .kinds import EVENT, PDB, SERVICE, STATEFULSET, WAC
 from .laws import CLUSTER
-from .operators import Operator
 from .world import NAME, NAMESPACE, Change, World, condition_of, simulated
 
 WHOLE = (NAMESPACE, NAME)
@@ -27,19 +26,11 @@ def noted_intents(world: World) -> set[str]:
     return seen
 
 
-async def settled(world: World, shards: int) -> Operator:
-    world.create(shards=shards)
-    operator = world.operator()
-    operator.lead(1)
-    await world.until_done()
-    return operator
-
-
 @pytest.mark.parametrize("shards", [1, 4])
 @simulated()
 async def test_no_intent_is_reported_when_another_act_fails_in_the_tick_that_was_to_call(world: World, shards: int) -> None:
     """Else silence is explained by a restart that nobody asked for: a hung holder is not replaced, and drains are blocked."""
-    operator = await settled(world, 2)
+    operator = await world.started(shards=2)
     intents, restarts = noted_intents(world), world.account.restarts
 
     def refuse(what: str) -> None:
@@ -52,8 +43,7 @@ async def test_no_intent_is_reported_when_another_act_fails_in_the_tick_that_was
     await world.pause(20)
     assert intents == set()
     assert world.condition("Reconciling")[1] != "AnswerUnknown"
-    machine = world.holder(0)
-    assert machine is not None
+    machine = world.holding(0)
     assert machine.coreapp is not None
     machine.coreapp.hang()
     await world.until(lambda: world.holder(0) is not machine, within=10, what="the hung holder is replaced")
@@ -66,7 +56,7 @@ async def test_no_intent_is_reported_when_another_act_fails_in_the_tick_that_was
 @simulated()
 async def test_no_intent_is_reported_when_noting_it_met_only_conflicts(world: World, conflicts: int) -> None:
     """A foreign writer writes the resource before every note; no matter what comes of that, an intent is there only with its call."""
-    operator = await settled(world, 2)
+    operator = await world.started(shards=2)
     intents, restarts, left = noted_intents(world), world.account.restarts, [conflicts]
 
     def annotate(what: str) -> None:
@@ -84,7 +74,7 @@ async def test_no_intent_is_reported_when_noting_it_met_only_conflicts(world: Wo
 @simulated()
 async def test_a_note_whose_answer_is_lost_has_no_call_and_nobody_waits_for_one(world: World) -> None:
     """The process that lost the answer knows that it sent nothing."""
-    operator = await settled(world, 2)
+    operator = await world.started(shards=2)
     intents, restarts, lost = noted_intents(world), world.account.restarts, list[str]()
 
     def lose(what: str) -> None:
@@ -103,7 +93,7 @@ async def test_a_note_whose_answer_is_lost_has_no_call_and_nobody_waits_for_one(
 @simulated()
 async def test_a_ban_is_remembered_when_another_rule_speaks_first(world: World) -> None:
     """Nothing is sent to a banned account, no matter what else was wrong meanwhile, and no matter which one leads."""
-    operator = await settled(world, 2)
+    operator = await world.started(shards=2)
     world.account.is_banned = True
     intents = noted_intents(world)
     world.edit(shards=4)
@@ -136,9 +126,7 @@ async def test_a_cluster_is_not_ready_before_its_first_number_of_shards_is_settl
                 assert (status["shards"], status.get("settledShards")) == (shards, shards)
 
     world.server.checks.append(check)
-    world.create(shards=shards)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=shards)
     text = {word for state, word in steps if state == "False"}
     assert "Bootstrapping" in text
     if shards > 1:
@@ -148,7 +136,7 @@ async def test_a_cluster_is_not_ready_before_its_first_number_of_shards_is_settl
 @simulated()
 async def test_a_status_restored_from_another_life_brings_no_call_of_that_life(world: World) -> None:
     """A backup taken during Set Shards is restored as a new resource, status and all: its uid is another one."""
-    operator = await settled(world, 2)
+    operator = await world.started(shards=2)
 
     def die(what: str) -> None:
         if what == f"status WhatsAppCluster {NAME}" and world.status().get("operation"):
@@ -179,7 +167,7 @@ async def test_a_status_restored_from_another_life_brings_no_call_of_that_life(w
 
 @simulated()
 async def test_an_event_whose_sentence_changed_is_emitted_again(world: World) -> None:
-    await settled(world, 2)
+    await world.started(shards=2)
     assigned: list[str] = []
     world.server.checks.append(
         lambda change: (

@@ -40,8 +40,7 @@ async def settled(world: World) -> Denied:
 
 
 def fail_holder(world: World) -> None:
-    holder = world.holder(0)
-    assert holder is not None
+    holder = world.holding(0)
     world.delete_pod(holder)
 
 

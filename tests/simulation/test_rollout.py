@@ -58,9 +58,7 @@ def assert_nothing_failed_over(world: World, *, moves: int) -> None:
 
 
 async def rolled_out(world: World, *, shards: int, spares: int) -> None:
-    world.create(shards=shards, spares=spares)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=shards, spares=spares)
     deleted = watch_the_promise(world, shards=shards, spares=spares)
     # Longer than what the operator waits between two steps anyway.
     world.cluster.start_seconds = (5.0, 8.0)
@@ -83,9 +81,7 @@ async def test_every_coreapp_gets_the_new_template_and_no_spare_is_missed(world:
 
 @simulated()
 async def test_an_image_that_cannot_be_pulled_touches_nothing_and_the_right_one_goes_on(world: World) -> None:
-    world.create(shards=2, spares=1)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=2, spares=1)
     before = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
     world.edit(client={"images": {"coreapp": f"{NOWHERE}coreapp:1", "webapp": "wabiz-sim:1"}})
     await world.pause(120.0)
@@ -117,9 +113,7 @@ async def test_the_first_image_that_cannot_be_pulled_is_replaced_by_the_right_on
 
 @simulated()
 async def test_a_roll_out_is_held_by_pause_and_turned_back_by_an_edit(world: World) -> None:
-    world.create(shards=2, spares=1)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=2, spares=1)
     first = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
     watch_the_promise(world, shards=2, spares=1)
     world.edit(coreapp=RELEASE)
@@ -139,10 +133,7 @@ async def test_a_roll_out_is_held_by_pause_and_turned_back_by_an_edit(world: Wor
 @pytest.mark.parametrize("after", [0.5, 3.0, 5.0, 8.0, 12.0, 16.0, 20.0])
 @simulated()
 async def test_another_operator_goes_on_where_one_was_killed(world: World, after: float) -> None:
-    world.create(shards=2, spares=1)
-    operator = world.operator()
-    operator.lead(1)
-    await world.until_done()
+    operator = await world.started(shards=2, spares=1)
     watch_the_promise(world, shards=2, spares=1)
     world.edit(coreapp=RELEASE)
     await world.pause(after)
@@ -156,13 +147,10 @@ async def test_another_operator_goes_on_where_one_was_killed(world: World, after
 
 @simulated()
 async def test_a_holder_that_fails_meanwhile_is_replaced_at_once(world: World) -> None:
-    world.create(shards=2, spares=1)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=2, spares=1)
     world.edit(coreapp=RELEASE)
     await world.until(lambda: 0 < len(outdated(world)) < 3, within=60, what="half rolled out")
-    machine, at = world.holder(1), world.loop.time()
-    assert machine is not None
+    machine, at = world.holding(1), world.loop.time()
     world.delete_pod(machine)
     await world.until(lambda: world.holder(1) not in (machine, None), within=1.0, what="replaced")
     assert world.loop.time() - at < 0.5

@@ -13,9 +13,7 @@ from .world import NAME, NAMESPACE, World, simulated
 
 @simulated()
 async def test_a_cluster_is_created_serves_and_falls_silent(world: World) -> None:
-    world.create(shards=2)
-    world.operator().campaign()
-    await world.until_done(within=120)
+    await world.started(shards=2, elected=True, within=120)
     await world.stays_silent()
     assert world.account.restarts == 1
 
@@ -24,12 +22,9 @@ async def test_a_cluster_is_created_serves_and_falls_silent(world: World) -> Non
 @simulated()
 async def test_a_deleted_holder_is_replaced_at_once(world: World, force: bool) -> None:
     """Law 3: nothing waits for the old holder, which does not even answer."""
-    world.create(shards=2)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=2)
     world.tell_lost = 1.0
-    machine, before = world.holder(0), world.loop.time()
-    assert machine is not None
+    machine, before = world.holding(0), world.loop.time()
     world.delete_pod(machine, force=force)
     await world.until(lambda: world.holder(0) not in (machine, None), within=1.0, what="replaced")
     assert world.loop.time() - before < 0.1
@@ -39,11 +34,8 @@ async def test_a_deleted_holder_is_replaced_at_once(world: World, force: bool) -
 
 @simulated()
 async def test_a_crashed_holder_is_replaced_at_once(world: World) -> None:
-    world.create(shards=2)
-    world.operator().lead(1)
-    await world.until_done()
-    machine, before = world.holder(0), world.loop.time()
-    assert machine is not None
+    await world.started(shards=2)
+    machine, before = world.holding(0), world.loop.time()
     world.cluster.crash(machine)
     await world.until(lambda: world.holder(0) is not machine, within=1.0, what="replaced")
     assert world.loop.time() - before < 0.2
@@ -53,14 +45,10 @@ async def test_a_crashed_holder_is_replaced_at_once(world: World) -> None:
 @simulated()
 async def test_shards_go_on_without_any_operator(world: World) -> None:
     """Law 10: with the operator gone, holders serve on, over a crash of their container too."""
-    world.create(shards=2)
-    operator = world.operator()
-    operator.lead(1)
-    await world.until_done()
+    operator = await world.started(shards=2)
     operator.kill()
     served = dict(world.account.connections)
-    machine = world.holder(1)
-    assert machine is not None
+    machine = world.holding(1)
     world.cluster.crash(machine)
     await world.pause(60)
     assert world.account.connections == served
@@ -69,9 +57,7 @@ async def test_shards_go_on_without_any_operator(world: World) -> None:
 @pytest.mark.parametrize("outcome", CALL_OUTCOMES, ids=lambda outcome: f"{outcome.kind}-{outcome.status}-{outcome.applied}")
 @simulated()
 async def test_whatever_set_shards_answers_there_is_one_restart(world: World, outcome: CallOutcome) -> None:
-    world.create(shards=1)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=1)
     world.account.call_outcomes.append(outcome)
     world.edit(shards=2)
     await world.until_done()
@@ -81,10 +67,7 @@ async def test_whatever_set_shards_answers_there_is_one_restart(world: World, ou
 
 @simulated()
 async def test_a_client_that_is_down_is_asked_now_and_then_only(world: World) -> None:
-    world.create(shards=2)
-    operator = world.operator()
-    operator.lead(1)
-    await world.until_done()
+    operator = await world.started(shards=2)
     world.api_faults = 1.0
     world.edit(shards=4)
     await world.pause(20)
@@ -122,9 +105,7 @@ async def test_a_name_that_is_taken_is_said_and_left_alone(world: World, labelle
 @simulated()
 async def test_an_intent_that_an_older_crd_does_not_keep_whole_is_no_intent(world: World) -> None:
     """Law 6: without one no call is made; it is said why, failovers go on, and so does the call when the CRD is the right one."""
-    world.create(shards=1)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=1)
     restarts = world.account.restarts
     world.server.not_in_crd = {"settleBy"}
     world.edit(shards=2)
@@ -134,8 +115,7 @@ async def test_an_intent_that_an_older_crd_does_not_keep_whole_is_no_intent(worl
         return str(next(one for one in conditions if one["type"] == "Stalled")["reason"])
 
     await world.until(lambda: reason() == "CrdOutdated", within=60, what="CrdOutdated")
-    machine = world.holder(0)
-    assert machine is not None
+    machine = world.holding(0)
     world.delete_pod(machine)
     await world.until(lambda: world.holder(0) not in (machine, None), within=1.0, what="replaced")
     await world.pause(90)
@@ -150,9 +130,7 @@ async def test_an_intent_that_an_older_crd_does_not_keep_whole_is_no_intent(worl
 @simulated()
 async def test_a_cluster_that_was_deleted_and_made_again_gets_only_its_own(world: World) -> None:
     """Law 14: the new one has another uid; what the old one left is not touched and goes with its owner."""
-    world.create(shards=2)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=2)
     world.server.delete("user", WAC, (NAMESPACE, NAME))
     world.recreate()
     await world.pause(0.1)
@@ -164,10 +142,7 @@ async def test_a_cluster_that_was_deleted_and_made_again_gets_only_its_own(world
 @simulated(20)
 async def test_a_cluster_made_again_at_once_remembers_nothing_of_the_one_before(world: World) -> None:
     """Law 14: what was last observed of the former cluster is not taken for the new one's; no pod starts with the former password."""
-    world.create(shards=2)
-    operator = world.operator()
-    operator.lead(1)
-    await world.until_done()
+    operator = await world.started(shards=2)
     made: list[str] = []
 
     def uid() -> str:

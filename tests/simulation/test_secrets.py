@@ -60,9 +60,7 @@ def template(world: World, kind: Any, name: str) -> Obj:
 
 
 async def at_rest(world: World, **spec: Any) -> None:
-    world.create(shards=2, spares=1, **spec)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=2, spares=1, **spec)
     await world.pause(15.0)
 
 
@@ -124,10 +122,7 @@ async def test_a_changed_database_secret_replaces_the_simulator_and_no_coreapp(w
 async def test_no_new_cluster_and_no_upgrade_replaces_a_pod(world: World, kind: Any) -> None:
     """A former release wrote no checksum: what its pods took is not known, and is not rolled out for that."""
     made = watch_new_pods(world)
-    world.create(shards=2, spares=1, database=a_database(world))
-    operator = world.operator()
-    operator.lead(1)
-    await world.until_done()
+    operator = await world.started(shards=2, spares=1, database=a_database(world))
     await world.pause(90.0)
     assert sum("coreapp" not in name for name in made) == 2, "one Webapp, one simulator"
     made.clear()

@@ -24,9 +24,7 @@ EDITS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("seed", range(SEEDS))
 @simulated()
 async def test_an_edited_service_of_a_shard_is_put_right(world: World, seed: int, spares: int, edit: dict[str, Any]) -> None:
-    world.create(shards=2, spares=spares)
-    world.operator().campaign()
-    await world.until_done(within=120)
+    await world.started(shards=2, spares=spares, elected=True, within=120)
     where = NAMESPACE, f"{NAME}-shard-0"
     before = world.server.get(SERVICE, where)
     world.server.merge("user", SERVICE, where, {"spec": edit})

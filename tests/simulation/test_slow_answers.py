@@ -12,9 +12,7 @@ from .world import World, simulated
 @simulated()
 async def test_set_shards_is_sent_however_slow_the_answers_are(world: World, slow: str, seed: int) -> None:
     """The number of shards and the Secrets have to be of now when the call is sent. That may not mean that it never is."""
-    world.create(shards=2, spares=1)
-    world.operator().campaign()
-    await world.until_done(within=120)
+    await world.started(shards=2, spares=1, elected=True, within=120)
     world.network.slow = 1.0 if slow in {"API server", "both"} else 0.0
     world.api_slow = 1.0 if slow in {"client", "both"} else 0.0
     world.edit(shards=4)

@@ -61,9 +61,7 @@ def warnings(world: World) -> list[str]:
 @simulated()
 async def test_a_cluster_is_made_without_a_warning(world: World, spares: int) -> None:
     warned = warnings(world)
-    world.create(shards=2, spares=spares)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=2, spares=spares)
     assert warned == []
 
 
@@ -120,8 +118,7 @@ async def test_argo_cd_agrees_with_kstatus_from_creation_to_deletion(world: Worl
     world.operator().lead(1)
     world.create(shards=2)
     await world.until_done()
-    holder = world.holder(0)
-    assert holder is not None
+    holder = world.holding(0)
     world.delete_pod(holder)
     await world.until(lambda: world.holder(0) not in {None, holder}, within=60, what="another holder")
     await world.until_done()

@@ -35,9 +35,7 @@ def test_a_number_that_is_too_low_takes_no_service_from_a_shard(answered: int, s
 
     async def scenario(world: World) -> None:
         nonlocal lies
-        world.create(shards=SHARDS, spares=1)
-        world.operator().campaign()
-        await world.until_done(within=120)
+        await world.started(shards=SHARDS, spares=1, elected=True, within=120)
         await world.pause(5)
         lies = True
         for _ in range(600):

@@ -25,10 +25,7 @@ async def elected(world: World) -> None:
 
 async def deafness(world: World) -> None:
     """The operator cannot speak to any Coreapp for a while; then it stands still."""
-    world.create(shards=8, spares=2)
-    operator = world.operator()
-    operator.lead(1)
-    await world.until_done()
+    operator = await world.started(shards=8, spares=2)
     await world.pause(20)
     operator.cut(world.cluster.node_pool.nodes)
     await world.pause(30)
@@ -38,10 +35,7 @@ async def deafness(world: World) -> None:
 
 async def a_leader_with_a_fast_clock(world: World) -> None:
     """A call gets no answer, its leader is killed, and the next one's wall clock is hours ahead."""
-    world.create(shards=2, spares=1)
-    first = world.operator()
-    first.lead(1)
-    await world.until_done()
+    first = await world.started(shards=2, spares=1)
     world.account.call_outcomes.append(CallOutcome("timeout", applied=None))
     world.edit(shards=4)
     await world.until(lambda: not world.account.call_outcomes, within=60, what="the call was sent")
@@ -53,9 +47,7 @@ async def a_leader_with_a_fast_clock(world: World) -> None:
 
 async def hangs_without_spares(world: World) -> None:
     """Holders hang, and nobody can take over."""
-    world.create(shards=2, spares=0)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=2, spares=0)
     await world.pause(15)
     for shard in (0, 1):
         machine = world.holder(shard)
@@ -66,9 +58,7 @@ async def hangs_without_spares(world: World) -> None:
 
 async def hangs_with_spares(world: World) -> None:
     """A holder hangs, and a spare can take over."""
-    world.create(shards=2, spares=1)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=2, spares=1)
     await world.pause(35)
     machine = world.holder(0)
     if machine is not None:
@@ -78,9 +68,7 @@ async def hangs_with_spares(world: World) -> None:
 
 async def many_hang_at_once(world: World) -> None:
     """More Coreapps hang at once than may be ended at a time."""
-    world.create(shards=4, spares=2)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=4, spares=2)
     await world.pause(20)
     for machine in world.coreapps()[:3]:
         world.cluster.hang(machine)
@@ -89,10 +77,7 @@ async def many_hang_at_once(world: World) -> None:
 
 async def behind_a_wall(world: World) -> None:
     """The next leader starts where it reaches no Coreapp on two of the nodes."""
-    world.create(shards=4, spares=2)
-    first = world.operator()
-    first.campaign()
-    await world.until_done(within=120)
+    first = await world.started(shards=4, spares=2, elected=True, within=120)
     first.kill()
     second = world.operator()
     second.cut([*world.cluster.node_pool.nodes][:2])
@@ -138,9 +123,7 @@ async def rejections(world: World) -> None:
 
 async def slow_logins(world: World) -> None:
     """The token is forgotten just before each call, and the Webapp takes its time."""
-    world.create(shards=1)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=1)
     world.api_slow = 0.6
     for shards in (2, 4, 1, 2, 1):
         world.edit(shards=shards)
@@ -153,9 +136,7 @@ async def slow_logins(world: World) -> None:
 
 async def unheard_answers(world: World) -> None:
     """Calls that nobody hears of and that take effect late."""
-    world.create(shards=1)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=1)
     world.account.call_outcomes.extend([CallOutcome(kind="timeout", applied=12.0), CallOutcome(kind="reset", applied=None)])
     world.edit(shards=2)
     await world.until_done()
@@ -175,9 +156,7 @@ async def a_foreign_service(world: World) -> None:
 
 async def a_foreign_service_in_the_way_of_growth(world: World) -> None:
     """A cluster that is settled is to grow, and another party has the name that the new shard needs."""
-    world.create(shards=1)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=1)
     meta = {"namespace": "default", "name": "acme-shard-1", "labels": {CLUSTER: "acme", SHARD: "1"}}
     world.server.create("squatter", {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": {"app": "other"}}})
     world.edit(shards=2)
@@ -188,9 +167,7 @@ async def a_foreign_service_in_the_way_of_growth(world: World) -> None:
 
 async def resizes(world: World) -> None:
     """There and back again, with a holder that fails over to a high ordinal."""
-    world.create(shards=1)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=1)
     for shards in (4, 1, 2, 1):
         world.edit(shards=shards)
         await world.until_done()
@@ -204,9 +181,7 @@ async def resizes(world: World) -> None:
 
 async def a_switched_off_node(world: World) -> None:
     """A holder's machine is switched off and does not come back for a while."""
-    world.create(shards=2, spares=2)
-    world.operator().lead(1)
-    await world.until_done()
+    await world.started(shards=2, spares=2)
     await world.pause(35)
     machine = world.holder(0)
     if machine is not None:
@@ -219,10 +194,7 @@ async def a_switched_off_node(world: World) -> None:
 
 async def without_an_operator(world: World) -> None:
     """The only operator ends as it should; a container restarts before the next one comes."""
-    world.create(shards=2)
-    operator = world.operator()
-    operator.lead(1)
-    await world.until_done()
+    operator = await world.started(shards=2)
     await world.pause(5)
     await operator.stop()
     machine = world.holder(1)

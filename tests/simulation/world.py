@@ -144,6 +144,17 @@ class World:
         self.operators.append(made)
         return made
 
+    async def started(self, *, elected: bool = False, within: float = 240.0, **spec: Any) -> Operator:
+        """Create the WhatsAppCluster, and have a new operator lead, or be elected to, until all is done."""
+        self.create(**spec)
+        made = self.operator()
+        if elected:
+            made.campaign()
+        else:
+            made.lead(1)
+        await self.until_done(within=within)
+        return made
+
     def operator_by(self, way: type[K]) -> tuple[Operator, K]:
         """Make one that has another way to the API server, and return both."""
         name = f"operator-{len(self.operators)}"
@@ -164,6 +175,12 @@ class World:
         service = self.server.get(SERVICE, (NAMESPACE, f"{NAME}-shard-{shard}"))
         uid = ((service or {}).get("metadata", {}).get("annotations") or {}).get(HOLDER, "").partition("/")[2]
         return self.cluster.machines.get(uid)
+
+    def holding(self, shard: int) -> Machine:
+        """Return the same where it must be there."""
+        found = self.holder(shard)
+        assert found is not None, f"shard {shard} has no holder"
+        return found
 
     def status(self) -> Obj:
         """The cluster's status as stored; empty if there is none."""
