@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from whatsapp_operator.shell.kube.client import LightKube
 from whatsapp_operator.shell.kube.errors import NotFound
 from whatsapp_operator.shell.kube.history import DataWentBack, History
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, WAC, Kind, Obj
-from whatsapp_operator.shell.kube.lease import Election, Timings
+from whatsapp_operator.shell.kube.lease import Election, Timings, WorkDidNotStop
 from whatsapp_operator.shell.kube.nodes import Nodes
 from whatsapp_operator.shell.loop.observe import Memory, Observation
 from whatsapp_operator.shell.metrics import LoopLagMonitor
@@ -491,6 +492,17 @@ async def test_a_process_whose_data_went_back_fails_so_that_it_is_started_again(
     with pytest.raises(SystemExit) as ended:
         await main._main(make()._settings)
     assert ended.value.code == 1
+
+
+async def test_a_process_whose_work_did_not_stop_ends_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(*_: object, **__: object) -> None:
+        raise WorkDidNotStop("it goes on")
+
+    ended: list[int] = []
+    monkeypatch.setattr(Operator, "run", run)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    await main._main(make()._settings)
+    assert ended == [1]
 
 
 async def test_health_readiness_and_metrics_are_served_until_the_end(
