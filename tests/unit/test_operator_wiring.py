@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,9 +25,10 @@ from whatsapp_operator.shell.cluster_series import ClusterSeries
 from whatsapp_operator.shell.coreapps.probe import Tethers
 from whatsapp_operator.shell.coreapps.schedule import Holders
 from whatsapp_operator.shell.kube.client import LightKube
+from whatsapp_operator.shell.kube.errors import NotFound
 from whatsapp_operator.shell.kube.history import DataWentBack, History
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, WAC, Kind, Obj
-from whatsapp_operator.shell.kube.lease import Election, Timings
+from whatsapp_operator.shell.kube.lease import Election, Timings, WorkDidNotStop
 from whatsapp_operator.shell.kube.nodes import Nodes
 from whatsapp_operator.shell.loop.observe import Memory, Observation
 from whatsapp_operator.shell.metrics import LoopLagMonitor
@@ -39,6 +41,8 @@ from whatsapp_operator.shell.whatsapp.session import ApiSessions
 from .manual_clock import ManualClock
 from .test_snapshot import CLUSTER, KEY, FakeKube, world
 
+SOON = 20.0
+"""Seconds in which anything must have happened, on a busy machine too."""
 SERVER_TIME = datetime(2031, 1, 1, tzinfo=UTC)
 SILENCE = Silence(targets=7, unresponsive=2)
 NODES = {"node-0": Node(name="node-0")}
@@ -357,6 +361,22 @@ def test_without_what_kopf_watches_nobody_leads_and_without_other_watches_everyb
     assert health.cut_off() is None
 
 
+@pytest.mark.parametrize(("is_served", "seconds"), [(True, 5.0), (False, 0.0)])
+async def test_the_watch_of_a_kind_that_is_not_served_does_not_count_as_dead(
+    is_served: bool, seconds: float, make: Make, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def get(*_: object) -> None:
+        if not is_served:
+            raise NotFound("404")
+
+    monkeypatch.setattr(Api, "get", get)
+    operator = make()
+    clock.at = 5.0
+    for name in ("pods", "services", "statefulsets"):
+        operator._health.connected(name)
+    assert await operator._dead_for() == seconds
+
+
 @pytest.mark.parametrize(
     ("watch", "after"), [("pods", 60.0), ("leases in default", 60.0), ("nodes", 300.0), ("leases in kube-node-lease", 300.0)]
 )
@@ -427,25 +447,31 @@ PARTS: Mapping[str, type] = {"loop-lag": LoopLagMonitor, "nodes": Nodes, "pod-in
 @pytest.mark.parametrize("part", PARTS)
 async def test_each_part_runs_and_the_process_ends_with_it(part: str, make: Make, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, tuple[object, ...]] = {}
-    begun = asyncio.Event()
 
     def running(name: str) -> Callable[..., Any]:
         async def run(_: object, *args: object) -> None:
             given[name] = args
-            if len(given) == len(PARTS) + 1:
-                begun.set()
-            await (begun.wait() if name == part else asyncio.Event().wait())
+            # They are all started at once, so the others have begun then.
+            await (asyncio.sleep(0) if name == part else asyncio.Event().wait())
 
         return run
 
     for name, owner in {**PARTS, "campaign": Election}.items():
         monkeypatch.setattr(owner, "run", running(name))
-    operator, ended = make(WATCH_NAMESPACES="default"), list[bool]()
+    ended = list[object]()
+
+    async def close(tethers: Tethers) -> None:
+        ended.append(tethers)
+
+    monkeypatch.setattr(Tethers, "close", close)
+    operator = make(WATCH_NAMESPACES="default")
     with pytest.raises(RuntimeError, match=f"the task {part} ended"):
-        await operator._run(lambda: ended.append(api.is_closed))
+        async with asyncio.timeout(SOON) as deadline:
+            await operator._run(lambda: ended.append("it ends"))
+    assert not deadline.expired()
 
     assert given == {**dict.fromkeys(PARTS, ()), "pod-index": (api, ("default",)), "campaign": (operator._lead,)}
-    assert (ended, api.is_closed, operator._pod_index._is_closed) == ([False], True, True)
+    assert (ended, api.is_closed, operator._pod_index._is_closed) == (["it ends", operator._tethers], True, True)
 
 
 async def test_data_that_went_back_ends_the_process_with_its_reason(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,8 +479,31 @@ async def test_data_that_went_back_ends_the_process_with_its_reason(make: Make, 
         raise DataWentBack("it went back")
 
     monkeypatch.setattr(History, "run", run)
+    monkeypatch.setattr(Supervisor, "run", lambda _: asyncio.Event().wait())
     with pytest.raises(DataWentBack, match="it went back"):
-        await make()._run()
+        async with asyncio.timeout(SOON):
+            await make()._run()
+
+
+async def test_a_process_whose_data_went_back_fails_so_that_it_is_started_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(*_: object, **__: object) -> None:
+        raise DataWentBack("it went back")
+
+    monkeypatch.setattr(Operator, "run", run)
+    with pytest.raises(SystemExit) as ended:
+        await main._main(make()._settings)
+    assert ended.value.code == 1
+
+
+async def test_a_process_whose_work_did_not_stop_ends_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(*_: object, **__: object) -> None:
+        raise WorkDidNotStop("it goes on")
+
+    ended: list[int] = []
+    monkeypatch.setattr(Operator, "run", run)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    await main._main(make()._settings)
+    assert ended == [1]
 
 
 async def test_health_readiness_and_metrics_are_served_until_the_end(
