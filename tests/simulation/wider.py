@@ -1,4 +1,4 @@
-"""More random accidents: what other clients of the API server do, what it does not allow, and whatever falls between two writes."""
+"""More random accidents: what other clients of the API server do, what it does not allow, and what happens between two writes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def take_the_lease(world: World, rng: Random) -> bool:
         return False
     if rng.random() < 0.5:
         return world.server.delete("user", LEASE, LEADER)
-    world.server.merge("user", LEASE, LEADER, {"spec": {"holderIdentity": "somebody", "leaseTransitions": 7}})
+    world.server.merge("user", LEASE, LEADER, {"spec": {"holderIdentity": "another", "leaseTransitions": 7}})
     return True
 
 
