@@ -222,6 +222,9 @@ class FailureLaws:
             found.add("named twice")
         if move.is_unnamed:
             found.add("holder unnamed")
+        # So it was, also if its pod is gone since the operator decided.
+        if int(move.holder.rpartition("-")[2]) >= move.enough:
+            found.add("surplus")
         if pod is None:
             return found | {"ended with its pod"}
         if self.causes.is_troubled(machine):
@@ -231,8 +234,6 @@ class FailureLaws:
         found |= self.causes.of_nodes(pod["spec"].get("nodeName", ""))
         if is_outdated(self.server, pod):
             found.add("outdated")
-        if int(move.holder.rpartition("-")[2]) >= move.enough:
-            found.add("surplus")
         if observation is not None and observation.silent.get(move.uid, 0.0) >= UNHEALTHY_AFTER - SLACK:
             found.add("silent")
         seen_at = observation.at if observation is not None else self.now()

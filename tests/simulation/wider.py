@@ -1,4 +1,4 @@
-"""More random accidents: what other clients of the API server do, what it does not allow, and accidents between two writes."""
+"""More random accidents: what other clients of the API server do, what it does not allow, and what happens between two writes."""
 
 from __future__ import annotations
 
