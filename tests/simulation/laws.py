@@ -122,6 +122,8 @@ class Laws:
         self._labeller: dict[str, str] = {}
         self._highest: dict[int, int] = {}
         self._specs: list[tuple[float, int, int]] = []
+        self._former_shards: list[tuple[float, int]] = []
+        """Until when the client had another number of shards, and which."""
         self._ready: deque[tuple[float, int, int]] = deque()
         self._noted: dict[str, tuple[float, int, str]] = {}
         self._calls: list[Call] = []
@@ -412,6 +414,8 @@ class Laws:
             self.breaks(4, f"replicas {old} -> {new}: S={self.account.shards} (D, X)={self._wanted()} intents={self._intents()}")
         status = (self.wac() or {}).get("status") or {}
         known = [int(status.get("settledShards") or 0), int((status.get("operation") or {}).get("from") or 0)]
+        # An operator may have observed the number of just before another party changed it.
+        known += [shards for until, shards in self._former_shards if until >= self.now() - OBSERVED_FOR]
         most = max(
             max(floor, *(one + spares for one in known)) + max(1, spares) for floor, (_, spares) in zip(floors, self._wanted(), strict=True)
         )
@@ -480,6 +484,7 @@ class Laws:
     @never_swallowed
     def _shards_were_set(self, before: int, after: int) -> None:
         self.emit(f"the client restarts, shards {before} -> {after}")
+        self._former_shards.append((self.now(), before))
         effects, self._effects = self._effects, sum(call.took_effect for call in self._calls)
         # No operator can know of a call that another party made: that such a restart is none of a failure nobody promises (law 9).
         self._restart_began = self.now() if self._effects > effects else float("-inf")
