@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from whatsapp_operator.core import pace
+from whatsapp_operator.core import pace, rules
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
 from whatsapp_operator.shell.kube.lease import Leadership
@@ -152,6 +152,29 @@ async def test_a_cluster_whose_holders_come_and_go_is_not_observed_more_often_fo
         async with asyncio.timeout(0.5):
             await loop._hand_over_at_once(cluster, LEADS)
     assert 0 < len(begun) <= 40
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "observed"), ("observed", "observed"), ("former", "former")])
+async def test_the_cluster_of_the_first_handovers_of_a_new_leader_is_noted(
+    monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
+) -> None:
+    """Otherwise what is remembered of them would count for a cluster that is made again under the same name (laws#14)."""
+    loop, judged = reconciler(Fakes([])), list[object]()
+    observation = SimpleNamespace(desired=SimpleNamespace(uid="observed"), snapshot=None)
+
+    async def observe(*_: object, **__: object) -> object:
+        return observation
+
+    def plan_of(facts: object) -> object:
+        judged.append(facts)
+        return SimpleNamespace(decision=SimpleNamespace(rule="any"), actions=())
+
+    monkeypatch.setattr(loop, "_observer", SimpleNamespace(observe=observe))
+    monkeypatch.setattr(rules, "facts", lambda *_: "facts")
+    monkeypatch.setattr(rules, "plan_of", plan_of)
+    cluster = Cluster(Key("default", "acme"), uid=before)
+    await loop._hand_over_by_old_lists(cluster, LEADS)
+    assert (cluster.uid, judged) == (after, [] if before == "former" else ["facts"])
 
 
 async def test_what_pressed_long_ago_does_not_come_first() -> None:

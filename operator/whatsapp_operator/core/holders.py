@@ -102,8 +102,8 @@ class Holders(Claims):
     def draining(self) -> tuple[Route, ...]:
         """Routes whose holder lives, on a node that is being drained, while a standby elsewhere could take the shard.
 
-        None while nodes cannot be read: the drain may have been taken back, or be that of the standby's node. If it goes on, the pod is
-        evicted, which is evidence of its own.
+        There are none while nodes cannot be read: the drain may have been taken back, or be that of the standby's node. If it goes on, the
+        pod is evicted, which is evidence of its own.
         """
         if self.restart_is_expected or "Node" in self.snapshot.unread:
             return ()

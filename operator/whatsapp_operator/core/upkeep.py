@@ -17,7 +17,7 @@ from .snapshot import Attempt
 DESIRED_ANNOTATION: Final = "multiconnect.dev/wanted"
 """Checksum of the desired object at its last write: it shows which fields are no longer desired."""
 EXACT: Final = frozenset({"selector", "podSelector", "namespaceSelector", "matchLabels", "ingress"})
-"""Fields to which the API server adds nothing. With one more entry a selector may select nothing, and a NetworkPolicy let nobody in."""
+"""Fields to which the API server adds nothing. With one more entry a selector may select nothing, and a NetworkPolicy may let nobody in."""
 TEXTS: Final = frozenset({"selector", "matchLabels", "nodeSelector", "labels", "annotations"})
 """Fields with texts by names that the user or the operator gives: the API server keeps empty ones."""
 KEPT: Final = frozenset({"allowPrivilegeEscalation", "automountServiceAccountToken", "enableServiceLinks", "namespaceSelector"})
