@@ -29,6 +29,7 @@ from whatsapp_operator.shell.kube.history import DataWentBack, History
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, WAC
 from whatsapp_operator.shell.kube.lease import Election, Leadership, Timings, WorkDidNotStop
 from whatsapp_operator.shell.kube.nodes import LEASE_NAMESPACE, Nodes
+from whatsapp_operator.shell.kube.warm import WarmConnections
 from whatsapp_operator.shell.loop.execute import Executor
 from whatsapp_operator.shell.loop.observe import Observer
 from whatsapp_operator.shell.loop.reconcile import Reconciler
@@ -91,6 +92,9 @@ class Operator:
             identity=settings.identity,
             timings=timings,
             watch=self._history.watch,
+        )
+        self._connections = WarmConnections(
+            lambda: kube.get(LEASE, settings.namespace, settings.lease_name), is_needed=lambda: not self._election.leading
         )
         self._kube = kube
         self._metrics = Metrics()
@@ -269,6 +273,7 @@ class Operator:
             asyncio.create_task(self._pod_index.run(self._kube, self._settings.watch_namespaces), name="pod-index"),
             asyncio.create_task(self._supervisor.run(), name="watches"),
             asyncio.create_task(self._history.run(), name="history"),
+            asyncio.create_task(self._connections.run(), name="connections"),
         ]
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:

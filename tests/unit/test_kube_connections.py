@@ -14,9 +14,11 @@ import pytest
 from aiohttp import web
 from anyio.streams.tls import TLSStream
 
+from whatsapp_operator.shell.kube import warm
 from whatsapp_operator.shell.kube.client import CallLimits, LightKube
 from whatsapp_operator.shell.kube.errors import Expired, KubeError, LeaseTooShort, Rejected, Unavailable
-from whatsapp_operator.shell.kube.kinds import DEPLOYMENT, LEASE, POD, SECRET, STATEFULSET, WAC
+from whatsapp_operator.shell.kube.kinds import DEPLOYMENT, LEASE, POD, SECRET, SERVICE, STATEFULSET, WAC
+from whatsapp_operator.shell.kube.warm import WarmConnections
 
 from .kube_server import A_POD, a_client, a_client_under_tls, a_server, client_to
 from .wabiz_server import pair
@@ -189,6 +191,35 @@ async def test_lines_are_kept() -> None:
         assert len(server.peers) == 1
         pool = kube._api._client._client._transport._inner._pool._pool
         assert pool._keepalive_expiry is None
+
+
+async def test_a_new_leader_finds_open_connections_for_its_first_calls(tmp_path: Path) -> None:
+    async with a_client_under_tls(tmp_path) as (server, kube):
+        keeping = asyncio.create_task(WarmConnections(lambda: kube.get(LEASE, "ns", "op"), is_needed=lambda: True).run())
+        while len(server.peers) < warm.CONNECTIONS:
+            await asyncio.sleep(0.001)
+        server.says({"metadata": {}, "items": []})
+        reads = (kube.get(kind, "ns", "a") for kind in (WAC, STATEFULSET, STATEFULSET))
+        await asyncio.gather(*reads, *(kube.list(kind, "ns") for kind in (POD, SERVICE, WAC)))
+        keeping.cancel()
+        assert len(server.peers) == warm.CONNECTIONS
+
+
+async def test_connections_are_opened_again_after_calls_that_failed_and_only_while_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm, "EVERY", 0.001)
+    async with a_client() as (server, kube):
+        server.refuses(503, "ServiceUnavailable", "not now")
+        asked = list[int]()
+
+        def is_needed() -> bool:
+            asked.append(len(server.asked))
+            return len(asked) > 2
+
+        keeping = asyncio.create_task(WarmConnections(lambda: kube.get(LEASE, "ns", "op"), is_needed=is_needed).run())
+        while len(asked) < 5:
+            await asyncio.sleep(0.001)
+        keeping.cancel()
+        assert asked[:5] == [0, 0, 0, warm.CONNECTIONS, 2 * warm.CONNECTIONS]
 
 
 async def test_idle_connections_are_checked_without_asking_the_layers_above_their_sockets(

@@ -30,6 +30,7 @@ from whatsapp_operator.shell.kube.history import DataWentBack, History
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, WAC, Kind, Obj
 from whatsapp_operator.shell.kube.lease import Election, Timings, WorkDidNotStop
 from whatsapp_operator.shell.kube.nodes import Nodes
+from whatsapp_operator.shell.kube.warm import WarmConnections
 from whatsapp_operator.shell.loop.observe import Memory, Observation
 from whatsapp_operator.shell.metrics import LoopLagMonitor
 from whatsapp_operator.shell.watch import handlers, readiness
@@ -441,7 +442,14 @@ def test_objects_of_a_list_are_noted_and_events_are_not(is_urgent: bool, make: M
 
 # --- start and end
 
-PARTS: Mapping[str, type] = {"loop-lag": LoopLagMonitor, "nodes": Nodes, "pod-index": PodIndex, "watches": Supervisor, "history": History}
+PARTS: Mapping[str, type] = {
+    "loop-lag": LoopLagMonitor,
+    "nodes": Nodes,
+    "pod-index": PodIndex,
+    "watches": Supervisor,
+    "history": History,
+    "connections": WarmConnections,
+}
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -472,6 +480,17 @@ async def test_each_part_runs_and_the_process_ends_with_it(part: str, make: Make
 
     assert given == {**dict.fromkeys(PARTS, ()), "pod-index": (api, ("default",)), "campaign": (operator._lead,)}
     assert (ended, api.is_closed, operator._pod_index._is_closed) == (["it ends", operator._tethers], True, True)
+
+
+@pytest.mark.parametrize("leads", [False, True])
+async def test_connections_are_kept_open_by_reads_of_the_lease_while_another_process_leads(
+    leads: bool, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = note(monkeypatch, Api, "get", None)
+    monkeypatch.setattr(Election, "leading", leads)
+    connections = make()._connections
+    connections._read()
+    assert (read, connections._is_needed()) == ([(LEASE, "default", "whatsapp-operator")], not leads)
 
 
 async def test_data_that_went_back_ends_the_process_with_its_reason(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
