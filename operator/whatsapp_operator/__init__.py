@@ -62,6 +62,7 @@ A map of the modules (a test checks it against the tree):
 - ``shell.kube.nodes``: what the API server knows of nodes.
 - ``shell.kube.transport``: connections to the API server, replaced after a failure.
 - ``shell.kube.trust``: TLS towards the API server, read again after a rotation.
+- ``shell.kube.warm``: connections that a candidate keeps open for its first calls as leader.
 - ``shell.loop.cluster``: what the loop of one cluster remembers.
 - ``shell.loop.event_log``: which Events are still to be written.
 - ``shell.loop.events``: Events, and series of equal ones.
