@@ -92,6 +92,7 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdis
 def pytest_configure() -> None:
     """Let Ctrl-C reach the programs that tests start: a shell's background ignores it, and what it starts inherits that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.set_threshold(*GARBAGE)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -110,7 +111,6 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector leave alone what was imported and collected: it stays to the end."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*GARBAGE)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -73,6 +74,7 @@ def blocks(page: str, text: str) -> Iterator[Block]:
             yield Block(page, section, line, token.info.strip(), token.content)
 
 
+@cache
 def all_blocks() -> list[Block]:
     """Every fenced block of every page."""
     return [block for page in pages() for block in blocks(page, (ROOT / page).read_text(encoding="utf-8"))]

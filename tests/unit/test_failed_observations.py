@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
+from weakref import ref
 
 import pytest
 
@@ -239,23 +239,27 @@ async def test_a_status_of_which_a_part_is_dropped_is_written_once() -> None:
     assert len(writes) == 1
 
 
-def observations() -> list[Observation]:
-    gc.collect()
-    return [one for one in gc.get_objects() if isinstance(one, Observation)]
+class Traced(Observation):
+    """One of which it can be said whether it is still held."""
+
+    __slots__ = ("__weakref__",)
 
 
 async def test_no_observation_is_held_until_the_next_one_of_its_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    others = observations()  # of other tests
-    held: list[int] = []
+    observe, made, held = world.observe, list[ref[Traced]](), set[bool]()
 
-    def count() -> None:
-        held.append(sum(all(one is not other for other in others) for one in observations()))
+    async def traced(*_: object, **__: object) -> Observation:
+        held.update(one() is not None for one in made)
+        observation = await observe()
+        one = Traced(*(getattr(observation, field.name) for field in fields(Observation)))
+        made.append(ref(one))
+        return one
 
     async def perform(*_: object, **__: object) -> Outcome:
         return Outcome(wrote=True)
 
-    world.fails = count
+    monkeypatch.setattr(world, "observe", traced)
     monkeypatch.setattr(world, "perform", perform)
     await led_until(world, lambda: world.observations >= 3)
-    assert {*held} == {0}
+    assert held == {False}

@@ -45,7 +45,8 @@ def listed(title: str) -> list[str]:
 
 def events() -> set[str]:
     """The reasons of all Events that are not those of a condition or a rule, as they stand in the source."""
-    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "operator" / "whatsapp_operator").rglob("*.py"))
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "operator" / "whatsapp_operator").rglob("*.py"))
+    trees = (ast.parse(source) for source in sources if "EmitEvent" in source)
     calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
     says = (word.value for call in calls if call.func.id == "EmitEvent" for word in call.keywords if word.arg == "reason")  # type: ignore[attr-defined]
     return {str(Reason[word.attr]) for word in says if isinstance(word, ast.Attribute) and ast.unparse(word.value) == "Reason"}

@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
-
 from localkube.errors import LocalKubeError
 from localkube.run import output
 
@@ -63,6 +60,9 @@ def listed(bom: Bom) -> dict[str, str]:
 
 
 def _check(bom: Bom, lock: Path) -> None:
+    from cyclonedx.schema import SchemaVersion  # noqa: PLC0415  only here: the validator takes two seconds to load
+    from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415
+
     if fault := JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bom)):
         raise LocalKubeError(f"the SBOM of {lock.name} is no valid CycloneDX: {fault}")
     if listed(bom) != locked(lock):
