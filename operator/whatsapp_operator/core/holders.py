@@ -111,5 +111,6 @@ class Holders(Claims):
         return tuple(route for route in leaving if self.failure(route) is None and self.standbys_that_stay(route))
 
     def standbys_that_stay(self, route: Route) -> list[Coreapp]:
-        """Return the pods that could take a shard and are on nodes that are not being drained, best first."""
-        return [pod for pod in self.standbys(route) if not health.is_leaving(self, pod) and not health.is_node_lost(self, pod)]
+        """Return the pods that could take a shard, which the StatefulSet keeps, on nodes that are not being drained; best first."""
+        kept = (pod for pod in self.standbys(route) if pod.ordinal < self.replicas)
+        return [pod for pod in kept if not health.is_leaving(self, pod) and not health.is_node_lost(self, pod)]
