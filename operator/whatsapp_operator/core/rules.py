@@ -438,7 +438,7 @@ RULES: tuple[Rule, ...] = (
             + (", so it neither makes nor changes them" if f.snapshot.failed_reads.keys() - WITNESSES - {"Event"} else "")
             + (", so it cannot tell why pods are missing" if "Event" in f.snapshot.failed_reads else "")
             + (", so it cannot tell a lost node from a Coreapp that does not answer" if f.snapshot.failed_reads.keys() & WITNESSES else "")
-            + (", and moves no shard off a drained node before its pod is evicted" if "Node" in f.snapshot.failed_reads else "")
+            + (", and moves no shard off a drained or dead node before its pod fails" if "Node" in f.snapshot.failed_reads else "")
             + (", and sends nothing to the client" if "Secret" in f.snapshot.failed_reads else "")
             + f". Give it its rights back, or correct what is named: {next(why for _, why in sorted(f.snapshot.failed_reads.items()))}"
         ),

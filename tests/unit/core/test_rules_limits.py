@@ -194,7 +194,7 @@ def test_nothing_is_reported_while_objects_are_still_being_read(unread: dict[str
 OBJECTS = ", so it neither makes nor changes them"
 WHY_MISSING = ", so it cannot tell why pods are missing"
 LOST_NODES = ", so it cannot tell a lost node from a Coreapp that does not answer"
-DRAINS = ", and moves no shard off a drained node before its pod is evicted"
+DRAINS = ", and moves no shard off a drained or dead node before its pod fails"
 CLIENT = ", and sends nothing to the client"
 
 
