@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Final
 
-from kubectl_whatsapp.marks import EPOCH_LABEL, SHARD_LABEL, Route, moment, renewed, route_of
+from kubectl_whatsapp.marks import EPOCH_LABEL, RETIRING, ROLE_LABEL, SHARD_LABEL, Route, moment, renewed, route_of
 from kubectl_whatsapp.model import Condition, Handover, Leader, Operation, Shard, Standby, View
 from kubectl_whatsapp.reading import OPERATOR_LABEL, Read
 from kubectl_whatsapp.verdict import Facts, verdict
@@ -111,6 +111,8 @@ def _standbys(world: World, shards: tuple[Shard, ...]) -> Iterator[Standby]:
             continue
         node = (pod.get("spec") or {}).get("nodeName")
         epoch = labels(pod).get(EPOCH_LABEL)
+        if not trouble and labels(pod).get(ROLE_LABEL) == RETIRING:
+            trouble = "it is about to go, because there are more Coreapps than the spec asks for"
         if not trouble and epoch:
             trouble = f"it still carries epoch {epoch} of shard {labels(pod).get(SHARD_LABEL, '?')}"
         is_cordoned = bool(node) and bool((world.nodes.get(node or "", {}).get("spec") or {}).get("unschedulable"))

@@ -414,6 +414,8 @@ class Laws:
             self.breaks(4, f"replicas {old} -> {new}: S={self.account.shards} (D, X)={self._wanted()} intents={self._intents()}")
         status = (self.wac() or {}).get("status") or {}
         known = [int(status.get("settledShards") or 0), int((status.get("operation") or {}).get("from") or 0)]
+        # An intent counts until an operator has settled it, and each new one counts its time from when it first reads it.
+        known.append(int((_own_intent(self.wac()) or {}).get("to") or 0))
         # An operator may have observed the number of just before another party changed it.
         known += [shards for until, shards in self._former_shards if until >= self.now() - OBSERVED_FOR]
         most = max(

@@ -328,7 +328,7 @@ class Cluster:
         pod = self._pod(name, uid)
         if pod is None or "deletionTimestamp" in pod["metadata"]:
             return
-        node = self.node_pool.nodes.get(pod["spec"].get("nodeName", "")) or self.node_pool.pick()
+        node = self.node_pool.nodes.get(pod["spec"].get("nodeName", "")) or self.node_pool.pick(name[1])
         if node is None or not node.is_reachable:
             # Nowhere to go, or bound to a node of which nobody knows yet that it is lost.
             self._later(1.0, 2.0, self._start, name, uid)

@@ -42,6 +42,8 @@ class NodePool:
         self._server = server
         self._rng = rng
         self.nodes = {f"node-{number}": SimNode(f"node-{number}") for number in range(count)}
+        self.places: dict[str, str] = {}
+        """On which node the pods of these names run, where a test needs it; all others are placed by chance."""
         self.lost: Callable[[SimNode], None] = lambda _: None
         """Called when a node was just switched off."""
         self.found: Callable[[SimNode], None] = lambda _: None
@@ -88,8 +90,10 @@ class NodePool:
         node = self.nodes.get(name or "")
         return node is None or node.is_reachable
 
-    def pick(self) -> SimNode | None:
+    def pick(self, pod: str) -> SimNode | None:
         """Return a node for a new pod, as the scheduler picks it by what the API server says; None if there is none."""
+        if pod in self.places:
+            return self.nodes[self.places[pod]]
         fit = [name for name in self.nodes if (obj := self._server.get(NODE, ("", name))) is not None and _takes_pods(obj)]
         return self.nodes[self._rng.choice(fit)] if fit else None
 

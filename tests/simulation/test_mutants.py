@@ -25,7 +25,7 @@ from whatsapp_operator.core import (
     self_check,
     set_shards,
 )
-from whatsapp_operator.core.actions import AssignRole, Delete
+from whatsapp_operator.core.actions import AssignRole, ClearLabels, Delete
 from whatsapp_operator.core.manifests import patches
 from whatsapp_operator.core.names import Epoch, Ref
 from whatsapp_operator.core.snapshot import Answer, Coreapp, Evidence, Operation, Record, Snapshot
@@ -45,6 +45,7 @@ from .trials import (
     Trial,
     a_foreign_service,
     a_foreign_service_in_the_way_of_growth,
+    a_late_shrink,
     a_leader_with_a_fast_clock,
     a_switched_off_node,
     behind_a_wall,
@@ -159,8 +160,17 @@ def replicas_follow_the_spec_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def shrink_without_asking(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "_may_shrink", lambda f: f.replicas > f.desired_replicas)
+    shrink_without_a_mark(patch)
     patch.setattr(facts.Facts, "too_high", property(lambda _: ()))
+
+
+def shrink_without_a_mark(patch: pytest.MonkeyPatch) -> None:
+    rows = (replace(row, then=lambda f: rules._scale(f, f.desired_replicas)) if row.name == "ScalingDown" else row for row in rules.RULES)
+    patch.setattr(rules, "RULES", tuple(rows))
+
+
+def clear_a_mark_without_a_bump(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(always, "keeping", lambda f: (ClearLabels(coreapp=pod) for pod in f.snapshot.coreapps if f.claim(pod) == "retiring"))
 
 
 def set_shards_before_all_are_ready(patch: pytest.MonkeyPatch) -> None:
@@ -466,6 +476,8 @@ MUTANTS = (
     Mutant("new Services lead somewhere", services_that_lead_somewhere_at_once, "1", resizes),
     Mutant("replicas follow the spec", replicas_follow_the_spec_alone, "4", resizes),
     Mutant("shrink without asking", shrink_without_asking, "7", elected, first=1),
+    Mutant("shrink without a mark", shrink_without_a_mark, "7", a_late_shrink),
+    Mutant("clear a mark without a bump", clear_a_mark_without_a_bump, "7", a_late_shrink),
     Mutant("Set Shards before all are ready", set_shards_before_all_are_ready, "5", resizes),
     Mutant("no note before the call", no_note_before_the_call, "5", resizes),
     Mutant("a note without compare-and-swap", a_note_without_compare_and_swap, "5", resizes),
@@ -550,6 +562,7 @@ TRIALS: tuple[Trial, ...] = (
     without_an_operator,
     many_hang_at_once,
     behind_a_wall,
+    a_late_shrink,
 )
 UNBROKEN = dict.fromkeys([*((trial, seed) for trial in TRIALS for seed in range(3)), *((mutant.trial, mutant.first) for mutant in MUTANTS)])
 """What the operator as it is passes, each once: many broken operators share a trial and its seed."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from .client import CallOutcome
 from .kinds import SERVICE
+from .late_shrinks import ask_for_a_switchover, late_shrink
 from .laws import CLUSTER, SHARD
 from .schedules import endure
 from .world import World
@@ -140,6 +141,11 @@ async def unheard_answers(world: World) -> None:
     world.account.call_outcomes.extend([CallOutcome(kind="timeout", applied=12.0), CallOutcome(kind="reset", applied=None)])
     world.edit(shards=2)
     await world.until_done()
+
+
+async def a_late_shrink(world: World) -> None:
+    """The write that ends a Coreapp lands after that one was asked to take the shard."""
+    await late_shrink(world, ask_for_a_switchover, leaders=1)
 
 
 async def a_foreign_service(world: World) -> None:

@@ -27,6 +27,7 @@ from whatsapp_operator.core.actions import (
     Handover,
     Label,
     Relabel,
+    Retire,
     Scale,
     SetShards,
     Touch,
@@ -191,6 +192,10 @@ WRITES: dict[str, tuple[Action, Call]] = {
     "clear labels": (
         ClearLabels(coreapp=pod(2, labels=labels_for(0, "5-old"))),
         ("json Pod", "acme-coreapp-2", manifests.strip_patch(pod(2, labels=labels_for(0, "5-old")))),
+    ),
+    "retire": (
+        Retire(coreapp=pod(2), epoch=Epoch(9, NONCE)),
+        ("json Pod", "acme-coreapp-2", manifests.retire_patch(Retire(coreapp=pod(2), epoch=Epoch(9, NONCE)))),
     ),
     "relabel": (
         Relabel(coreapp=pod(0), route=route(0, pod(0))),

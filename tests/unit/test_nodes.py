@@ -319,13 +319,18 @@ async def test_an_outage_of_the_api_server_makes_no_node_seem_lost(outage: float
         assert ages(nodes)["n2"] > 16, "and a lost one is still distinguished from the others"
 
 
-async def test_a_node_that_is_still_leaving_is_reported_again_once_nodes_can_be_read() -> None:
-    """A planned move waits until then, and no other event says that they can."""
+@pytest.mark.parametrize("how", ["leaving", "declared dead", "deleted"])
+async def test_a_node_that_leaves_or_is_gone_is_reported_again_once_nodes_can_be_read(how: str) -> None:
+    """A move off it waits until then, and no other event says that they can."""
     server = Server()
-    server.put(NODE, a_node("n0", unschedulable=True))
+    taints = ("node.kubernetes.io/out-of-service",) if how == "declared dead" else ()
+    server.put(NODE, a_node("n0", unschedulable=how == "leaving", taints=taints, effect="NoExecute"))
     server.put(NODE, a_node("n1"))
     async with watching(server) as (nodes, changed):
         await asyncio.sleep(1)
+        if how == "deleted":
+            server.delete(NODE, "n0")
+            await asyncio.sleep(1)
         changed.clear()
         server.go_down()
         await asyncio.sleep(20)

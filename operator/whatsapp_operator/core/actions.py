@@ -76,13 +76,23 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retire:
+    """Mark a standby that goes when the StatefulSet shrinks, so that no leader gives it a shard meanwhile (laws#7)."""
+
+    coreapp: Coreapp
+    epoch: Epoch
+    """n is the resourceVersion of the StatefulSet by which it is to shrink."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BumpVersion:
-    """Bump the StatefulSet's resourceVersion before an intent is noted: a late write that lowers it then has no effect (laws#4)."""
+    """Bump the StatefulSet's resourceVersion: a late write that lowers it then has no effect (laws#4, laws#7)."""
 
     ref: Ref
     resource_version: str
     shards: int
     nonce: str
+    """Random letters, or the mark of a Coreapp for whose sake it is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +195,7 @@ Action: TypeAlias = (
     | Replace
     | Delete
     | Scale
+    | Retire
     | BumpVersion
     | Handover
     | Touch

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from . import health, manifests, rollout
-from .actions import Action, AssignRole, ClearLabels, Delete, Handover, Label, Relabel, Replace, Touch
+from .actions import Action, AssignRole, BumpVersion, ClearLabels, Delete, Handover, Label, Relabel, Replace, Retire, Scale, Touch
 from .facts import Facts
 from .names import Epoch, Ref
 from .snapshot import Coreapp, Route
@@ -16,20 +16,25 @@ from .upkeep import corrected
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Busy:
-    """What the rule that won hands over now, so that nothing else writes it: uids of pods and of shard Services, and numbers of shards."""
+    """What the rule that won writes now, so that nothing else does: uids of pods and of shard Services, and numbers of shards."""
 
     pods: frozenset[str]
     routes: frozenset[str]
     shards: frozenset[int]
+    replicas: bool = False
+    """The number of Coreapps, or what comes before it."""
 
     @classmethod
     def of(cls, actions: Iterable[Action]) -> Self:
-        """Return what these actions hand over."""
-        moves = [action for action in actions if isinstance(action, Handover)]
+        """Return what these actions write."""
+        done = [*actions]
+        moves = [action for action in done if isinstance(action, Handover)]
+        marks = [action for action in done if isinstance(action, Retire)]
         return cls(
-            pods=frozenset(move.to.uid for move in moves),
+            pods=frozenset([*(move.to.uid for move in moves), *(mark.coreapp.uid for mark in marks)]),
             routes=frozenset(move.route.uid for move in moves),
             shards=frozenset(move.route.shard for move in moves),
+            replicas=any(isinstance(action, Scale | Retire | BumpVersion) for action in done),
         )
 
 
@@ -67,6 +72,11 @@ ALWAYS: tuple[AlwaysRule, ...] = (
         name="HandoversUnfinished",
         why="Clears labels and Services that handovers left behind, so that a prepared epoch is committed or dead.",
         then=lambda f, busy: tidying(f, busy.pods),
+    ),
+    AlwaysRule(
+        name="ShrinkGivenUp",
+        why="Voids a write that may still end Coreapps which are not to go any more, so that they can take shards again.",
+        then=lambda f, busy: () if busy.replicas else keeping(f),
     ),
     AlwaysRule(
         name="RolesDiffer",
@@ -188,7 +198,8 @@ def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
     """Yield the writes that clear what handovers left behind; ``busy`` pods are written by the row that won."""
     shards_on_pods = {pod.shard_label for pod in f.snapshot.coreapps if pod.epoch_label is not None}
     for pod in f.snapshot.coreapps:
-        if pod.deleting or pod.uid in busy:
+        is_going = f.retires_by(pod) is not None and pod.ordinal >= f.replicas
+        if pod.deleting or pod.uid in busy or is_going:
             continue
         claim, shard = f.claim(pod), pod.shard_label
         route = next((route for route in f.snapshot.routes if route.shard == shard and not route.foreign), None)
@@ -207,6 +218,16 @@ def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
     for route in f.snapshot.routes:
         if is_surplus(f, route) and not route.foreign and route.shard not in shards_on_pods:
             yield Delete(ref=Ref("Service", route.name), uid=route.uid, resource_version=str(route.version))
+
+
+def keeping(f: Facts) -> Iterator[BumpVersion]:
+    """Yield the bump by which marks of Coreapps that were to go become dead (laws#7); the next observation clears them."""
+    marked = [pod for pod in f.snapshot.coreapps if not pod.deleting and f.claim(pod) == "retiring"]
+    newest = max(marked, key=lambda pod: f.retires_by(pod) or 0, default=None)
+    workload = f.snapshot.statefulset
+    if newest is not None and workload is not None and not f.desired.deleting:
+        ref = manifests.coreapp_statefulset(f.desired.key.name)
+        yield BumpVersion(ref=ref, resource_version=workload.resource_version, shards=f.desired.shards, nonce=newest.epoch_label or "")
 
 
 def _is_elsewhere(f: Facts, route: Route) -> bool:

@@ -79,6 +79,8 @@ def rejection(f: Facts, request: Switchover) -> str | None:
     pod = next((pod for pod in f.snapshot.coreapps if pod.name == request.to), None)
     if pod is None:
         return f"There is no Coreapp {request.to}."
+    if pod.ordinal >= f.replicas:
+        return f"StatefulSet {manifests.coreapp_name(f.desired.key.name)} has only {f.replicas} replicas, so {request.to} is about to go."
     if pod.uid in f.holder_uids:
         return None if pod.uid == route.holder_uid else f"{request.to} holds another shard."
     return None if any(one.uid == pod.uid for one in f.standbys(route)) else f"{request.to} is not a ready standby."
@@ -92,7 +94,7 @@ def switch_over(f: Facts) -> Iterator[Action]:
     routes = {route.shard: route for route in f.routes}
     for request in f.desired.switchovers:
         pod = next((pod for pod in f.snapshot.coreapps if pod.name == request.to), None)
-        if pod is not None and f.claim(pod) in {"pending", "invalid"}:
+        if pod is not None and f.claim(pod) in {"pending", "invalid", "retiring"}:
             # Another attempt prepared this pod and has not committed: the request stays until that label is gone.
             left.append(f"{request.shard}={pod.name}")
         elif (why := rejection(f, request)) is not None:

@@ -21,9 +21,12 @@ def node_of(f: Restart, pod: Coreapp) -> Node | None:
 
 
 def is_node_gone(f: Restart, pod: Coreapp) -> bool:
-    """Whether the node object was deleted, or declared dead by the taint out-of-service. An unknown node may be a new one."""
+    """Whether the node object was deleted, or declared dead by the taint out-of-service. An unknown node may be a new one.
+
+    Not while nodes cannot be read: it may be there again. If it is not, its Coreapps do not answer.
+    """
     node = node_of(f, pod)
-    return node is not None and (node.gone or node.out_of_service)
+    return node is not None and (node.gone or node.out_of_service) and "Node" not in f.snapshot.unread
 
 
 def is_node_lost(f: Restart, pod: Coreapp) -> bool:

@@ -194,7 +194,7 @@ def held(f: Facts, rule: str) -> Iterator[str]:
 def _deciding(f: Facts) -> Iterator[str]:
     if f.operation is not None and f.enough_are_back:
         yield "EnoughAreBack"
-    if (f.resize_is_wanted or f.settled_shards is None) and len(f.ready) < f.spec_replicas:
+    if (f.resize_is_wanted or f.settled_shards is None) and len(f.ready_to_stay) < f.spec_replicas:
         yield "LacksCoreapps"
     if f.is_cut_off:
         yield "CutOff"

@@ -47,8 +47,11 @@ def unrecoverable(f: Facts) -> tuple[Coreapp, ...]:
 
 
 def all_are_healthy(f: Facts) -> bool:
-    """Return whether every Coreapp is ready, the added one too, and every shard is served: only then the next step is taken."""
-    return all(map(f.is_served, f.routes)) and not f.missing and len(f.ready) >= f.replicas >= f.desired_replicas
+    """Return whether every Coreapp is ready, the added one too, and every shard is served: only then the next step is taken.
+
+    One that goes because the StatefulSet has just become smaller does not stand for one that is not back.
+    """
+    return all(map(f.is_served, f.routes)) and not f.missing and len(f.ready_to_stay) >= f.replicas >= f.desired_replicas
 
 
 def steps(f: Facts) -> tuple[Action, ...]:
@@ -72,4 +75,4 @@ def next_switchover(f: Facts) -> tuple[Handover, ...]:
 def why(f: Facts, awaited: str) -> str:
     """Return a sentence about the progress; ``awaited`` names the Coreapps that are not ready."""
     progress = f"{len(f.updated_by_uid)} of {f.replicas} Coreapps have the new pod template"
-    return f"{progress}; {awaited}." if len(f.ready) < f.replicas else f"{progress}; standbys first, then one shard at a time."
+    return f"{progress}; {awaited}." if len(f.ready_to_stay) < f.replicas else f"{progress}; standbys first, then one shard at a time."

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from . import always, handovers, manifests, missing, objections, pace, rollout, scaling, sentences, set_shards, windows
-from .actions import Action, Create, Decision, GenerateSecret, GetShards, Plan, Scale, State
+from .actions import Action, Create, Decision, GenerateSecret, GetShards, Plan, Retire, Scale, State
 from .desired import Desired
 from .facts import Facts
-from .names import Ref
+from .names import Epoch, Ref
 from .reasons import Reason
 from .snapshot import Answer, Login, Snapshot
 
@@ -78,15 +78,32 @@ def _scale(f: Facts, replicas: int) -> tuple[Action, ...]:
 
 
 def _lacks_coreapps(f: Facts) -> bool:
-    if not f.resize_is_wanted or len(f.ready) >= f.spec_replicas:
+    if not f.resize_is_wanted or len(f.ready_to_stay) >= f.spec_replicas:
         return False
-    without_spares = f.has_held_for("LacksCoreapps", f.desired.restart_timeout) and len(f.ready) >= f.desired.shards
+    without_spares = f.has_held_for("LacksCoreapps", f.desired.restart_timeout) and len(f.ready_to_stay) >= f.desired.shards
     return not without_spares
 
 
 def _may_shrink(f: Facts) -> bool:
     """laws#7, of shards that are as desired; and that no call is on its way that could still bring others back (laws#4)."""
     return not set_shards.is_calling(f) and f.shards_are_fresh and not f.missing and not f.too_high and not f.failed and not f.unassigned
+
+
+def _shrink(f: Facts) -> tuple[Action, ...]:
+    """Lower the replicas, once every Coreapp that goes is marked for just this write.
+
+    A handover tests the label that the mark replaces. So no leader that observed earlier can give one of them a shard meanwhile.
+    """
+    if not _may_shrink(f):
+        return ()
+    n = int(f.snapshot.statefulset.resource_version) if f.snapshot.statefulset is not None else 0
+    surplus = (pod for pod in f.snapshot.coreapps if pod.ordinal >= f.desired_replicas and not pod.deleting)
+    unmarked = [pod for pod in surplus if f.claim(pod) != "retiring" or f.retires_by(pod) != n]
+    if not unmarked:
+        return _scale(f, f.desired_replicas)
+    # Another label is first made dead, or cleared.
+    free = (pod for pod in unmarked if f.claim(pod) in {"none", "dead"})
+    return tuple(Retire(coreapp=pod, epoch=Epoch(n, f"{f.snapshot.nonce}-{pod.ordinal}")) for pod in free)
 
 
 def _answer_is(f: Facts, *answers: Answer) -> bool:
@@ -272,7 +289,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.SCALING_DOWN,
         state=State.WORKING,
         when=lambda f: f.is_settled and f.replicas > f.desired_replicas and scaling.may_lower(f),
-        then=lambda f: _scale(f, f.desired_replicas) if _may_shrink(f) else (),
+        then=_shrink,
         why=lambda f: (
             f"Coreapps {f.replicas} -> {f.desired_replicas}{scaling.whose(f)}"
             + (
@@ -326,7 +343,9 @@ RULES: tuple[Rule, ...] = (
         name=Reason.AWAITING_COREAPPS,
         state=State.WAITING,
         when=_lacks_coreapps,
-        why=lambda f: f"{len(f.ready)} of {f.spec_replicas} Coreapps are ready for {f.desired.shards} shards: {sentences.awaited(f)}.",
+        why=lambda f: (
+            f"{len(f.ready_to_stay)} of {f.spec_replicas} Coreapps are ready for {f.desired.shards} shards: {sentences.awaited(f)}."
+        ),
     ),
     Rule(
         name=Reason.WINDOW_INVALID,
@@ -419,7 +438,7 @@ RULES: tuple[Rule, ...] = (
             + (", so it neither makes nor changes them" if f.snapshot.failed_reads.keys() - WITNESSES - {"Event"} else "")
             + (", so it cannot tell why pods are missing" if "Event" in f.snapshot.failed_reads else "")
             + (", so it cannot tell a lost node from a Coreapp that does not answer" if f.snapshot.failed_reads.keys() & WITNESSES else "")
-            + (", and moves no shard off a drained node before its pod is evicted" if "Node" in f.snapshot.failed_reads else "")
+            + (", and moves no shard off a drained or dead node before its pod fails" if "Node" in f.snapshot.failed_reads else "")
             + (", and sends nothing to the client" if "Secret" in f.snapshot.failed_reads else "")
             + f". Give it its rights back, or correct what is named: {next(why for _, why in sorted(f.snapshot.failed_reads.items()))}"
         ),

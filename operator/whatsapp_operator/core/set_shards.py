@@ -23,7 +23,7 @@ def may_call(f: Facts) -> bool:
     return (
         f.resize_is_wanted
         and f.desired.shards in SHARD_COUNTS
-        and len(f.ready) >= f.desired.shards
+        and len(f.ready_to_stay) >= f.desired.shards
         and f.replicas >= f.desired.shards
         and f.shards_are_fresh
         and objections.objection(f) is None

@@ -326,6 +326,8 @@ class Workload:
     """Of the template that new pods get; None while its controller has not observed the newest one."""
     scaled_by: str | None = None
     """The field manager that last wrote ``replicas``, if it is not this operator; None: not known, or this operator."""
+    bumped_for: str | None = None
+    """The mark of a Coreapp for whose sake the version was bumped last; or random letters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

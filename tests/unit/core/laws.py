@@ -33,7 +33,7 @@ from .situations import Situation
 PlanOf = Callable[[Desired, Snapshot], Plan]
 Check = Callable[[PlanOf, Situation], bool]
 
-EPOCH, SHARD = "multiconnect.dev/epoch", "multiconnect.dev/shard"
+EPOCH, SHARD, ROLE = "multiconnect.dev/epoch", "multiconnect.dev/shard", "multiconnect.dev/role"
 SHARD_COUNTS = {1, 2, 4, 8, 16, 32}
 
 
@@ -188,6 +188,8 @@ def law_2_prepare_then_commit(plan: PlanOf, one: Situation) -> bool:
         _must(not move.route.foreign, "a Service of another owner is swapped")
         _must(move.to.uid not in holders, "a holder is taken")
         label, shard = _epoch(move.to), _shard(move.to)
+        if move.to.labels.get(ROLE) == "retiring" and (n := (label or "").partition("-")[0]).isdecimal():
+            _must(one.snapshot.statefulset is None or int(one.snapshot.statefulset.resource_version) > int(n), "a write may still end it")
         if label is None or shard is None:
             continue  # without both labels no Service selects it, no matter which operator commits
         named = services.get(shard)
@@ -301,6 +303,10 @@ def law_7_shrink_last(plan: PlanOf, one: Situation) -> bool:
         _must(_is_fresh(one), "GET is not fresh")
         uids = {other.holder_uid for other in one.snapshot.routes if not other.foreign and shards is not None and other.shard < shards}
         _must(all(other.ordinal < scale.replicas for other in one.snapshot.coreapps if other.uid in uids), "a holder would go")
+        for other in one.snapshot.coreapps:
+            # Otherwise a leader that observed before could make it a holder just before this write.
+            is_marked = other.labels.get(ROLE) == "retiring" and (_epoch(other) or "").partition("-")[0] == scale.resource_version
+            _must(is_marked or other.deleting or other.ordinal < scale.replicas, f"{other.name} may become a holder")
         for other in one.snapshot.coreapps:
             if other.phase == "Running" and not other.deleting:
                 _must(other.report is not None and other.report.shards == shards, f"{other.name} is not back")

@@ -144,6 +144,7 @@ ALWAYS: Callable[[Facts], bool] = lambda _: True  # noqa: E731
 NEVER: Callable[[Facts], bool] = lambda _: False  # noqa: E731
 NO_CLAIMS = patched((Facts, "claim", _no_claims))
 CALL_ANYWAY = patched((set_shards, "may_call", lambda f: f.resize_is_wanted))
+SHRINK_AT_ONCE = row("ScalingDown", then=lambda f: rules._scale(f, f.desired_replicas))
 SHRINK_ANYWAY = patched((rules, "_may_shrink", ALWAYS))
 
 # --- where they break the laws --------------------------------------------------------------------------------------------
@@ -222,6 +223,13 @@ ORDER_OF_HOLDERS = [
         FAILING.with_pod(2, labels=labels_for(0, "100-mine")),
     ),
     Mutant(
+        "one that may still go is taken",
+        laws.law_2_prepare_then_commit,
+        "a write may still end it",
+        NO_CLAIMS,
+        FAILING.retiring(2),
+    ),
+    Mutant(
         "an orphan is taken",
         laws.law_2_prepare_then_commit,
         "the Service of the label is missing",
@@ -284,7 +292,7 @@ NUMBERS = [
         laws.law_4_enough_replicas,
         "5 -> 2",
         patched((Facts, "desired_replicas", property(lambda f: f.desired.shards))),
-        SETTLED.with_pods([3, 4]),
+        SETTLED.with_pods([3, 4]).retiring(2, 3, 4),
     ),
     Mutant(
         "the intent is forgotten",
@@ -397,8 +405,15 @@ NUMBERS = [
         "a holder would go",
         laws.law_7_shrink_last,
         "a holder would go",
-        patched((Facts, "too_high", property(lambda _: ()))),
+        patched((Facts, "too_high", property(lambda _: ())), SHRINK_AT_ONCE),
         SETTLED.with_pods([3]).held_by(0, 3),
+    ),
+    Mutant(
+        "one that is not marked would go",
+        laws.law_7_shrink_last,
+        "acme-coreapp-4 may become a holder",
+        patched(SHRINK_AT_ONCE),
+        SETTLED.with_pods([3, 4]).retiring(3).retiring(4, n=8),
     ),
 ]
 CERTIFICATES = [

@@ -78,6 +78,11 @@ def _coreapps(draw: st.DrawFn, routes: list[Route], shards: int) -> list[Coreapp
             if draw(st.booleans()) and draw(st.booleans()):
                 del labels[manifests.SHARD_LABEL]
             made = pod(ordinal, shards=shards, labels=labels)
+        elif draw(st.integers(0, 9)) < 3:
+            n = draw(st.sampled_from([5, 9, 9, 9, 400]))
+            made = pod(
+                ordinal, shards=shards, labels={manifests.ROLE_LABEL: manifests.RETIRING, manifests.EPOCH_LABEL: f"{n}-{NONCE}-{ordinal}"}
+            )
         changes: dict[str, Any] = {}
         if draw(st.integers(0, 9)) < 3:
             changes = draw(st.sampled_from(TROUBLES))
@@ -292,7 +297,9 @@ def _growing(draw: st.DrawFn) -> Situation:
 def _shrinking(draw: st.DrawFn) -> Situation:
     """The client has fewer shards than there are pods for; in half of them, something stands in the way."""
     shards, spares, more = draw(st.sampled_from([1, 2, 4])), draw(st.integers(0, 2)), draw(st.integers(1, 3))
-    one = situation().settled(shards=shards, spares=spares).with_pods(range(shards + spares, shards + spares + more))
+    surplus = range(shards + spares, shards + spares + more)
+    one = situation().settled(shards=shards, spares=spares).with_pods(surplus)
+    one = one.retiring(*draw(st.sampled_from([surplus, surplus, surplus, surplus[1:]])), n=draw(st.sampled_from([9, 9, 9, 9, 8, 10])))
     way = draw(st.integers(0, 5))
     if way == 0:
         return _moved(draw, one)

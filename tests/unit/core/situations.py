@@ -205,6 +205,14 @@ class Situation:
         others = [one for one in self.snapshot.coreapps if one.ordinal != ordinal]
         return self.seeing(coreapps=tuple(sorted([*others, made], key=lambda one: one.ordinal)))
 
+    def retiring(self, *ordinals: int, n: int = 9) -> Situation:
+        """These standbys are marked as those that go when the StatefulSet shrinks by its version ``n``."""
+        found = self
+        for ordinal in ordinals:
+            labels = {manifests.ROLE_LABEL: "retiring", manifests.EPOCH_LABEL: f"{n}-{NONCE}-{ordinal}"}
+            found = found.with_pod(ordinal, labels=labels)
+        return found
+
     def all_pods(self, **changes: Any) -> Situation:
         return self.seeing(coreapps=tuple(replace(one, **changes) for one in self.snapshot.coreapps))
 

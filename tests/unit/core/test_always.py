@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from whatsapp_operator.core import always, manifests, rules
-from whatsapp_operator.core.actions import Action, AssignRole, ClearLabels, Delete, Handover, Label, Replace
+from whatsapp_operator.core.actions import Action, AssignRole, BumpVersion, ClearLabels, Delete, Handover, Label, Replace
 from whatsapp_operator.core.desired import WebappService
 from whatsapp_operator.core.snapshot import Report
 
@@ -15,7 +15,7 @@ from .situations import Situation, labels_for, situation
 from .test_evidence import hung
 from .witnesses import WITNESSES
 
-ORDER = ["PodsUnresponsive", "ObjectsChanged", "LabelsLost", "NamesOutgrown", "HandoversUnfinished", "RolesDiffer"]
+ORDER = ["PodsUnresponsive", "ObjectsChanged", "LabelsLost", "NamesOutgrown", "HandoversUnfinished", "ShrinkGivenUp", "RolesDiffer"]
 
 
 def unlabelled() -> Situation:
@@ -51,6 +51,7 @@ CASES: dict[str, tuple[Situation, type[Action]]] = {
     "LabelsLost": (unlabelled(), Label),
     "NamesOutgrown": (outgrown(), Delete),
     "HandoversUnfinished": (situation().settled().with_pod(2, labels=labels_for(7, "3-old")), ClearLabels),
+    "ShrinkGivenUp": (situation().settled().retiring(2), BumpVersion),
     "RolesDiffer": (unassigned(), AssignRole),
 }
 """For each rule a situation in which it acts, and what it does."""

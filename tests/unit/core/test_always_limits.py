@@ -168,8 +168,8 @@ def test_lost_labels_are_restored_unless_a_handover_writes_the_object_or_the_clu
     bare = one.snapshot.mislabelled
     one = one.seeing(mislabelled=(*bare, {"kind": "Pod", "metadata": {**bare[0]["metadata"], "name": "acme-coreapp-0", "uid": "uid-0"}}))
 
-    def restored(one: Situation, **busy: frozenset[str]) -> list[str]:
-        given = always.Busy(**{"pods": NOBODY, "routes": NOBODY, **busy}, shards=frozenset())
+    def restored(one: Situation, **busy: Any) -> list[str]:
+        given = replace(always.Busy(pods=NOBODY, routes=NOBODY, shards=frozenset()), **busy)
         return [action.ref.name for action in rule.then(one.facts(), given) if isinstance(action, Label)]
 
     assert restored(one) == ["acme-shard-0", "acme-coreapp-0"]

@@ -55,6 +55,15 @@ def test_node_gone_when_the_object_is_deleted_or_declared_dead() -> None:
     assert failure(situation().settled().with_nodes().with_node(0, out_of_service=True)) is Evidence.NODE_GONE
 
 
+@pytest.mark.parametrize("gone", ["gone", "out_of_service"])
+def test_what_was_known_of_a_node_proves_nothing_while_nodes_cannot_be_read(gone: str) -> None:
+    """It may be there again, and its Coreapp still answers; if it does not, that is evidence of its own."""
+    one = situation().settled().with_nodes().with_node(0, **{gone: True}).seeing(unread={"Node": "403 Forbidden"})
+
+    assert failure(one) is None
+    assert failure(one.with_holder(0, unresponsive_since=NOW - seconds(3))) is Evidence.PROBE_TIMEOUT
+
+
 def test_nodes_of_which_nobody_reported_are_not_gone() -> None:
     assert failure(situation().settled()) is None
     assert failure(situation().settled().with_nodes().with_holder(0, node="new")) is None
@@ -476,7 +485,7 @@ def test_no_more_than_there_are_spares() -> None:
 def test_when_it_is_back_the_one_that_stood_in_goes_again_after_its_shard_was_moved_down() -> None:
     back = situation().settled().with_nodes().with_pods([3])
 
-    assert [scale.replicas for scale in of(back.plan(), Scale)] == [3]
+    assert [scale.replicas for scale in of(back.retiring(3).plan(), Scale)] == [3]
     assert moved(back.held_by(0, 3)) == [(0, "acme-coreapp-0", Evidence.CONSOLIDATED, True)]
 
 

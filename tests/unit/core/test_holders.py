@@ -428,7 +428,18 @@ def test_no_shard_is_drained_while_nodes_cannot_be_read_for_the_drain_may_be_ove
     one = THREE.with_node(0, leaving="cordoned").seeing(unread=unread)
 
     assert [leaving.shard for leaving in one.facts().draining] == moved
-    assert [gone.shard for gone, _ in one.with_node(0, gone=True).facts().failed] == [0], "a failover waits for no read"
+    assert [gone.shard for gone, _ in one.with_node(0, gone=True).facts().failed] == moved, "nor is it known whether the node is still gone"
+    assert [gone.shard for gone, _ in one.with_holder(0, deleting=True).facts().failed] == [0], "a failover waits for no read"
+
+
+def test_a_planned_move_waits_for_a_standby_that_knows_the_number_of_shards() -> None:
+    """Before, it rejects each role, and the shard would have no service meanwhile. A failover has nothing to lose."""
+    started = SETTLED.with_pod(2, report=Report(shards=None))
+    facts = started.facts()
+
+    assert (standbys(started), facts.standbys_that_stay(facts.routes[0])) == ([2], [])
+    silent = SETTLED.with_pod(2, report=None).facts()
+    assert [pod.ordinal for pod in silent.standbys_that_stay(silent.routes[0])] == [2], "by a TCP probe nothing is known of it"
 
 
 # --- pairs

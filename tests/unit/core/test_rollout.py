@@ -56,9 +56,19 @@ def test_its_old_holder_ends_only_when_routes_had_their_time() -> None:
 
 
 def test_when_all_are_updated_the_added_one_goes() -> None:
-    one = updated(rolling_out(), 0, 1, 2)
+    one = updated(rolling_out(), 0, 1, 2).retiring(3)
 
     assert only(one.plan(), Scale).replicas == 3
+
+
+def test_one_that_is_about_to_go_does_not_stand_for_one_that_is_not_back() -> None:
+    """The StatefulSet has just become smaller, and its controller has not deleted the one beyond the replicas yet."""
+    one = rolling_out().with_pods([4])
+    assert one.snapshot.statefulset is not None
+    one = one.replicas(4)
+    assert len(of(one.plan(), Delete)) == 1
+
+    assert of(one.with_pod(3, ready=False).plan(), Delete) == []
 
 
 HELD = {

@@ -92,9 +92,13 @@ def test_a_restart_is_over_for_the_user_when_only_pods_that_never_started_are_mi
 
 
 def test_replicas_that_another_party_insists_on_are_not_lowered_during_a_pause() -> None:
-    one = SETTLED.with_pods([3, 4]).seeing(
-        statefulset=Workload(uid="sts", resource_version="9", replicas=5, ready=5, revision="rev-1", scaled_by="hpa"),
-        overruled=Overruled(by="hpa", replicas=5, times=3, at=NOW - seconds(10)),
+    one = (
+        SETTLED.with_pods([3, 4])
+        .retiring(3, 4)
+        .seeing(
+            statefulset=Workload(uid="sts", resource_version="9", replicas=5, ready=5, revision="rev-1", scaled_by="hpa"),
+            overruled=Overruled(by="hpa", replicas=5, times=3, at=NOW - seconds(10)),
+        )
     )
 
     assert ("ScalingDown" in rules_of(one), scales(one)) == (False, [])
@@ -190,7 +194,7 @@ def test_nothing_is_reported_while_objects_are_still_being_read(unread: dict[str
 OBJECTS = ", so it neither makes nor changes them"
 WHY_MISSING = ", so it cannot tell why pods are missing"
 LOST_NODES = ", so it cannot tell a lost node from a Coreapp that does not answer"
-DRAINS = ", and moves no shard off a drained node before its pod is evicted"
+DRAINS = ", and moves no shard off a drained or dead node before its pod fails"
 CLIENT = ", and sends nothing to the client"
 
 

@@ -20,7 +20,7 @@ HALF_AN_HOUR = 1800.0
 def scaled(number: int, *, by: str = HPA, last: Overruled | None = None) -> Situation:
     """A settled cluster of 2 + 1 Coreapps whose StatefulSet a person scaled, with the pods that came of it."""
     one = situation().settled()
-    pods = one.with_pods(range(3, number)) if number > 3 else one
+    pods = one.with_pods(range(3, number)).retiring(*range(3, number)) if number > 3 else one
     assert pods.snapshot.statefulset is not None
     return pods.seeing(statefulset=replace(pods.snapshot.statefulset, replicas=number, scaled_by=by), overruled=last)
 

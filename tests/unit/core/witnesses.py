@@ -104,7 +104,7 @@ WITNESSES: Mapping[str, Situation] = {
     "ConsolidatingShards": situation().settled().with_pods([3]).held_by(0, 3),
     "Restarting": restarting(),
     "Paused": situation().settled().wanting(shards=4, paused=True),
-    "ScalingDown": situation().settled().with_pods([3, 4]),
+    "ScalingDown": situation().settled().with_pods([3, 4]).retiring(3, 4),
     "RollingOut": rolling_out(),
     "ShardsDrifted": situation().settled().reporting(1),
     "Banned": growing().seeing(banned_at=NOW),

@@ -130,7 +130,11 @@ def test_a_standby_says_why_it_is_not_eligible() -> None:
     def labelled(found: dict[str, Any]) -> None:
         found["pods"]["items"][2]["metadata"]["labels"] |= {"multiconnect.dev/epoch": "9-x", "multiconnect.dev/shard": "1"}
 
+    def retiring(found: dict[str, Any]) -> None:
+        found["pods"]["items"][2]["metadata"]["labels"] |= {"multiconnect.dev/epoch": "9-x-2", "multiconnect.dev/role": "retiring"}
+
     cases = [
+        (a_cluster().but(retiring), "it is about to go, because there are more Coreapps than the spec asks for"),
         (a_cluster().unready("acme-coreapp-2"), "acme-coreapp-2 is not ready"),
         (a_cluster().deleting("acme-coreapp-2"), "acme-coreapp-2 is being deleted"),
         (a_cluster().without_node("node-2"), "node node-2 is gone"),

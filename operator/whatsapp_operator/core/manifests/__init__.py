@@ -29,6 +29,7 @@ from .common import (
     POD_NAME,
     PREVIOUS_ANNOTATION,
     RESHARD_NOW_ANNOTATION,
+    RETIRING,
     ROLE_LABEL,
     SHARD_LABEL,
     SIMULATOR_PORT,
@@ -66,7 +67,7 @@ from .common import (
     webapp_host,
     webapp_name,
 )
-from .patches import anchor_patch, commit_patch, label_patch, labels_patch, route_of, strip_patch, touch_patch
+from .patches import anchor_patch, bumped_for, commit_patch, label_patch, labels_patch, retire_patch, route_of, strip_patch, touch_patch
 from .simulator import simulator
 from .workloads import (
     admin_secret,
@@ -110,6 +111,7 @@ __all__ = [
     "POD_NAME",
     "PREVIOUS_ANNOTATION",
     "RESHARD_NOW_ANNOTATION",
+    "RETIRING",
     "ROLE_LABEL",
     "SHARD_LABEL",
     "SIMULATOR_PORT",
@@ -122,6 +124,7 @@ __all__ = [
     "admin_secret",
     "admin_secret_name",
     "anchor_patch",
+    "bumped_for",
     "cluster_labels",
     "cluster_of",
     "commit_patch",
@@ -142,6 +145,7 @@ __all__ = [
     "network_policies",
     "outgrown",
     "owned_object",
+    "retire_patch",
     "route_of",
     "sane",
     "secrets",

@@ -31,6 +31,8 @@ SWITCHOVER_ANNOTATION: Final = "multiconnect.dev/switchover"
 RESHARD_NOW_ANNOTATION: Final = "multiconnect.dev/reshard-now"
 PAUSED_ANNOTATION: Final = "multiconnect.dev/paused"
 
+RETIRING: Final = "retiring"
+"""The role of a standby that is about to go because the StatefulSet shrinks."""
 NO_EPOCH: Final = "none"
 """Selector value that no pod has: a route without a target."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from whatsapp_operator.core.actions import BumpVersion, Handover, Label
+from whatsapp_operator.core.actions import BumpVersion, Handover, Label, Retire
 from whatsapp_operator.core.names import Epoch, Key, Obj
 from whatsapp_operator.core.snapshot import Coreapp, Route
 
@@ -20,6 +20,7 @@ from .common import (
     HOLDER_ANNOTATION,
     POD_NAME,
     PREVIOUS_ANNOTATION,
+    RETIRING,
     ROLE_LABEL,
     SHARD_LABEL,
     TOUCHED_ANNOTATION,
@@ -80,7 +81,15 @@ def _test(coreapp: Coreapp) -> list[dict[str, Any]]:
 
 def label_patch(coreapp: Coreapp, shard: int, epoch: str) -> list[dict[str, Any]]:
     """Return the JSON patch that prepares a pod: it takes effect only on this very pod with the label as it was read."""
-    labels = {ROLE_LABEL: "active", SHARD_LABEL: str(shard), EPOCH_LABEL: epoch}
+    return _marked(coreapp, {ROLE_LABEL: "active", SHARD_LABEL: str(shard), EPOCH_LABEL: epoch})
+
+
+def retire_patch(mark: Retire) -> list[dict[str, Any]]:
+    """Return the JSON patch that marks a standby that goes; it has no effect if a leader has just prepared this pod."""
+    return _marked(mark.coreapp, {ROLE_LABEL: RETIRING, EPOCH_LABEL: str(mark.epoch)})
+
+
+def _marked(coreapp: Coreapp, labels: Mapping[str, str]) -> list[dict[str, Any]]:
     return [*_test(coreapp), *({"op": "add", "path": _pointer(label), "value": value} for label, value in labels.items())]
 
 
@@ -125,3 +134,8 @@ def anchor_patch(anchor: BumpVersion) -> dict[str, Any]:
     """Return the merge patch that moves the StatefulSet's resourceVersion and nothing else."""
     note = {ANCHOR_ANNOTATION: f"{anchor.shards}-{anchor.nonce}"}
     return {"metadata": {"resourceVersion": anchor.resource_version, "annotations": note}}
+
+
+def bumped_for(statefulset: Obj) -> str | None:
+    """Return what the last such patch of a StatefulSet was for."""
+    return ((statefulset["metadata"].get("annotations") or {}).get(ANCHOR_ANNOTATION) or "").partition("-")[2] or None

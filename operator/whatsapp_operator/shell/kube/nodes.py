@@ -93,7 +93,7 @@ class Nodes:
     def __init__(self, kube: NodeReads, *, clock: Clock, changed: Callable[[str], None]) -> None:
         """Prepare; `run` reads. `changed` is called with a node's name when a part changed that decisions use; never for a renewal.
 
-        It is called again for a leaving node that was listed again: moves off it wait while nodes cannot be read.
+        It is called again for a node that leaves or is gone when nodes are listed again: moves off it wait while they cannot be read.
         """
         self._kube = kube
         self._clock = clock
@@ -232,6 +232,8 @@ class Nodes:
     def _take_nodes(self, found: Iterable[Obj]) -> None:
         there = {obj["metadata"]["name"]: obj for obj in found}
         for name in self._nodes.keys() - there.keys():
+            if self._nodes[name].gone:
+                self._changed(name)
             self._drop(name)
         for obj in there.values():
             self._take_node("ADDED", obj)
@@ -247,7 +249,8 @@ class Nodes:
         self._gone.pop(name, None)
         if node != before:
             self._snapshot = None
-        if _judged(node) != _judged(before) or (before is not None and before.gone) or (what == "ADDED" and node.leaving is not None):
+        is_going = node.leaving is not None or node.out_of_service
+        if _judged(node) != _judged(before) or (before is not None and before.gone) or (what == "ADDED" and is_going):
             self._changed(name)
 
     def _drop(self, name: str) -> None:

@@ -34,6 +34,7 @@ from whatsapp_operator.core.actions import (
     Label,
     Relabel,
     Replace,
+    Retire,
     Scale,
     SetShards,
     Touch,
@@ -261,6 +262,8 @@ class Executor:
         match action:
             case Touch(route=route, epoch=epoch):
                 await self._kube.patch_merge(kinds.SERVICE, namespace, route.name, manifests.touch_patch(route, epoch))
+            case Retire(coreapp=pod):
+                await self._kube.patch_json(kinds.POD, namespace, pod.name, manifests.retire_patch(action))
             case ClearLabels(coreapp=pod):
                 await self._kube.patch_json(kinds.POD, namespace, pod.name, manifests.strip_patch(pod))
             case Relabel(coreapp=pod, route=route):

@@ -427,6 +427,7 @@ def _workload(obj: Obj | None) -> Workload | None:
         # Until the controller has observed the new spec, the status describes the former template.
         revision=status.get("updateRevision") if status.get("observedGeneration") == obj["metadata"].get("generation") else None,
         scaled_by=_scaled_by(obj),
+        bumped_for=manifests.bumped_for(obj),
     )
 
 
