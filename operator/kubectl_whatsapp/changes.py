@@ -107,14 +107,14 @@ def wait(
 ) -> tuple[T | None, float]:
     """Read the WhatsAppCluster again and again until ``until`` returns something other than None.
 
-    Returns that, or None after ``seconds``, and how long it took. A reading that fails is repeated, unless it is not allowed.
+    Returns that, or None after ``seconds``, and how long it took. A reading that fails is repeated, unless it would fail again.
     """
     begun = clock()
     while (spent := clock() - begun) < seconds:
         try:
             found = until(client.get(cluster_path(target), timeout=min(TIMEOUT, seconds - spent)))
         except RequestError as error:
-            if error.status in {401, 403, 404}:
+            if error.is_lasting:
                 raise
             found = None
         if found is not None:

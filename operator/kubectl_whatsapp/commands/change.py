@@ -91,8 +91,9 @@ def switchover(
     _apply(question, change)
     try:
         found, took = _moved(question, number, held.get("epoch"), to, timeout)
-    except KeyboardInterrupt:
-        note(_stands(question))
+    except (KeyboardInterrupt, RequestError) as error:
+        if not (isinstance(error, RequestError) and error.is_absent):
+            note(_stands(question))
         raise
     origin, result = held.get("holder"), {"shard": number, "from": held.get("holder"), "to": found["holder"], "epoch": found["epoch"]}
     phases = changes.phases(found)
