@@ -53,7 +53,7 @@ async def _serves(world: World, epoch: str = "1-a", shards: int = 1) -> bool:
     body = {"uid": "coreapp", "shard": 0, "epoch": epoch, "shards": shards}
     await world.call("POST", f"http://{world.address(10)}:6252/role", body)
     report: dict[str, Any] = (await world.call("GET", f"http://{world.address(10)}:6253/"))[1]
-    return report["gateway_status"] == "connected"
+    return bool(report["gateway_status"] == "connected")
 
 
 async def test_a_webapp_that_ends_cuts_no_call_of_a_caller_that_keeps_its_connection(world: World, started: dict[str, Component]) -> None:
@@ -96,7 +96,7 @@ async def test_a_call_that_a_webapp_has_begun_is_answered_before_it_ends(world: 
 
 async def _shards(world: World, shards: int) -> bool:
     counters: dict[str, Any] = await world.control("counters")
-    return counters["shards"] == shards
+    return bool(counters["shards"] == shards)
 
 
 @pytest.mark.parametrize("victim", ["coreapp", "upstream"])
