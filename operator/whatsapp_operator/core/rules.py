@@ -200,10 +200,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.NAME_CONFLICT,
         state=State.STUCK,
         when=lambda f: bool(_foreign_objects(f)),
-        why=lambda f: (
-            f"{', '.join(f'{ref.kind} {ref.name}' for ref in _foreign_objects(f))} is not owned by this cluster and is "
-            "left alone. Delete or rename it, or give the cluster another name."
-        ),
+        why=lambda f: sentences.foreign(_foreign_objects(f)),
     ),
     # --- order: every shard has a holder, on pods that stay
     Rule(

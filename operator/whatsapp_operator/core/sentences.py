@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from . import manifests, windows
 from .facts import Facts
@@ -17,6 +17,13 @@ def awaited(f: Facts) -> str:
     names = ", ".join(pod.name for pod in late[:5]) or "pods that do not exist yet"
     because = next((pod.pending_because for pod in late if pod.pending_because), f.snapshot.rejected_pods if not late else None)
     return f"waiting for {names}" + (f" ({because})" if because else "")
+
+
+def foreign(refs: Sequence[Ref]) -> str:
+    """Name the objects that stand in the way, and say what to do."""
+    named = ", ".join(f"{ref.kind} {ref.name}" for ref in refs)
+    them, are = ("it", "is") if len(refs) == 1 else ("them", "are")
+    return f"{named} {are} not owned by this cluster and {are} left alone. Delete or rename {them}, or give the cluster another name."
 
 
 def opening(f: Facts) -> str:

@@ -43,7 +43,7 @@ STRONG = "A new one has 8 to 64 characters, with a digit, an upper-case and a lo
 DRIFT = (
     "Another party changed the shards from 2 to 1. Set spec.shards to 1 to keep that, or spec.reshard.drift to Repair to have it undone."
 )
-FOREIGN = "is not owned by this cluster and is left alone. Delete or rename it, or give the cluster another name."
+FOREIGN = "are not owned by this cluster and are left alone. Delete or rename them, or give the cluster another name."
 UNCLEAR = "got no clear answer; only GET is sent until its outcome is known, at the latest at"
 FOLLOWS = "the number follows from spec.shards and spec.spares"
 
