@@ -15,7 +15,7 @@ from .epoch import Epoch
 from .gatewaylog import Entry, Kind
 
 KEPT = 500_000
-"""Messages, and entries of each log, that are kept: some 300 MB. What is older is forgotten, or a simulator could not run for ever."""
+"""Messages, and entries of each log, that are kept: some 300 MB. What is older is forgotten, or a simulator could not run for months."""
 _FORGOTTEN_AT_ONCE = 1000
 """Nothing else is done by the database meanwhile."""
 ACCEPTED_BEFORE, ACKNOWLEDGED_BEFORE = "accepted_before", "acknowledged_before"

@@ -247,7 +247,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.VERIFYING,
         state=State.WORKING,
         when=lambda f: _answer_is(f, Answer.ACCEPTED) and f.operation is not None and f.shards != f.operation.to,
-        why=lambda f: f"Set Shards {sentences.span(f)} was accepted; the client still reports {f.shards}.",
+        why=sentences.verifying,
     ),
     Rule(
         name=Reason.RESTARTING,

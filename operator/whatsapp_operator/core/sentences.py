@@ -37,6 +37,18 @@ def span(f: Facts) -> str:
     return f"{f.operation.origin or '?'} -> {f.operation.to}" if f.operation else ""
 
 
+def verifying(f: Facts) -> str:
+    """Say what the client reports after an accepted call; a third number shows that another party called too, or that it knows nothing."""
+    accepted = f"Set Shards {span(f)} was accepted; the client"
+    if f.operation is None or f.shards == f.operation.origin:
+        return f"{accepted} still reports {f.shards}."
+    until = manifests.timestamp(f.operation.settle_by)
+    return (
+        f"{accepted} reports {f.shards} all the same: another party changed it, or the client lost its database. "
+        f"If that stays so, the operator goes on from {f.shards} at {until}."
+    )
+
+
 def attempts(f: Facts) -> str:
     """Say how often the call was made."""
     made = f.operation.attempts if f.operation else 0

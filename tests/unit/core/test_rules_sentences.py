@@ -111,6 +111,19 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         "LoggingIn",
         "Asking the Webapp for the number of shards: connection refused.",
     ),
+    "accepted, and a third number": (
+        growing().noted(4, Answer.ACCEPTED).reporting(1),
+        "Verifying",
+        (
+            "Set Shards 2 -> 4 was accepted; the client reports 1 all the same: another party changed it, or the client lost its database. "
+            "If that stays so, the operator goes on from 1 at 2027-01-04T12:13:59Z."
+        ),
+    ),
+    "accepted, and not yet seen": (
+        growing().noted(4, Answer.ACCEPTED),
+        "Verifying",
+        "Set Shards 2 -> 4 was accepted; the client still reports 2.",
+    ),
     "not verified": (
         growing().noted(4, Answer.ACCEPTED).reporting(None),
         "LoggingIn",
