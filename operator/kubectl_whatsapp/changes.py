@@ -128,6 +128,12 @@ def entry(cluster: Obj, shard: int) -> Obj:
     return next((one for one in (cluster.get("status") or {}).get("shardMap") or () if one.get("shard") == shard), {})
 
 
+def no_shard(cluster: Obj, shard: int) -> str:
+    """Say that there is no shard of that number, and which there are."""
+    known = sorted(one.get("shard") for one in (cluster.get("status") or {}).get("shardMap") or ())
+    return f"{cluster['metadata']['name']} has no shard {shard}; it has {', '.join(map(str, known)) or 'none yet'}."
+
+
 def phases(handover: Obj) -> Obj:
     """Return how long each phase of a handover took, as the status reports it."""
     names = ("detectMilliseconds", "commitMilliseconds", "serveMilliseconds")
