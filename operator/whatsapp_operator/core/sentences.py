@@ -19,6 +19,11 @@ def awaited(f: Facts) -> str:
     return f"waiting for {names}" + (f" ({because})" if because else "")
 
 
+def pending(f: Facts) -> str:
+    """Name the Webapp's or the simulator's pod that does not run, and why; empty if none is known."""
+    return f"; waiting for {f.snapshot.pending_pod}" if f.snapshot.pending_pod else ""
+
+
 def foreign(refs: Sequence[Ref]) -> str:
     """Name the objects that stand in the way, and say what to do."""
     named = ", ".join(f"{ref.kind} {ref.name}" for ref in refs)

@@ -187,6 +187,21 @@ def _waiting_because(status: Obj) -> str | None:
     return f"{reason}: {message}" if message else reason or None
 
 
+def _pending_because(status: Obj) -> str | None:
+    """Return why a pod does not run, in the words of the scheduler or its kubelet."""
+    scheduled = _condition(status.get("conditions"), "PodScheduled")
+    return scheduled.get("message") if scheduled.get("status") == "False" else _waiting_because(status)
+
+
+def pending_of(pods: Iterable[Obj]) -> str | None:
+    """Return which pod of a Webapp or the simulator does not run, and why; None if none says so. Of Coreapps each says so itself."""
+    for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"])):
+        is_awaited = component_of(pod) != "coreapp" and not has_ended(pod) and pod["metadata"].get("deletionTimestamp") is None
+        if is_awaited and (because := _pending_because(pod.get("status") or {})):
+            return f"{pod['metadata']['name']} ({because})"
+    return None
+
+
 NO_IMAGE = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 """The kubelet's reasons for an image that it cannot pull. ErrImagePull is not among them: it may be a short fault of the registry."""
 
@@ -216,7 +231,6 @@ def coreapp_of(
     if not re.fullmatch("[0-9]{1,9}", ordinal):
         return None
     labels = dict(meta.get("labels") or {})
-    scheduled = _condition(status.get("conditions"), "PodScheduled")
     return Coreapp(
         name=meta["name"],
         uid=meta["uid"],
@@ -231,7 +245,7 @@ def coreapp_of(
         terminated=_is_terminated(status),
         lost_readiness=_lost_readiness(status),
         revision=labels.get("controller-revision-hash"),
-        pending_because=scheduled.get("message") if scheduled.get("status") == "False" else _waiting_because(status),
+        pending_because=_pending_because(status),
         held_by=held_by(pod),
         labels=labels,
         report=report,
