@@ -107,14 +107,14 @@ def wait(
 ) -> tuple[T | None, float]:
     """Read the WhatsAppCluster again and again until ``until`` returns something other than None.
 
-    Returns that, or None after ``seconds``, and how long it took. A reading that fails is repeated, unless it is not allowed.
+    Returns that, or None after ``seconds``, and how long it took. A reading that fails is repeated, unless it would fail again.
     """
     begun = clock()
     while (spent := clock() - begun) < seconds:
         try:
             found = until(client.get(cluster_path(target), timeout=min(TIMEOUT, seconds - spent)))
         except RequestError as error:
-            if error.status in {401, 403, 404}:
+            if error.is_lasting:
                 raise
             found = None
         if found is not None:
@@ -126,6 +126,12 @@ def wait(
 def entry(cluster: Obj, shard: int) -> Obj:
     """Return what the status reports of a shard; empty if it has none of that number."""
     return next((one for one in (cluster.get("status") or {}).get("shardMap") or () if one.get("shard") == shard), {})
+
+
+def no_shard(cluster: Obj, shard: int) -> str:
+    """Say that there is no shard of that number, and which there are."""
+    known = sorted(one.get("shard") for one in (cluster.get("status") or {}).get("shardMap") or ())
+    return f"{cluster['metadata']['name']} has no shard {shard}; it has {', '.join(map(str, known)) or 'none yet'}."
 
 
 def phases(handover: Obj) -> Obj:

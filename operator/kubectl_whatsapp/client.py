@@ -238,6 +238,8 @@ def _rejection(answer: Any) -> RequestError:
     text = " ".join(str(found.get("message") or answer.reason or "").split())[:1000]
     if answer.status_code == 401:
         text = "the API server does not accept the credential of this kubeconfig (401 Unauthorized); log in again"
+    elif answer.status_code == 404 and not found:
+        text = "the server knows no such resource (404 page not found): is the CustomResourceDefinition installed?"
     return RequestError(text or f"HTTP {answer.status_code}", status=answer.status_code, details=found)
 
 

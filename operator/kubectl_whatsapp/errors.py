@@ -19,3 +19,13 @@ class RequestError(Exception):
         super().__init__(message)
         self.status = status
         self.details = details or {}
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether the API server says that the object is not there. Of a kind that it does not know it says nothing: 404 without Status."""
+        return self.status == 404 and self.details.get("kind") == "Status"
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether to ask again would lead to the same answer: without a person nobody may read it, or it is not there."""
+        return self.status in {401, 403, 404}

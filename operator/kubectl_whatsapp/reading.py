@@ -109,6 +109,8 @@ class Read:
     """By name of the source: why it could not be read. A source that is not there is no such case: see ``absent``."""
     absent: frozenset[str] = frozenset()
     """Sources that the API server says are not there."""
+    lasting: frozenset[str] = frozenset()
+    """Sources that could not be read, and cannot be until a person does something."""
     seconds: float = 0.0
 
     def items(self, source: str) -> list[Obj] | None:
@@ -160,6 +162,7 @@ def read(
     found: dict[str, Obj] = {}
     unread: dict[str, str] = {}
     absent: set[str] = set()
+    lasting: set[str] = set()
     waiting = set(asked)
     meanwhile()
     while waiting:
@@ -170,13 +173,23 @@ def read(
         waiting.discard(name)
         if not isinstance(answer, Exception):
             found[name] = answer
-        elif isinstance(answer, RequestError) and answer.status == 404:
+        elif isinstance(answer, RequestError) and answer.is_absent:
             absent.add(name)
         else:
             unread[name] = str(answer) or type(answer).__name__
+            if isinstance(answer, RequestError) and answer.is_lasting:
+                lasting.add(name)
     unread |= dict.fromkeys(sorted(waiting), f"no answer within {deadline:.1f} s")
     seconds = round(clock() - begun, 3)
-    return Read(target=target, at=_time(client.server_date), found=found, unread=unread, absent=frozenset(absent), seconds=seconds)
+    return Read(
+        target=target,
+        at=_time(client.server_date),
+        found=found,
+        unread=unread,
+        absent=frozenset(absent),
+        lasting=frozenset(lasting),
+        seconds=seconds,
+    )
 
 
 def _ask(client: Client, name: str, source: Source, timeout: float, answers: queue.SimpleQueue[_Answer]) -> None:

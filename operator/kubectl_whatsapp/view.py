@@ -237,8 +237,12 @@ def _next_steps(world: World, shards: tuple[Shard, ...], standbys: tuple[Standby
         yield f"kubectl {place} get pods,leases"
         yield f"kubectl {place} logs --selector {OPERATOR_LABEL} --tail 50"
     lost = next((one for one in shards if one.served is False), None)
-    if lost is not None and lost.holder:
+    if lost is not None and lost.holder in world.pods:
         yield f"kubectl -n {target.namespace} describe pod {lost.holder}"
+    elif lost is not None:  # the StatefulSet's Events say why there is none
+        yield f"kubectl -n {target.namespace} describe statefulset {target.name}-coreapp"
+    if lost is not None and leader is not None and leader.alive and any(one.eligible for one in standbys):
+        yield f"kubectl whatsapp logs {target.name} operator -n {target.namespace}"  # it could move the shard: a right may be missing
     if (unfit := next((one for one in standbys if not one.eligible), None)) is not None:
         yield f"kubectl -n {target.namespace} describe pod {unfit.pod}"
     if lost is not None or condition(world.cluster, "Stalled").get("status") == "True":

@@ -170,11 +170,9 @@ def _answer(rule: rules.Rule, facts: Facts) -> RuleAnswer:
 
 
 def _difference(world: World) -> str:
-    return (
-        "The operator knows more than can be read: answers to its probes, Secrets, and since when a fact has held. "
-        f"It last judged generation {world.status.get('observedGeneration', 'none')} of the spec, which is now "
-        f"{(world.cluster.get('metadata') or {}).get('generation', 'unknown')}."
-    )
+    judged, now = world.status.get("observedGeneration", "none"), (world.cluster.get("metadata") or {}).get("generation", "unknown")
+    older = f" It last judged generation {judged} of the spec, which is now {now}." if judged != now else ""
+    return f"The operator knows more than can be read: answers to its probes, Secrets, and since when a fact has held.{older}"
 
 
 # --- the snapshot ---------------------------------------------------------------------------------------------------------

@@ -18,13 +18,14 @@ from .gateway import LOGGED_OFF, REJECTION_HEADER, REPLACED, RESHARDED, UNABLE
 from .gatewaylog import Audit, Entry, Kind
 from .link import Frame, frames
 from .sharding import shard_of
-from .store import Inbound, Store, StoreError
+from .store import KEPT, Inbound, Store, StoreError
 
 _HEARTBEAT_SECONDS = 5.0
 _PER_SHARD = ("sent", "accepted", "duplicates", "inbound_sent", "inbound_acked", "fenced", "replaced", "misrouted", "stale")
 _WINDOW = 64
 """Inbound messages that may be in progress to one Coreapp."""
 _PAGE = 5000
+_CONNECTIONS_KEPT = 20_000
 _WHY = {
     REPLACED: "replaced",
     RESHARDED: "resharded",
@@ -86,7 +87,7 @@ class Exchange:
         self._counts: Counter[tuple[str, int]] = Counter()
         self._left = False
         self._unwritten: list[Entry] = []
-        self._audit = Audit()
+        self._audit = Audit(ids_kept=KEPT, spans_kept=_CONNECTIONS_KEPT)
         self._audited = 0
         self._auditing = asyncio.Lock()
 

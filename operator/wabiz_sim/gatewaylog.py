@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import count
+from math import inf
 from typing import Any
 
 
@@ -141,14 +142,21 @@ class Span:
 class Audit:
     """Reads the log entry by entry, in order, and counts violations."""
 
+    ids_kept: float = inf
+    """So many of the last accepted ids are known at least; an audit without an end would fill the memory."""
+    spans_kept: float = inf
+    """So many of the last connections."""
     taken: set[str] = field(default_factory=set)
-    """The ids of all accepted messages."""
+    """The ids of the last accepted messages."""
+    older: set[str] = field(default_factory=set)
+    """Those before them."""
     shards: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """Per shard: how many entries of each kind, and ``replaced`` and ``below_epoch``."""
     spans: list[Span] = field(default_factory=list)
-    """All accepted connections."""
+    """The last accepted connections, and all that are open."""
     overlaps: list[tuple[Span, Span]] = field(default_factory=list)
     """Pairs of connections of one shard whose frames were accepted during the same time."""
+    _delivered: int = 0
     _doubled: set[str] = field(default_factory=set)
     _highest: dict[int, int] = field(default_factory=dict)
     _of_shard: defaultdict[int, dict[str, Span]] = field(default_factory=lambda: defaultdict(dict))
@@ -165,7 +173,7 @@ class Audit:
         sums: Counter[str] = sum(self.shards.values(), Counter())
         until = self._last if now is None else now
         return Totals(
-            delivered=len(self.taken),
+            delivered=self._delivered,
             repeated=sums[Kind.REPEATED],
             doubled=len(self._doubled),
             stale=sums[Kind.STALE],
@@ -200,11 +208,23 @@ class Audit:
         self.overlaps += [(other, span) for other in self._of_shard[span.shard].values() if other.closed is None]
         self._of_shard[span.shard][span.connection] = span
         self.spans.append(span)
+        if len(self.spans) > 2 * self.spans_kept:
+            self._forget_spans(int(self.spans_kept))
+
+    def _forget_spans(self, kept: int) -> None:
+        self.spans = [one for one in self.spans[:-kept] if one.closed is None] + self.spans[-kept:]
+        self._of_shard.clear()
+        for span in self.spans:
+            self._of_shard[span.shard][span.connection] = span
 
     def _accepted(self, entry: Entry, place: int) -> None:
-        if entry.message in self.taken:
+        if entry.message in self.taken or entry.message in self.older:
             self._doubled.add(entry.message)
+        else:
+            self._delivered += 1
         self.taken.add(entry.message)
+        if len(self.taken) > self.ids_kept:
+            self.older, self.taken = self.taken, set()
         self.shards[entry.shard]["below_epoch"] += _number(entry.epoch) < self._highest.get(entry.shard, 0)
         span = self._of_shard[entry.shard].get(entry.connection)
         if span is None:

@@ -121,6 +121,8 @@ class Listener:
             await self._pass(request)
             response = await handler(request)
             await self._pass(request)
+            if self._socket is None:  # the next request on this connection would be cut
+                response.force_close()
         finally:
             self._at_work.discard(task)
         return response
@@ -185,8 +187,9 @@ class Listener:
         self._stop_listening()
         if grace <= 0:
             self.abort()
-        elif self._at_work:
-            await asyncio.wait(set(self._at_work), timeout=grace)
+        deadline = asyncio.get_running_loop().time() + grace
+        while self._at_work and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(set(self._at_work), timeout=left)  # others may begin meanwhile, on connections that are open
         ending: set[asyncio.Task[Any]] = {*self._at_work, *self._arriving}
         for straggler in ending:
             straggler.cancel()

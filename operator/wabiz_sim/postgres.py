@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, LiteralString
@@ -10,7 +11,7 @@ from .database import Database
 from .dbsession import DatabaseSession, Row, Session
 from .epoch import Epoch
 from .gatewaylog import Entry, Kind
-from .store import Inbound, StoreError, entry_of
+from .store import ACCEPTED_BEFORE, ACKNOWLEDGED_BEFORE, KEPT, Inbound, StoreError, entry_of, forget_up_to
 
 # JSON is stored as text: jsonb would reject some valid JSON. An epoch's number has no upper bound.
 _SCHEMA: LiteralString = """
@@ -43,11 +44,32 @@ _ACCEPT: LiteralString = """
     VALUES (%s, CASE WHEN EXISTS (SELECT 1 FROM new) THEN %s ELSE %s END, %s, %s, %s, %s, %s, %s) RETURNING kind"""
 
 
+_ENDS: LiteralString = """
+    SELECT 'message', min(seq), max(seq) FROM message UNION ALL
+    SELECT 'inbound', min(seq) FILTER (WHERE shard IS NOT NULL), max(seq) FROM inbound UNION ALL
+    SELECT 'gateway_log', min(seq), max(seq) FROM gateway_log UNION ALL
+    SELECT 'shards_call', min(seq), max(seq) FROM shards_call"""
+_FORGET: dict[str, LiteralString] = {
+    "message": """
+        WITH old AS (DELETE FROM message WHERE seq <= %s RETURNING shard)
+        INSERT INTO tally SELECT 'accepted_before', shard, count(*) FROM old GROUP BY shard
+        ON CONFLICT (name, shard) DO UPDATE SET value = tally.value + excluded.value""",
+    "inbound": """
+        WITH old AS (DELETE FROM inbound WHERE seq <= %s AND shard IS NOT NULL RETURNING shard)
+        INSERT INTO tally SELECT 'acknowledged_before', shard, count(*) FROM old GROUP BY shard
+        ON CONFLICT (name, shard) DO UPDATE SET value = tally.value + excluded.value""",
+    "gateway_log": "DELETE FROM gateway_log WHERE seq <= %s",
+    "shards_call": "DELETE FROM shards_call WHERE seq <= %s",
+}
+"""How each table forgets what is old, in one statement."""
+
+
 class PostgresStore:
     """A separate database on a server, created at the first start. Sequence numbers grow, but may have gaps."""
 
-    def __init__(self, database: Database, on_uncertain: Callable[[], None]) -> None:
+    def __init__(self, database: Database, on_uncertain: Callable[[], None], *, kept: int = KEPT) -> None:
         """``on_uncertain`` is called when a change failed and may have been made all the same: cached values must be read again."""
+        self._kept = kept
         self._session = DatabaseSession(database, _SCHEMA, on_uncertain)
 
     async def open(self, patience: float) -> None:
@@ -118,7 +140,7 @@ class PostgresStore:
 
     async def accepted(self) -> dict[int, int]:
         """See Store."""
-        return dict(await self._rows("SELECT shard, count(*) FROM message GROUP BY shard"))
+        return await self._sums("SELECT shard, count(*) FROM message GROUP BY shard", ACCEPTED_BEFORE)
 
     async def missing(self, ids: list[str]) -> list[str]:
         """See Store."""
@@ -150,7 +172,7 @@ class PostgresStore:
 
     async def acknowledged(self) -> dict[int, int]:
         """See Store."""
-        return dict(await self._rows("SELECT shard, count(*) FROM inbound WHERE shard IS NOT NULL GROUP BY shard"))
+        return await self._sums("SELECT shard, count(*) FROM inbound WHERE shard IS NOT NULL GROUP BY shard", ACKNOWLEDGED_BEFORE)
 
     async def count(self, name: str, shard: int) -> None:
         """See Store."""
@@ -195,11 +217,18 @@ class PostgresStore:
     async def upkeep(self) -> None:
         """See Store: notices that the session is lost or belongs to another upstream, also without other calls."""
         with suppress(StoreError):
-            await self._rows("SELECT 1")
+            for table, oldest, newest in await self._rows(_ENDS):
+                if (last := forget_up_to(oldest, newest, self._kept)) is not None:
+                    await self._change(_FORGET[table], last)
 
     async def close(self) -> None:
         """See Store."""
         await self._session.close()
+
+    async def _sums(self, query: LiteralString, before: str) -> dict[int, int]:
+        """The sums by shard of what is kept and of what is forgotten."""
+        forgotten = await self._rows("SELECT shard, value FROM tally WHERE name = %s", before)
+        return dict(Counter(dict(forgotten)) + Counter(dict(await self._rows(query))))
 
     async def _rows(self, query: LiteralString, *values: object) -> list[Row]:
         async def work(session: Session) -> list[Row]:

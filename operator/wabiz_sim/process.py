@@ -61,6 +61,11 @@ class Process(abc.ABC):
         return self._state in {_RUNNING, _STOPPING}
 
     @property
+    def stopping(self) -> bool:
+        """True from SIGTERM until it has stopped."""
+        return self._state == _STOPPING
+
+    @property
     def session(self) -> aiohttp.ClientSession:
         """The HTTP client for everything this component calls; connections are kept, names are resolved again for each."""
         if self._session is None:

@@ -4,14 +4,22 @@ import asyncio
 import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from .epoch import Epoch
 from .gatewaylog import Entry, Kind
+
+KEPT = 500_000
+"""Messages, and entries of each log, that are kept: some 300 MB. What is older is forgotten, or a simulator could not run for months."""
+_FORGOTTEN_AT_ONCE = 1000
+"""Nothing else is done by the database meanwhile."""
+ACCEPTED_BEFORE, ACKNOWLEDGED_BEFORE = "accepted_before", "acknowledged_before"
+"""Counters of messages that are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +37,13 @@ def storable(text: str) -> bool:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
         return False
+
+
+def forget_up_to(oldest: int | None, newest: int | None, kept: int) -> int | None:
+    """Return up to which sequence number a table is to forget now; None if it is no longer than ``kept``."""
+    if oldest is None or newest is None or oldest > newest - kept:
+        return None
+    return min(newest - kept, oldest + _FORGOTTEN_AT_ONCE - 1)
 
 
 class StoreError(Exception):
@@ -68,10 +83,10 @@ class Store(Protocol):
         """Return up to ``limit`` entries of that log after sequence number ``after``, oldest first."""
 
     async def accepted(self) -> dict[int, int]:
-        """Return the number of accepted messages by shard."""
+        """Return the number of accepted messages by shard, with those that are forgotten."""
 
     async def missing(self, ids: list[str]) -> list[str]:
-        """Return those of ``ids`` that were never accepted."""
+        """Return those of ``ids`` that were never accepted, or are forgotten."""
 
     async def messages(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Return up to ``limit`` accepted messages after sequence number ``after``, oldest first."""
@@ -86,7 +101,7 @@ class Store(Protocol):
         """Return all messages that no webhook accepted, oldest first."""
 
     async def acknowledged(self) -> dict[int, int]:
-        """Return the number of inbound messages that webhooks accepted, by the shard that delivered them."""
+        """Return the number of inbound messages that webhooks accepted, by the shard that delivered them, with those that are forgotten."""
 
     async def count(self, name: str, shard: int) -> None:
         """Add one to a durable counter."""
@@ -110,7 +125,10 @@ class Store(Protocol):
         """Delete one token, or all."""
 
     async def upkeep(self) -> None:
-        """Do periodic maintenance of the database; raises nothing."""
+        """Do periodic maintenance of the database; raises nothing.
+
+        Forgets some of what is too old: not the sums, and no message that a webhook has yet to accept.
+        """
 
     async def close(self) -> None:
         """Close it. May be called again."""
@@ -137,6 +155,18 @@ CREATE TABLE IF NOT EXISTS shards_call (seq INTEGER PRIMARY KEY, call TEXT NOT N
 CREATE TABLE IF NOT EXISTS token (digest TEXT PRIMARY KEY, expires_at REAL NOT NULL) WITHOUT ROWID;
 """
 
+_OLD = (
+    ("SELECT min(seq), max(seq) FROM message", "DELETE FROM message WHERE seq <= ? RETURNING shard", ACCEPTED_BEFORE),
+    (
+        "SELECT min(seq) FILTER (WHERE shard IS NOT NULL), max(seq) FROM inbound",
+        "DELETE FROM inbound WHERE seq <= ? AND shard IS NOT NULL RETURNING shard",
+        ACKNOWLEDGED_BEFORE,
+    ),
+    ("SELECT min(seq), max(seq) FROM gateway_log", "DELETE FROM gateway_log WHERE seq <= ?", None),
+    ("SELECT min(seq), max(seq) FROM shards_call", "DELETE FROM shards_call WHERE seq <= ?", None),
+)
+"""Of each table that grows: its ends, how it forgets, and the counter of what is forgotten."""
+
 _LOG = "INSERT INTO gateway_log (at, kind, shard, epoch, uid, connection, message, note) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 _LOGGED = "SELECT seq, at, kind, shard, epoch, uid, connection, message, note FROM gateway_log WHERE seq > ? ORDER BY seq LIMIT ?"
@@ -149,12 +179,12 @@ class SqliteStore:
     survives the process, not a power cut; the slow part, moving the log into the file, is done by ``upkeep`` in a thread.
     """
 
-    def __init__(self, path: Path, failed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, path: Path, failed: Callable[[], None] = lambda: None, *, kept: int = KEPT) -> None:
         """Open or create the file. ``failed`` is called when it cannot be read or written, mostly because the disk is full.
 
         Raises OSError if it cannot be opened or is not a database.
         """
-        self._path, self._failed = path, failed
+        self._path, self._failed, self._kept = path, failed, kept
         try:
             self._db = _connect(path, _SCHEMA)
         except sqlite3.Error as error:
@@ -211,7 +241,7 @@ class SqliteStore:
 
     async def accepted(self) -> dict[int, int]:
         """See Store."""
-        return dict(self._run("SELECT shard, count(*) FROM message GROUP BY shard"))
+        return self._sums("SELECT shard, count(*) FROM message GROUP BY shard", ACCEPTED_BEFORE)
 
     async def missing(self, ids: list[str]) -> list[str]:
         """See Store."""
@@ -238,7 +268,7 @@ class SqliteStore:
 
     async def acknowledged(self) -> dict[int, int]:
         """See Store."""
-        return dict(self._run("SELECT shard, count(*) FROM inbound WHERE shard IS NOT NULL GROUP BY shard"))
+        return self._sums("SELECT shard, count(*) FROM inbound WHERE shard IS NOT NULL GROUP BY shard", ACKNOWLEDGED_BEFORE)
 
     async def count(self, name: str, shard: int) -> None:
         """See Store."""
@@ -275,11 +305,30 @@ class SqliteStore:
 
     async def upkeep(self) -> None:
         """See Store."""
+        with suppress(sqlite3.Error):  # nothing that is cached depends on it, so it is not reported either: the next upkeep does it
+            self._forget()
         await asyncio.to_thread(self._checkpoint)
 
     async def close(self) -> None:
         """See Store."""
         self._db.close()
+
+    def _sums(self, query: str, before: str) -> dict[int, int]:
+        """The sums by shard of what is kept and of what is forgotten."""
+        forgotten = self._run("SELECT shard, value FROM tally WHERE name = ?", (before,))
+        return dict(Counter(dict(forgotten)) + Counter(dict(self._run(query))))
+
+    def _forget(self) -> None:
+        for ends, delete, counter in _OLD:
+            oldest, newest = self._db.execute(ends).fetchone()
+            last = forget_up_to(oldest, newest, self._kept)
+            if last is None:
+                continue
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                forgotten = Counter(shard for (shard,) in self._db.execute(delete, (last,)).fetchall())
+                add = "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT (name, shard) DO UPDATE SET value = value + excluded.value"
+                self._db.executemany(add, [(counter, shard, count) for shard, count in forgotten.items()])
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

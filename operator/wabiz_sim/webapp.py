@@ -84,6 +84,12 @@ class Webapp(Process):
     @web.middleware
     async def _in_envelope(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer in the documented envelope, also after an error."""
+        response = await self._answer(request, handler)
+        if self.stopping:  # else the caller's next request would be on its way when the connection is cut
+            response.force_close()
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             # Read here: a wrong body of the sender must not look like a fault of the upstream.
             await text_of(request)

@@ -178,7 +178,24 @@ def test_a_number_of_shards_is_read(text: str, number: int | None) -> None:
     assert reshard_now_of(text) == (number, None)
 
 
-@pytest.mark.parametrize("text", ["9" * 4301, "four", "²", "-4", "4.0", "100"])
+@pytest.mark.parametrize(("text", "is_paused"), [("true", True), ("false", False), ("", False)])
+def test_a_pause_is_read(text: str, is_paused: bool) -> None:
+    desired = read(a_cluster({manifests.PAUSED_ANNOTATION: text}))
+    assert (desired.paused, desired.invalid) == (is_paused, None)
+
+
+@pytest.mark.parametrize("text", ["yes", "True", "1", " true", "x" * 5000])
+def test_what_is_no_pause_is_named(text: str) -> None:
+    """Else a person believes that nothing is changed, and the next Set Shards goes."""
+    desired = read(a_cluster({manifests.PAUSED_ANNOTATION: text}))
+    assert not desired.paused
+    assert desired.invalid is not None
+    assert f"Annotation {manifests.PAUSED_ANNOTATION} is {text[:40]!r}"[:-1] in desired.invalid
+    assert desired.invalid.endswith("It holds nothing. Write true, or remove it.")
+    assert len(desired.invalid) < 250
+
+
+@pytest.mark.parametrize("text", ["9" * 4301, "four", "²", "-4", "4.0", "100", "3", "64", "0"])
 def test_what_is_no_number_of_shards_is_named(text: str) -> None:
     number, problem = reshard_now_of(text)
     assert number is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.objects.reading import image_problem_of, webapps_change
+from whatsapp_operator.shell.objects.reading import image_problem_of, pending_of, webapps_change
 
 Obj = dict[str, Any]
 
@@ -51,3 +51,28 @@ def test_a_kubelets_sentence_is_passed_on_long_enough_to_name_the_image() -> Non
     pod["status"]["containerStatuses"] = [{"name": "webapp", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "x" * 400}}}]
 
     assert image_problem_of([pod]) == "acme-webapp-x: ImagePullBackOff: " + "x" * 300
+
+
+NO_ROOM: Obj = {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}]}
+CRASHES: Obj = {"containerStatuses": [{"name": "simulator", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}}]}
+STARTS: Obj = {"containerStatuses": [{"name": "simulator", "state": {"waiting": {"reason": "ContainerCreating"}}}]}
+
+
+def a_pod(component: str, status: Obj, **meta: Any) -> Obj:
+    return {"metadata": {"name": f"acme-{component}-0", "labels": {"app.kubernetes.io/component": component}, **meta}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("pods", "said"),
+    [
+        ([], None),
+        ([a_pod("webapp", {"phase": "Running"}), a_pod("simulator", STARTS)], None),
+        ([a_pod("webapp", NO_ROOM), a_pod("simulator", NO_ROOM)], "acme-simulator-0 (0/3 nodes are available)"),
+        ([a_pod("simulator", CRASHES)], "acme-simulator-0 (CrashLoopBackOff: back-off)"),
+        ([a_pod("coreapp", NO_ROOM)], None),  # its own sentence names it
+        ([a_pod("webapp", NO_ROOM, deletionTimestamp="2027-01-04T12:00:00Z")], None),
+        ([a_pod("webapp", {**NO_ROOM, "phase": "Failed"})], None),
+    ],
+)
+def test_a_webapp_or_simulator_that_does_not_run_is_named_with_the_reason(pods: list[Obj], said: str | None) -> None:
+    assert pending_of(pods) == said

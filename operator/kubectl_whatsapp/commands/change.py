@@ -78,8 +78,7 @@ def switchover(
     before = question.cluster()
     held = changes.entry(before, number)
     if not held:
-        known = sorted(one.get("shard") for one in (before.get("status") or {}).get("shardMap") or ())
-        fail(f"{question.target.name} has no shard {number}; it has {', '.join(map(str, known)) or 'none yet'}.")
+        fail(changes.no_shard(before, number))
     if to and held.get("holder") == to:
         as_it_is = {"shard": number, "from": to, "to": to, "epoch": held.get("epoch"), "seconds": 0.0}
         question.show("Switchover", as_it_is, f"shard {number} is held by {to} already; nothing was changed.")
@@ -91,8 +90,9 @@ def switchover(
     _apply(question, change)
     try:
         found, took = _moved(question, number, held.get("epoch"), to, timeout)
-    except KeyboardInterrupt:
-        note(_stands(question))
+    except (KeyboardInterrupt, RequestError) as error:
+        if not (isinstance(error, RequestError) and error.is_absent):
+            note(_stands(question))
         raise
     origin, result = held.get("holder"), {"shard": number, "from": held.get("holder"), "to": found["holder"], "epoch": found["epoch"]}
     phases = changes.phases(found)

@@ -162,7 +162,11 @@ def _pod(question: Question, what: str) -> tuple[str, str]:
         if not is_name(what):
             fail(f"{what} cannot be the name of a pod.", MISUSED)
         return target.namespace, what
-    holder = changes.entry(question.cluster(), shard).get("holder")
+    cluster = question.cluster()
+    found = changes.entry(cluster, shard)
+    if not found:
+        fail(changes.no_shard(cluster, shard))
+    holder = found.get("holder")
     if not holder:
         fail(f"shard {shard} of {target.name} has no holder; see `kubectl whatsapp status {target.name}`.")
     return target.namespace, str(holder)

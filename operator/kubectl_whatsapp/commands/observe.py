@@ -34,7 +34,7 @@ def status(
     """Show the verdict, shards, standbys, and what to do next.
 
     Ends with 0 when all is well, 1 when a person should act, 2 when messages are not delivered or the next failure would move no shard, 3
-    when that is not known, 4 when the command itself failed, 5 when --until was not reached in time.
+    when that is not known, 4 when the command itself failed or there is no cluster to wait for, 5 when --until was not reached in time.
     """
     if not watch and until is None:
         return _show(question)[0]
@@ -43,22 +43,35 @@ def status(
     while True:
         if not first and sys.stdout.isatty() and not question.output.is_for_programs:
             print("\033[H\033[2J", end="")
-        _, cluster = _show(question, at_once=first)
+        _, found = _show(question, at_once=first)
+        if first or until is not None:
+            _must_be_there(found, is_first=first)
         first = False
-        if until is not None and changes.condition_is(until)(cluster) is not None:
+        if until is not None and changes.condition_is(until)(found.found.get("cluster") or {}) is not None:
             return 0
         if until is not None and time.monotonic() > ends:
             fail(f"{question.target.name} is not {until} after {timeout:g} s.", NOT_IN_TIME)
         time.sleep(REFRESH)
 
 
-def _show(question: Question, *, at_once: bool = True) -> tuple[int, reading.Obj]:
+def _must_be_there(found: reading.Read, *, is_first: bool) -> None:
+    """Fail if waiting leads to nothing: the cluster is not there, or may not be read."""
+    name, namespace = found.target.name, found.target.namespace
+    if "cluster" in found.absent and is_first:
+        fail(f"there is no WhatsAppCluster {name} in namespace {namespace} to wait for.")
+    if "cluster" in found.absent:
+        fail(f"WhatsAppCluster {name} in namespace {namespace} was deleted while it was waited for.")
+    if "cluster" in found.lasting:
+        fail(f"WhatsAppCluster {namespace}/{name} could not be read: {found.unread['cluster']}")
+
+
+def _show(question: Question, *, at_once: bool = True) -> tuple[int, reading.Read]:
     read = question.read_at_once() if at_once else question.read()
     from kubectl_whatsapp.view import view  # noqa: PLC0415  # loaded while it was read
 
     found = view(read)
     question.show("Status", found, lambda render: render.status(found, wide=question.output is Output.WIDE))
-    return found.verdict.level.exit_code, read.found.get("cluster") or {}
+    return found.verdict.level.exit_code, read
 
 
 @command("why")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from . import evidence, manifests, objections
+from . import evidence, manifests, objections, sentences
 from .actions import Plan, State
 from .facts import Facts
 from .reasons import Reason
@@ -156,7 +156,10 @@ READY: tuple[ConditionRule, ...] = (
         lambda f: " ".join(_describe_moving(f)),
     ),
     ConditionRule(
-        Reason.WEBAPP_UNAVAILABLE, "False", lambda f: not f.webapp_ready, lambda _: "No Webapp is ready; messages cannot be handed in."
+        Reason.WEBAPP_UNAVAILABLE,
+        "False",
+        lambda f: not f.webapp_ready,
+        lambda f: f"No Webapp is ready, so messages cannot be handed in{sentences.pending(f)}.",
     ),
     ConditionRule(
         Reason.DISCONNECTED,
@@ -170,7 +173,7 @@ READY: tuple[ConditionRule, ...] = (
         lambda f: (
             f.snapshot.client.unresponsive_since is not None and f.snapshot.now - f.snapshot.client.unresponsive_since >= UNRESPONSIVE_AFTER
         ),
-        lambda f: f"The Webapp does not answer: {f.snapshot.client.problem}",
+        lambda f: f"The Webapp does not answer: {f.snapshot.client.problem}{sentences.pending(f)}",
     ),
     ConditionRule(Reason.SERVING, "True", lambda _: True, lambda f: f"{_served_text(f)}{_spare_text(f)}."),
 )

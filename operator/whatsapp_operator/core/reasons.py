@@ -365,14 +365,14 @@ class Reason(StrEnum):
     Nothing.
     """
     VERIFYING = "Verifying"
-    """Set Shards was accepted, and the client still reports the former number.
+    """Set Shards was accepted, and the client reports another number: the former one for a moment, or one that another party set.
 
-    Wait.
+    Wait. If it is no former number, the message says until when.
     """
     WEBAPP_NOT_RESPONDING = "WebappNotResponding"
     """No Webapp answers the operator. Messages may pass all the same.
 
-    Check the Webapps' log, and at the network between them and the operator.
+    See the Webapps' log, and check the network between them and the operator.
     """
     WEBAPP_UNAVAILABLE = "WebappUnavailable"
     """No Webapp is ready, so messages cannot be handed in.

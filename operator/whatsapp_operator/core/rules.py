@@ -110,6 +110,10 @@ def _answer_is(f: Facts, *answers: Answer) -> bool:
     return f.operation is not None and f.operation.answer in answers
 
 
+def _problem(f: Facts) -> str:
+    return f": {f.snapshot.client.problem}" if f.snapshot.client.problem else ""
+
+
 def _foreign_objects(f: Facts) -> list[Ref]:
     """Return foreign objects with names that this cluster needs."""
     needed = max(f.shards or 0, f.desired.shards)
@@ -200,7 +204,7 @@ RULES: tuple[Rule, ...] = (
         when=lambda f: bool(f.absent) or (f.shards is None and f.settled_shards is None and not f.must_wait_for_names),
         then=_create_absent,
         why=lambda f: (
-            f"Creating the first pods; the client has not reported its shards yet{f': {p}' if (p := f.snapshot.client.problem) else ''}."
+            f"Creating the first pods; the client has not reported its shards yet{_problem(f)}{sentences.pending(f)}."
             if f.settled_shards is None
             else "Creating again what was deleted: " + ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in f.absent) + "."
         ),
@@ -217,10 +221,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.NAME_CONFLICT,
         state=State.STUCK,
         when=lambda f: bool(_foreign_objects(f)),
-        why=lambda f: (
-            f"{', '.join(f'{ref.kind} {ref.name}' for ref in _foreign_objects(f))} is not owned by this cluster and is "
-            "left alone. Delete or rename it, or give the cluster another name."
-        ),
+        why=lambda f: sentences.foreign(_foreign_objects(f)),
     ),
     # --- order: every shard has a holder, on pods that stay
     Rule(
@@ -252,7 +253,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.LOGGING_IN,
         state=State.WORKING,
         when=lambda f: f.shards is None and f.has_asked,
-        why=lambda f: f"Asking the Webapp for the number of shards{': ' + f.snapshot.client.problem if f.snapshot.client.problem else ''}.",
+        why=lambda f: f"Asking the Webapp for the number of shards{_problem(f)}{sentences.pending(f)}.",
     ),
     Rule(
         name=Reason.ANSWER_UNKNOWN,
@@ -267,7 +268,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.VERIFYING,
         state=State.WORKING,
         when=lambda f: _answer_is(f, Answer.ACCEPTED) and f.operation is not None and f.shards != f.operation.to,
-        why=lambda f: f"Set Shards {sentences.span(f)} was accepted; the client still reports {f.shards}.",
+        why=sentences.verifying,
     ),
     Rule(
         name=Reason.RESTARTING,
@@ -406,7 +407,8 @@ RULES: tuple[Rule, ...] = (
             f"{len(f.ready_to_stay)} of {f.replicas} Coreapps are ready: {sentences.awaited(f)}."
             if len(f.ready_to_stay) < f.replicas
             else f"{f.webapps_ready} of {f.desired_webapps} Webapps are ready"
-            + (" while they are replaced." if f.snapshot.webapps_change else ".")
+            + (" while they are replaced" if f.snapshot.webapps_change else "")
+            + f"{sentences.pending(f)}."
         ),
     ),
     # The following rules are reported, no matter which rule wins, and block none.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from . import manifests, windows
 from .facts import Facts
@@ -19,6 +19,18 @@ def awaited(f: Facts) -> str:
     return f"waiting for {names}" + (f" ({because})" if because else "")
 
 
+def pending(f: Facts) -> str:
+    """Name the Webapp's or the simulator's pod that does not run, and why; empty if none is known."""
+    return f"; waiting for {f.snapshot.pending_pod}" if f.snapshot.pending_pod else ""
+
+
+def foreign(refs: Sequence[Ref]) -> str:
+    """Name the objects that stand in the way, and say what to do."""
+    named = ", ".join(f"{ref.kind} {ref.name}" for ref in refs)
+    them, are = ("it", "is") if len(refs) == 1 else ("them", "are")
+    return f"{named} {are} not owned by this cluster and {are} left alone. Delete or rename {them}, or give the cluster another name."
+
+
 def opening(f: Facts) -> str:
     """Say when the next window opens."""
     at = windows.next_opening(f.desired.windows, f.wall)
@@ -28,6 +40,18 @@ def opening(f: Facts) -> str:
 def span(f: Facts) -> str:
     """Say from how many shards to how many the call goes."""
     return f"{f.operation.origin or '?'} -> {f.operation.to}" if f.operation else ""
+
+
+def verifying(f: Facts) -> str:
+    """Say what the client reports after an accepted call; a third number shows that another party called too, or that it knows nothing."""
+    accepted = f"Set Shards {span(f)} was accepted; the client"
+    if f.operation is None or f.shards == f.operation.origin:
+        return f"{accepted} still reports {f.shards}."
+    until = manifests.timestamp(f.operation.settle_by)
+    return (
+        f"{accepted} reports {f.shards} all the same: another party changed it, or the client lost its database. "
+        f"If that stays so, the operator goes on from {f.shards} at {until}."
+    )
 
 
 def attempts(f: Facts) -> str:

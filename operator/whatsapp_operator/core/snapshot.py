@@ -401,6 +401,8 @@ class Snapshot:
     """What was stored of the fields that this process wrote, by object and path."""
     not_kept: tuple[str, ...] = ()
     """Fields of an intent that the API server recently dropped, because its CRD does not have them."""
+    pending_pod: str | None = None
+    """Which pod of a Webapp or the simulator does not run, and why, in the words of the scheduler or its kubelet; None: none is known."""
     image_problem: str | None = None
     """Which pod waits for which image, in the kubelet's words; None: none does for long."""
     rejected_pods: str | None = None

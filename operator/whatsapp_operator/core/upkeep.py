@@ -24,6 +24,8 @@ KEPT: Final = frozenset({"allowPrivilegeEscalation", "automountServiceAccountTok
 """Fields that the API server keeps although they are false or empty: without them it would be the opposite."""
 AMOUNTS: Final = frozenset({"requests", "limits"})
 SPECIAL: Final = EXACT | TEXTS | AMOUNTS
+SOURCE_RANGES: Final = "service.beta.kubernetes.io/load-balancer-source-ranges"
+"""The older way to say ``loadBalancerSourceRanges``."""
 NOTES_ANNOTATION: Final = "multiconnect.dev/annotations"
 """Names of the user's annotations at the last write of the object or its pod template; all others belong to other writers."""
 
@@ -50,6 +52,8 @@ def corrected(live: Obj, wanted: Obj) -> dict[str, Any]:
     noted: Mapping[str, str] = meta.get("annotations") or {}
     ours = {NOTES_ANNOTATION, *filter(None, noted.get(NOTES_ANNOTATION, "").split(","))}
     kept = {key: value for key, value in noted.items() if key not in ours}
+    if wanted["spec"].get("type") != "LoadBalancer":  # the API server rejects it then, as it does the field of the same meaning
+        kept.pop(SOURCE_RANGES, None)
     spec = {**_compatible(live.get("spec") or {}, wanted["spec"]), **wanted["spec"]}
     if (template := wanted["spec"].get("template")) is not None:
         others = {key: value for key, value in _notes((live.get("spec") or {}).get("template")).items() if key not in ours}

@@ -43,7 +43,8 @@ STRONG = "A new one has 8 to 64 characters, with a digit, an upper-case and a lo
 DRIFT = (
     "Another party changed the shards from 2 to 1. Set spec.shards to 1 to keep that, or spec.reshard.drift to Repair to have it undone."
 )
-FOREIGN = "is not owned by this cluster and is left alone. Delete or rename it, or give the cluster another name."
+PENDING = "acme-simulator-0 (0/3 nodes are available: 3 node(s) were unschedulable)"
+FOREIGN = "are not owned by this cluster and are left alone. Delete or rename them, or give the cluster another name."
 UNCLEAR = "got no clear answer; only GET is sent until its outcome is known, at the latest at"
 FOLLOWS = "the number follows from spec.shards and spec.spares"
 
@@ -85,6 +86,21 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         "Bootstrapping",
         "Creating the first pods; the client has not reported its shards yet: connection refused.",
     ),
+    "a first start without room": (
+        situation().client(problem="connection refused").seeing(pending_pod=PENDING),
+        "Bootstrapping",
+        f"Creating the first pods; the client has not reported its shards yet: connection refused; waiting for {PENDING}.",
+    ),
+    "logging in without room": (
+        WITNESSES["LoggingIn"].seeing(pending_pod=PENDING),
+        "LoggingIn",
+        f"Asking the Webapp for the number of shards; waiting for {PENDING}.",
+    ),
+    "a Webapp without room": (
+        SETTLED.seeing(webapp=Workload(uid="", resource_version="", replicas=2, ready=1), pending_pod=PENDING),
+        "ReplacingPods",
+        f"1 of 2 Webapps are ready; waiting for {PENDING}.",
+    ),
     "deleted objects": (
         SETTLED.without_object("Service", "acme-webapp").without_object("NetworkPolicy", "acme-webapp"),
         "Bootstrapping",
@@ -110,6 +126,19 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         WITNESSES["LoggingIn"].client(problem="connection refused"),
         "LoggingIn",
         "Asking the Webapp for the number of shards: connection refused.",
+    ),
+    "accepted, and a third number": (
+        growing().noted(4, Answer.ACCEPTED).reporting(1),
+        "Verifying",
+        (
+            "Set Shards 2 -> 4 was accepted; the client reports 1 all the same: another party changed it, or the client lost its database. "
+            "If that stays so, the operator goes on from 1 at 2027-01-04T12:13:59Z."
+        ),
+    ),
+    "accepted, and not yet seen": (
+        growing().noted(4, Answer.ACCEPTED),
+        "Verifying",
+        "Set Shards 2 -> 4 was accepted; the client still reports 2.",
     ),
     "not verified": (
         growing().noted(4, Answer.ACCEPTED).reporting(None),

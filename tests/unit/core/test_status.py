@@ -215,6 +215,15 @@ def test_WebappUnavailable_when_none_is_ready() -> None:
     assert text(situation().settled().seeing(webapp=None))["Ready"] == ("False", "WebappUnavailable")
 
 
+def test_a_webapp_that_is_not_there_says_why() -> None:
+    """The reason is mostly the scheduler's, or that of the simulator behind it."""
+    pending = "acme-simulator-0 (CrashLoopBackOff)"
+    away = situation().settled().seeing(webapp=None, pending_pod=pending)
+    assert away.condition("Ready")["message"] == f"No Webapp is ready, so messages cannot be handed in; waiting for {pending}."
+    silent = EVERYTHING["silent"].seeing(pending_pod=pending)
+    assert silent.condition("Ready")["message"].endswith(f"; waiting for {pending}")
+
+
 def test_RestartOverdue_when_a_shard_is_unserved_after_the_deadline() -> None:
     one = restarting().restarted(4, [1, 2, 3]).with_pod(4, ready=False, report=None).with_pod(0, ready=False).later(600)
 

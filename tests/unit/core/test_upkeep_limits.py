@@ -177,8 +177,12 @@ def test_what_leads_elsewhere_is_taken_out_of_a_service() -> None:
 def test_who_may_come_through_a_load_balancer_is_said_only_where_there_is_one(kind: str, kept: bool) -> None:
     """Of other types the API server rejects it. Of this one it is the user's, and keeps others out."""
     live = obj({"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]})
+    older = "service.beta.kubernetes.io/load-balancer-source-ranges"
+    live["metadata"]["annotations"] = {older: "10.0.0.0/8", "note": "x"}
+    found = corrected(live, obj({"type": kind}))
 
-    assert ("loadBalancerSourceRanges" in corrected(live, obj({"type": kind}))["spec"]) is kept
+    assert ("loadBalancerSourceRanges" in found["spec"], older in found["metadata"]["annotations"]) == (kept, kept)
+    assert found["metadata"]["annotations"]["note"] == "x"
 
 
 def test_a_budget_says_one_of_two_numbers() -> None:

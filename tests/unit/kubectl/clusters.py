@@ -297,7 +297,7 @@ def answer(cluster: Cluster, path: str) -> Obj:
             raise RequestError(cluster.unread[name], status=403)
         if name in cluster.found:
             return cluster.found[name]
-    raise RequestError("not found", status=404)
+    raise RequestError("not found", status=404, details={"kind": "Status"})
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def test_only_commands_that_write_have_more_than_get_list_and_watch() -> None:
         (["switchover", "nope", "0"], "WhatsAppCluster shop/nope could not be read"),
         (["switchover", "acme", "7"], "acme has no shard 7; it has 0, 1."),
         (["reshard-now", "acme"], "nothing waits for a window: the client has 2 shards, as the spec says."),
-        (["logs", "acme", "9"], "shard 9 of acme has no holder"),
+        (["logs", "acme", "9"], "acme has no shard 9; it has 0, 1."),
         (["logs", "acme", "acme-coreapp-7"], "the log of acme-coreapp-7 could not be read: not found"),
         (["logs", "acme", "operator"], "the log of op-a could not be read: not found"),
     ],

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 
 from kubectl_whatsapp import checks
 from kubectl_whatsapp.__main__ import main
+from kubectl_whatsapp.commands import observe
 from kubectl_whatsapp.model import Level
+from kubectl_whatsapp.reading import cluster_path
 from kubectl_whatsapp.view import view
 
-from .clusters import Server, a_cluster, serving
+from .clusters import TARGET, Server, a_cluster, serving
 from .test_commands import run
 
 Obj = dict[str, Any]
@@ -81,6 +84,80 @@ def test_a_cluster_that_is_not_there(server: Server, capsys: pytest.CaptureFixtu
     code, _, err = run(capsys, "game-day", "acme", "--shard", "banana", "--yes-in-production")
     assert (code, "banana is no shard" in err) == (2, True)
     assert [method for method, *_ in server.asked if method != "GET"] == []
+
+
+@pytest.mark.parametrize("how", [["--until", "Ready"], ["--until", "UpToDate"], ["--watch"], ["-o", "json", "--watch"]])
+def test_a_cluster_that_is_not_there_is_not_waited_for(server: Server, capsys: pytest.CaptureFixture[str], how: list[str]) -> None:
+    """As with kubectl wait: the name may be wrong."""
+    code, out, err = run(capsys, "status", "nope", *how)
+
+    assert (code, err) == (4, "kubectl whatsapp: there is no WhatsAppCluster nope in namespace shop to wait for.\n")
+    assert "kubectl get whatsappclusters --all-namespaces" in out
+
+
+@pytest.mark.parametrize("how", [["--until", "Ready"], ["--until", "Ready", "--watch"]])
+def test_a_cluster_that_goes_is_waited_for_no_longer(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, how: list[str]
+) -> None:
+    monkeypatch.setattr(observe, "REFRESH", 0.0)
+    server.cluster = a_cluster().says("Ready", "False", "Unserved")
+    goes_after(server, 2)
+    code, _, err = run(capsys, "status", "acme", *how)
+
+    assert (code, err) == (4, "kubectl whatsapp: WhatsAppCluster acme in namespace shop was deleted while it was waited for.\n")
+
+
+def goes_after(server: Server, reads: int) -> None:
+    """The cluster is deleted after so many readings of it."""
+    respond, path = server.respond, cluster_path(TARGET)
+
+    def answer(method: str, asked: str, body: str) -> tuple[int, bytes, str]:
+        if [one for _, one, *_ in server.asked].count(path) > reads:
+            server.cluster = server.cluster.missing("cluster")
+        return respond(method, asked, body)
+
+    server.respond = answer  # type: ignore[assignment, method-assign]
+
+
+@pytest.mark.parametrize("how", [["--until", "Ready"], ["--watch"]])
+def test_a_cluster_that_may_not_be_read_is_not_waited_for(server: Server, capsys: pytest.CaptureFixture[str], how: list[str]) -> None:
+    server.cluster = a_cluster().without("cluster", why="whatsappclusters is forbidden")
+    code, _, err = run(capsys, "status", "acme", *how)
+
+    assert (code, err) == (4, "kubectl whatsapp: WhatsAppCluster shop/acme could not be read: whatsappclusters is forbidden\n")
+
+
+def test_a_cluster_that_cannot_be_read_now_is_waited_for(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.delays["cluster"] = 60.0
+    code = main(["status", "acme", "--until", "Ready", "--timeout", "0", "--request-timeout", "0.2"])
+    assert (code, "acme is not Ready after 0 s." in capsys.readouterr().err) == (5, True)
+
+
+def test_a_server_that_knows_no_whatsappclusters_says_so(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CRD is not installed: then the API server answers with a text and no Status."""
+    respond = server.respond
+    unknown = (404, b"404 page not found\n", "text/plain")
+    monkeypatch.setattr(server, "respond", lambda *asked: unknown if "whatsappclusters" in asked[1] else respond(*asked))
+    sentence = "the server knows no such resource (404 page not found): is the CustomResourceDefinition installed?"
+
+    for args, expected in (
+        (["status", "acme"], 3),
+        (["status", "acme", "--until", "Ready"], 4),
+        (["why", "acme"], 3),
+        (["pause", "acme"], 4),
+    ):
+        code, out, err = run(capsys, *args)
+        assert (code, sentence in " ".join((out + err).split())) == (expected, True), (args, out, err)
+        assert "There is no WhatsAppCluster" not in out
+
+
+def test_a_switchover_that_may_no_longer_be_watched_stays_requested_and_says_so(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """The right to read is taken away meanwhile."""
+    server.on_write = lambda one, _: setattr(one, "cluster", replace(one.cluster, unread={"cluster": "whatsappclusters is forbidden"}))
+    code, _, err = run(capsys, "switchover", "acme", "0")
+    assert (code, "The request stands" in err, "is forbidden" in err) == (4, True, True)
 
 
 # --- an operator that is elsewhere ---------------------------------------------------------------------------------------------

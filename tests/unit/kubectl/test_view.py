@@ -116,6 +116,21 @@ def test_without_the_cluster_no_pod_is_taken_for_a_standby() -> None:
     )
 
 
+def test_of_a_pod_that_is_gone_the_statefulset_is_asked() -> None:
+    """Its Events say why there is none, such as a quota; kubectl finds no pod to describe."""
+    found = view(a_cluster().without_pod("acme-coreapp-0").read())
+    assert "kubectl -n shop describe statefulset acme-coreapp" in found.next_steps
+    assert not [one for one in found.next_steps if "describe pod acme-coreapp-0" in one]
+
+
+def test_of_an_operator_that_could_move_a_shard_the_log_is_read() -> None:
+    """It leads and does nothing, as one does that lost its rights: it cannot say so in the resource then."""
+    lost, log = a_cluster().without_pod("acme-coreapp-0"), "kubectl whatsapp logs acme operator -n shop"
+    assert log in view(lost.read()).next_steps
+    for other in (lost.operator_dead(), lost.unready("acme-coreapp-2"), a_cluster()):
+        assert log not in view(other.read()).next_steps
+
+
 def test_deliberate_inaction_is_said() -> None:
     found = a_cluster().spec(failover={"mode": "Manual"}).annotated(paused="true").says("Reconciling", "True", "WindowClosed", "It waits.")
 

@@ -80,7 +80,11 @@ def test_another_answer_than_the_operators_is_said_and_what_was_taken_for_grante
     found = why(expired.status(reason="CertificateExpired", message="Put a new one there.").read())
 
     assert found.reported == "CertificateExpired: Put a new one there."
-    assert "The operator knows more than can be read" in found.differs
+    assert found.differs == "The operator knows more than can be read: answers to its probes, Secrets, and since when a fact has held."
+    newer = expired.status(reason="CertificateExpired", observedGeneration=1).but(
+        lambda one: one["cluster"]["metadata"].update(generation=2)
+    )
+    assert why(newer.read()).differs.endswith(" It last judged generation 1 of the spec, which is now 2.")
     assert any("PodDisruptionBudget" in one for one in found.granted)
     assert why(a_cluster().read()).differs == ""
 

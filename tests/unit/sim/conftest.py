@@ -2,21 +2,30 @@
 
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from localkube.errors import LocalKubeError
 from wabiz_sim.database import Database
 from wabiz_sim.postgres import PostgresStore
-from wabiz_sim.store import SqliteStore, Store
+from wabiz_sim.store import KEPT, SqliteStore, Store
 
 from .postgres_server import PostgresServer, programs
 from .proxy import Proxy
 from .world import World
 
-OpenStore = Callable[[], Awaitable[Store]]
+
+class OpenStore(Protocol):
+    """Opens the same database at each call."""
+
+    def __call__(self, *, kept: int = KEPT) -> Awaitable[Store]:
+        """``kept``: of each table."""
+        ...
+
+
 _prefixes = itertools.count(1)
 
 
@@ -61,15 +70,15 @@ async def open_store(request: pytest.FixtureRequest, tmp_path: Path, prefix: str
     opened: list[Store] = []
     uncertain: list[bool] = []
 
-    async def sqlite() -> Store:
-        opened.append(SqliteStore(tmp_path / "db.sqlite"))
+    async def sqlite(*, kept: int = KEPT) -> Store:
+        opened.append(SqliteStore(tmp_path / "db.sqlite", kept=kept))
         return opened[-1]
 
-    async def in_postgres() -> Store:
+    async def in_postgres(*, kept: int = KEPT) -> Store:
         server: PostgresServer = request.getfixturevalue("postgres")
         database = Database.from_env(server.environment(prefix=prefix))
         assert database is not None
-        store = PostgresStore(database, lambda: uncertain.append(True))
+        store = PostgresStore(database, lambda: uncertain.append(True), kept=kept)
         opened.append(store)
         await store.open(10)
         return store

@@ -44,6 +44,21 @@ async def test_what_cannot_be_stored_is_an_error_of_the_store_and_leaves_no_tran
     await store.close()
 
 
+async def test_what_cannot_be_forgotten_is_no_failure_and_is_forgotten_later(tmp_path: Path) -> None:
+    failures: list[int] = []
+    store = SqliteStore(tmp_path / "x.sqlite", lambda: failures.append(1), kept=1)
+    for number in range(3):
+        await store.note_call({"number": number})
+    store._db.execute("PRAGMA query_only = 1")  # as a disk that is full even for its log
+    await store.upkeep()
+    assert (failures, store._db.in_transaction, len(await store.calls())) == ([], False, 3)
+
+    store._db.execute("PRAGMA query_only = 0")
+    await store.upkeep()
+    assert await store.calls() == [{"number": 2}]
+    await store.close()
+
+
 async def test_a_full_disk_ends_no_process_and_is_answered_as_a_database_that_is_away(world: World) -> None:
     server, _, _ = await world.cluster(1)
     await world.serve(0, 0, "1-a")

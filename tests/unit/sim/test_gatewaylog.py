@@ -325,3 +325,31 @@ def test_what_was_added_since_an_earlier_observation() -> None:
     audit.read(_log(("taken", 7, "b", "m"), ("taken", 8, "b", "n")))
 
     assert audit.totals().since(mark) == Totals(delivered=1, doubled=1)
+
+
+def test_an_audit_that_goes_on_for_ever_forgets_what_is_old_and_keeps_its_sums() -> None:
+    audit = Audit(ids_kept=100, spans_kept=10)
+    audit.read([_opened("stays", 0)])
+    for number in range(1000):
+        audit.read([_opened(f"c{number}", 1), *_log_of(f"c{number}", 1, number), _closed_entry(f"c{number}", 1)])
+
+    assert audit.totals() == Totals(delivered=1000, replaced=1000)
+    assert len(audit.taken | audit.older) <= 202
+    assert len(audit.spans) <= 22
+    assert [span.connection for span in audit.spans if span.closed is None] == ["stays"]
+    audit.read(_log_of("c999", 1, 990))
+    assert audit.totals().doubled == 1
+    audit.read([_opened("second", 0)])
+    assert audit.totals().overlaps == 1
+
+
+def _opened(connection: str, shard: int) -> Entry:
+    return Entry(kind=Kind.OPENED, at=1.0, shard=shard, epoch="1-a", uid="u", connection=connection)
+
+
+def _closed_entry(connection: str, shard: int) -> Entry:
+    return Entry(kind=Kind.CLOSED, at=1.0, shard=shard, epoch="1-a", uid="u", connection=connection, note="replaced")
+
+
+def _log_of(connection: str, shard: int, number: int) -> list[Entry]:
+    return [Entry(kind=Kind.TAKEN, at=1.0, shard=shard, epoch="1-a", uid="u", connection=connection, message=f"m{number}")]

@@ -91,6 +91,46 @@ async def test_an_inbound_message_is_kept_once_in_the_order_of_arrival(open_stor
     assert [inbound.id for inbound in await store.waiting()] == ["b", "a"]
 
 
+async def test_what_is_old_is_forgotten_and_the_sums_stay(open_store: OpenStore) -> None:
+    """A simulator may run for months."""
+    store = await open_store(kept=20)
+    for number in range(2500):
+        assert await store.accept(frame(f"m{number}", number % 2))
+    for number in range(30):
+        await store.note_call({"number": number})
+        await store.add_inbound(Inbound(f"i{number}", "1", "x"))
+        if number % 10:
+            await store.acknowledge(f"i{number}", 1)
+    for _ in range(2):
+        await store.upkeep()
+    assert len(await store.logged(0, 10_000)) == 500, "not all at once: nothing else is done meanwhile"
+    for _ in range(2):
+        await store.upkeep()
+
+    one = store
+    for _ in range(2):
+        assert [message["id"] for message in await one.messages(0, 10_000)] == [f"m{number}" for number in range(2480, 2500)]
+        assert [entry.message for entry in await one.logged(0, 10_000)] == [f"m{number}" for number in range(2480, 2500)]
+        assert [call["number"] for call in await one.calls()] == [*range(10, 30)]
+        assert [inbound.id for inbound in await one.waiting()] == ["i0", "i10", "i20"], "each until a webhook has accepted it"
+        assert (await one.accepted(), await one.acknowledged()) == ({0: 1250, 1: 1250}, {1: 27})
+        await one.upkeep()
+        one = await open_store(kept=20)
+    assert not await one.accept(frame("m2490", 0)), "a message that is sent again at once is one message"
+
+
+async def test_a_database_that_is_small_is_not_written_to_by_upkeep(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "db.sqlite")
+    await store.accept(frame("m", 0))
+    await store.upkeep()
+    log = tmp_path / "db.sqlite-wal"
+    before = log.stat().st_mtime_ns, log.stat().st_size
+    for _ in range(3):
+        await store.upkeep()
+    assert (log.stat().st_mtime_ns, log.stat().st_size) == before
+    await store.close()
+
+
 def test_a_file_that_is_no_database_is_refused_and_not_kept_open(tmp_path: Path) -> None:
     file = tmp_path / "db.sqlite"
     file.write_text("no database " * 100)

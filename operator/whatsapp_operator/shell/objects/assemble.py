@@ -31,7 +31,7 @@ from whatsapp_operator.core.snapshot import (
 from whatsapp_operator.shell.addresses import host_port
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
-from .reading import account_secret_of, component_of, coreapp_of, image_problem_of, is_ready, is_unobserved, webapps_change
+from .reading import account_secret_of, component_of, coreapp_of, image_problem_of, is_ready, is_unobserved, pending_of, webapps_change
 from .rejections import replica_failure_of
 from .secret_keys import Findings, decoded, findings_of
 from .shapes import bare, damage_of
@@ -335,6 +335,7 @@ def snapshot_of(desired: Desired, cluster: Obj, parts: Parts, slow: Slow, known:
         written=known.written,
         not_kept=known.not_kept,
         image_problem=image_problem_of(parts.pods),
+        pending_pod=pending_of(parts.pods),
         rejected_pods=slow.rejected_pods or replica_failure_of(deployment),
         overruled=known.overruled,
         mislabelled=parts.mislabelled,

@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from whatsapp_operator.core import certificate, manifests
-from whatsapp_operator.core.desired import Desired, Switchover, Tuning
+from whatsapp_operator.core.desired import SHARD_COUNTS, Desired, Switchover, Tuning
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.core.numbers import Claim
 from whatsapp_operator.core.snapshot import AccountSecret, Coreapp, Report, Route
@@ -41,6 +41,7 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
     notes: Mapping[str, str] = meta.get("annotations") or {}
     text = notes.get(manifests.SWITCHOVER_ANNOTATION, "")
     switchovers, problem = switchovers_of(text)
+    paused, bad_pause = paused_of(notes.get(manifests.PAUSED_ANNOTATION, ""))
     reshard_now, bad_number = reshard_now_of(notes.get(manifests.RESHARD_NOW_ANNOTATION, ""))
     try:
         desired = read(
@@ -64,9 +65,9 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
     registered_at, bad_time = registered_at_of(desired.account.registered_at if desired.account else None)
     return replace(
         desired,
-        paused=desired.paused or notes.get(manifests.PAUSED_ANNOTATION) == "true",
+        paused=desired.paused or paused,
         account=replace(desired.account, registered_at=registered_at) if desired.account else None,
-        invalid=" ".join(filter(None, (bad_number, bad_time))) or None,
+        invalid=" ".join(filter(None, (bad_pause, bad_number, bad_time))) or None,
     )
 
 
@@ -109,17 +110,28 @@ def switchovers_of(text: str) -> tuple[tuple[Switchover, ...], str | None]:
     return tuple(requests.values()), None
 
 
+def paused_of(text: str) -> tuple[bool, str | None]:
+    """Read the annotation ``multiconnect.dev/paused``; return whether it pauses, and the problem if that is not clear. Never raises."""
+    if text in {"true", "false", ""}:
+        return text == "true", None
+    problem = f"Annotation {manifests.PAUSED_ANNOTATION} is {_shown(text)}, which is neither true nor false. It holds nothing."
+    return False, f"{problem} Write true, or remove it."
+
+
+def _shown(text: str) -> str:
+    more = len(text) - MAX_ANNOTATION_TEXT
+    return f"{text[:MAX_ANNOTATION_TEXT]!r}" + (f" and {more} more characters" if more > 0 else "")
+
+
 def reshard_now_of(text: str) -> tuple[int | None, str | None]:
     """Read the annotation ``multiconnect.dev/reshard-now``; return the number, and the problem if it is not one. Pure; never raises."""
     text = text.strip()
-    if re.fullmatch(r"[0-9]{0,2}", text):
-        return int(text) if text else None, None
-    more = len(text) - MAX_ANNOTATION_TEXT
-    shown = f"{text[:MAX_ANNOTATION_TEXT]!r}" + (f" and {more} more characters" if more > 0 else "")
-    return (
-        None,
-        f"Annotation {manifests.RESHARD_NOW_ANNOTATION} is {shown}, which is not a number of shards; it is ignored. Write one such as 4.",
-    )
+    if not text:
+        return None, None
+    if re.fullmatch(r"[0-9]{1,2}", text) and int(text) in SHARD_COUNTS:
+        return int(text), None
+    problem = f"Annotation {manifests.RESHARD_NOW_ANNOTATION} is {_shown(text)}, which is not a number of shards"
+    return None, f"{problem}; it is ignored. Write one such as 4."
 
 
 def registered_at_of(at: datetime | None) -> tuple[datetime | None, str | None]:
@@ -175,6 +187,21 @@ def _waiting_because(status: Obj) -> str | None:
     return f"{reason}: {message}" if message else reason or None
 
 
+def _pending_because(status: Obj) -> str | None:
+    """Return why a pod does not run, in the words of the scheduler or its kubelet."""
+    scheduled = _condition(status.get("conditions"), "PodScheduled")
+    return scheduled.get("message") if scheduled.get("status") == "False" else _waiting_because(status)
+
+
+def pending_of(pods: Iterable[Obj]) -> str | None:
+    """Return which pod of a Webapp or the simulator does not run, and why; None if none says so. Of Coreapps each says so itself."""
+    for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"])):
+        is_awaited = component_of(pod) != "coreapp" and not has_ended(pod) and pod["metadata"].get("deletionTimestamp") is None
+        if is_awaited and (because := _pending_because(pod.get("status") or {})):
+            return f"{pod['metadata']['name']} ({because})"
+    return None
+
+
 NO_IMAGE = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 """The kubelet's reasons for an image that it cannot pull. ErrImagePull is not among them: it may be a short fault of the registry."""
 
@@ -204,7 +231,6 @@ def coreapp_of(
     if not re.fullmatch("[0-9]{1,9}", ordinal):
         return None
     labels = dict(meta.get("labels") or {})
-    scheduled = _condition(status.get("conditions"), "PodScheduled")
     return Coreapp(
         name=meta["name"],
         uid=meta["uid"],
@@ -219,7 +245,7 @@ def coreapp_of(
         terminated=_is_terminated(status),
         lost_readiness=_lost_readiness(status),
         revision=labels.get("controller-revision-hash"),
-        pending_because=scheduled.get("message") if scheduled.get("status") == "False" else _waiting_because(status),
+        pending_because=_pending_because(status),
         held_by=held_by(pod),
         labels=labels,
         report=report,
