@@ -46,7 +46,7 @@ _ACCEPT: LiteralString = """
 
 _ENDS: LiteralString = """
     SELECT 'message', min(seq), max(seq) FROM message UNION ALL
-    SELECT 'inbound', min(seq) FILTER (WHERE shard IS NOT NULL), max(seq) FROM inbound UNION ALL
+    SELECT 'inbound', (SELECT seq FROM inbound WHERE shard IS NOT NULL ORDER BY seq LIMIT 1), max(seq) FROM inbound UNION ALL
     SELECT 'gateway_log', min(seq), max(seq) FROM gateway_log UNION ALL
     SELECT 'shards_call', min(seq), max(seq) FROM shards_call"""
 _FORGET: dict[str, LiteralString] = {

@@ -155,15 +155,17 @@ CREATE TABLE IF NOT EXISTS shards_call (seq INTEGER PRIMARY KEY, call TEXT NOT N
 CREATE TABLE IF NOT EXISTS token (digest TEXT PRIMARY KEY, expires_at REAL NOT NULL) WITHOUT ROWID;
 """
 
+_ENDS = "SELECT (SELECT seq FROM {0} WHERE {1} ORDER BY seq LIMIT 1), (SELECT max(seq) FROM {0})"
+"""The oldest entry that may be forgotten, and the newest. ``min`` and ``max`` in one query would read all of the table."""
 _OLD = (
-    ("SELECT min(seq), max(seq) FROM message", "DELETE FROM message WHERE seq <= ? RETURNING shard", ACCEPTED_BEFORE),
+    (_ENDS.format("message", "1"), "DELETE FROM message WHERE seq <= ? RETURNING shard", ACCEPTED_BEFORE),
     (
-        "SELECT min(seq) FILTER (WHERE shard IS NOT NULL), max(seq) FROM inbound",
+        _ENDS.format("inbound", "shard IS NOT NULL"),
         "DELETE FROM inbound WHERE seq <= ? AND shard IS NOT NULL RETURNING shard",
         ACKNOWLEDGED_BEFORE,
     ),
-    ("SELECT min(seq), max(seq) FROM gateway_log", "DELETE FROM gateway_log WHERE seq <= ?", None),
-    ("SELECT min(seq), max(seq) FROM shards_call", "DELETE FROM shards_call WHERE seq <= ?", None),
+    (_ENDS.format("gateway_log", "1"), "DELETE FROM gateway_log WHERE seq <= ?", None),
+    (_ENDS.format("shards_call", "1"), "DELETE FROM shards_call WHERE seq <= ?", None),
 )
 """Of each table that grows: its ends, how it forgets, and the counter of what is forgotten."""
 

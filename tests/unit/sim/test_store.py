@@ -131,6 +131,27 @@ async def test_a_database_that_is_small_is_not_written_to_by_upkeep(tmp_path: Pa
     await store.close()
 
 
+async def test_upkeep_does_not_read_all_that_is_kept(tmp_path: Path) -> None:
+    """It holds up the upstream's event loop, with half a million messages for a tenth of a second."""
+    store = SqliteStore(tmp_path / "db.sqlite")
+    for number in range(1000):
+        await store.accept(frame(f"m{number}", 0))
+        await store.add_inbound(Inbound(f"i{number}", "1", "x"))
+        await store.acknowledge(f"i{number}", 1)
+        await store.note_call({"number": number})
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    store._db.set_progress_handler(count, 1)
+    await store.upkeep()
+    store._db.set_progress_handler(None, 1)
+    assert 0 < steps < 500
+    await store.close()
+
+
 def test_a_file_that_is_no_database_is_refused_and_not_kept_open(tmp_path: Path) -> None:
     file = tmp_path / "db.sqlite"
     file.write_text("no database " * 100)
