@@ -52,6 +52,8 @@ LANES = {
 }
 GARBAGE = (20_000, 20, 50)
 """Thresholds of the garbage collector, as the operator itself sets them. By default it takes a twentieth of the time of all tests."""
+BUSY = {"GOMAXPROCS": "1", "GOGC": "400"}
+"""For the control planes of workers. While all processors are busy, more threads and frequent garbage collection cost a seventh."""
 GAVE_WAY = pytest.StashKey[bool]()
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
@@ -93,6 +95,8 @@ def pytest_configure() -> None:
     """Let Ctrl-C reach the programs that tests start: a shell's background ignores it, and what it starts inherits that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.set_threshold(*GARBAGE)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.update(BUSY)
 
 
 @pytest.hookimpl(optionalhook=True)
