@@ -82,6 +82,11 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdis
         self.workqueue.move_to_end(next(filter(None, map(first.get, self._kinds(node)))), last=False)
         super()._assign_work_unit(node)
 
+    def mark_test_complete(self, node: object, item_index: int, duration: float = 0) -> None:
+        """Forget a worker's groups that are over: after each test all groups that it ever had are counted."""
+        super().mark_test_complete(node, item_index, duration)
+        self.assigned_work[node] = {scope: tests for scope, tests in self.assigned_work[node].items() if not all(tests.values())}
+
     def _kind(self, scope: str) -> str:
         return _kind_of(self.config.rootpath / scope)
 
