@@ -52,6 +52,8 @@ LANES = {
 }
 GARBAGE = (20_000, 20, 50)
 """Thresholds of the garbage collector, as the operator itself sets them. By default it takes a twentieth of the time of all tests."""
+BUSY = {"GOMAXPROCS": "1", "GOGC": "400"}
+"""For the control planes of workers. While all processors are busy, more threads and frequent garbage collection cost a seventh."""
 GAVE_WAY = pytest.StashKey[bool]()
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
@@ -80,6 +82,11 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdis
         self.workqueue.move_to_end(next(filter(None, map(first.get, self._kinds(node)))), last=False)
         super()._assign_work_unit(node)
 
+    def mark_test_complete(self, node: object, item_index: int, duration: float = 0) -> None:
+        """Forget a worker's groups that are over: after each test all groups that it ever had are counted."""
+        super().mark_test_complete(node, item_index, duration)
+        self.assigned_work[node] = {scope: tests for scope, tests in self.assigned_work[node].items() if not all(tests.values())}
+
     def _kind(self, scope: str) -> str:
         return _kind_of(self.config.rootpath / scope)
 
@@ -93,6 +100,8 @@ def pytest_configure() -> None:
     """Let Ctrl-C reach the programs that tests start: a shell's background ignores it, and what it starts inherits that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.set_threshold(*GARBAGE)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.update(BUSY)
 
 
 @pytest.hookimpl(optionalhook=True)

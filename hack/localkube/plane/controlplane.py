@@ -41,7 +41,10 @@ KEPT_CONNECTIONS = 4
 """To the API server, as administrator: a TLS handshake costs both sides more than a call."""
 PORT_TRIES = 5
 GARBAGE = {"GOGC": "200"}
-"""For its programs: less time for more memory. They collect garbage when they hold three times what was live, not twice."""
+"""For its programs: less time for more memory. They collect garbage when they hold three times what was live, not twice.
+
+An environment that says another number is obeyed.
+"""
 _Args = Mapping[str, Sequence[str]]
 
 # Below the ports that Linux assigns to outgoing connections (from 32768), so that none is taken between choosing and using it.
@@ -291,7 +294,7 @@ class ControlPlane:
             raise LocalKubeError(f"{self.folder} was attached to, not started here")
         log = self.folder / "logs" / f"{name}.log"
         log.unlink(missing_ok=True)
-        env = {**os.environ, **GARBAGE}
+        env = {**GARBAGE, **os.environ}
         self._running.append(self._spawner.start(name, [self._binaries[name], *args], folder=self.folder, log=log, env=env))
         processes.save(self.folder / "processes.json", self._running)
 
