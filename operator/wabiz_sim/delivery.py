@@ -105,7 +105,7 @@ class Delivery:
         """
         clock = asyncio.get_running_loop().time
         is_hidden = service is not None and address[0] == service
-        attempts = {asyncio.create_task(self._post(address, shard, message))}
+        attempts = {self._begin(address, shard, message)}
         again_at = clock() + _AGAIN_SECONDS
         try:
             while True:
@@ -119,10 +119,16 @@ class Delivery:
                     raise _Moved(msg)
                 if is_hidden and clock() >= again_at:
                     again_at = clock() + _AGAIN_SECONDS
-                    attempts.add(asyncio.create_task(self._post(address, shard, message, fresh=True)))
+                    attempts.add(self._begin(address, shard, message, fresh=True))
         finally:
             for attempt in attempts:
                 attempt.cancel()
+
+    def _begin(self, address: Address, shard: int, message: Message, *, fresh: bool = False) -> asyncio.Task[tuple[int, dict[str, Any]]]:
+        attempt = asyncio.create_task(self._post(address, shard, message, fresh=fresh))
+        # Others may fail at the moment when one succeeds. An error that nobody asks for would be logged as one of this program.
+        attempt.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return attempt
 
     async def _moved(self, service: str, address: Address) -> bool:
         try:

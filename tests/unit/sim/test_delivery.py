@@ -1,9 +1,15 @@
 """Messages reach the holder of their shard, each once, no matter what moves meanwhile."""
 
 import asyncio
+import gc
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 
+from wabiz_sim import delivery
+from wabiz_sim.delivery import Delivery, Message
 from waiting import until
 
 from .stopwatch import Stopwatch
@@ -26,6 +32,33 @@ async def test_a_message_goes_to_the_holder_of_its_shard(world: World) -> None:
     assert counters["accepted"] == {"0": 1, "1": 1}
     assert counters["misrouted"] == {}
     assert (await world.control("audit"))["two_holders"] == 0
+
+
+async def test_attempts_that_fail_when_another_one_succeeds_are_no_error_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, begun = asyncio.Event(), 0
+
+    async def post(*_: object, **__: object) -> tuple[int, dict[str, Any]]:
+        nonlocal begun
+        begun += 1
+        number = begun
+        await answered.wait()
+        if number != 10:
+            raise TimeoutError
+        return 200, {}
+
+    monkeypatch.setattr(Delivery, "_post", post)
+    monkeypatch.setattr(delivery, "_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(delivery, "_CHECK_SECONDS", 0.001)
+    process = SimpleNamespace(resolve=AsyncMock(return_value=("shard-0", 1)))
+    logged: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+    trying = asyncio.create_task(Delivery(cast("Any", process))._try(("shard-0", 1), "shard-0", 0, Message("m", "1", "x")))
+    while begun < 20:
+        await asyncio.sleep(0.001)
+    answered.set()
+    assert await trying == (200, {})
+    gc.collect()
+    assert logged == []
 
 
 async def test_an_id_is_taken_once_however_often_it_is_sent(world: World) -> None:
