@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextvars import Context
+from math import inf, nextafter
 
 from .apiserver import ApiServer, Change, matches
 from .kinds import Named, Obj, own
@@ -80,7 +81,9 @@ class Stream:
 
     def _send(self, event: WatchEvent) -> None:
         loop = asyncio.get_running_loop()
-        self._due = max(self._due, loop.time() + self._lag())
+        due = loop.time() + self._lag()
+        # Timers of one instant have no order.
+        self._due = due if due > self._due else nextafter(self._due, inf)
         # On the wire nothing stands still, no matter what becomes of the process that listens.
         loop.call_at(self._due, self._arrive, event, context=Context())
 
