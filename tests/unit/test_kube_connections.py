@@ -195,9 +195,15 @@ async def test_lines_are_kept() -> None:
 
 async def test_a_new_leader_finds_open_connections_for_its_first_calls(tmp_path: Path) -> None:
     async with a_client_under_tls(tmp_path) as (server, kube):
-        keeping = asyncio.create_task(WarmConnections(lambda: kube.get(LEASE, "ns", "op"), is_needed=lambda: True).run())
-        while len(server.peers) < warm.CONNECTIONS:
-            await asyncio.sleep(0.001)
+        answered = asyncio.Semaphore(0)
+
+        async def read() -> None:
+            await kube.get(LEASE, "ns", "op")
+            answered.release()
+
+        keeping = asyncio.create_task(WarmConnections(read, is_needed=lambda: True).run())
+        for _ in range(warm.CONNECTIONS):
+            await answered.acquire()
         server.says({"metadata": {}, "items": []})
         reads = (kube.get(kind, "ns", "a") for kind in (WAC, STATEFULSET, STATEFULSET))
         await asyncio.gather(*reads, *(kube.list(kind, "ns") for kind in (POD, SERVICE, WAC)))
