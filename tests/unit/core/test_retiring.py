@@ -91,6 +91,14 @@ def test_a_mark_counts_until_the_StatefulSet_has_moved_past_it(version: str, bum
     assert [other.ordinal for other in facts.standbys()] == ([2] if claim == "dead" else [])
 
 
+@pytest.mark.parametrize(("epoch", "claim"), [(None, "none"), ("x", "dead")])
+def test_a_role_without_an_epoch_is_no_mark(epoch: str | None, claim: str) -> None:
+    labels = {manifests.ROLE_LABEL: "retiring"} | ({manifests.EPOCH_LABEL: epoch} if epoch else {})
+    facts = SETTLED.with_pod(2, labels=labels).facts()
+
+    assert (facts.claim(facts.by_uid["uid-2"]), facts.retires_by(facts.by_uid["uid-2"])) == (claim, None)
+
+
 def test_without_a_StatefulSet_no_mark_counts() -> None:  # noqa: N802
     facts = SETTLED.retiring(2).seeing(statefulset=None).facts()
 
