@@ -157,6 +157,13 @@ def test_a_rejection_is_heard_although_the_answer_was_noted_as_unknown() -> None
     assert (record.operation, record.rejected_fingerprint) == (None, "ab" * 32)
 
 
+@pytest.mark.parametrize("answer", [Answer.ACCEPTED, Answer.BUSY])
+def test_what_was_noted_as_unknown_is_settled_by_get_and_by_no_later_answer(answer: Answer) -> None:
+    """Another process that believed to lead noted it, and may go by it."""
+    one = growing().noted(4, Answer.UNKNOWN).client(call=Call(id="4-noted", answer=answer))
+    assert kept(one) == noted(one)
+
+
 def test_an_answer_that_was_noted_is_not_judged_again() -> None:
     """Its times count from the moment at which it was first heard."""
     one = growing().calling(4, Answer.ACCEPTED).seeing(operation=replace(noted(growing().noted(4)), answer=Answer.ACCEPTED))
