@@ -17,6 +17,7 @@ from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import NAMESPACE, REPOSITORY, await_crd
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs
+from localkube.release.packages import manifest
 
 pytestmark = pytest.mark.integration
 
@@ -31,8 +32,8 @@ class HelmUser:
 
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
         self.plane = plane
-        program = provide(os.environ, programs=chart_programs())["helm"]
-        self._helm = Helm(program, folder, env={"KUBECONFIG": str(plane.admin_kubeconfig)})
+        self.program = provide(os.environ, programs=chart_programs())["helm"]
+        self._helm = Helm(self.program, folder, env={"KUBECONFIG": str(plane.admin_kubeconfig)})
 
     def helm(self, command: str, *args: str, namespace: str = NAMESPACE, **values: Any) -> str:
         return self._helm.run(command, *args, "-n", namespace, values=yaml.safe_dump(values) if values else "")
@@ -45,6 +46,10 @@ class HelmUser:
         return found
 
 
+def named(obj: Obj) -> tuple[str, str, str]:
+    return obj["kind"], obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
 @pytest.fixture(scope="module")
 def user(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HelmUser]:
     for namespace in (NAMESPACE, "chart-a", "chart-b"):
@@ -52,7 +57,7 @@ def user(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
     control_plane.kubectl("label", "namespace", NAMESPACE, "chart-a", "pod-security.kubernetes.io/enforce=restricted")
     yield HelmUser(control_plane, tmp_path_factory.mktemp("helm"))
     control_plane.kubectl("delete", "crd", CRD, "--ignore-not-found")
-    control_plane.kubectl("delete", "namespace", NAMESPACE, "chart-a", "chart-b", "--wait=false")
+    control_plane.kubectl("delete", "namespace", NAMESPACE, "chart-a", "chart-b", "--ignore-not-found", "--wait=false")
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +180,28 @@ def test_an_upgrade_is_quiet_and_an_uninstall_leaves_the_clusters(installed: Hel
     # and it can come back, over the CRD that it left
     installed.helm("install", "whatsapp-operator", str(CHARTS / OPERATOR))
     installed.helm("uninstall", "acme", namespace="chart-a")
+
+
+def test_the_operator_without_helm(user: HelmUser, tmp_path: Path) -> None:
+    user.helm("uninstall", "whatsapp-operator", "--ignore-not-found")
+    user.plane.kubectl("delete", "crd", CRD, "--ignore-not-found")
+    user.plane.kubectl("delete", "namespace", NAMESPACE)
+    by_helm = yaml.load_all(user.template(OPERATOR, "whatsapp-operator", namespace=NAMESPACE), Loader=yaml.CSafeLoader)
+    text = manifest(CHARTS / OPERATOR, Helm(user.program, tmp_path))
+    objects = list(yaml.load_all(text, Loader=yaml.CSafeLoader))
+    assert objects[0]["kind"] == "Namespace"
+    assert sorted(map(named, objects[1:])) == sorted(named(obj) for obj in by_helm if obj and obj["kind"] != "Pod")  # of `helm test`
+    assert "helm" not in text.casefold()
+
+    path = tmp_path / "operator.yaml"
+    path.write_text(text, encoding="utf-8")
+    user.plane.kubectl("apply", "--server-side", "--validate=strict", "-f", str(path))
+    await_crd(user.plane)
+    deployment = ("-n", NAMESPACE, "wait", "deployment/whatsapp-operator", "--timeout=60s")
+    user.plane.kubectl(*deployment, "--for=jsonpath={.status.replicas}=2")  # Pod Security took the pods
+
+    # Without the operator its clusters stay.
+    user.plane.kubectl("-n", "chart-a", "apply", "-f", str(REPOSITORY / "examples" / "cluster.yaml"))
+    removed = user.plane.kubectl("delete", "-f", str(path), "--selector", "app.kubernetes.io/instance=whatsapp-operator")
+    assert len(removed.splitlines()) == len(objects) - 1
+    assert user.cluster()["spec"]["shards"] == 2

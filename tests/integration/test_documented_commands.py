@@ -52,6 +52,8 @@ class NotRunHere(NamedTuple):
 FENCE = "tests/unit/sim/test_fence.py::test_the_fence_can_be_reset_after_a_restore"
 IMAGES = "tests/images/test_dockerfile.py::test_the_operator_starts_and_says_what_is_missing"
 HELM_TEST = "tests/integration/test_rbac.py::test_what_is_granted_is_used_and_what_is_used_is_granted"
+WITHOUT_HELM = "tests/integration/test_charts.py::test_the_operator_without_helm"
+NO_FILE = "the file is of a release"
 NO_PODS = "hollow nodes run no other images than the simulator's: the scripts of these pods run as processes"
 NO_STREAMS = "hollow nodes forward no ports: the request itself is tested"
 NO_DOCKER = "it needs Docker"
@@ -78,6 +80,11 @@ ELSEWHERE = {
     f"docker build -f operator/Dockerfile --target operator  -t REGISTRY/operator:{VERSION} .": NotRunHere(NO_DOCKER, IMAGES),
     f"docker build -f operator/Dockerfile --target simulator -t REGISTRY/wabiz-sim:{VERSION} .": NotRunHere(NO_DOCKER, IMAGES),
     f"docker build --network=none -f operator/Dockerfile --target operator -t REGISTRY/operator:{VERSION} .": NotRunHere(NO_DOCKER, IMAGES),
+    "make release-files UNRELEASED=1 REGISTRY=registry.example.com/owner": NotRunHere(MINUTES, "tests/release/test_charts.py"),
+    "kubectl apply --server-side -f build/release/whatsapp-operator.yaml": NotRunHere(NO_FILE, WITHOUT_HELM),
+    "kubectl delete -f build/release/whatsapp-operator.yaml --selector app.kubernetes.io/instance=whatsapp-operator": NotRunHere(
+        NO_FILE, WITHOUT_HELM
+    ),
     "helm test acme": NotRunHere(NO_PODS, HELM_TEST),
     "helm test whatsapp-operator -n whatsapp-operator-system": NotRunHere(NO_PODS, HELM_TEST),
     "helm test whatsapp-operator --namespace whatsapp-operator-system": NotRunHere(NO_PODS, HELM_TEST),

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from localkube.charts import CLUSTER, OPERATOR, Helm
-from localkube.release.packages import charts
+from localkube.release.packages import charts, manifest
 from whatsapp_operator import __version__
 
 from .conftest import EPOCH, ROOT
@@ -62,6 +62,13 @@ def test_the_images_are_those_of_the_release(folder: Path, chart: str, names: se
     for name in names:
         assert f"repository: {REGISTRY}/{name}\n" in values
     assert "repository: whatsapp-operator/" not in values
+
+
+def test_the_file_for_kubectl_leads_to_the_images_of_the_release(folder: Path, helm: Helm) -> None:
+    text = manifest(folder / f"{OPERATOR}-{__version__}.tgz", helm)
+    for name in ("operator", "wabiz-sim"):
+        assert f"{REGISTRY}/{name}:{__version__}" in text
+    assert text == manifest(folder / f"{OPERATOR}-{__version__}.tgz", helm)
 
 
 def test_the_images_of_the_repository_are_those_of_its_version() -> None:

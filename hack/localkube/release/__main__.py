@@ -20,7 +20,7 @@ from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs
 from localkube.progress import to_stderr
 from localkube.release.notes import notes
-from localkube.release.packages import charts, distributions
+from localkube.release.packages import charts, distributions, manifest
 from localkube.release.sbom import LOCKS, sbom
 from localkube.run import output
 from whatsapp_operator import __version__
@@ -36,7 +36,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("tag", help="check that a tag is that of this version").add_argument("tag", help="such as v1.2.3")
     commands.add_parser("verification", help=f"print the commands of {VERIFICATION}")
-    make = commands.add_parser("files", help="make packages, charts, lists of components, notes and checksums in a folder")
+    make = commands.add_parser("files", help="make all files of a release in a folder")
     make.add_argument("folder", type=Path)
     make.add_argument("--registry", default="", help="where the images are, such as registry.example.com/owner")
     make.add_argument("--unreleased", action="store_true", help="take the notes that have no version yet")
@@ -83,7 +83,8 @@ def files(root: Path, folder: Path, *, registry: str = "", unreleased: bool = Fa
     (folder / "notes.md").write_text(text, encoding="utf-8")
     distributions(root, folder, epoch=epoch)
     helm = Helm(provide(os.environ, programs=chart_programs(), report=to_stderr)["helm"], Path(tempfile.gettempdir()))
-    charts(root, folder, helm, notes=text, epoch=epoch, registry=registry)
+    operator, _ = charts(root, folder, helm, notes=text, epoch=epoch, registry=registry)
+    (folder / f"{OPERATOR}.yaml").write_text(manifest(operator, helm), encoding="utf-8")
     for image in LOCKS:
         bom = sbom(root, image, version=__version__, epoch=epoch)
         (folder / f"{image}.cdx.json").write_text(json.dumps(bom, indent=1, sort_keys=True) + "\n", encoding="utf-8")

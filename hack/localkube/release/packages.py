@@ -16,6 +16,7 @@ import yaml
 
 from localkube.charts import CLUSTER, OPERATOR, Helm
 from localkube.errors import LocalKubeError
+from localkube.plane.operators import NAME, NAMESPACE
 from localkube.release.notes import changes
 from localkube.run import output
 
@@ -62,6 +63,23 @@ def charts(root: Path, folder: Path, helm: Helm, *, notes: str, epoch: int, regi
             settle(package, epoch)
             made.append(package)
     return made
+
+
+def manifest(chart: Path, helm: Helm) -> str:
+    """The operator as one file for ``kubectl apply``: what ``chart`` (a folder or package) renders to, after a Namespace.
+
+    The CustomResourceDefinition alone has no labels, so that all else can be deleted by them and every cluster stays.
+    """
+    rendered = helm.run("template", NAME, str(chart), "--namespace", NAMESPACE, "--no-hooks", "--set", "crds.keep=false")
+    labels = {"app.kubernetes.io/instance": NAME, "pod-security.kubernetes.io/enforce": "restricted"}
+    objects = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}]
+    for obj in filter(None, yaml.load_all(rendered, Loader=yaml.CSafeLoader)):
+        template = obj.get("spec", {}).get("template", {})
+        for part in (obj, template):
+            for label in ("helm.sh/chart", "app.kubernetes.io/managed-by"):  # another client is the manager here
+                part.get("metadata", {}).get("labels", {}).pop(label, None)
+        objects.append(obj)
+    return yaml.dump_all(objects, Dumper=yaml.CSafeDumper, sort_keys=False, width=1000)
 
 
 def _in_registry(text: str, registry: str) -> str:
