@@ -90,9 +90,10 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Report the end of the connection to the listener; called by asyncio."""
-        # In asyncio a transport holds a method of its own. Only a full garbage collection would free it, which runs every few minutes, and
-        # very many tethers replace a hundred connections a second.
-        getattr(self._transport, "__dict__", {}).pop("_read_ready_cb", None)
+        # In asyncio a transport holds methods of its own, the second from Python 3.12 on. Only a full garbage collection would free it,
+        # which runs every few minutes, and very many tethers replace a hundred connections a second.
+        for method in ("_read_ready_cb", "_write_ready"):
+            getattr(self._transport, "__dict__", {}).pop(method, None)
         self.is_lost, self._transport = True, None
         listener, self._listener = self._listener, None
         if listener is not None:
