@@ -351,19 +351,6 @@ async def on_delete_gives_additional_pods_the_new_template(b: Backend) -> None:
 
 
 @row
-async def on_delete_never_moves_the_current_revision(b: Backend) -> None:
-    await a_set(b, 1)
-    before = await until_status(b, "statefulsets", "web", replicas=1)
-    await b.merge("statefulsets", "web", {"spec": {"template": {"metadata": {"annotations": {"release": "b"}}}}})
-    await until_status(b, "statefulsets", "web", replicas=1)
-    await b.delete("pods", "web-0", grace=0)
-    await until_status(b, "statefulsets", "web", replicas=1, updatedReplicas=1)
-    await b.make_ready("web-0")
-    status = await until_status(b, "statefulsets", "web", readyReplicas=1)
-    assert status["currentRevision"] == before["currentRevision"] != status["updateRevision"]
-
-
-@row
 async def an_earlier_template_is_an_earlier_revision(b: Backend) -> None:
     await a_set(b, 1)
     before = await until_status(b, "statefulsets", "web", replicas=1)

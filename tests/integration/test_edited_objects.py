@@ -70,7 +70,7 @@ def one_after_the_other(workload: Obj) -> None:
     ("kind", "change", "named"),
     [
         ("service", without_an_address_of_its_own, "spec.clusterIP"),
-        ("statefulset", one_after_the_other, "updates to statefulset spec for fields other than"),
+        ("statefulset", one_after_the_other, 'StatefulSet.apps "acme-coreapp" is invalid: spec'),
     ],
     ids=["Service", "StatefulSet"],
 )

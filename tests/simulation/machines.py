@@ -178,7 +178,11 @@ class Cluster:
 
     @staticmethod
     def _revisions(workload: Obj, staying: list[Obj]) -> Obj:
-        """Return what a StatefulSet's status says of revisions. With OnDelete the current one never moves."""
+        """Return what a StatefulSet's status says of revisions.
+
+        With OnDelete the current one does not move: so in Kubernetes 1.34. In 1.37 it follows when all pods are new. The operator reads
+        the other one alone.
+        """
         hashes = [pod["metadata"]["labels"].get(REVISION) for pod in staying]
         update = revision_of(workload)
         current = (workload.get("status") or {}).get("currentRevision", update)

@@ -58,24 +58,31 @@ def provide(
 
 
 def _assets(environ: Mapping[str, str], programs: Sequence[Program], report: Report) -> dict[str, Path]:
-    """The programs in the folder that KUBEBUILDER_ASSETS names (envtest has only some), those of another Kubernetes minor left out."""
+    """The programs in the folder that KUBEBUILDER_ASSETS names.
+
+    envtest has only some, so those of another Kubernetes minor are left out, unless all of Kubernetes are there and of one minor.
+    """
     folder = environ.get("KUBEBUILDER_ASSETS", "")
     if not folder:
         return {}
     if not Path(folder).is_dir():
         raise LocalKubeError(f"KUBEBUILDER_ASSETS is {folder}, which is no folder: unset it or correct it")
+    paths = {program.name: Path(folder).absolute() / program.name for program in programs}
+    there = [program for program in programs if paths[program.name].is_file() and os.access(paths[program.name], os.X_OK)]
+    says = {program.name: version_of(program, paths[program.name]) for program in there}
+    minors = {"".join(re.findall(r"v1\.\d+", says.get(program.name, ""))[:1]) for program in programs if program.of_kubernetes}
     found = {}
-    for program in programs:
-        path = Path(folder).absolute() / program.name
-        if not (path.is_file() and os.access(path, os.X_OK)):
-            continue
-        version = version_of(program, path)
+    for program in there:
+        version = says[program.name]
         # controllers may not be newer than the API server, so all programs of Kubernetes are of one minor; any etcd 3 will do
         wanted = ".".join(program.version.split(".")[: 2 if program.of_kubernetes else 1])
+        if program.of_kubernetes and len(minors) == 1:
+            wanted = max(minors) or wanted
         if re.search(rf"{re.escape(wanted)}\.", version if program.of_kubernetes else f"v{version.partition('Version: ')[2]}"):
-            found[program.name] = path
+            found[program.name] = paths[program.name]
         else:
-            report(f"{path} is not used: it is not {wanted}, but {version.splitlines()[0] if version else 'silent about its version'}")
+            line = version.splitlines()[0] if version else "silent about its version"
+            report(f"{paths[program.name]} is not used: it is not {wanted}, but {line}")
     return found
 
 

@@ -329,6 +329,19 @@ def test_assets_of_another_minor_version_are_said_and_not_used(machine: Machine)
     assert "assets/kube-apiserver is not used" in machine.text
 
 
+def test_all_assets_of_one_other_minor_version_are_used(machine: Machine) -> None:
+    for program in machine.programs:
+        executable(machine.root / "assets" / program.name, PROGRAM.format(etcd="3.5.0", kube="v1.29.3"))
+
+    paths = machine.provide(KUBEBUILDER_ASSETS=machine.root / "assets")
+
+    assert paths == {program.name: machine.root / "assets" / program.name for program in machine.programs}
+
+    executable(machine.root / "assets" / "kubectl", PROGRAM.format(etcd="3.5.0", kube="v1.30.0"))
+    paths = machine.provide(KUBEBUILDER_ASSETS=machine.root / "assets")
+    assert paths["kube-apiserver"] == machine.cache.folder / "kube-apiserver"
+
+
 def test_assets_that_are_no_folder_are_an_error(machine: Machine) -> None:
     with pytest.raises(LocalKubeError, match="KUBEBUILDER_ASSETS is /no/such, which is no folder"):
         machine.provide(KUBEBUILDER_ASSETS="/no/such")
