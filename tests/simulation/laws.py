@@ -446,11 +446,10 @@ class Laws:
         targets = [call.to for call in self._calls if not call.answered]
         if self._unknown is not None:
             targets.append(self._unknown.to)
-        # One that nobody heard of until its time was over is settled, whether or not that stands in status yet.
-        if entry and (
-            (entry["answer"] in {"None", "Unknown"} and self.now() <= self._noted_at(entry) + (self.settles_after - SKEW).total_seconds())
-            or (entry["answer"] == "Accepted" and self.account.shards != entry["to"])
-        ):
+        # One whose time is over is settled, whether or not that stands in status yet. Another party may have changed an accepted number.
+        is_over = entry is not None and self.now() > self._noted_at(entry) + (self.settles_after - SKEW).total_seconds()
+        is_accepted = entry is not None and entry["answer"] == "Accepted" and self.account.shards != entry["to"]
+        if entry and not is_over and (is_accepted or entry["answer"] in {"None", "Unknown"}):
             targets.append(int(entry["to"]))
         return [*targets, 0]
 
