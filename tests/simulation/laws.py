@@ -124,6 +124,8 @@ class Laws:
         self._specs: list[tuple[float, int, int]] = []
         self._former_shards: list[tuple[float, int]] = []
         """Until when the client had another number of shards, and which."""
+        self._former_notes: list[tuple[float, int]] = []
+        """Until when another number of shards stood in status, and which."""
         self._ready: deque[tuple[float, int, int]] = deque()
         self._noted: dict[str, tuple[float, int, str]] = {}
         self._calls: list[Call] = []
@@ -412,12 +414,10 @@ class Laws:
         floors = [max(self.account.shards, shards, *self._intents()) + spares for shards, spares in self._wanted()]
         if new < min(old, *floors) and not self.lenient:
             self.breaks(4, f"replicas {old} -> {new}: S={self.account.shards} (D, X)={self._wanted()} intents={self._intents()}")
-        status = (self.wac() or {}).get("status") or {}
-        known = [int(status.get("settledShards") or 0), int((status.get("operation") or {}).get("from") or 0)]
         # An intent counts until an operator has settled it, and each new one counts its time from when it first reads it.
-        known.append(int((_own_intent(self.wac()) or {}).get("to") or 0))
-        # An operator may have observed the number of just before another party changed it.
-        known += [shards for until, shards in self._former_shards if until >= self.now() - OBSERVED_FOR]
+        # An operator may have observed the number, or read the status, of just before another party changed it.
+        former = [*self._former_shards, *self._former_notes]
+        known = [0, *_numbers_in_status(self.wac()), *(shards for until, shards in former if until >= self.now() - OBSERVED_FOR)]
         most = max(
             max(floor, *(one + spares for one in known)) + max(1, spares) for floor, (_, spares) in zip(floors, self._wanted(), strict=True)
         )
@@ -446,11 +446,10 @@ class Laws:
         targets = [call.to for call in self._calls if not call.answered]
         if self._unknown is not None:
             targets.append(self._unknown.to)
-        # One that nobody heard of until its time was over is settled, whether or not that stands in status yet.
-        if entry and (
-            (entry["answer"] in {"None", "Unknown"} and self.now() <= self._noted_at(entry) + (self.settles_after - SKEW).total_seconds())
-            or (entry["answer"] == "Accepted" and self.account.shards != entry["to"])
-        ):
+        # One whose time is over is settled, whether or not that stands in status yet. Another party may have changed an accepted number.
+        is_over = entry is not None and self.now() > self._noted_at(entry) + (self.settles_after - SKEW).total_seconds()
+        is_accepted = entry is not None and entry["answer"] == "Accepted" and self.account.shards != entry["to"]
+        if entry and not is_over and (is_accepted or entry["answer"] in {"None", "Unknown"}):
             targets.append(int(entry["to"]))
         return [*targets, 0]
 
@@ -472,6 +471,7 @@ class Laws:
         if change.before is None or change.before["spec"] != spec:
             self._specs = [(min(until, self.now()), shards, spares) for until, shards, spares in self._specs]
             self._specs.append((float("inf"), int(spec["shards"]), int(spec.get("spares", 1))))
+        self._former_notes += [(self.now(), one) for one in _numbers_in_status(change.before) - _numbers_in_status(change.after)]
         operation = _own_intent(change.after)
         earlier = _own_intent(change.before)
         if operation and operation["id"] != (earlier or {}).get("id"):
@@ -595,6 +595,13 @@ def _own_intent(wac: Obj | None) -> Obj | None:
     """Return the intent in a cluster's status; None of one that names another resource, whose status was restored as this one's."""
     found: Obj | None = ((wac or {}).get("status") or {}).get("operation")
     return found if found and found.get("uid") in {None, (wac or {})["metadata"]["uid"]} else None
+
+
+def _numbers_in_status(wac: Obj | None) -> set[int]:
+    """Return the numbers of shards that an operator which reads this status has to reckon with."""
+    status = (wac or {}).get("status") or {}
+    noted = status.get("settledShards"), (status.get("operation") or {}).get("from"), (_own_intent(wac) or {}).get("to")
+    return {int(number) for number in noted if number}
 
 
 def _number(obj: Obj, prefix: str) -> int | None:

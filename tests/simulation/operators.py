@@ -18,7 +18,7 @@ from whatsapp_operator.core.answers import ApiFault
 from whatsapp_operator.core.desired import Tuning
 from whatsapp_operator.core.manifests import CLUSTER_LABEL, cluster_of
 from whatsapp_operator.core.names import Key
-from whatsapp_operator.core.snapshot import Silence
+from whatsapp_operator.core.snapshot import Report, Silence
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.coreapps.probe import Tethers
 from whatsapp_operator.shell.coreapps.schedule import Target
@@ -394,6 +394,10 @@ class Operator:
         while True:
             await asyncio.sleep(1.0)
             self._self_check.check()
+
+    def hears(self, uid: str) -> Report | None:
+        """Return what a Coreapp said last, if its connection has not ended."""
+        return self._tethers.report_of(uid) if self._tethers.broken_at(uid) is None else None
 
     def before_a_write(self, do: Callable[[str], None] | None) -> None:
         """Call this with what it is before each write is sent, but for those of Leases."""

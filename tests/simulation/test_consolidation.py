@@ -5,17 +5,13 @@ from __future__ import annotations
 import pytest
 
 from .apiserver import Change
-from .kinds import SERVICE
+from .kinds import POD, SERVICE, is_ready
 from .laws import HOLDER
-from .world import World, simulated
+from .world import UnfitError, World, simulated
 
 
-@pytest.mark.parametrize("seed", range(3))
-@simulated()
-async def test_a_served_shard_moves_to_no_coreapp_that_does_not_know_the_number_of_shards_yet(world: World, seed: int) -> None:
-    """Coreapps come back from the restart one by one, and each knows the number a moment after it listens."""
-    await world.started(shards=32, spares=1)
-    await world.pause(30)
+def note_moves(world: World) -> list[str]:
+    """Keep what each move of a shard from now on is like."""
     found: list[str] = []
 
     def note(change: Change) -> None:
@@ -27,7 +23,37 @@ async def test_a_served_shard_moves_to_no_coreapp_that_does_not_know_the_number_
             found.append(f"{change.name[1]}: {'served' if is_served else 'not served'}, to one that {'knows' if knows else 'waits'}")
 
     world.server.checks.append(note)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+@simulated()
+async def test_a_served_shard_moves_to_no_coreapp_that_does_not_know_the_number_of_shards_yet(world: World, seed: int) -> None:
+    """Coreapps come back from the restart one by one, and each knows the number a moment after it listens."""
+    await world.started(shards=32, spares=1)
+    await world.pause(30)
+    found = note_moves(world)
     world.edit(shards=16)
     await world.until_done()
     assert found, "shards are moved down"
     assert [move for move in found if move.endswith(": served, to one that waits")] == []
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+@simulated(3)
+async def test_a_requested_move_waits_until_the_standby_knows_the_number_of_shards(world: World, is_named: bool) -> None:
+    """The only standby has just started when the move is requested. It is moved once it can be served there."""
+    operator = await world.started(shards=2, spares=1)
+    await world.pause(30)
+    found = note_moves(world)
+    standby = next(machine for machine in world.coreapps() if machine not in {world.holder(0), world.holder(1)})
+    world.cluster.crash(standby)
+    await world.until(lambda: not is_ready(world.server.get(POD, standby.name) or {}), within=60, what="its end is noticed")
+    await world.until(lambda: is_ready(world.server.get(POD, standby.name) or {}), within=60, what="it is ready again")
+    while (heard := operator.hears(standby.uid)) is None:
+        await world.pause(0.01)
+    if heard.shards is not None:
+        raise UnfitError
+    world.annotate(switchover=f"0={standby.name[1]}" if is_named else "0")
+    await world.until(lambda: world.holder(0) is standby, within=10, what="the shard is moved")
+    assert found == ["acme-shard-0: served, to one that knows"]

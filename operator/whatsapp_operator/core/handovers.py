@@ -9,6 +9,7 @@ from . import manifests
 from .actions import Action, Annotate, EmitEvent, Handover
 from .desired import Switchover
 from .facts import Facts
+from .holders import knows_shards
 from .names import Epoch
 from .reasons import Reason
 from .snapshot import Coreapp, Evidence, Route
@@ -100,12 +101,12 @@ def switch_over(f: Facts) -> Iterator[Action]:
         elif (why := rejection(f, request)) is not None:
             rejected.append(f"Shard {request.shard} was not moved: {why}")
         elif pod is None:
-            choices = f.standbys(routes[request.shard], used)
+            choices = [pod for pod in f.standbys(routes[request.shard], used) if knows_shards(pod)]
             used.update(one.uid for one in choices[:1])
             left.append(f"{request.shard}={choices[0].name}" if choices else str(request.shard))
         elif pod.uid != routes[request.shard].holder_uid:
             left.append(f"{request.shard}={pod.name}")
-            if pod.uid not in used:
+            if pod.uid not in used and knows_shards(pod):
                 used.add(pod.uid)
                 yield from paired(f, [(routes[request.shard], Evidence.REQUESTED, True)], only=pod)
     if rejected:

@@ -111,11 +111,14 @@ class Holders(Claims):
         return tuple(route for route in leaving if self.failure(route) is None and self.standbys_that_stay(route))
 
     def standbys_that_stay(self, route: Route) -> list[Coreapp]:
-        """Return the pods that could take a shard at once, which the StatefulSet keeps, on nodes that are not being drained; best first.
-
-        One that answers without a number of shards has just started and rejects each role: a planned move waits for it.
-        """
-        kept = (
-            pod for pod in self.standbys(route) if pod.ordinal < self.replicas and (pod.report is None or pod.report.shards is not None)
-        )
+        """Return the pods that could take a shard at once, which the StatefulSet keeps, on nodes that are not being drained; best first."""
+        kept = (pod for pod in self.standbys(route) if pod.ordinal < self.replicas and knows_shards(pod))
         return [pod for pod in kept if not health.is_leaving(self, pod) and not health.is_node_lost(self, pod)]
+
+
+def knows_shards(pod: Coreapp) -> bool:
+    """Return whether a pod can take a shard at once.
+
+    One that answers without a number of shards has just started and rejects each role: a planned move waits for it.
+    """
+    return pod.report is None or pod.report.shards is not None

@@ -147,11 +147,7 @@ RULES: tuple[Rule, ...] = (
         despite_stall=True,
         when=lambda f: bool(f.desired.switchovers or f.desired.switchover_problem) and f.shards is not None and not f.set_shards_is_open,
         then=handovers.switch_over,
-        why=lambda f: (
-            "Moving shards as annotation multiconnect.dev/switchover says: "
-            + ", ".join(str(request.shard) for request in f.desired.switchovers)
-            + "."
-        ),
+        why=sentences.switchovers,
     ),
     Rule(
         name=Reason.DRAINING,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from . import manifests, windows
 from .facts import Facts
+from .holders import knows_shards
 from .names import Ref
 from .snapshot import Coreapp
 
@@ -22,6 +23,18 @@ def awaited(f: Facts) -> str:
 def pending(f: Facts) -> str:
     """Name the Webapp's or the simulator's pod that does not run, and why; empty if none is known."""
     return f"; waiting for {f.snapshot.pending_pod}" if f.snapshot.pending_pod else ""
+
+
+def switchovers(f: Facts) -> str:
+    """Say which shards move as the annotation asks, and what a move waits for: as long as that lasts, nothing else is done."""
+    requests, standbys = f.desired.switchovers, f.standbys()
+    named = {request.to for request in requests}
+    is_any = None in named and not any(map(knows_shards, standbys))
+    new = [pod for pod in standbys if not knows_shards(pod) and (is_any or pod.name in named)]
+    shards = ", ".join(str(request.shard) for request in requests)
+    return f"Moving shards as annotation {manifests.SWITCHOVER_ANNOTATION} says: {shards}" + (
+        f"; waiting for {names_of(new)} to learn the number of shards." if new else "."
+    )
 
 
 def foreign(refs: Sequence[Ref]) -> str:

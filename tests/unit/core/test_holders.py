@@ -554,6 +554,18 @@ def test_one_pod_that_is_requested_twice_takes_one_shard_and_the_other_request_s
     assert acted(switching(*requests, text="0=acme-coreapp-2,1=acme-coreapp-2")) == ([], [(0, 2)], [])
 
 
+def test_a_requested_move_waits_for_a_standby_that_knows_the_number_of_shards() -> None:
+    """Before, it rejects each role, and the shard would have no service meanwhile."""
+    named = switching(Switchover(shard=0, to="acme-coreapp-2"), text="0=acme-coreapp-2")
+    free = switching(Switchover(shard=0), text="0")
+    started = Report(shards=None)
+
+    assert acted(named.with_pod(2, report=started)) == ([], [], [])
+    assert acted(free.with_pod(2, report=started)) == (["0=acme-coreapp-3"], [], [])
+    assert acted(free.with_pod(2, report=started).with_pod(3, report=started)) == ([], [], []), "it stays without a name"
+    assert acted(named.with_pod(2, report=None)) == ([], [(0, 2)], []), "by a TCP probe nothing is known of it"
+
+
 def test_what_cannot_be_is_said_in_one_Event_and_the_rest_is_done() -> None:  # noqa: N802
     requests = (Switchover(shard=9), Switchover(shard=1, to="acme-coreapp-3"), Switchover(shard=0, to="acme-coreapp-8"))
     one = switching(*requests).wanting(switchover_problem="'y' is no shard.")

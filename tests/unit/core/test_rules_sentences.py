@@ -8,7 +8,7 @@ import pytest
 
 from whatsapp_operator.core.desired import Switchover
 from whatsapp_operator.core.names import Ref
-from whatsapp_operator.core.snapshot import Answer, Call, Login, Workload
+from whatsapp_operator.core.snapshot import Answer, Call, Login, Report, Workload
 
 from .situations import NOW, Situation, seconds, situation
 from .witnesses import WITNESSES, growing
@@ -43,6 +43,7 @@ STRONG = "A new one has 8 to 64 characters, with a digit, an upper-case and a lo
 DRIFT = (
     "Another party changed the shards from 2 to 1. Set spec.shards to 1 to keep that, or spec.reshard.drift to Repair to have it undone."
 )
+MOVING = "Moving shards as annotation multiconnect.dev/switchover says:"
 PENDING = "acme-simulator-0 (0/3 nodes are available: 3 node(s) were unschedulable)"
 FOREIGN = "are not owned by this cluster and are left alone. Delete or rename them, or give the cluster another name."
 UNCLEAR = "got no clear answer; only GET is sent until its outcome is known, at the latest at"
@@ -64,6 +65,32 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         FOUR.wanting(switchovers=(Switchover(shard=0), Switchover(shard=2)), switchover_text="0,2"),
         "SwitchoverRequested",
         "Moving shards as annotation multiconnect.dev/switchover says: 0, 2.",
+    ),
+    "a request of a standby that has just started": (
+        FOUR.with_pod(4, report=Report(shards=None)).wanting(
+            switchovers=(Switchover(shard=0, to="acme-coreapp-4"),), switchover_text="0=acme-coreapp-4"
+        ),
+        "SwitchoverRequested",
+        f"{MOVING} 0; waiting for acme-coreapp-4 to learn the number of shards.",
+    ),
+    "a request of any standby when one has just started": (
+        FOUR.with_pod(4, report=Report(shards=None)).wanting(switchovers=(Switchover(shard=0),), switchover_text="0"),
+        "SwitchoverRequested",
+        f"{MOVING} 0.",
+    ),
+    "a request of any standby when all have just started": (
+        FOUR.with_pod(4, report=Report(shards=None))
+        .with_pod(5, report=Report(shards=None))
+        .wanting(switchovers=(Switchover(shard=0),), switchover_text="0"),
+        "SwitchoverRequested",
+        f"{MOVING} 0; waiting for acme-coreapp-4, acme-coreapp-5 to learn the number of shards.",
+    ),
+    "a request of another standby than that": (
+        FOUR.with_pod(4, report=Report(shards=None)).wanting(
+            switchovers=(Switchover(shard=0, to="acme-coreapp-5"),), switchover_text="0=acme-coreapp-5"
+        ),
+        "SwitchoverRequested",
+        f"{MOVING} 0.",
     ),
     "two drained nodes": (
         cordoned(FOUR, 0, 1),
