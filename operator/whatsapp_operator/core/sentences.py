@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from . import manifests, windows
 from .facts import Facts
@@ -24,11 +24,10 @@ def pending(f: Facts) -> str:
     return f"; waiting for {f.snapshot.pending_pod}" if f.snapshot.pending_pod else ""
 
 
-def foreign(refs: Sequence[Ref]) -> str:
+def foreign(refs: Iterable[Ref]) -> str:
     """Name the objects that stand in the way, and say what to do."""
     named = ", ".join(f"{ref.kind} {ref.name}" for ref in refs)
-    them, are = ("it", "is") if len(refs) == 1 else ("them", "are")
-    return f"{named} {are} not owned by this cluster and {are} left alone. Delete or rename {them}, or give the cluster another name."
+    return f"Not owned by this cluster, and left as it is: {named}. Delete or rename what is named, or give the cluster another name."
 
 
 def opening(f: Facts) -> str:

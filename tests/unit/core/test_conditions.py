@@ -71,6 +71,12 @@ READY: dict[str, tuple[Situation, str, str, str]] = {
         "FailingOver",
         "Being taken over: shard 0: acme-coreapp-0.",
     ),
+    "a holder has another number than a new Coreapp, and that of the client is not known": (
+        UNKNOWN.with_holder(0, report=Report(shards=4)).with_pod(2, report=Report()),
+        "False",
+        "FailingOver",
+        "Being taken over: shard 0: acme-coreapp-0.",
+    ),
     "a holder with another number of shards fails": (
         SETTLED.with_holder(0, report=Report(shards=4), broken_at=NOW),
         "False",

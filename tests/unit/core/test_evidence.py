@@ -207,7 +207,7 @@ def test_a_holder_that_does_not_get_the_number_of_shards_is_replaced_after_the_t
         behind(Report(), 600).with_pod(2, ready=False),
         behind(Report(), 600).without_pod(2),  # a holder that runs with it can take no other shard
         behind(Report(), 600).reporting(None),
-        behind(Report(shards=4), 600).reporting(None).with_pod(2, report=Report()),
+        behind(Report(), 600).reporting(None).with_pod(2, report=Report()),
         behind(Report(), 600).with_holder(0, report=None),
         behind(Report(), 600).with_holder(0, report=Report(), unresponsive_since=NOW - seconds(2)),
         restarting().with_holder(0, report=Report()).seeing(since={BEHIND: NOW - seconds(600)}),

@@ -175,6 +175,15 @@ def test_while_the_template_settles_a_replacement_is_not_taken_for_the_one_more_
     assert (compensated(one), facts.desired_replicas) == (["uid-0"], 4)
 
 
+@pytest.mark.parametrize(("replicas", "desired"), [(2, 3), (3, 3), (4, 4), (5, 4)])
+def test_the_one_more_Coreapp_of_a_roll_out_stays_while_a_second_edit_settles(replicas: int, desired: int) -> None:  # noqa: N802
+    """Which pods are outdated is not known then: to lower the number and raise it again would end a Coreapp for nothing."""
+    workload = SETTLED.snapshot.statefulset
+    assert workload is not None
+
+    assert SETTLED.seeing(statefulset=replace(workload, revision=None, replicas=replicas)).facts().desired_replicas == desired
+
+
 def test_a_Coreapp_out_of_reach_or_of_an_unknown_template_is_not_outdated() -> None:  # noqa: N802
     assert out_of_reach(3600).with_pod(0, revision="rev-0").facts().outdated == ()
     assert SETTLED.with_pod(1, revision=None).facts().outdated == ()

@@ -21,7 +21,7 @@ def test_NameConflict_leaves_the_object_alone_and_says_which() -> None:
     plan = WITNESSES["NameConflict"].plan()
 
     assert (plan.stuck, plan.actions) == (plan.decision, ())
-    assert "Service acme-webapp is not owned by this cluster" in plan.decision.why
+    assert "Not owned by this cluster, and left as it is: Service acme-webapp." in plan.decision.why
 
 
 def test_NameConflict_speaks_of_a_shard_Service_too() -> None:

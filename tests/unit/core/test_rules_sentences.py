@@ -44,7 +44,8 @@ DRIFT = (
     "Another party changed the shards from 2 to 1. Set spec.shards to 1 to keep that, or spec.reshard.drift to Repair to have it undone."
 )
 PENDING = "acme-simulator-0 (0/3 nodes are available: 3 node(s) were unschedulable)"
-FOREIGN = "are not owned by this cluster and are left alone. Delete or rename them, or give the cluster another name."
+FOREIGN = "Not owned by this cluster, and left as it is:"
+RENAME = "Delete or rename what is named, or give the cluster another name."
 UNCLEAR = "got no clear answer; only GET is sent until its outcome is known, at the latest at"
 FOLLOWS = "the number follows from spec.shards and spec.spares"
 
@@ -110,7 +111,7 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
     "two conflicts": (
         SETTLED.seeing(name_conflicts=(Ref("Service", "acme-webapp"), Ref("Service", "acme-shard-1"))).with_route(1, foreign=True),
         "NameConflict",
-        f"Service acme-webapp, Service acme-shard-1 {FOREIGN}",
+        f"{FOREIGN} Service acme-webapp, Service acme-shard-1. {RENAME}",
     ),
     "shards with and without Services": (
         WITNESSES["AssigningShards"].with_route(3),
