@@ -198,6 +198,12 @@ def test_a_holder_that_does_not_get_the_number_of_shards_is_replaced_after_the_t
     assert of(behind(report, 600).plan(), Delete) == [], "it may be healthy otherwise"
 
 
+def test_the_number_that_counts_is_the_client_s_also_if_another_party_changed_it() -> None:
+    one = behind(Report(), 180).reporting(4).with_pod(2, report=Report(shards=4))
+
+    assert (one.facts().settled_shards, moved(one)) == (2, [(0, "acme-coreapp-2", Evidence.HOLDER_DISAGREES, False)])
+
+
 @pytest.mark.parametrize(
     "one",
     [
