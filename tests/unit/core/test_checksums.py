@@ -163,6 +163,13 @@ def test_it_does_not_wait_for_a_Coreapp_that_never_comes_back_from_a_restart() -
     assert written(with_taken(one, WEBAPPS, "old"), WEBAPPS) is None
 
 
+def test_it_does_not_wait_for_a_client_that_is_busy() -> None:
+    """A client without its database says that it is busy, until its pods have the new password."""
+    one = changed(ref=SIMULATOR).noted(4, Answer.BUSY).wanting(shards=4)
+
+    assert written(with_taken(one, SIMULATOR, "old"), SIMULATOR) is not None
+
+
 def test_a_workload_is_replaced_at_most_once_a_minute() -> None:
     lately = Attempt(desired="old", before="older", stored="old", times=1, at=NOW - timedelta(seconds=59))
     one = changed().seeing(written={WEBAPPS: {checksums.PATH: lately}})

@@ -236,6 +236,17 @@ def test_a_restart_excuses_disagreement() -> None:
     assert failure(one) is None
 
 
+@pytest.mark.parametrize("answer", [Answer.UNKNOWN, Answer.ACCEPTED])
+def test_at_the_deadline_a_restart_explains_nothing_any_more_also_if_no_answer_is_known(answer: Answer) -> None:
+    """An unknown answer may take ten minutes more to be settled."""
+    ended = situation().settled().noted(4, answer).with_holder(0, terminated=True, ready=False, report=None)
+
+    assert (failure(ended), failure(ended.later(178))) == (None, None)
+    assert failure(ended.later(179)) is Evidence.CONTAINER_TERMINATED
+    drained = situation().settled().with_nodes().noted(4, answer).with_node(0, leaving="cordoned")
+    assert (drained.facts().draining, [route.shard for route in drained.later(179).facts().draining]) == ((), [0])
+
+
 # --- the self-check
 
 
