@@ -8,18 +8,16 @@ import os
 import random
 import re
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from .changes import Key, Mutant
-from .judge import NO_TEST_TELLS, Judge, changed, sources
+from .changes import Key
+from .judge import Judge, changed, counted, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPLAINED = ROOT / "tests" / "unit" / "core" / "survivors.md"
 ENTRY = re.compile(r"^- `(?P<function>[^`]+)`, `(?P<line>[^`]+)`: `(?P<before>[^`]+)` -> `(?P<after>[^`]+)`\. \S.+$")
-VERDICTS = ("killed", "timeout", "survived", "unreached", "invalid")
 TOO_SLOW = (
     "test_laws.py::test_every_law_holds_in_any_snapshot_and_would_have_caught_each_mutant",
     "test_pace.py::test_a_rule_that_goes_on_winning_has_its_cluster_observed_seldom",
@@ -66,7 +64,7 @@ def main(given: list[str]) -> int:
         for name, found in every.items()
     }
     known = explained(EXPLAINED.read_text(encoding="utf-8"))
-    judge = Judge(ROOT, chosen, trees, known, asked.seconds, asked.jobs, _show)
+    judge = Judge(ROOT, chosen, trees, known, asked.seconds, asked.jobs)
     # Hypothesis is imported here, before pytest can rewrite it.
     options = ["-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     options.append(f"--hypothesis-seed={asked.seed}")
@@ -74,25 +72,13 @@ def main(given: list[str]) -> int:
     ended = pytest.main([*options, *left_out, "tests/unit/core"], plugins=[judge])
     if len(judge.verdicts) < sum(map(len, chosen.values())):
         return int(ended) or 2
-    _print_table(judge, every, known)
-    stale = [key for key in sorted(known) if key[0] in every and key not in {mutant.key for mutant in every[key[0]]}]
+    print(f"  all: {counted(judge.verdicts.values())}")
+    left_unjudged = {mutant.key for mutants in every.values() for mutant in mutants if mutant not in judge.verdicts}
+    excused = {mutant.key for mutant, verdict in judge.verdicts.items() if verdict == "explained"}
+    stale = sorted(key for key in known - excused - left_unjudged if key[0] in every)
     for key in stale:
-        print(f"{EXPLAINED.name} explains what is not there: {key}")
-    return 1 if stale or judge.unexplained(judge.verdicts) else 0
-
-
-def _show(survivors: list[Mutant]) -> None:
-    for mutant in survivors:
-        print(f"  {mutant.module}.py:{mutant.span[0]}: no test tells\n- {mutant}", flush=True)
-
-
-def _print_table(judge: Judge, every: dict[str, list[Mutant]], known: set[Key]) -> None:
-    print(f"\n{'module':<28}{'mutants':>8}" + "".join(f"{verdict:>10}" for verdict in VERDICTS) + f"{'explained':>10}")
-    for name, mutants in every.items():
-        found = {mutant: verdict for mutant, verdict in judge.verdicts.items() if mutant.module == name}
-        counts = Counter(found.values())
-        excused = sum(verdict in NO_TEST_TELLS and mutant.key in known for mutant, verdict in found.items())
-        print(f"{name:<28}{len(mutants):>8}" + "".join(f"{counts[verdict]:>10}" for verdict in VERDICTS) + f"{excused:>10}")
+        print(f"{EXPLAINED.name} explains what is not there, or what a test notices: {key}")
+    return 1 if stale or judge.survivors(judge.verdicts) else 0
 
 
 if __name__ == "__main__":

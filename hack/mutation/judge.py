@@ -14,7 +14,7 @@ import signal
 import sys
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import process_time
@@ -33,7 +33,6 @@ PACKAGE = "whatsapp_operator.core"
 KILLED, SURVIVED, INVALID = 1, 0, 3
 """How a mutant's process ends. Invalid: it could not be put in place, or changes nothing."""
 
-NO_TEST_TELLS = {"survived", "unreached"}
 EXAMPLES = 20
 AGAIN = 6
 """A survivor is asked again with so many times the seconds: which tests come first depends on what each cost when it was learned."""
@@ -107,8 +106,6 @@ class Judge:
     """Survivors that are known, and are not asked again."""
     seconds: float
     jobs: int
-    report: Callable[[list[Mutant]], None]
-    """Called with the unexplained survivors of each module."""
     verdicts: dict[Mutant, str] = field(default_factory=dict)
     running: dict[int, Mutant] = field(default_factory=dict)
 
@@ -137,14 +134,17 @@ class Judge:
         gc.freeze()
         for module, found in self.chosen.items():
             self._judge(found, self.seconds, tests, items, known)
-            self._judge(self.unexplained(found), self.seconds * AGAIN, tests, items, known)
-            print(f"  {module}: {dict(Counter(self.verdicts[mutant] for mutant in found))}", flush=True)
-            self.report(self.unexplained(found))
+            survivors = self.survivors(found)
+            self.verdicts |= {mutant: "explained" for mutant in survivors if mutant.key in self.explained}
+            self._judge(self.survivors(found), self.seconds * AGAIN, tests, items, known)
+            print(f"  {module}: {counted(self.verdicts[mutant] for mutant in found)}", flush=True)
+            for mutant in self.survivors(found):
+                print(f"  {module}.py:{mutant.span[0]}: no test tells\n- {mutant}", flush=True)
         return True
 
-    def unexplained(self, found: Iterable[Mutant]) -> list[Mutant]:
+    def survivors(self, found: Iterable[Mutant]) -> list[Mutant]:
         """Return those of the judged mutants that no test noticed, and that nobody has explained."""
-        return [mutant for mutant in found if self.verdicts[mutant] in NO_TEST_TELLS and mutant.key not in self.explained]
+        return [mutant for mutant in found if self.verdicts[mutant] in {"survived", "unreached"}]
 
     def _judge(self, found: list[Mutant], seconds: float, tests: LineCoverage, items: dict[str, pytest.Item], known: Functions) -> None:
         """Judge mutants by tests of so many seconds each, several at once."""
@@ -261,6 +261,12 @@ class Judge:
 
 def _fails(item: pytest.Item) -> bool:
     return any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
+
+
+def counted(verdicts: Iterable[str]) -> str:
+    """Return how many mutants there are, and how many of each verdict."""
+    counts = Counter(verdicts)
+    return ", ".join([f"{counts.total()} mutants", *(f"{number} {verdict}" for verdict, number in counts.most_common())])
 
 
 def sources(root: Path, names: list[str]) -> Iterator[tuple[str, str]]:

@@ -98,7 +98,7 @@ def role_assignments(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> 
     ``busy`` pods and ``moving`` shards get their roles by the handover in progress.
     """
     by_holder = {route.holder_uid: route for route in f.routes if route.shard not in moving}
-    by_shard = {route.shard: route for route in f.snapshot.routes if not route.foreign}
+    by_shard = {route.shard: route for route in f.routes}
     for pod in f.snapshot.coreapps:
         report = pod.report
         # A Coreapp is only assigned with its own number of shards; one with another number is restarting or about to.
@@ -135,7 +135,7 @@ def replacing(f: Facts) -> Iterator[Delete]:
     """
     ends = {pod.uid: pod for pod in (*_hung(f), *rollout.unrecoverable(f))}
     # Those without a shard first: as spares they take shards over.
-    pods = sorted(ends.values(), key=lambda pod: (pod.uid in f.holder_uids, pod.ordinal))
+    pods = sorted(ends.values(), key=lambda pod: pod.uid in f.holder_uids)
     again = [pod for pod in pods if pod.name in f.ending]
     others = [pod for pod in pods if pod.name not in f.ending]
     room = max(0, max(1, f.desired.spares) - len(f.ending))

@@ -99,7 +99,7 @@ def is_behind(f: Claims, route: Route, pod: Coreapp) -> bool:
     the number shows that this is no matter of the client, or of an answer that is out of date.
     """
     report = pod.report
-    if report is None or pod.unresponsive_since is not None or f.shards is None:
+    if report is None or pod.unresponsive_since is not None or f.shards in {None, report.shards}:
         return False
     if (report.shard, report.epoch) == (route.shard, route.epoch):
         return False

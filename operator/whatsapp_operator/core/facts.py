@@ -154,7 +154,7 @@ class Facts(Holders):
             return obj
         # Not while Set Shards is under way: what restarts then is not to be restarted once more, nor is the call to be cut off.
         replaces = (
-            (self.operation is None or self.restart_is_overdue)
+            not self.set_shards_is_open
             and self.has_held_for(checksums.fact(ref, checksum), checksums.SETTLED_AFTER)
             and not checksums.written_lately(self.snapshot.written.get(ref, {}), self.snapshot.now)
         )

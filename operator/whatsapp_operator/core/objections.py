@@ -127,7 +127,7 @@ def _where(f: Facts) -> str:
 
 def _keeper(f: Facts) -> str:
     """Who keeps the number. Users of another namespace do not get the name of the cluster; it stands in the operator's log."""
-    kept_by = f.snapshot.number_kept_by or ""
+    kept_by = str(f.snapshot.number_kept_by)
     if kept_by.partition("/")[0] == f.desired.key.namespace:
         return f"WhatsAppCluster {kept_by}"
     return "A WhatsAppCluster of another namespace, which the operator's log names,"

@@ -94,9 +94,10 @@ def _shrink(f: Facts) -> tuple[Action, ...]:
 
     A handover tests the label that the mark replaces. So no leader that observed earlier can give one of them a shard meanwhile.
     """
-    if not _may_shrink(f):
+    workload = f.snapshot.statefulset
+    if workload is None or not _may_shrink(f):
         return ()
-    n = int(f.snapshot.statefulset.resource_version) if f.snapshot.statefulset is not None else 0
+    n = int(workload.resource_version)
     surplus = (pod for pod in f.snapshot.coreapps if pod.ordinal >= f.desired_replicas and not pod.deleting)
     unmarked = [pod for pod in surplus if f.claim(pod) != "retiring" or f.retires_by(pod) != n]
     if not unmarked:

@@ -172,6 +172,8 @@ def test_lost_labels_are_restored_unless_a_handover_writes_the_object_or_the_clu
         given = replace(always.Busy(pods=NOBODY, routes=NOBODY, shards=frozenset()), **busy)
         return [action.ref.name for action in rule.then(one.facts(), given) if isinstance(action, Label)]
 
+    (lost,) = [action for action in CASES["LabelsLost"][0].plan().actions if isinstance(action, Label)]
+    assert lost.labels == manifests.shard_service(one.desired, 0)["metadata"]["labels"]
     assert restored(one) == ["acme-shard-0", "acme-coreapp-0"]
     assert restored(one, pods=frozenset({"uid-0"})) == ["acme-shard-0"]
     assert restored(one, routes=frozenset({"service-0"})) == ["acme-coreapp-0"]

@@ -312,6 +312,8 @@ def test_of_two_errors_the_graver_one_counts(first: int) -> None:
         ("Mon, 04 Jan 2027 13:01:30 +0100", 90),
         ("Mon, 04 Jan 2027 12:01:30", 90),
         ("Mon, 04 Jan 99999 12:01:30 GMT", None),
+        ("Mon, 04 Jan 99999999999 12:01:30 GMT", None),
+        ("Mon, 04 Jan 2027 12:01:30 +99999999999999", None),
     ],
 )
 def test_the_pause_that_a_client_asks_for(header: str | None, expected: int | None) -> None:

@@ -50,6 +50,12 @@ def test_a_service_that_was_read_before_a_commit_says_nothing_against_its_holder
     assert [each.shard for each in of(one.plan(), AssignRole) if each.coreapp.ordinal == 2 and each.holder is not None] == assigned
 
 
+def test_the_Service_of_another_owner_gives_no_Coreapp_a_role() -> None:
+    one = situation().settled().with_route(1, foreign=True).with_pod(1, report=Report(shards=2))
+
+    assert [each for each in of(one.plan(), AssignRole) if each.coreapp.ordinal == 1] == []
+
+
 def test_a_standby_of_a_shard_without_holder_is_assigned_to_stop() -> None:
     one = situation().settled().with_route(0, epoch=None, holder=None, holder_uid=None)
 

@@ -110,6 +110,17 @@ def test_annotations_that_the_spec_wants_on_pods_are_on_those_that_come_with_the
     assert notes(obj["spec"]["template"]) == {"scrape": "true", NOTE: "new"}
 
 
+def test_what_else_was_edited_of_the_workload_is_put_right_by_the_same_write() -> None:
+    one = changed()
+    live = one.snapshot.objects[WEBAPPS]
+    edited = {**live, "spec": {**live["spec"], "strategy": {"type": "Recreate"}}}
+    obj = written(one.seeing(objects={**one.snapshot.objects, WEBAPPS: edited}), WEBAPPS)
+
+    assert obj is not None
+    assert obj["spec"]["strategy"] == live["spec"]["strategy"]
+    assert notes(obj["spec"]["template"])[NOTE] == "new"
+
+
 def test_secrets_of_which_nothing_is_known_change_nothing() -> None:
     assert written(changed().seeing(checksums={}), WEBAPPS) is None
     assert written(with_taken(changed(), WEBAPPS, None).seeing(checksums={}), WEBAPPS) is None
@@ -150,6 +161,13 @@ def test_it_does_not_wait_for_a_Coreapp_that_never_comes_back_from_a_restart() -
 
     assert written(with_taken(overdue, WEBAPPS, "old"), WEBAPPS) is not None
     assert written(with_taken(one, WEBAPPS, "old"), WEBAPPS) is None
+
+
+def test_it_does_not_wait_for_a_client_that_is_busy() -> None:
+    """A client without its database says that it is busy, until its pods have the new password."""
+    one = changed(ref=SIMULATOR).noted(4, Answer.BUSY).wanting(shards=4)
+
+    assert written(with_taken(one, SIMULATOR, "old"), SIMULATOR) is not None
 
 
 def test_a_workload_is_replaced_at_most_once_a_minute() -> None:

@@ -65,6 +65,24 @@ READY: dict[str, tuple[Situation, str, str, str]] = {
         "FailingOver",
         BEHIND.replace("another Coreapp takes over after 180 s", "failover.mode is Manual, so only a switchover moves it"),
     ),
+    "a holder with the client's number of shards gets its role again": (
+        SETTLED.with_holder(0, report=Report(shards=2)),
+        "False",
+        "FailingOver",
+        "Being taken over: shard 0: acme-coreapp-0.",
+    ),
+    "a holder has another number than a new Coreapp, and that of the client is not known": (
+        UNKNOWN.with_holder(0, report=Report(shards=4)).with_pod(2, report=Report()),
+        "False",
+        "FailingOver",
+        "Being taken over: shard 0: acme-coreapp-0.",
+    ),
+    "a holder with another number of shards fails": (
+        SETTLED.with_holder(0, report=Report(shards=4), broken_at=NOW),
+        "False",
+        "FailingOver",
+        "Being taken over: shard 0: acme-coreapp-0 (ConnectionLost).",
+    ),
     "a holder is gone and another has no number": (
         situation().settled(spares=2).holder_deleted(1).with_holder(0, report=Report()),
         "False",

@@ -198,6 +198,12 @@ def test_a_holder_that_does_not_get_the_number_of_shards_is_replaced_after_the_t
     assert of(behind(report, 600).plan(), Delete) == [], "it may be healthy otherwise"
 
 
+def test_the_number_that_counts_is_the_client_s_also_if_another_party_changed_it() -> None:
+    one = behind(Report(), 180).reporting(4).with_pod(2, report=Report(shards=4))
+
+    assert (one.facts().settled_shards, moved(one)) == (2, [(0, "acme-coreapp-2", Evidence.HOLDER_DISAGREES, False)])
+
+
 @pytest.mark.parametrize(
     "one",
     [
@@ -228,6 +234,17 @@ def test_a_restart_excuses_disagreement() -> None:
     one = restarting().seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(60)})
 
     assert failure(one) is None
+
+
+@pytest.mark.parametrize("answer", [Answer.UNKNOWN, Answer.ACCEPTED])
+def test_at_the_deadline_a_restart_explains_nothing_any_more_also_if_no_answer_is_known(answer: Answer) -> None:
+    """An unknown answer may take ten minutes more to be settled."""
+    ended = situation().settled().noted(4, answer).with_holder(0, terminated=True, ready=False, report=None)
+
+    assert (failure(ended), failure(ended.later(178))) == (None, None)
+    assert failure(ended.later(179)) is Evidence.CONTAINER_TERMINATED
+    drained = situation().settled().with_nodes().noted(4, answer).with_node(0, leaving="cordoned")
+    assert (drained.facts().draining, [route.shard for route in drained.later(179).facts().draining]) == ((), [0])
 
 
 # --- the self-check

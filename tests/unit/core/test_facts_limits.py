@@ -9,6 +9,7 @@ import pytest
 
 from whatsapp_operator.core import checksums, manifests
 from whatsapp_operator.core.names import Ref
+from whatsapp_operator.core.snapshot import Answer
 
 from .situations import NOW, Situation, seconds, situation
 from .witnesses import changed_by_admission, out_of_reach, rolling_out
@@ -107,6 +108,27 @@ def test_no_object_is_made_of_a_kind_that_was_not_read(why: str) -> None:
     assert kinds - unread == {"Service"}
 
 
+@pytest.mark.parametrize("kind", ["Secret", "PersistentVolumeClaim"])
+@pytest.mark.parametrize("why", ["", "HTTP 403"])
+def test_the_first_pods_wait_until_what_they_start_with_was_read(kind: str, why: str) -> None:
+    """There may be one of a cluster of this name that was just deleted, with another password or store."""
+    one = situation().seeing(unread={kind: why})
+
+    for new in (one, one.reporting(1)):
+        assert {"StatefulSet", "Deployment"}.isdisjoint(obj["kind"] for obj in new.facts().absent)
+    assert {"StatefulSet", "Deployment"} <= {obj["kind"] for obj in one.seeing(settled_shards=2).facts().absent}
+
+
+def test_the_budget_forbids_disruptions_no_longer_than_a_restart_may_take_also_if_no_answer_is_known() -> None:
+    one = SETTLED.noted(4, Answer.UNKNOWN)
+
+    def allowed(one: Situation) -> int:
+        ref = manifests.coreapp_budget("acme")
+        return next(int(obj["spec"]["maxUnavailable"]) for obj in one.facts().objects if (obj["kind"], obj["metadata"]["name"]) == ref)
+
+    assert (allowed(one), allowed(one.later(180))) == (0, 1)
+
+
 @pytest.mark.parametrize(("ago", "may"), [(0, False), (4.9, False), (5, True), (60, True)])
 def test_a_rejected_object_is_tried_again_after_five_seconds(ago: float, may: bool) -> None:
     assert SETTLED.seeing(rejected_at=NOW - seconds(ago)).facts().may_write_objects is may
@@ -175,6 +197,15 @@ def test_while_the_template_settles_a_replacement_is_not_taken_for_the_one_more_
     assert (compensated(one), facts.desired_replicas) == (["uid-0"], 4)
 
 
+@pytest.mark.parametrize(("replicas", "desired"), [(2, 3), (3, 3), (4, 4), (5, 4)])
+def test_the_one_more_Coreapp_of_a_roll_out_stays_while_a_second_edit_settles(replicas: int, desired: int) -> None:  # noqa: N802
+    """Which pods are outdated is not known then: to lower the number and raise it again would end a Coreapp for nothing."""
+    workload = SETTLED.snapshot.statefulset
+    assert workload is not None
+
+    assert SETTLED.seeing(statefulset=replace(workload, revision=None, replicas=replicas)).facts().desired_replicas == desired
+
+
 def test_a_Coreapp_out_of_reach_or_of_an_unknown_template_is_not_outdated() -> None:  # noqa: N802
     assert out_of_reach(3600).with_pod(0, revision="rev-0").facts().outdated == ()
     assert SETTLED.with_pod(1, revision=None).facts().outdated == ()
@@ -190,9 +221,18 @@ def test_no_pod_has_the_newest_template_while_that_is_not_known() -> None:
     assert SETTLED.facts().updated_by_uid.keys() == {pod.uid for pod in SETTLED.snapshot.coreapps}
 
 
+@pytest.mark.parametrize(("holder", "high"), [(3, []), (4, [0])])
+def test_a_shard_may_stay_on_the_Coreapp_that_replaces_one_out_of_reach(holder: int, high: list[int]) -> None:  # noqa: N802
+    one = out_of_reach(3600).with_pods([4]).held_by(0, holder)
+
+    assert (one.facts().replicas, one.facts().desired_replicas) == (5, 4)
+    assert [route.shard for route in one.facts().too_high] == high
+
+
 def test_a_terminating_pod_counts_as_ending_unless_it_is_out_of_reach() -> None:
     assert SETTLED.with_pod(0, deleting=True).facts().ending == {"acme-coreapp-0"}
     assert out_of_reach(3600).with_pod(0, deleting=True).facts().ending == frozenset()
+    assert out_of_reach(1).with_pod(0, deleting=True).facts().ending == frozenset(), "it is so from the first moment"
 
 
 def test_no_shard_is_too_high_before_the_client_has_fewer_shards() -> None:

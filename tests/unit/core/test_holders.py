@@ -522,6 +522,8 @@ def switching(*requests: Switchover, text: str = "x") -> Situation:
         (SETTLED, Switchover(shard=0, to="acme-coreapp-0"), None),
         (SETTLED, Switchover(shard=2), "There is no shard 2; shards go from 0 to 1."),
         (SETTLED.reporting(None), Switchover(shard=7), "There is no shard 7; shards go from 0 to 0."),
+        (SETTLED.without_route(1), Switchover(shard=1), "Shard 1 has no Service of this cluster."),
+        (SETTLED.with_route(1, foreign=True), Switchover(shard=1), "Shard 1 has no Service of this cluster."),
         (SETTLED.without_pod(2), Switchover(shard=1), "No standby can take shard 1."),
         (SETTLED, Switchover(shard=0, to="acme-coreapp-7"), "There is no Coreapp acme-coreapp-7."),
         (SETTLED, Switchover(shard=0, to="acme-coreapp-1"), "acme-coreapp-1 holds another shard."),

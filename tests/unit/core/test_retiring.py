@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core import always, handovers, manifests
-from whatsapp_operator.core.actions import Annotate, BumpVersion, ClearLabels, Handover, Retire, Scale, SetShards
+from whatsapp_operator.core.actions import Annotate, BumpVersion, ClearLabels, Handover, Relabel, Retire, Scale, SetShards
 from whatsapp_operator.core.desired import Switchover
 from whatsapp_operator.core.names import Epoch, Ref
 
@@ -57,6 +57,22 @@ def test_one_with_another_label_is_waited_for(labels: dict[str, str]) -> None:
     one = SURPLUS.retiring(3).with_pod(4, labels=labels)
 
     assert (done(one, Retire), done(one, Scale)) == ([], [])
+
+
+def test_a_mark_that_no_leader_can_have_made_is_cleared_before_the_number_is_written() -> None:
+    one = workload(SURPLUS.retiring(3, 4), bumped_for=f"9-{NONCE}-4")
+
+    assert [clear.coreapp.ordinal for clear in done(one, ClearLabels)] == [3, 4]
+    assert done(one, Scale) == []
+
+
+def test_a_holder_that_would_go_is_not_marked_even_if_its_labels_were_taken_away() -> None:
+    """Without labels it is like any standby that goes; but its shard's Service names it."""
+    serving = situation().settled(shards=1, spares=0).with_pods([1]).held_by(0, 1).with_pod(0, phase="Pending", ready=False, report=None)
+    one = serving.with_pod(1, labels={})
+
+    assert (one.row(), done(one, Retire), done(one, Scale)) == ("ScalingDown", [], [])
+    assert [again.coreapp.ordinal for again in done(one, Relabel)] == [1]
 
 
 def test_one_that_is_being_deleted_needs_no_mark() -> None:

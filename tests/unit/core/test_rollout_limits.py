@@ -87,6 +87,7 @@ HELD = {
     "paused": lambda one: one.wanting(paused=True),
     "being deleted": lambda one: one.wanting(deleting=True),
     "Set Shards under way": lambda one: one.noted(2, Answer.UNKNOWN),
+    "a Set Shards that may still take effect": lambda one: one.noted(4, Answer.UNKNOWN).later(300),
 }
 
 

@@ -21,7 +21,9 @@ def test_NameConflict_leaves_the_object_alone_and_says_which() -> None:
     plan = WITNESSES["NameConflict"].plan()
 
     assert (plan.stuck, plan.actions) == (plan.decision, ())
-    assert "Service acme-webapp is not owned by this cluster" in plan.decision.why
+    assert plan.decision.why == (
+        "Service acme-webapp is not owned by this cluster and is left alone. Delete or rename it, or give the cluster another name."
+    )
 
 
 def test_NameConflict_speaks_of_a_shard_Service_too() -> None:
