@@ -85,6 +85,13 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         "SwitchoverRequested",
         f"{MOVING} 0; waiting for acme-coreapp-4, acme-coreapp-5 to learn the number of shards.",
     ),
+    "a request of one of two that have just started": (
+        FOUR.with_pod(4, report=Report(shards=None))
+        .with_pod(5, report=Report(shards=None))
+        .wanting(switchovers=(Switchover(shard=0, to="acme-coreapp-5"),), switchover_text="0=acme-coreapp-5"),
+        "SwitchoverRequested",
+        f"{MOVING} 0; waiting for acme-coreapp-5 to learn the number of shards.",
+    ),
     "a request of another standby than that": (
         FOUR.with_pod(4, report=Report(shards=None)).wanting(
             switchovers=(Switchover(shard=0, to="acme-coreapp-5"),), switchover_text="0=acme-coreapp-5"
