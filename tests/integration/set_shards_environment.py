@@ -329,7 +329,7 @@ class LaneHarness(Harness):
         objects = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in self.lanes]
         for name in self.lane_operators:
             objects += _lease_rights(name)
-        self.plane.kubectl("apply", "--server-side", "-f", "-", input="\n---\n".join(map(json.dumps, objects)))
+        self.plane.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump_all(objects))
         super().start()
 
     def close(self) -> None:

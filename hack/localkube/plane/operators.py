@@ -116,7 +116,7 @@ class Operators:
         """Apply CRD and rights, and wait until the API server serves the CRD."""
         self._folder.mkdir(parents=True, exist_ok=True)
         objects = self._objects or manifests()
-        self._plane.kubectl("apply", "--server-side", "-f", "-", input="\n---\n".join(json.dumps(obj) for obj in objects))
+        self._plane.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump_all(objects))
         await_crd(self._plane)
 
     def start(

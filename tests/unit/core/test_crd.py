@@ -269,3 +269,22 @@ def test_nothing_is_let_through_that_the_api_server_would_drop_from_a_pod() -> N
 def test_it_is_small_enough_for_kubectl_apply_without_server_side() -> None:
     """Which keeps it whole in an annotation, of 256 KiB at most with all others."""
     assert len(json.dumps(CRD, separators=(",", ":"))) < 200_000
+
+
+def checked_amounts(schema: dict[str, Any], path: str = "", at_most: int = 1) -> Iterator[tuple[str, int]]:
+    """Each amount (an integer or a text) that a rule of CEL judges, and how many of them an object can have."""
+    if schema.get("x-kubernetes-int-or-string") and "x-kubernetes-validations" in schema:
+        yield path, at_most
+    for name, child in schema.get("properties", {}).items():
+        yield from checked_amounts(child, f"{path}.{name}", at_most)
+    if "items" in schema:
+        yield from checked_amounts(schema["items"], f"{path}[]", at_most * schema.get("maxItems", 10**9))
+    if isinstance(child := schema.get("additionalProperties"), dict):
+        yield from checked_amounts(child, f"{path}.*", at_most * schema.get("maxProperties", 10**9))
+
+
+def test_the_oldest_kubernetes_takes_the_rules_about_amounts() -> None:
+    """Up to Kubernetes 1.30 the API server takes no notice of maxLength there, and counts 629,150 for each; it rejects 10,000,000."""
+    amounts = dict(checked_amounts(SPEC))
+    assert len([path for path in amounts if ".resources." in path]) == 4
+    assert max(amounts.values()) * 629_150 < 10_000_000
