@@ -70,7 +70,7 @@ def _assets(environ: Mapping[str, str], programs: Sequence[Program], report: Rep
     paths = {program.name: Path(folder).absolute() / program.name for program in programs}
     there = [program for program in programs if paths[program.name].is_file() and os.access(paths[program.name], os.X_OK)]
     says = {program.name: version_of(program, paths[program.name]) for program in there}
-    minors = {"".join(re.findall(r"v1\.\d+", says.get(program.name, ""))[:1]) for program in programs if program.of_kubernetes}
+    minors = {_minor_of(says.get(program.name, "")) for program in programs if program.of_kubernetes}
     found = {}
     for program in there:
         version = says[program.name]
@@ -84,6 +84,12 @@ def _assets(environ: Mapping[str, str], programs: Sequence[Program], report: Rep
             line = version.splitlines()[0] if version else "silent about its version"
             report(f"{paths[program.name]} is not used: it is not {wanted}, but {line}")
     return found
+
+
+def _minor_of(said: str) -> str:
+    """The minor version of Kubernetes in what a program said, such as v1.34; empty if there is none, or no such program."""
+    found = re.search(r"v1\.\d+", said)
+    return found[0] if found else ""
 
 
 @dataclass

@@ -75,8 +75,8 @@ def rejection(f: Facts, request: Switchover) -> str | None:
     route = next((route for route in f.routes if route.shard == request.shard), None)
     if route is None:
         last = (f.shards or 1) - 1
-        is_missing = f"There is no shard {request.shard}; shards go from 0 to {last}."
-        return is_missing if request.shard > last else f"Shard {request.shard} has no Service of this cluster."
+        no_shard = f"There is no shard {request.shard}; shards go from 0 to {last}."
+        return no_shard if request.shard > last else f"Shard {request.shard} has no Service of this cluster."
     if request.to is None:
         return None if f.standbys(route) else f"No standby can take shard {request.shard}."
     pod = next((pod for pod in f.snapshot.coreapps if pod.name == request.to), None)
