@@ -63,30 +63,18 @@ class PrometheusServer:
         self._targets[name] = port
         self._write_targets()
 
-    def firing(self) -> dict[str, list[dict[str, str]]]:
-        """Return the labels of all alerts that fire, by the name of the alert. httpx.HTTPError if it does not answer."""
-        found: dict[str, list[dict[str, str]]] = {}
-        for alert in self._ask("/api/v1/alerts").json()["data"]["alerts"]:
-            if alert["state"] == "firing":
-                found.setdefault(alert["labels"]["alertname"], []).append(alert["labels"])
-        return found
-
-    def value(self, expr: str) -> float | None:
-        """Return the value of an expression now: of its first series; None if it has none. httpx.HTTPError if it does not answer."""
-        result = self._ask("/api/v1/query", query=expr).json()["data"]["result"]
-        return float(result[0]["value"][1]) if result else None
-
     def _write_targets(self) -> None:
         labels = {"namespace": "whatsapp-operator-system"}
         groups = [{"targets": [f"127.0.0.1:{port}"], "labels": {**labels, "pod": name}} for name, port in sorted(self._targets.items())]
         write(self.folder / TARGETS, json.dumps(groups))
 
+    def ask(self, path: str, **query: str) -> httpx.Response:
+        """Return its answer to a GET. httpx.HTTPError if there is none, or if it is an error."""
+        return httpx.get(f"{self.url}{path}", params=query, timeout=ANSWER_SECONDS, trust_env=False).raise_for_status()
+
     def _is_ready(self) -> bool:
         try:
-            self._ask("/-/ready")
+            self.ask("/-/ready")
         except httpx.HTTPError:
             return False
         return True
-
-    def _ask(self, path: str, **query: str) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", params=query, timeout=ANSWER_SECONDS, trust_env=False).raise_for_status()
