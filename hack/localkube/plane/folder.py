@@ -46,19 +46,15 @@ def alive(folder: Path) -> list[Process]:
     return [process for name in (*PARTS, "processes") for process in processes.load(folder / f"{name}.json") if process.alive()]
 
 
-def stop(folder: Path) -> list[Process]:
-    """End by id what runs in ``folder``, whose data stays; returns what was ended."""
+def remove(folder: Path) -> list[Process]:
+    """End by id what runs in ``folder``, and remove what was made there, and the folder itself if nothing else is in it.
+
+    Returns what was ended.
+    """
     ended = alive(folder)
     for name in PARTS:
         processes.stop(processes.load(folder / f"{name}.json"))
-    if (folder / "processes.json").exists():
-        ControlPlane.attach(folder).stop()
-    return ended
-
-
-def remove(folder: Path) -> list[Process]:
-    """The same, and remove what was made there, and the folder itself if nothing else is in it."""
-    ended = stop(folder)
+    controlplane.end(processes.load(folder / "processes.json"))
     for name in (*PARTS, *controlplane.FOLDERS):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (*(f"{part}.json" for part in PARTS), *controlplane.FILES):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,8 +42,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     """Run the command; ``root`` is the repository. Returns 0, 1 after sentences on standard error, 130 after Ctrl-C."""
     options = parsed(argv, root)
     command = Command("hack/chaos", argv, root=root)
-    path = os.pathsep.join(str(root / folder) for folder in ("operator", "hack"))  # one operator is started by a module of hack/
-    harness = Harness(options.dir, nodes=NODES, report=to_stderr, operator_env={"PYTHONPATH": path})
+    harness = Harness(options.dir, nodes=NODES, report=to_stderr)
     session = Session[HollowEnvironment](options.faults, lambda _: int(options.n), about={"n": options.n, "clusters": options.clusters})
 
     async def play() -> None:

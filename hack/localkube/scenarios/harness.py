@@ -6,7 +6,8 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
@@ -14,7 +15,7 @@ from localkube.monitoring.server import PrometheusServer
 from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane, free_ports
 from localkube.plane.folder import alive, remove, start_nodes
-from localkube.plane.operators import Operators
+from localkube.plane.operators import REPOSITORY, Operators
 from localkube.plane.processes import Process, Spawner
 from localkube.programs.binaries import provide
 from localkube.programs.prometheus import prometheus
@@ -25,34 +26,30 @@ OPERATOR_S = 60.0
 LOGGED_IN = "on_login"  # in an operator's log as soon as it watches; it campaigns from before
 
 
+@dataclass
 class Harness:
-    """Processes in ``folder``, laid out as ``hack/cluster`` does, so that ``hack/cluster status --dir`` shows them too.
+    """Processes in ``folder``: ``up`` starts all or nothing, ``down`` ends and removes all.
 
-    ``up`` starts all or nothing and ``down`` ends and removes all. Unless ``detached`` every process ends with this one, however it ends.
+    Unless ``detached`` every process ends with this one, however it ends.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        nodes: int = 3,
-        detached: bool = False,
-        audit_log: bool = False,
-        operator_env: Mapping[str, str] | None = None,
-        observe: bool = False,
-        report: Report = quiet,
-    ) -> None:
-        """Prepare; nothing is started yet. ``observe``: a Prometheus scrapes the operators."""
-        self.folder = folder.absolute()
-        self._nodes = nodes
-        self._detached, self._audit_log = detached, audit_log
-        self._operator_env = dict(operator_env or {})
-        self._report = report
-        self._plane: ControlPlane | None = None
-        self._operators: Operators | None = None
-        self._spawner = Spawner(leashed=not detached)
+    folder: Path
+    _: KW_ONLY
+    nodes: int = 3
+    detached: bool = False
+    audit_log: bool = False
+    observe: bool = False  # a Prometheus scrapes the operators
+    report: Report = quiet
+    plane: ControlPlane = field(init=False)  # from ``up`` on
+    operators: Operators = field(init=False)  # the same: the replicas that were started and not ended since
+
+    def __post_init__(self) -> None:
+        self.folder = self.folder.absolute()
+        self.prometheus = PrometheusServer(self.folder / "prometheus") if self.observe else None
+        self._spawner = Spawner(leashed=not self.detached)
+        self._exits = contextlib.ExitStack()
+        self._exits.callback(self._spawner.close)
         self._replicas = 0
-        self.prometheus = PrometheusServer(self.folder / "prometheus") if observe else None
 
     # ---- up and down
 
@@ -69,28 +66,26 @@ class Harness:
             raise
 
     def _up(self, replicas: int) -> None:
-        binaries, report = provide(os.environ, report=self._report), self._report
-        self._plane = ControlPlane.start(self.folder, binaries=binaries, audit_log=self._audit_log, detached=self._detached, report=report)
-        start_nodes(self._plane, self._spawner, self._nodes, report)
+        binaries, report = provide(os.environ, report=self.report), self.report
+        self.plane = ControlPlane.start(self.folder, binaries=binaries, audit_log=self.audit_log, detached=self.detached, report=report)
+        self._exits.callback(self.plane.stop)
+        start_nodes(self.plane, self._spawner, self.nodes, report)
         begun = time.monotonic()
-        self._operators = Operators(self._plane, self.folder / "operators", env=self._operator_env, leashed=not self._detached)
-        self._operators.install()
+        self.operators = Operators(self.plane, self.folder / "operators", leashed=not self.detached)
+        self._exits.callback(self.operators.close)
+        self.operators.install()
         if self.prometheus is not None:
             process = self.prometheus.start(prometheus(os.environ, report=report)["prometheus"], self._spawner)
             processes.save(self.folder / "prometheus.json", [process])
-            self._report(f"Prometheus runs at {self.prometheus.url} and evaluates the alerts")
+            report(f"Prometheus runs at {self.prometheus.url} and evaluates the alerts")
         for process in [self.start_operator() for _ in range(replicas)]:
             self.wait_for_operator(process)
-        self._report(f"{replicas} operators run after {time.monotonic() - begun:.1f} s, with the rights of their ServiceAccount")
+        report(f"{replicas} operators run after {time.monotonic() - begun:.1f} s, with the rights of their ServiceAccount")
 
     def down(self) -> None:
         """End what runs, and only that; remove the folder."""
-        if self._operators is not None:
-            self._operators.close()
         remove(self.folder)
-        if self._plane is not None:
-            self._plane.stop()  # it takes the exit statuses
-        self._spawner.close()
+        self._exits.close()  # what was started here takes the exit statuses
 
     @contextlib.contextmanager
     def running(self, *, replicas: int = 2) -> Iterator[None]:
@@ -100,22 +95,6 @@ class Harness:
             yield
         finally:
             self.down()
-
-    # ---- parts
-
-    @property
-    def plane(self) -> ControlPlane:
-        """The control plane."""
-        if self._plane is None:
-            raise LocalKubeError(f"nothing runs in {self.folder} yet")
-        return self._plane
-
-    @property
-    def operators(self) -> Operators:
-        """The replicas of the operator: those that were started and not ended since."""
-        if self._operators is None:
-            raise LocalKubeError(f"no operator was started in {self.folder} yet")
-        return self._operators
 
     def fault(self) -> str | None:
         """One sentence on a process that ended by itself, None if there is none."""
@@ -127,12 +106,12 @@ class Harness:
     def start_operator(self, *, server: str | None = None, module: str = "whatsapp_operator") -> Process:
         """Start one more replica under a new name; ``server``: the URL under which it is to reach the API server, if not its own.
 
-        ``module``: what Python runs, on the PYTHONPATH of the operator's settings.
+        ``module``: what Python runs, also one of this folder hack/.
         """
-        name, env = f"operator-{self._replicas}", {}
+        name, env = f"operator-{self._replicas}", {"PYTHONPATH": os.pathsep.join(str(REPOSITORY / part) for part in ("operator", "hack"))}
         if self.prometheus is not None:
             (port,) = free_ports(1)
-            env = {"METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
+            env |= {"METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
             self.prometheus.scrape(name, port)
         process = self.operators.start(name, server=server, module=module, env=env)
         self._replicas += 1

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from localkube import kubeconfig
-from localkube.errors import LocalKubeError, guarded
+from localkube.errors import LocalKubeError
 from localkube.files import EXECUTABLE, write
 from localkube.kubeconfig import Access
-from localkube.plane import command as cluster
-from localkube.plane import processes
+from localkube.plane import folder, processes
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import REPOSITORY, image_packages
 from localkube.plane.processes import Process, Spawner
@@ -174,7 +173,7 @@ def test_an_unreadable_kubeconfig_is_one_sentence(tmp_path: Path, text: str | No
 
 
 def test_writes_are_read_from_the_audit_log_as_they_come(tmp_path: Path) -> None:
-    plane = ControlPlane(tmp_path, binaries=None, spawner=None, running=[])
+    plane = ControlPlane(tmp_path, binaries=Binaries({}), spawner=Spawner(leashed=True))
     with pytest.raises(LocalKubeError, match="keeps no audit log"):
         plane.writes()
     lines = [
@@ -209,40 +208,26 @@ def test_one_that_never_gets_ready_is_quoted_and_ended(tmp_path: Path) -> None:
     with pytest.raises(LocalKubeError, match=r"waited too long for etcd to open its socket[\s\S]*still thinking"):
         ControlPlane.start(tmp_path / "x", binaries=Binaries({"etcd": idle}), timeout=0.5)
 
-    assert [process.alive() for process in ControlPlane.attach(tmp_path / "x").processes] == [False]
+    assert [process.alive() for process in processes.load(tmp_path / "x" / "processes.json")] == [False]
 
 
-def test_the_command_says_one_sentence_and_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert guarded("hack/cluster", lambda: cluster.main(["status", "--dir", str(tmp_path)], root=tmp_path)) == 1
-
-    assert capsys.readouterr().err == (
-        f"hack/cluster: there is no control plane in {tmp_path}: start one with 'hack/cluster up --dir {tmp_path}'\n"
-    )
-
-
-def test_down_where_nothing_runs_is_fine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cluster.main(["down", "--dir", str(tmp_path)], root=tmp_path) == 0
-    assert "nothing runs in" in capsys.readouterr().err
-
-
-def test_down_ends_what_runs_and_leaves_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_removed_with_what_runs_in_it_and_other_files_are_left(tmp_path: Path) -> None:
+    assert folder.remove(tmp_path / "nothing") == []
     spawner = Spawner(leashed=False)
     process = spawner.start("etcd", SLEEPER, folder=tmp_path, log=tmp_path / "log")
     spawner.close()
     processes.save(tmp_path / "processes.json", [process])
     (tmp_path / "mine.txt").write_text("keep")
 
-    assert cluster.main(["down", "--dir", str(tmp_path)], root=tmp_path) == 0
+    assert [one.pid for one in folder.remove(tmp_path)] == [process.pid]
 
     assert not process.alive()
     assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "log"}
 
 
 def test_the_script_finds_its_package() -> None:
-    import subprocess
-
-    script = Path(cluster.__file__).resolve().parents[2] / "cluster"
+    script = REPOSITORY / "hack" / "programs"
     done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=30, check=False)
 
     assert done.returncode == 0
-    assert "up,status,down" in done.stdout
+    assert "--control-plane" in done.stdout
