@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from localkube import Obj
 from localkube.figures import BASELINE_S, P95_FROM, clock
 from localkube.provenance import is_crowded
 from outside.ledger import Ledger
 from wabiz_sim.gatewaylog import Totals
 
-Obj = dict[str, Any]
 Row = Mapping[str, Any]
 
 VENDOR_RESHARD = "45-60 s"

@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from localkube import Obj
 from localkube.hollow.addresses import Addresses
 from localkube.hollow.claims import HollowClaims
 from localkube.hollow.components import Make
@@ -22,7 +23,6 @@ from localkube.hollow.status import is_barred, is_ready
 
 logger = logging.getLogger("localkube.hollow")
 
-Obj = dict[str, Any]
 PROBE_S = 0.02
 SCHEDULABLE_TIMEOUT_S = 10.0
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from localkube import Obj
 from localkube.hollow.addresses import Addresses
 from localkube.hollow.components import Component, Make, Resolve
 from localkube.hollow.config import configured
@@ -28,7 +29,6 @@ from localkube.hollow.status import KILLED, Container, known_transitions, pod_st
 
 logger = logging.getLogger("localkube.hollow")
 
-Obj = dict[str, Any]
 
 START_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 6.0

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from localkube import Obj
 from localkube.hollow.status import is_ready as says_ready
 from outside.observer import Observer
-
-Obj = dict[str, Any]
 
 NAMESPACE, NAME = "default", "acme"
 GROUP = "/apis/multiconnect.dev/v1alpha1"

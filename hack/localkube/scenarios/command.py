@@ -11,12 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
+from localkube import Obj
 from localkube.errors import guarded
 from localkube.files import write_json
 from localkube.provenance import Provenance
 from localkube.scenarios.harness import end_by_any_signal
-
-Obj = dict[str, Any]
 
 WIDTH = 240  # columns of the output where it is no terminal
 

@@ -10,9 +10,8 @@ import subprocess
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from localkube.errors import LocalKubeError
+from localkube import LocalKubeError, Obj
 from localkube.offline import docker
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, pinned_programs
@@ -26,8 +25,6 @@ from localkube.scenarios.kind.nodes import NAME, KindNodes, run
 from localkube.scenarios.runner.case import Series, chosen
 from localkube.scenarios.runner.session import Session
 from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
-
-Obj = dict[str, Any]
 
 N, NODE_N, RELEASE_N = 20, 3, 5
 NAMED = f"--name={NAME}"

@@ -11,8 +11,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from localkube import kubeconfig
-from localkube.errors import LocalKubeError
+from localkube import LocalKubeError, Obj, kubeconfig
 from localkube.hollow.kube import Kube
 from localkube.progress import Report
 from localkube.scenarios.cluster import GROUP, LEASE, LEASES, NAMESPACE, SWITCHOVER, Holder, is_settled, pods_of
@@ -21,7 +20,6 @@ from outside.laws import Violation
 from outside.observer import Commit, Observer
 
 T = TypeVar("T")
-Obj = dict[str, Any]
 
 SHARDS, SPARES = 2, 1
 SETTLE_S = 120.0

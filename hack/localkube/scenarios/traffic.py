@@ -20,8 +20,6 @@ from outside.traffic import Message, Traffic, TrafficError
 from wabiz_sim.gatewaylog import Entry, Kind, Totals
 from wabiz_sim.sharding import shard_of
 
-Obj = dict[str, Any]
-
 PERIOD_S = 0.2  # from one message of a shard to the next
 BURST_PERIOD_S = 0.02  # while a failover is measured to fractions of a second
 MOST_OPEN = 12

@@ -71,46 +71,6 @@ def test_what_the_table_has_no_column_for_is_a_sentence_next_to_it() -> None:
     ]
 
 
-SOUND = {
-    "lost": 0,
-    "doubled": 0,
-    "not_handed_over": [],
-    "wrong_failovers": [],
-    "violations": [],
-    "unsettled": [],
-    "troubles": [],
-    "sent": 100,
-    "n": 2,
-    "max": 0.9,
-    "evidence": {"PodDeleted": 2},
-}
-"""Figures of a machine that is busy: slow, and nothing is broken."""
-
-
-def test_slow_is_not_broken() -> None:
-    assert chaos_print.broken(SOUND, QUICK) == []
-
-
-@pytest.mark.parametrize(
-    ("found", "said"),
-    [
-        ({"max": 3.1}, ["took 3.100 s; beyond 2 s it is broken, not slow"]),
-        (
-            {"evidence": {"ProbeTimeout": 2}},
-            ["evidence ProbeTimeout is not what was to be seen (PodDeleted)", "the evidence of 0 of 2 handovers was seen (PodDeleted)"],
-        ),
-        ({"evidence": {}}, ["the evidence of 0 of 2 handovers was seen (PodDeleted)"]),
-        ({"n": 0, "max": None, "evidence": {}}, ["nothing was measured"]),
-        ({"lost": 1}, ["lost: 1"]),
-        ({"wrong_failovers": ["x"]}, ["wrong_failovers: ['x']"]),
-        ({"troubles": ["the fault did nothing"]}, ["troubles: ['the fault did nothing']"]),
-        ({"sent": 0}, ["no message was sent"]),
-    ],
-)
-def test_an_operator_that_decayed_fails_also_on_a_busy_machine(found: dict[str, Any], said: list[str]) -> None:
-    assert chaos_print.broken({**SOUND, **found}, QUICK) == said
-
-
 def test_the_bound_of_what_is_decided_at_once_is_below_the_path_over_the_probes_and_no_bound_is_loose() -> None:
     for fault in FAULTS:
         if fault.goal == table.QUICK_S:

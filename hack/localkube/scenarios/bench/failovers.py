@@ -9,10 +9,11 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
+from localkube import Obj
 from localkube.blocks import bench_block
 from localkube.figures import BASELINE_S, P95_FROM, clock, row, summary
 from localkube.files import write_json
@@ -31,7 +32,6 @@ from localkube.scenarios.runner.player import Outcome, Player
 from localkube.scenarios.runner.report import complaints
 from outside.ledger import Ledger
 
-Obj = dict[str, Any]
 Samples = Mapping[str, Sequence[float]]
 """Seconds, by case."""
 

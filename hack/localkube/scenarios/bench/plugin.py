@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from localkube import LocalKubeError, Obj
 from localkube.blocks import plugin_block
-from localkube.errors import LocalKubeError
 from localkube.figures import P95_FROM
 from localkube.programs.binaries import provide
 from localkube.progress import to_stderr
@@ -24,8 +24,6 @@ from localkube.scenarios.bench.failovers import Measured, manifest
 from localkube.scenarios.cluster import NAME, NAMESPACE
 from localkube.scenarios.command import Command
 from localkube.scenarios.harness import Harness
-
-Obj = dict[str, Any]
 
 READY_S = 120.0
 """Within so long the cluster is ready, and an outage is seen."""

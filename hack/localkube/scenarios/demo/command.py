@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 
+from localkube import LocalKubeError, Obj
 from localkube.blocks import VENDOR_RESHARD, demo_block
-from localkube.errors import LocalKubeError
 from localkube.figures import clock
 from localkube.files import EXECUTABLE, write, write_json
 from localkube.plane.folder import alive, remove
@@ -41,8 +40,6 @@ from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.player import Outcome, Player
 from localkube.scenarios.runner.report import complaints
 from outside.ledger import Ledger
-
-Obj = dict[str, Any]
 
 VENDOR_FAILOVER = "35 s"
 RATE, INBOUND_RATE = 40.0, 5.0  # messages a second, out and in

@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-from localkube import kubeconfig
+from localkube import Obj, kubeconfig
 from localkube.hollow.control import HollowControl
 from localkube.plane.certificates import Certificates
 from localkube.plane.processes import Process, load
@@ -24,8 +23,6 @@ from localkube.scenarios.hollow.probe import RATE, Probe
 from localkube.scenarios.hollow.servers import ApiProxy, Webhook, api_proxy, webhook_server
 from outside.observer import Observer
 from outside.wire import Wire
-
-Obj = dict[str, Any]
 
 RESTART_S = 1
 NODES = 6  # two in each of three zones
@@ -147,7 +144,6 @@ class SingleCluster(HollowEnvironment):
     """
 
     def __init__(self, harness: Harness, *, report: Report) -> None:
-        """Prepare."""
         super().__init__(harness, clusters=0, report=report)
         self.whole = Observer(self.kubeconfig, NAMESPACE, ask_client=True)
         """Observes from beginning to end; that of the cases is another one for each."""

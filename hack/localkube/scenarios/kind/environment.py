@@ -8,14 +8,12 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from localkube.errors import LocalKubeError
+from localkube import LocalKubeError, Obj
 from localkube.progress import Report
 from localkube.scenarios.cluster import Holder, is_ready
 from localkube.scenarios.environment import SETTLE_S, Environment
 from localkube.scenarios.kind.install import CLUSTER, REPLICAS, SYSTEM, Installation
 from localkube.scenarios.kind.nodes import CONTROL_PLANE, KindNodes
-
-Obj = dict[str, Any]
 
 PODS_OF_SYSTEM = f"/api/v1/namespaces/{SYSTEM}/pods"
 ASK_S = 0.25

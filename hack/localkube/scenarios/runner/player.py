@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, Generic
+from typing import Generic
 
-from localkube.errors import LocalKubeError, sentence
+from localkube import LocalKubeError, Obj
+from localkube.errors import sentence
 from localkube.hollow.pods import RESTART_S
 from localkube.progress import Report
 from localkube.scenarios.cluster import Holder
@@ -20,8 +21,6 @@ from localkube.scenarios.runner.case import RESUMES_S, Case, Fault, G, Victim
 from localkube.scenarios.runner.judge import UNREPORTED, Key, World, judge
 from localkube.scenarios.traffic import Mark, MessageResults, first_taken, longest_gap
 from outside.observer import ObserverError
-
-Obj = dict[str, Any]
 
 CALM_S = 1.0  # before a fault messages flow for so long, watched by the fresh observer
 APART_S = 0.7  # from one cluster's fault to the next one's: on real clusters they do not come in one instant

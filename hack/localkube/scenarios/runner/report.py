@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from localkube import Obj
 from localkube.figures import BASELINE_S, clock, row, summary
 from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.judge import UNREPORTED
 from localkube.scenarios.runner.player import Outcome
 
-Obj = dict[str, Any]
 Played = Sequence[tuple[Fault[Any], Outcome]]
 
 AT_ONCE, PROBES_S, SLACK_S, NO_GOAL_S = 10.0, 3.0, 4.0, 4.0
 LATER, KILLED_S = 2.0, 0.5
-FORBIDDEN = ("lost", "doubled", "not_handed_over", "wrong_failovers", "violations", "unsettled", "troubles")
-"""Figures that must be zero or empty on any machine."""
 PHASES = {"decided": "decided after", "committed": "committed after", "from_possible": "from when a handover could be made"}
 """What is measured of a handover besides its time, and how it is said."""
 
@@ -93,21 +91,6 @@ def bound(fault: Fault[Any]) -> float:
     if AT_ONCE * fault.goal < PROBES_S:
         return AT_ONCE * fault.goal
     return fault.goal + min(fault.goal, SLACK_S)
-
-
-def broken(found: Mapping[str, Any], fault: Fault[Any]) -> list[str]:
-    """One sentence for everything in the figures of a fault that fails also where its goal is not asked for: on a machine that is busy."""
-    said = [f"{name}: {found[name]}" for name in FORBIDDEN if found[name]]
-    if found["n"] < 1:
-        said.append("nothing was measured")
-    if not found["sent"]:
-        said.append("no message was sent")
-    if UNREPORTED in found["evidence"]:
-        said.append(f"evidence {UNREPORTED} is not what was to be seen ({', '.join(sorted(fault.evidence))})")
-    said += _strange(fault, found["evidence"], found["n"])
-    if found.get("max") is not None and found["max"] > bound(fault):
-        said.append(f"took {found['max']:.3f} s; beyond {bound(fault):g} s it is broken, not slow")
-    return said
 
 
 def is_compared(fault: Fault[Any]) -> bool:

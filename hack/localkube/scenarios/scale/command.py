@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from localkube import LocalKubeError, Obj
 from localkube.blocks import scale_block
-from localkube.errors import LocalKubeError
 from localkube.figures import P95_FROM, clock, rounded, row, summary
 from localkube.hollow.kube import Kube
 from localkube.plane.controlplane import Write
@@ -29,8 +28,6 @@ from localkube.scenarios.runner.player import Player
 from localkube.scenarios.runner.report import complaints
 from localkube.scenarios.scale.crowd import Crowd, items
 from localkube.scenarios.scale.objects import SPARES
-
-Obj = dict[str, Any]
 
 CPU_GOAL, MEMORY_GOAL_MIB, FAILOVER_GOAL_S = 1.0, 250.0, 2.0
 HOLLOW = 5  # clusters whose pods are simulated whole; on them failovers are measured
@@ -100,7 +97,6 @@ class ScaleBench:
     """Measures in an environment that is up without operators. Use ``run`` once."""
 
     def __init__(self, harness: Harness, options: argparse.Namespace, report: Report) -> None:
-        """Prepare."""
         self.found = Found(options.scale)
         self._harness, self._options, self._report = harness, options, report
         self._hollow = [f"h{number}" for number in range(min(HOLLOW, options.scale))]

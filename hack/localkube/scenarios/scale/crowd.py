@@ -8,8 +8,8 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
+from localkube import Obj
 from localkube.files import PRIVATE, write
 from localkube.hollow.addresses import Addresses
 from localkube.hollow.kube import Kube
@@ -22,8 +22,6 @@ from localkube.scenarios.hollow.environment import SingleCluster
 from localkube.scenarios.scale import objects
 from localkube.scenarios.scale.objects import COLLECTIONS, COREAPPS, NAMESPACE, NODES, SHARDS, WEBAPPS
 from whatsapp_operator.core import manifests
-
-Obj = dict[str, Any]
 
 AT_A_TIME = 12
 PODS_S, LISTEN_S, ACCOUNT_S = 600.0, 60.0, 30.0
