@@ -433,7 +433,6 @@ async def test_a_restarted_process_keeps_addresses_and_counts_on(control_plane: 
         before, _ = await hollow.ready_pod("stays"), await hollow.ready_pod("goes")
         access, prefix = kubeconfig.read(control_plane.admin_kubeconfig), next(iter(hollow.fleet.nodes)).rsplit("-", 1)[0]
         await hollow.fleet.stop()
-        hollow.fleet._around.addresses.close()
         await hollow.delete_pod("goes")
 
         async with running(access, tmp_path, nodes=2, prefix=prefix, restart_delay_s=0.0, make=fake):

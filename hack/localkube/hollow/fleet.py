@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from localkube import Obj
-from localkube.hollow.addresses import Addresses
 from localkube.hollow.claims import HollowClaims
 from localkube.hollow.components import Make
 from localkube.hollow.kube import Kube, Mirror
@@ -30,16 +29,13 @@ SCHEDULABLE_TIMEOUT_S = 10.0
 class Hollow:
     """The hollow nodes of one process and all that runs on them. `process.running` starts and ends one."""
 
-    def __init__(
-        self, kube: Kube, nodes: Sequence[HollowNode], *, addresses: Addresses, folder: Path, restart_delay_s: float, make: Make
-    ) -> None:
+    def __init__(self, kube: Kube, nodes: Sequence[HollowNode], *, folder: Path, restart_delay_s: float, make: Make) -> None:
         self.nodes = {node.name: node for node in nodes}
         self.pods: dict[str, HollowPod] = {}
         self.ambiguous: Counter[str] = Counter()
         self._folder = folder
         self._around = Surroundings(
             kube=kube,
-            addresses=addresses,
             folder=folder,
             restart_delay_s=restart_delay_s,
             make=make,
@@ -87,6 +83,7 @@ class Hollow:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(pod.shut_down() for pod in self.pods.values()))
+        self._around.addresses.close()
 
     async def _probe_all(self) -> None:
         while True:

@@ -46,12 +46,12 @@ class Surroundings:
     """What every pod of a process shares. `resolve` and `sources` are asked with the pod's namespace."""
 
     kube: Kube
-    addresses: Addresses
     folder: Path
     restart_delay_s: float
     make: Make
     resolve: Callable[[str], Resolve]
     sources: Callable[[str], Sources]
+    addresses: Addresses = field(default_factory=Addresses)
     effects: defaultdict[str, list[Counter[str]]] = field(default_factory=lambda: defaultdict(list))
     """By uid of a pod, also of one that is gone: what faults were seen to do to each of its lives, by name."""
 

@@ -21,7 +21,7 @@ from aiohttp import web
 from localkube import kubeconfig
 from localkube.errors import LocalKubeError, guarded
 from localkube.files import only_one, write_json
-from localkube.hollow.addresses import Addresses
+from localkube.hollow.addresses import of_node
 from localkube.hollow.components import Component, Make, Resolve
 from localkube.hollow.control import ADDRESS_FILE, application
 from localkube.hollow.fleet import Hollow
@@ -57,22 +57,18 @@ async def running(
     renew_s: float = RENEW_S,
     make: Make = simulated,
 ) -> AsyncGenerator[Hollow, None]:
-    """Hollow nodes `<prefix>-0` ... in this process, from ready to the end of the block.
-
-    `folder` holds the pods' volumes and decides the address range, so that a restart finds its own. Raises KubeError, AddressError.
-    """
+    """Hollow nodes `<prefix>-0` ... in this process, from ready to the end of the block; volumes are in `folder`. LocalKubeError."""
     async with Kube(access) as kube:
-        with contextlib.closing(Addresses(str(folder))) as addresses:
-            members = [HollowNode(kube, f"{prefix}-{i}", addresses.node(i), f"zone-{'abc'[i % 3]}", renew_s) for i in range(nodes)]
-            hollow = Hollow(kube, members, addresses=addresses, folder=folder, restart_delay_s=restart_delay_s, make=make)
+        members = [HollowNode(kube, f"{prefix}-{i}", of_node(i), f"zone-{'abc'[i % 3]}", renew_s) for i in range(nodes)]
+        hollow = Hollow(kube, members, folder=folder, restart_delay_s=restart_delay_s, make=make)
+        try:
             try:
-                try:
-                    await asyncio.wait_for(hollow.start(), READY_TIMEOUT_S)
-                except TimeoutError:
-                    raise LocalKubeError(f"the API server at hand did not answer in full within {READY_TIMEOUT_S:.0f} s") from None
-                yield hollow
-            finally:
-                await hollow.stop()
+                await asyncio.wait_for(hollow.start(), READY_TIMEOUT_S)
+            except TimeoutError:
+                raise LocalKubeError(f"the API server at hand did not answer in full within {READY_TIMEOUT_S:.0f} s") from None
+            yield hollow
+        finally:
+            await hollow.stop()
 
 
 @contextlib.asynccontextmanager

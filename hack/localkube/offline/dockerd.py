@@ -50,12 +50,11 @@ def start(folder: Path, report: Report) -> None:
     process = spawner.start("dockerd", argv, folder=folder, log=folder / "dockerd.log", env={**os.environ, "PATH": _path()})
     spawner.close()
     processes.save(folder / "dockerd.json", [process])
-    while docker.info() is None:
-        if not process.alive() or time.monotonic() - begun > START_SECONDS:
-            state = "does not answer" if process.alive() else process.exit_text()
-            stop(folder)
-            raise LocalKubeError(f"dockerd {state}; the end of {process.log}:\n{process.last_lines(12)}")
-        time.sleep(0.2)
+    try:
+        processes.wait_until(lambda: docker.info() is not None, [process], "to answer", begun + START_SECONDS)
+    except LocalKubeError:
+        stop(folder)
+        raise
     report(f"dockerd answers after {time.monotonic() - begun:.1f} s; its data and log are in {folder}")
 
 

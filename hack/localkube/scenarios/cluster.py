@@ -10,6 +10,7 @@ from outside.observer import Observer
 
 NAMESPACE, NAME = "default", "acme"
 GROUP = "/apis/multiconnect.dev/v1alpha1"
+CLUSTERS = f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/whatsapp-operator-system/leases"
 LEASE = "whatsapp-operator"
 ROLE = "multiconnect.dev/role"

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 from localkube import LocalKubeError, Obj, kubeconfig
 from localkube.hollow.kube import Kube
 from localkube.progress import Report
-from localkube.scenarios.cluster import GROUP, LEASE, LEASES, NAMESPACE, SWITCHOVER, Holder, is_settled, pods_of
+from localkube.scenarios.cluster import CLUSTERS, LEASE, LEASES, NAMESPACE, SWITCHOVER, Holder, is_settled, pods_of
 from localkube.scenarios.traffic import Stream
 from outside.laws import Violation
 from outside.observer import Commit, Observer
@@ -225,7 +225,7 @@ class Environment(ABC):
 
     async def edit(self, cluster: str, patch: Obj) -> None:
         """Change a WhatsAppCluster by a merge patch."""
-        await self.api.patch(f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters/{cluster}", patch, kind=MERGE)
+        await self.api.patch(f"{CLUSTERS}/{cluster}", patch, kind=MERGE)
 
     async def annotate(self, cluster: str, annotations: Obj) -> None:
         """Set annotations of a WhatsAppCluster; None takes one away."""

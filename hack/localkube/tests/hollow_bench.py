@@ -109,7 +109,7 @@ class Bench:
 
     def __init__(self, folder: Path, sources: Sources, **component: bool) -> None:
         self.kube, self.made, self._component = FakeKube(), list[FakeComponent](), component
-        self.addresses = Addresses(str(folder))
+        self.addresses = Addresses()
         kube = cast("Kube", self.kube)
         self.node = HollowNode(kube, "hollow-0", "127.64.0.2", "zone-a")
         self.around = Surroundings(

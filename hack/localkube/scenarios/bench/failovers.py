@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from localkube import Obj
 from localkube.blocks import bench_block
 from localkube.figures import BASELINE_S, P95_FROM, clock, row, summary
@@ -26,7 +24,7 @@ from localkube.scenarios.faults import resize
 from localkube.scenarios.faults.hollow import DELETED, DIED, ENDED, named
 from localkube.scenarios.faults.succession import STILL_ACTED, Succession, end_leader
 from localkube.scenarios.harness import Harness
-from localkube.scenarios.hollow.environment import HollowEnvironment, SingleCluster
+from localkube.scenarios.hollow.environment import RESTART_S, HollowEnvironment, SingleCluster
 from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.player import Outcome, Player
 from localkube.scenarios.runner.report import complaints
@@ -35,7 +33,6 @@ from outside.ledger import Ledger
 Samples = Mapping[str, Sequence[float]]
 """Seconds, by case."""
 
-RESTART_S = 1.0
 APART = {
     "container-killed": "the killed container was back before another Coreapp took over",
     "leader-killed": STILL_ACTED,
@@ -210,22 +207,14 @@ def written(results: Results, writes: Sequence[Write], command: Command, out: Pa
 # --------------------------------------------------------------------------------------------------------------- command
 
 
-def manifest(root: Path, folder: Path) -> Path:
-    """The example cluster with a restart of a second, as a file in ``folder``."""
-    obj = yaml.safe_load((root / "examples" / "cluster.yaml").read_text(encoding="utf-8"))
-    obj["spec"]["client"]["simulator"]["restartSeconds"] = int(RESTART_S)
-    path = folder / "cluster.yaml"
-    path.write_text(yaml.safe_dump(obj), encoding="utf-8")
-    return path
-
-
-async def measure(harness: Harness, root: Path, options: argparse.Namespace) -> Results:
+async def measure(harness: Harness, options: argparse.Namespace) -> Results:
     """Measure all that was asked for. LocalKubeError."""
     async with SingleCluster(harness, report=to_stderr) as environment:
         bench = Bench(environment, n=options.n, resizes=options.resizes, report=to_stderr)
         results, begun = bench.results, time.monotonic()
         results.memory["no-cluster"] = cost.most_mib(harness.operators.running.values())
-        await environment.apply(manifest(root, harness.folder), NAME)
+        await environment.create(NAME)
+        await environment.settled(NAME)
         results.memory["one-cluster"] = cost.most_mib(harness.operators.running.values())
         to_stderr(f"the cluster is ready after {time.monotonic() - begun:.1f} s")
         async with environment.sending(NAME):
@@ -259,7 +248,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 
     def work() -> int:
         with harness.running():
-            results = asyncio.run(measure(harness, root, options))
+            results = asyncio.run(measure(harness, options))
             writes = harness.plane.writes()
         return written(results, writes, command, options.out)
 

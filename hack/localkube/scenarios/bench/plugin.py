@@ -20,10 +20,11 @@ from localkube.figures import P95_FROM
 from localkube.programs.binaries import provide
 from localkube.progress import to_stderr
 from localkube.scenarios.bench import failovers
-from localkube.scenarios.bench.failovers import Measured, manifest
-from localkube.scenarios.cluster import NAME, NAMESPACE
+from localkube.scenarios.bench.failovers import Measured
+from localkube.scenarios.cluster import CLUSTERS, NAME
 from localkube.scenarios.command import Command
 from localkube.scenarios.harness import Harness
+from localkube.scenarios.hollow.environment import manifest
 
 READY_S = 120.0
 """Within so long the cluster is ready, and an outage is seen."""
@@ -137,7 +138,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 
     def work() -> int:
         with harness.running():
-            harness.plane.kubectl("apply", "-n", NAMESPACE, "-f", str(manifest(root, harness.folder)))
+            harness.plane.call("POST", CLUSTERS, manifest(NAME))
             results = measure(plugin(harness), harness, options.n)
         return command.write(folder.with_suffix(".json"), {"cases": figures(results)}, complaints_of(results), block=plugin_block)
 

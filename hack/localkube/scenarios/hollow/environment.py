@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from localkube import Obj, kubeconfig
@@ -16,7 +17,7 @@ from localkube.hollow.control import HollowControl
 from localkube.plane.certificates import Certificates
 from localkube.plane.processes import Process, load
 from localkube.progress import Report
-from localkube.scenarios.cluster import GROUP, NAMESPACE
+from localkube.scenarios.cluster import CLUSTERS, NAMESPACE
 from localkube.scenarios.environment import SHARDS, SPARES, Environment
 from localkube.scenarios.harness import Harness
 from localkube.scenarios.hollow.probe import RATE, Probe
@@ -55,13 +56,17 @@ class HollowEnvironment(Environment):
             await self.start_operator()
         begun, few = time.monotonic(), asyncio.Semaphore(AT_A_TIME)
 
-        async def create(name: str) -> None:
+        async def begin(name: str) -> None:
             async with few:
-                await self.api.post(f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters", manifest(name))
+                await self.create(name)
                 await self.settle([name])
 
-        await asyncio.gather(*map(create, self.clusters))
+        await asyncio.gather(*map(begin, self.clusters))
         self._report(f"{len(self.clusters)} clusters are ready after {time.monotonic() - begun:.1f} s")
+
+    async def create(self, name: str, **spec: Any) -> None:
+        """Create a cluster, see `manifest`."""
+        await self.api.post(CLUSTERS, manifest(name, **spec))
 
     async def bring_back(self) -> None:
         """Nodes there, containers going on, two operators that run."""
@@ -186,8 +191,8 @@ class SingleCluster(HollowEnvironment):
                 self.clusters = ()
 
 
-def manifest(name: str) -> Obj:
-    """A cluster of two shards and one spare whose restart takes a second."""
+def manifest(name: str, **spec: Any) -> Obj:
+    """A cluster whose restart takes a second, of two shards and one spare unless ``spec`` says otherwise."""
     client = {"type": "Simulator", "simulator": {"restartSeconds": RESTART_S}}
-    spec = {"shards": SHARDS, "spares": SPARES, "client": client}
-    return {"apiVersion": "multiconnect.dev/v1alpha1", "kind": "WhatsAppCluster", "metadata": {"name": name}, "spec": spec}
+    whole = {"shards": SHARDS, "spares": SPARES, "client": client, **spec}
+    return {"apiVersion": "multiconnect.dev/v1alpha1", "kind": "WhatsAppCluster", "metadata": {"name": name}, "spec": whole}

@@ -18,12 +18,12 @@ from localkube.hollow.kube import Kube
 from localkube.plane.controlplane import Write
 from localkube.plane.processes import Process
 from localkube.progress import Report, quiet, to_stderr
-from localkube.scenarios.cluster import GROUP, NAMESPACE
+from localkube.scenarios.cluster import GROUP
 from localkube.scenarios.command import Command
 from localkube.scenarios.cost import memory_mib, operator_writes, spelled
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.harness import Harness
-from localkube.scenarios.hollow.environment import HollowEnvironment, SingleCluster, manifest
+from localkube.scenarios.hollow.environment import HollowEnvironment, SingleCluster
 from localkube.scenarios.runner.player import Player
 from localkube.scenarios.runner.report import complaints
 from localkube.scenarios.scale.crowd import Crowd, items
@@ -116,7 +116,7 @@ class ScaleBench:
             crowd = Crowd(environment, clusters=self._options.scale - len(self._hollow), report=self._report)
             exits.callback(crowd.close)
             await crowd.fill()
-            await self._begin(environment.api)
+            await self._begin(environment)
             await self._steady(crowd)
             async with environment.sending(*self._hollow):
                 await self._fail_over(environment)
@@ -124,16 +124,15 @@ class ScaleBench:
             for violation in await asyncio.to_thread(environment.whole.verify):
                 raise LocalKubeError(f"a law was broken: {violation}")
 
-    async def _begin(self, api: Kube) -> None:
+    async def _begin(self, environment: SingleCluster) -> None:
         """Start the operator and the hollow clusters; return when it has reported on every cluster and writes no more."""
         begun, found = time.monotonic(), self.found
         self._operator = await asyncio.to_thread(self._harness.start_operator)
         await asyncio.to_thread(lambda: self._harness.wait_for_operator(self.operator, timeout=QUIET_S))
         for name in self._hollow:
-            obj = manifest(name)
-            await api.post(f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters", obj | {"spec": obj["spec"] | {"spares": SPARES}})
+            await environment.create(name, spares=SPARES)
         reported = time.monotonic()
-        while (ready := await _ready(api)) < self._options.scale:
+        while (ready := await _ready(environment.api)) < self._options.scale:
             found.begin_rss = memory_mib(self.operator.pid, "VmHWM")
             if time.monotonic() - begun > QUIET_S:
                 msg = f"only {ready} of {self._options.scale} clusters are as wanted after {QUIET_S:g} s; see {self.operator.log}"

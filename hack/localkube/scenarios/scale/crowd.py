@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from localkube import Obj
 from localkube.files import PRIVATE, write
-from localkube.hollow.addresses import Addresses
+from localkube.hollow.addresses import Addresses, of_node
 from localkube.hollow.kube import Kube
 from localkube.hollow.nodes import HollowNode
 from localkube.plane import processes
@@ -37,7 +37,7 @@ class Crowd:
         """Prepare; ``clusters``: how many."""
         self._environment, self._kube, self._report = environment, environment.api, report
         self._names = [f"s{number:04}" for number in range(clusters)]
-        self._addresses = Addresses(str(environment.harness.folder / "scale"))
+        self._addresses = Addresses()
         self._spawner = Spawner(leashed=True)
         self._answers: Process | None = None
         self._plan: Obj = {"coreapps": {}, "webapps": [], "nodes": []}
@@ -88,9 +88,7 @@ class Crowd:
         return await self._kube.get(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default") is not None
 
     async def _register_nodes(self) -> list[HollowNode]:
-        nodes = [
-            HollowNode(self._kube, f"scale-{number}", self._addresses.node(number), zone=f"zone-{number % 3}") for number in range(NODES)
-        ]
+        nodes = [HollowNode(self._kube, f"scale-{number}", of_node(number), zone=f"zone-{number % 3}") for number in range(NODES)]
         for node in nodes:
             await node.register()
             await self._kube.patch(f"/api/v1/nodes/{node.name}", {"spec": {"taints": [TAINT]}}, kind=MERGE)
