@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from localkube.offline.debian import Root
 from localkube.programs.binaries import Binaries, cache_of, provide
 from localkube.programs.cache import Cache, sha256_of
 from localkube.programs.versions import kind_programs, kubernetes_version, pinned_programs
-from localkube.progress import Report, quiet, step
+from localkube.progress import step, to_stderr
 from localkube.run import logged, output
 
 DEFINITIONS = Path(__file__).resolve().parents[2] / "kind"
@@ -31,15 +30,15 @@ POSTGRES_IMAGE = "whatsapp-operator/postgres:15"
 IN_NODE = ("containerd", "containerd-shim-runc-v2", "ctr")
 
 
-def programs(environ: Mapping[str, str], report: Report, *names: str) -> Binaries:
+def programs(*names: str) -> Binaries:
     """The programs ``names``, or all, kind's own included. Those of KUBEBUILDER_ASSETS are left out: an image is of exactly one version."""
     wanted = [program for program in (*pinned_programs(), *kind_programs()) if not names or program.name in names]
-    return provide({name: value for name, value in environ.items() if name != "KUBEBUILDER_ASSETS"}, report=report, programs=wanted)
+    return provide({name: value for name, value in os.environ.items() if name != "KUBEBUILDER_ASSETS"}, report=to_stderr, programs=wanted)
 
 
-def built_kind(environ: Mapping[str, str]) -> Path | None:
+def built_kind() -> Path | None:
     """The program kind, if it is in the cache."""
-    cache, kind = cache_of(environ), kind_programs()[0]
+    cache, kind = cache_of(os.environ), kind_programs()[0]
     return None if cache.fault(kind) else cache.path(kind)
 
 
@@ -50,13 +49,12 @@ class Images:
     cache: Path
     mirror: str
     binaries: Binaries
-    report: Report = quiet
     _number: int = field(default=0, init=False)
     _of: int = field(default=0, init=False)
 
     def make(self, *, force: bool = False) -> None:
         """Make what is missing (``force``: all again, from today's packages), one process at a time. LocalKubeError if something fails."""
-        with Cache(self.cache).lock(self.report):
+        with Cache(self.cache).lock(to_stderr):
             for archive in self.cache.glob("debian-*.tar") if force else ():
                 archive.unlink()
             python, node = debian.PYTHON.key, self._node_content()
@@ -115,7 +113,7 @@ class Images:
 
     def _step(self, text: str, expected_s: float) -> AbstractContextManager[None]:
         self._number += 1
-        return step(text, self.report, number=self._number, of=self._of, expected_s=expected_s)
+        return step(text, to_stderr, number=self._number, of=self._of, expected_s=expected_s)
 
     def _log(self, name: str) -> Path:
         return self.cache / f"{name}.log"
