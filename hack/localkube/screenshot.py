@@ -43,7 +43,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     if chromium is None:
         raise LocalKubeError("there is no chromium here: apt-get install chromium, or name it in the variable CHROMIUM")
     with tempfile.TemporaryDirectory(prefix="dashboard-picture-") as folder:
-        harness = Harness(Path(folder) / "run", report=to_stderr)
+        harness = Harness(Path(folder) / "run")
         with harness.running():
             asyncio.run(_fail_over(harness))
             with _dashboard(harness, root) as url:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 
 
 async def _fail_over(harness: Harness) -> None:
-    async with SingleCluster(harness, report=to_stderr) as environment:
+    async with SingleCluster(harness) as environment:
         await environment.create(NAME, shards=SHARDS, spares=SPARES)
         await environment.settled(NAME)
         for count, shard in enumerate(FAILOVERS, 1):

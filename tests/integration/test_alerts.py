@@ -18,7 +18,6 @@ from localkube.plane.controlplane import free_ports
 from localkube.plane.operators import Operators
 from localkube.plane.processes import Spawner, stop
 from localkube.programs.prometheus import prometheus
-from localkube.progress import to_stderr
 from waiting import until
 
 from .environment import LONG, Environment, Harness
@@ -32,7 +31,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Prometheu
     capture = request.config.pluginmanager.getplugin("capturemanager")
     try:
         with capture.global_and_fixture_disabled():
-            program = prometheus(os.environ, report=to_stderr)["prometheus"]
+            program = prometheus(os.environ)["prometheus"]
     except LocalKubeError as error:
         pytest.skip(f"lane Prometheus: {error}")
     spawner, one = Spawner(leashed=True), PrometheusServer(tmp_path / "prometheus", interval="1s", hold="0s")

@@ -103,7 +103,7 @@ class _Machine:
         cluster.wait_ready()
         if self.options.operator:
             cluster.load(self._built_images(facts))
-            helm = provide(os.environ, report=to_stderr, programs=chart_programs())["helm"]
+            helm = provide(os.environ, programs=chart_programs())["helm"]
             project.install(self.root, cluster.kubeconfig, helm)
         to_stderr(f"cluster {cluster.name} is ready after {clock(time.monotonic() - begun)}; 'hack/kind-offline down' removes it")
         # every line for eval "$(hack/kind-offline up)"

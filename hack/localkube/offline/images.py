@@ -19,7 +19,7 @@ from localkube.offline.debian import Root
 from localkube.programs.binaries import Binaries, cache_of, provide
 from localkube.programs.cache import Cache, sha256_of
 from localkube.programs.versions import kind_programs, kubernetes_version, pinned_programs
-from localkube.progress import step, to_stderr
+from localkube.progress import step
 from localkube.run import logged, output
 
 DEFINITIONS = Path(__file__).resolve().parents[2] / "kind"
@@ -33,7 +33,7 @@ IN_NODE = ("containerd", "containerd-shim-runc-v2", "ctr")
 def programs(*names: str) -> Binaries:
     """The programs ``names``, or all, kind's own included. Those of KUBEBUILDER_ASSETS are left out: an image is of exactly one version."""
     wanted = [program for program in (*pinned_programs(), *kind_programs()) if not names or program.name in names]
-    return provide({name: value for name, value in os.environ.items() if name != "KUBEBUILDER_ASSETS"}, report=to_stderr, programs=wanted)
+    return provide({name: value for name, value in os.environ.items() if name != "KUBEBUILDER_ASSETS"}, programs=wanted)
 
 
 def built_kind() -> Path | None:
@@ -54,7 +54,7 @@ class Images:
 
     def make(self, *, force: bool = False) -> None:
         """Make what is missing (``force``: all again, from today's packages), one process at a time. LocalKubeError if something fails."""
-        with Cache(self.cache).lock(to_stderr):
+        with Cache(self.cache).lock():
             for archive in self.cache.glob("debian-*.tar") if force else ():
                 archive.unlink()
             python, node = debian.PYTHON.key, self._node_content()
@@ -113,7 +113,7 @@ class Images:
 
     def _step(self, text: str, expected_s: float) -> AbstractContextManager[None]:
         self._number += 1
-        return step(text, to_stderr, number=self._number, of=self._of, expected_s=expected_s)
+        return step(text, number=self._number, of=self._of, expected_s=expected_s)
 
     def _log(self, name: str) -> Path:
         return self.cache / f"{name}.log"

@@ -24,6 +24,7 @@ from localkube.plane import certificates, processes
 from localkube.plane.certificates import Certificates
 from localkube.plane.processes import EarlyEndError, Process, Spawner
 from localkube.programs.binaries import Binaries, provide
+from localkube.progress import to_stderr
 from localkube.run import output
 
 LOOPBACK = "127.0.0.1"
@@ -104,7 +105,6 @@ class ControlPlane:
         apiserver_args: Sequence[str] = (),
         controller_manager_args: Sequence[str] = (),
         timeout: float = START_SECONDS,
-        report: Callable[[str], None] = lambda line: None,
     ) -> ControlPlane:
         """Start a control plane in ``folder``; return when it is ready: default ServiceAccount there, scheduler healthy.
 
@@ -114,7 +114,7 @@ class ControlPlane:
         Raises LocalKubeError: what failed, with the last log lines of the program that died; nothing is left running then.
         """
         folder = folder.absolute()
-        binaries = binaries or provide(os.environ, report=report)
+        binaries = binaries or provide(os.environ)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / "logs").mkdir(exist_ok=True)
         with only_one(folder / ".lock", f"another command is starting a control plane in {folder}: wait for it or use another folder"):
@@ -129,7 +129,7 @@ class ControlPlane:
                 apiserver_args = [*files, *apiserver_args]
             more = {"kube-apiserver": apiserver_args, "kube-controller-manager": controller_manager_args}
             try:
-                started._start(more, time.monotonic() + timeout, report)
+                started._start(more, time.monotonic() + timeout)
             except BaseException:
                 started.stop()
                 raise
@@ -220,11 +220,11 @@ class ControlPlane:
 
     # ---- how it is started
 
-    def _start(self, more: _Args, deadline: float, report: Callable[[str], None]) -> None:
+    def _start(self, more: _Args, deadline: float) -> None:
         made = certificates.make(self.folder / "certificates", service_ip=SERVICE_IP)
         for tries_left in reversed(range(PORT_TRIES)):
             try:
-                self._start_on(free_ports(3, self._last_port()), made, more, deadline, report)
+                self._start_on(free_ports(3, self._last_port()), made, more, deadline)
                 return
             except EarlyEndError as error:
                 if "address already in use" not in str(error) or tries_left == 0:
@@ -233,7 +233,7 @@ class ControlPlane:
                 self._running.clear()
                 processes.save(self.folder / "processes.json", [])
 
-    def _start_on(self, ports: list[int], made: Certificates, more: _Args, deadline: float, report: Callable[[str], None]) -> None:
+    def _start_on(self, ports: list[int], made: Certificates, more: _Args, deadline: float) -> None:
         server = f"https://{LOOPBACK}:{ports[0]}"
         for client in certificates.CLIENTS:
             path = self.admin_kubeconfig if client == "admin" else self.folder / f"{client}.kubeconfig"
@@ -256,14 +256,14 @@ class ControlPlane:
         until((self.folder / ETCD_SOCKET).exists, "etcd", "to open its socket")  # found closed, it would be tried again only after a second
         run("kube-apiserver")
         until(lambda: self._answers("/livez"), "kube-apiserver", "to answer")
-        report(f"etcd and kube-apiserver answer after {time.monotonic() - begun:.1f} s")
+        to_stderr(f"etcd and kube-apiserver answer after {time.monotonic() - begun:.1f} s")
         run("kube-controller-manager")
         run("kube-scheduler")
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         until(lambda: self._answers(account), "kube-controller-manager", "to make the default ServiceAccount")
         until(lambda: self._answers("/readyz"), "kube-apiserver", "to be ready")
         until(lambda: _healthy(ports[2]), "kube-scheduler", "to be healthy")
-        report(f"kube-controller-manager and kube-scheduler work after {time.monotonic() - begun:.1f} s")
+        to_stderr(f"kube-controller-manager and kube-scheduler work after {time.monotonic() - begun:.1f} s")
 
     def _run(self, name: str, args: Sequence[str]) -> None:
         log = self.folder / "logs" / f"{name}.log"

@@ -15,7 +15,7 @@ from localkube.plane import controlplane, processes
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import REPOSITORY
 from localkube.plane.processes import Process, Spawner
-from localkube.progress import Report
+from localkube.progress import to_stderr
 
 PARTS = ("operators", "prometheus", "hollow")
 """What talks to the API server, and so ends before it: each a record NAME.json, and a folder."""
@@ -29,7 +29,7 @@ def start_module(spawner: Spawner, name: str, module: str, options: Mapping[str,
     return spawner.start(name, [sys.executable, "-m", module, *words], folder=folder, log=log, env=env)
 
 
-def start_nodes(plane: ControlPlane, spawner: Spawner, count: int, report: Report) -> None:
+def start_nodes(plane: ControlPlane, spawner: Spawner, count: int) -> None:
     """Start the process that plays hollow nodes, and wait until they are ready. LocalKubeError."""
     begun, folder = time.monotonic(), plane.folder / "hollow"
     (folder / ADDRESS_FILE).unlink(missing_ok=True)  # left by a process that was killed
@@ -38,7 +38,7 @@ def start_nodes(plane: ControlPlane, spawner: Spawner, count: int, report: Repor
     process = start_module(spawner, "hollow nodes", "localkube.hollow", options, folder=plane.folder, log=log)
     processes.save(plane.folder / "hollow.json", [process])
     processes.wait_until((folder / ADDRESS_FILE).exists, [process], "to be ready", begun + NODES_S)
-    report(f"{count} hollow nodes are ready after {time.monotonic() - begun:.1f} s")
+    to_stderr(f"{count} hollow nodes are ready after {time.monotonic() - begun:.1f} s")
 
 
 def alive(folder: Path) -> list[Process]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, kstatus_programs, pinned_programs, workflow_programs
-from localkube.progress import to_stderr
 
 
 def main(argv: Sequence[str], *, root: Path) -> int:  # as every command
@@ -20,5 +19,5 @@ def main(argv: Sequence[str], *, root: Path) -> int:  # as every command
     )
     options = parser.parse_args(argv)
     others = () if options.control_plane else (*chart_programs(), *workflow_programs(), *kstatus_programs())
-    provide(os.environ, report=to_stderr, programs=(*pinned_programs(), *others))
+    provide(os.environ, programs=(*pinned_programs(), *others))
     return 0

@@ -36,7 +36,7 @@ OUR_POSTGRES, POSTGRES = "whatsapp-operator/postgres:15", "postgres:15"
 async def play(session: Session[KindEnvironment], options: argparse.Namespace, root: Path) -> None:
     """Install, break, measure."""
     kubeconfig = root / "build" / "kind" / f"{NAME}.kubeconfig"
-    programs = provide(os.environ, programs=(*pinned_programs(), *chart_programs()), report=to_stderr)
+    programs = provide(os.environ, programs=(*pinned_programs(), *chart_programs()))
     folder = root / "build" / "e2e" / "helm"
     on = Installation(root, kubeconfig, kubectl=programs["kubectl"], helm=programs["helm"], folder=folder, tag=VERSION)
 
@@ -49,7 +49,7 @@ async def play(session: Session[KindEnvironment], options: argparse.Namespace, r
     session.about |= await install(on)
     proxy = await nodes.start_sender(f"{SIMULATOR_REPOSITORY}:{VERSION}")
     try:
-        async with KindEnvironment(on, containers, proxy=proxy, report=to_stderr) as environment:
+        async with KindEnvironment(on, containers, proxy=proxy) as environment:
             await environment.put_right()
             await session.play(environment)
     finally:

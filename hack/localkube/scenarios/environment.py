@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from localkube import LocalKubeError, Obj, kubeconfig
 from localkube.hollow.kube import Kube
-from localkube.progress import Report
+from localkube.progress import to_stderr
 from localkube.scenarios.cluster import CLUSTERS, LEASE, LEASES, NAMESPACE, SWITCHOVER, Holder, is_settled, pods_of
 from localkube.scenarios.traffic import Stream
 from outside.laws import Violation
@@ -34,9 +34,7 @@ class Environment(ABC):
     Use as an async context manager: from its beginning to its end messages flow.
     """
 
-    def __init__(
-        self, kubeconfig_path: Path, clusters: tuple[str, ...], *, ask_client: bool, report: Report, stream: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, kubeconfig_path: Path, clusters: tuple[str, ...], *, ask_client: bool, stream: Mapping[str, Any]) -> None:
         """``kubeconfig_path`` opens the API server as an administrator, ``clusters`` are the names of those that are broken.
 
         ``ask_client``: pods can be reached from here, so the observer asks the simulators for their number of shards. ``stream``: more
@@ -49,7 +47,6 @@ class Environment(ABC):
         self.own_writes: set[str] = set()
         """How the sentence on a broken law ends where a fault itself wrote into a shard's Service: that is its own doing."""
         self.api = Kube(kubeconfig.read(kubeconfig_path))
-        self._report = report
         self._exits = AsyncExitStack()
         self._ask_client = ask_client
         self._stream_options = stream
@@ -257,4 +254,4 @@ class Environment(ABC):
         await self.cordon(yes=False)
         await asyncio.gather(*(self.set_shards(cluster, SHARDS) for cluster in self.clusters))
         if late := await self.settle(self.clusters):
-            self._report(f"{', '.join(late)} is still not as wanted: {self.state()}")
+            to_stderr(f"{', '.join(late)} is still not as wanted: {self.state()}")

@@ -19,7 +19,7 @@ from localkube.plane.operators import REPOSITORY, Operators
 from localkube.plane.processes import Process, Spawner
 from localkube.programs.binaries import provide
 from localkube.programs.prometheus import prometheus
-from localkube.progress import Report, quiet
+from localkube.progress import to_stderr
 
 OPERATOR_S = 60.0
 """So long a start may take on a busy machine; what is measured begins later."""
@@ -39,7 +39,6 @@ class Harness:
     detached: bool = False
     audit_log: bool = False
     observe: bool = False  # a Prometheus scrapes the operators
-    report: Report = quiet
     plane: ControlPlane = field(init=False)  # from ``up`` on
     operators: Operators = field(init=False)  # the same: the replicas that were started and not ended since
 
@@ -66,21 +65,21 @@ class Harness:
             raise
 
     def _up(self, replicas: int) -> None:
-        binaries, report = provide(os.environ, report=self.report), self.report
-        self.plane = ControlPlane.start(self.folder, binaries=binaries, audit_log=self.audit_log, detached=self.detached, report=report)
+        binaries = provide(os.environ)
+        self.plane = ControlPlane.start(self.folder, binaries=binaries, audit_log=self.audit_log, detached=self.detached)
         self._exits.callback(self.plane.stop)
-        start_nodes(self.plane, self._spawner, self.nodes, report)
+        start_nodes(self.plane, self._spawner, self.nodes)
         begun = time.monotonic()
         self.operators = Operators(self.plane, self.folder / "operators", leashed=not self.detached)
         self._exits.callback(self.operators.close)
         self.operators.install()
         if self.prometheus is not None:
-            process = self.prometheus.start(prometheus(os.environ, report=report)["prometheus"], self._spawner)
+            process = self.prometheus.start(prometheus(os.environ)["prometheus"], self._spawner)
             processes.save(self.folder / "prometheus.json", [process])
-            report(f"Prometheus runs at {self.prometheus.url} and evaluates the alerts")
+            to_stderr(f"Prometheus runs at {self.prometheus.url} and evaluates the alerts")
         for process in [self.start_operator() for _ in range(replicas)]:
             self.wait_for_operator(process)
-        report(f"{replicas} operators run after {time.monotonic() - begun:.1f} s, with the rights of their ServiceAccount")
+        to_stderr(f"{replicas} operators run after {time.monotonic() - begun:.1f} s, with the rights of their ServiceAccount")
 
     def down(self) -> None:
         """End what runs, and only that; remove the folder."""

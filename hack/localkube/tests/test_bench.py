@@ -197,7 +197,7 @@ async def played(name: str, *cases: dict[str, Any], monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(failovers, "Player", Player)
     environment: Any = SimpleNamespace()
-    bench = failovers.Bench(environment, n=sum("times" in case or "missing" in case for case in cases), resizes=1, report=lambda _: None)
+    bench = failovers.Bench(environment, n=sum("times" in case or "missing" in case for case in cases), resizes=1)
     await bench._fail_over(replace(named("pod-deleted")[0], name=name))
     return bench.results
 

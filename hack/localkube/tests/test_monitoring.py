@@ -17,7 +17,6 @@ from localkube.files import EXECUTABLE, write
 from localkube.monitoring import dashboard, pages, rules, situations
 from localkube.monitoring.alerts import ALERTS, Alert
 from localkube.programs.prometheus import prometheus
-from localkube.progress import to_stderr
 
 from . import promtool_tests
 
@@ -30,7 +29,7 @@ def promtool(request: pytest.FixtureRequest) -> Path:
     capture = request.config.pluginmanager.getplugin("capturemanager")
     try:
         with capture.global_and_fixture_disabled():
-            return prometheus(os.environ, report=to_stderr)["promtool"]
+            return prometheus(os.environ)["promtool"]
     except LocalKubeError as error:
         pytest.skip(f"lane Prometheus: {error}")
 

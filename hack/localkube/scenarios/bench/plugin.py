@@ -134,7 +134,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     if options.n < 1:
         parser.error("--n must be at least 1")
     command, folder = Command("hack/bench", argv, root=root), root / "build" / "bench-plugin"
-    harness = Harness(folder, report=to_stderr)
+    harness = Harness(folder)
 
     def work() -> int:
         with harness.running():

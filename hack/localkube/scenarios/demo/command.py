@@ -84,7 +84,7 @@ class Demo:
     async def run(self) -> None:
         """Take all steps. LocalKubeError as soon as one does not come true."""
         async with AsyncExitStack() as exits:
-            environment = self.environment = await exits.enter_async_context(SingleCluster(self._harness, report=quiet))
+            environment = self.environment = await exits.enter_async_context(SingleCluster(self._harness))
             screen = exits.enter_context(Screen(self.console, self.steps, below=self._flow))
             apply, deleted, killed, leader, grow, shrink = self.steps
             with screen.running(apply):
@@ -221,7 +221,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 
 def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
-    harness = Harness(folder, detached=options.keep, audit_log=True, observe=options.observe, report=to_stderr)
+    harness = Harness(folder, detached=options.keep, audit_log=True, observe=options.observe)
     harness.up()
     demo = Demo(harness, command.root / "examples" / "cluster.yaml", console)
     keep, file = False, folder.with_suffix(".json")

@@ -16,7 +16,7 @@ from localkube import Obj, kubeconfig
 from localkube.hollow.control import HollowControl
 from localkube.plane.certificates import Certificates
 from localkube.plane.processes import Process, load
-from localkube.progress import Report
+from localkube.progress import to_stderr
 from localkube.scenarios.cluster import CLUSTERS, NAMESPACE
 from localkube.scenarios.environment import SHARDS, SPARES, Environment
 from localkube.scenarios.harness import Harness
@@ -35,10 +35,10 @@ AT_A_TIME = 4  # clusters that are created at a time
 class HollowEnvironment(Environment):
     """On a `Harness` that is up without operators; its end leaves that to its owner."""
 
-    def __init__(self, harness: Harness, *, clusters: int, report: Report) -> None:
+    def __init__(self, harness: Harness, *, clusters: int) -> None:
         """``clusters``: how many run side by side."""
         names = tuple(f"c{number:02}" for number in range(clusters))
-        super().__init__(harness.plane.admin_kubeconfig, names, ask_client=True, report=report, stream={"inbound_rate": INBOUND_RATE})
+        super().__init__(harness.plane.admin_kubeconfig, names, ask_client=True, stream={"inbound_rate": INBOUND_RATE})
         self.harness = harness
         self.wires: dict[str, Wire] = {}  # of each replica of the operator, by name: its only way to the API server
         self.control = HollowControl.of(harness.folder / "hollow")
@@ -62,7 +62,7 @@ class HollowEnvironment(Environment):
                 await self.settle([name])
 
         await asyncio.gather(*map(begin, self.clusters))
-        self._report(f"{len(self.clusters)} clusters are ready after {time.monotonic() - begun:.1f} s")
+        to_stderr(f"{len(self.clusters)} clusters are ready after {time.monotonic() - begun:.1f} s")
 
     async def create(self, name: str, **spec: Any) -> None:
         """Create a cluster, see `manifest`."""
@@ -148,8 +148,8 @@ class SingleCluster(HollowEnvironment):
     Messages flow, and faults are played, only where and while `sending` says.
     """
 
-    def __init__(self, harness: Harness, *, report: Report) -> None:
-        super().__init__(harness, clusters=0, report=report)
+    def __init__(self, harness: Harness) -> None:
+        super().__init__(harness, clusters=0)
         self.whole = Observer(self.kubeconfig, NAMESPACE, ask_client=True)
         """Observes from beginning to end; that of the cases is another one for each."""
         self.probes: dict[str, Probe] = {}

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 from localkube import LocalKubeError, Obj
-from localkube.progress import Report
 from localkube.scenarios.cluster import Holder, is_ready
 from localkube.scenarios.environment import SETTLE_S, Environment
 from localkube.scenarios.kind.install import CLUSTER, REPLICAS, SYSTEM, Installation
@@ -24,9 +23,9 @@ SPREAD_TRIES = 6
 class KindEnvironment(Environment):
     """On a cluster that is Ready; its end leaves it to its owner, with all nodes back."""
 
-    def __init__(self, on: Installation, nodes: KindNodes, *, proxy: str, report: Report) -> None:
+    def __init__(self, on: Installation, nodes: KindNodes, *, proxy: str) -> None:
         """``on``: what Helm installed; ``proxy``: URL by which the sender reaches pods."""
-        super().__init__(on.kubeconfig, (CLUSTER,), ask_client=False, report=report, stream={"proxy": proxy})
+        super().__init__(on.kubeconfig, (CLUSTER,), ask_client=False, stream={"proxy": proxy})
         self.on = on
         self.nodes = nodes
         self.incomplete = ""  # what is not whole, as `settle` last found it

@@ -15,7 +15,7 @@ from typing import Generic
 from localkube import LocalKubeError, Obj
 from localkube.errors import sentence
 from localkube.hollow.pods import RESTART_S
-from localkube.progress import Report
+from localkube.progress import Report, to_stderr
 from localkube.scenarios.cluster import Holder
 from localkube.scenarios.runner.case import RESUMES_S, Case, Fault, G, Victim
 from localkube.scenarios.runner.judge import UNREPORTED, Key, World, judge
@@ -69,7 +69,7 @@ class Outcome:
 class Player(Generic[G]):
     """Plays faults one after the other in one environment."""
 
-    def __init__(self, environment: G, *, n: int, report: Report) -> None:
+    def __init__(self, environment: G, *, n: int, report: Report = to_stderr) -> None:
         """``n``: how often each fault is to be measured."""
         self._environment = environment
         self._n = n

@@ -42,7 +42,7 @@ class Session(Generic[G]):
     async def play(self, environment: G) -> None:
         """Play all faults, those that undo each other in turn, and say at once what makes the run fail."""
         for group in rounds(self.faults):
-            player = Player(environment, n=self.times(group[0]), report=to_stderr)
+            player = Player(environment, n=self.times(group[0]))
             outcomes = await player.play_in_turn(group) if len(group) > 1 else [await player.play(group[0])]
             for fault, outcome in zip(group, outcomes, strict=True):
                 self.played.append((fault, outcome))

@@ -17,7 +17,7 @@ from localkube.figures import P95_FROM, clock, rounded, row, summary
 from localkube.hollow.kube import Kube
 from localkube.plane.controlplane import Write
 from localkube.plane.processes import Process
-from localkube.progress import Report, quiet, to_stderr
+from localkube.progress import quiet, to_stderr
 from localkube.scenarios.cluster import GROUP
 from localkube.scenarios.command import Command
 from localkube.scenarios.cost import memory_mib, operator_writes, spelled
@@ -96,9 +96,9 @@ def worst_share(marks: Sequence[tuple[float, float]], span: float) -> float:
 class ScaleBench:
     """Measures in an environment that is up without operators. Use ``run`` once."""
 
-    def __init__(self, harness: Harness, options: argparse.Namespace, report: Report) -> None:
+    def __init__(self, harness: Harness, options: argparse.Namespace) -> None:
         self.found = Found(options.scale)
-        self._harness, self._options, self._report = harness, options, report
+        self._harness, self._options = harness, options
         self._hollow = [f"h{number}" for number in range(min(HOLLOW, options.scale))]
         self._operator: Process | None = None
 
@@ -112,8 +112,8 @@ class ScaleBench:
     async def run(self) -> None:
         """Fill, begin, measure. LocalKubeError."""
         async with AsyncExitStack() as exits:
-            environment = await exits.enter_async_context(SingleCluster(self._harness, report=self._report))
-            crowd = Crowd(environment, clusters=self._options.scale - len(self._hollow), report=self._report)
+            environment = await exits.enter_async_context(SingleCluster(self._harness))
+            crowd = Crowd(environment, clusters=self._options.scale - len(self._hollow))
             exits.callback(crowd.close)
             await crowd.fill()
             await self._begin(environment)
@@ -139,11 +139,11 @@ class ScaleBench:
                 raise LocalKubeError(msg)
             if time.monotonic() - reported > REPORT_S:
                 reported = time.monotonic()
-                self._report(f"{ready} of {self._options.scale} clusters are as wanted, {found.begin_rss:.0f} MiB")
+                to_stderr(f"{ready} of {self._options.scale} clusters are as wanted, {found.begin_rss:.0f} MiB")
             await asyncio.sleep(1.0)
         found.begin_s, found.begin_cpu_s = time.monotonic() - begun, self.operator.processor_seconds()
         found.begin_rss = memory_mib(self.operator.pid, "VmHWM")
-        self._report(f"all {ready} clusters are as wanted after {found.begin_s:.0f} s, {found.begin_cpu_s:.0f} s of processor")
+        to_stderr(f"all {ready} clusters are as wanted after {found.begin_s:.0f} s, {found.begin_cpu_s:.0f} s of processor")
         deadline = time.monotonic() + QUIET_S
         while late := await self._writes(time.time() - QUIET_WRITES_S):
             if time.monotonic() > deadline:
@@ -157,13 +157,13 @@ class ScaleBench:
 
     async def _steady(self, crowd: Crowd) -> None:
         found, answered = self.found, crowd.used()
-        self._report(f"steady: nothing happens for {STEADY_S:g} s")
+        to_stderr(f"steady: nothing happens for {STEADY_S:g} s")
         begun = time.time()
         found.steady_cpu, found.steady_cpu_worst, found.steady_rss = await use_of(self.operator, STEADY_S)
         found.answers_cpu = (crowd.used() - answered) / (time.time() - begun)
         writes = await self._writes(begun)
         found.steady_writes, found.steady_wrote = len(writes), spelled(writes)
-        self._report(
+        to_stderr(
             f"steady: {found.steady_cpu:.2f} of a core (worst 5 s: {found.steady_cpu_worst:.2f}), {found.steady_rss:.0f} MiB, "
             f"{len(writes)} writes"
         )
@@ -186,7 +186,7 @@ class ScaleBench:
             found.rss = max(found.rss, found.steady_rss, memory_mib(self.operator.pid))
             if number % 5 == 4:
                 worst = max(found.failovers, default=0.0)
-                self._report(f"failovers: {number + 1} of {self._options.failovers}, worst {clock(worst)}")
+                to_stderr(f"failovers: {number + 1} of {self._options.failovers}, worst {clock(worst)}")
         found.busy_cpu = (self.operator.processor_seconds() - spent) / (time.monotonic() - begun)
         for name, probe in environment.probes.items():
             found.ledger += [f"{name}: {text}" for text in (await probe.ledger()).failures()]
@@ -251,12 +251,12 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     if options.scale < 1 or options.failovers < 1:
         parser.error("--scale and --failovers must be at least 1")
     command, folder = Command("hack/bench", argv, root=root), root / "build" / "bench-scale"
-    harness = Harness(folder, audit_log=True, report=to_stderr)
+    harness = Harness(folder, audit_log=True)
 
     def work() -> int:
         try:
             with harness.running(replicas=0):
-                bench = ScaleBench(harness, options, to_stderr)
+                bench = ScaleBench(harness, options)
                 asyncio.run(bench.run())
         finally:
             shutil.rmtree(folder / "scale", ignore_errors=True)

@@ -17,7 +17,7 @@ from localkube.hollow.nodes import HollowNode
 from localkube.plane import processes
 from localkube.plane.folder import start_module
 from localkube.plane.processes import Process, Spawner
-from localkube.progress import Report
+from localkube.progress import to_stderr
 from localkube.scenarios.hollow.environment import SingleCluster
 from localkube.scenarios.scale import objects
 from localkube.scenarios.scale.objects import COLLECTIONS, COREAPPS, NAMESPACE, NODES, SHARDS, WEBAPPS
@@ -33,9 +33,9 @@ MERGE = "merge-patch+json"
 class Crowd:
     """So many clusters that are objects and answers only. Use between ``fill`` and ``close``, in an environment that is up."""
 
-    def __init__(self, environment: SingleCluster, *, clusters: int, report: Report) -> None:
+    def __init__(self, environment: SingleCluster, *, clusters: int) -> None:
         """Prepare; ``clusters``: how many."""
-        self._environment, self._kube, self._report = environment, environment.api, report
+        self._environment, self._kube = environment, environment.api
         self._names = [f"s{number:04}" for number in range(clusters)]
         self._addresses = Addresses()
         self._spawner = Spawner(leashed=True)
@@ -51,11 +51,11 @@ class Crowd:
         alive = [asyncio.create_task(node.keep()) for node in await self._register_nodes()]
         try:
             stored = await self._each(self._create_parts)
-            self._report(f"{len(stored)} clusters: objects after {time.monotonic() - begun:.0f} s")
+            to_stderr(f"{len(stored)} clusters: objects after {time.monotonic() - begun:.0f} s")
             pods: dict[str, list[Obj]] = {}
             await self._environment.until(lambda: self._find_pods(pods), PODS_S, "the creation of all pods", pause=POLL_S)
             await self._each(lambda name: self._bring_up(stored[name], pods[name]))
-            self._report(f"{len(stored)} clusters: {sum(map(len, pods.values()))} pods after {time.monotonic() - begun:.0f} s")
+            to_stderr(f"{len(stored)} clusters: {sum(map(len, pods.values()))} pods after {time.monotonic() - begun:.0f} s")
             await asyncio.to_thread(self._start_answers)
         finally:
             for task in alive:
