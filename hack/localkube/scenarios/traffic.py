@@ -113,7 +113,7 @@ class Stream(Traffic):
         try:
             if shard >= self.spread:
                 return  # there are fewer shards by now
-            await self._send(Message(id=f"c-{secrets.token_hex(8)}", to=self.recipient_in(shard), sent_at=time.monotonic()))
+            await self.deliver(Message(id=f"c-{secrets.token_hex(8)}", to=self.recipient_in(shard), sent_at=time.monotonic()))
         finally:
             self._waiting_now[shard] -= 1
 
@@ -133,10 +133,6 @@ class Stream(Traffic):
         task = asyncio.create_task(send())
         self._bursts.add(task)
         task.add_done_callback(self._bursts.discard)
-
-    async def deliver(self, message: Message) -> None:
-        """Send a message that was tried elsewhere, under its id, until a Webapp answers 201 or the deadline has passed."""
-        await self._send(message)
 
     def delivered_since(self, shard: int, since: float) -> bool:
         """Whether a message of a shard that was first sent after ``since`` (`time.monotonic()`) has its 201."""

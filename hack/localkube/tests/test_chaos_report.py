@@ -40,7 +40,7 @@ def test_all_is_well_without_complaints() -> None:
             quick(0.1, 0.1, evidence=Counter({"PodDeleted": 2, "NodeGone": 1})),
             "quick: evidence NodeGone is not what was to be seen (PodDeleted)",
         ),
-        (quick(0.1, 0.1, wrong=["shard 1 of c00 to d (x)"]), "quick: 1 wrong failovers: shard 1 of c00 to d (x)"),
+        (quick(0.1, 0.1, wrong_failovers=["shard 1 of c00 to d (x)"]), "quick: 1 wrong failovers: shard 1 of c00 to d (x)"),
         (quick(0.1, 0.1, lost=3), "quick: 3 messages lost, 0 doubled"),
         (quick(0.1, 0.1, doubled=1), "quick: 0 messages lost, 1 doubled"),
         (quick(0.1, 0.1, violations=["one holder: two"]), "quick: laws broken: one holder: two"),
@@ -53,7 +53,7 @@ def test_everything_that_is_not_as_it_must_be_is_said(outcome: Outcome, said: st
 
 
 def test_a_shard_that_was_not_handed_over_is_one_of_n_and_misses_the_goal() -> None:
-    failed = Outcome("quick", times=[0.1], missing=["shard 0 of c01"], evidence=Counter({"PodDeleted": 1}))
+    failed = Outcome("quick", times=[0.1], not_handed_over=["shard 0 of c01"], evidence=Counter({"PodDeleted": 1}))
     assert chaos_print.complaints(failed, QUICK, n=2) == [
         "quick: 1 of 2 failed, the goal is max 0.2 s",
         "quick: 1 of 2 shards not handed over within 30 s",

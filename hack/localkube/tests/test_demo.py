@@ -102,7 +102,7 @@ async def test_a_probe_sends_to_all_shards_in_turn_and_not_at_all_at_a_rate_of_n
     async def send(_: Probe, message: Message) -> None:
         sent.append(message)
 
-    monkeypatch.setattr(Probe, "_send", send)
+    monkeypatch.setattr(Probe, "deliver", send)
     one = probe(tmp_path)
     one.shards = 2
     with one.pace(2000.0, spread=4):
@@ -129,7 +129,7 @@ async def test_no_more_messages_wait_than_help(tmp_path: Path, monkeypatch: pyte
     async def send(_: Probe, __: Message) -> None:
         await waiting.wait()
 
-    monkeypatch.setattr(Probe, "_send", send)
+    monkeypatch.setattr(Probe, "deliver", send)
     one = probe(tmp_path)
     one.shards = 32
     for _ in range(5):

@@ -52,7 +52,7 @@ class Sender(Stream):
 
     def start(self, name: str) -> Message:
         message = Message(id=name, to=recipient(0, 1), sent_at=time.monotonic())
-        task = asyncio.create_task(self._send(message))
+        task = asyncio.create_task(self.deliver(message))
         self._open.add(task)
         task.add_done_callback(self._done)
         return message

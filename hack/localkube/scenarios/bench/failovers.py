@@ -93,7 +93,7 @@ class Results:
     @property
     def failures(self) -> dict[str, int]:
         """How often a shard was not handed over in time."""
-        return {name: len(outcome.missing) for name, outcome in self.outcomes.items()}
+        return {name: len(outcome.not_handed_over) for name, outcome in self.outcomes.items()}
 
     @property
     def not_counted(self) -> dict[str, int]:

@@ -179,7 +179,7 @@ class ScaleBench:
             environment.clusters = (self._hollow[number % len(self._hollow)],)
             outcome = await player.play(fault)
             times += outcome.times
-            found.missing += outcome.missing or [f"shard 0 of {environment.clusters[0]}"] * (not outcome.times)
+            found.missing += outcome.not_handed_over or [f"shard 0 of {environment.clusters[0]}"] * (not outcome.times)
             found.lost += outcome.lost
             found.doubled += outcome.doubled
             found.broken += complaints(outcome, fault, n=0)
