@@ -19,10 +19,10 @@ import pytest
 from aiohttp import web
 
 from localkube import kubeconfig
-from localkube.hollow.components import Make, Resolve
 from localkube.hollow.control import HollowControl, HollowControlError
 from localkube.hollow.fleet import Hollow
 from localkube.hollow.kube import Kube, RefusedError
+from localkube.hollow.pods import Make, Resolve
 from localkube.hollow.process import controlled, running, simulated
 from localkube.hollow.status import is_ready
 from localkube.plane.controlplane import ControlPlane

@@ -13,10 +13,9 @@ from typing import Any
 
 from localkube import Obj
 from localkube.hollow.claims import HollowClaims
-from localkube.hollow.components import Make
 from localkube.hollow.kube import Kube, Mirror
 from localkube.hollow.nodes import HollowNode
-from localkube.hollow.pods import HollowPod, Surroundings, spawn
+from localkube.hollow.pods import HollowPod, Make, Surroundings, spawn
 from localkube.hollow.spec import Backend, Data, backends, data_of, is_address, named_ports, service_name, target_port
 from localkube.hollow.status import is_barred, is_ready
 

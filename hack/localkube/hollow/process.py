@@ -1,7 +1,7 @@
 """Hollow nodes: a cluster without kubelets. One process registers nodes and runs the simulator for their pods on loopback addresses.
 
 `python -m localkube.hollow --kubeconfig PATH --nodes N --folder DIR` runs until SIGTERM and writes DIR/hollow.json when it is ready.
-The map: `fleet` the nodes with all that runs on them; `nodes` one node and its Lease; `pods` one pod; `components` what runs in it;
+The map: `fleet` the nodes with all that runs on them; `nodes` one node and its Lease; `pods` one pod and what runs in it;
 `spec` what a pod asks for, `config` how it gets it; `status` what is reported, `reports` how; `kube` the API server;
 `addresses` loopback addresses; `claims` volumes; `control` faults.
 """
@@ -22,12 +22,11 @@ from localkube import kubeconfig
 from localkube.errors import LocalKubeError, guarded
 from localkube.files import only_one, write_json
 from localkube.hollow.addresses import of_node
-from localkube.hollow.components import Component, Make, Resolve
 from localkube.hollow.control import ADDRESS_FILE, application
 from localkube.hollow.fleet import Hollow
 from localkube.hollow.kube import Kube
 from localkube.hollow.nodes import RENEW_S, HollowNode
-from localkube.hollow.pods import RESTART_S
+from localkube.hollow.pods import RESTART_S, Component, Make, Resolve
 
 READY_TIMEOUT_S = 60.0
 

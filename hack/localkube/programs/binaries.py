@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import time
@@ -13,7 +14,15 @@ from localkube.errors import LocalKubeError
 from localkube.programs.cache import Cache, user_cache, version_of
 from localkube.programs.gobuild import GoBuild
 from localkube.programs.releases import NotHadError, Releases, download
-from localkube.programs.versions import Program, host_platform, kubernetes_version, pinned_programs
+from localkube.programs.versions import (
+    Program,
+    chart_programs,
+    host_platform,
+    kstatus_programs,
+    kubernetes_version,
+    pinned_programs,
+    workflow_programs,
+)
 from localkube.progress import clock, step, to_stderr
 
 
@@ -137,3 +146,15 @@ class _Maker:
         step_ = step(text, number=number, of=of, expected_s=program.build_seconds)
         with self.cache.staged(program) as staged, step_:
             self.gobuild.build(program, go, staged, log)
+
+
+def main(argv: Sequence[str], *, root: Path) -> int:  # as every command
+    """Run the command ``hack/programs``. Returns the exit status. LocalKubeError says which program is not to be had, and why."""
+    parser = argparse.ArgumentParser(prog="hack/programs", description="Find, fetch or build the pinned programs.")
+    parser.add_argument(
+        "--control-plane", action="store_true", help="those of the control plane alone, not those that judge charts and others"
+    )
+    options = parser.parse_args(argv)
+    others = () if options.control_plane else (*chart_programs(), *workflow_programs(), *kstatus_programs())
+    provide(os.environ, programs=(*pinned_programs(), *others))
+    return 0

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
+from localkube.hollow.control import ADDRESS_FILE
 from localkube.monitoring.server import PrometheusServer
-from localkube.plane import processes
+from localkube.plane import controlplane, processes
 from localkube.plane.controlplane import ControlPlane, free_ports
-from localkube.plane.folder import alive, remove, start_nodes
 from localkube.plane.operators import REPOSITORY, Operators
 from localkube.plane.processes import Process, Spawner
 from localkube.programs.binaries import provide
 from localkube.programs.prometheus import prometheus
 from localkube.progress import to_stderr
 
+PARTS = ("operators", "prometheus", "hollow")
+"""What talks to the API server, and so ends before it: each a record NAME.json, and a folder."""
+NODES_S = 30.0
 OPERATOR_S = 60.0
 """So long a start may take on a busy machine; what is measured begins later."""
 LOGGED_IN = "on_login"  # in an operator's log as soon as it watches; it campaigns from before
@@ -68,7 +73,7 @@ class Harness:
         binaries = provide(os.environ)
         self.plane = ControlPlane.start(self.folder, binaries=binaries, audit_log=self.audit_log, detached=self.detached)
         self._exits.callback(self.plane.stop)
-        start_nodes(self.plane, self._spawner, self.nodes)
+        self._start_nodes()
         begun = time.monotonic()
         self.operators = Operators(self.plane, self.folder / "operators", leashed=not self.detached)
         self._exits.callback(self.operators.close)
@@ -80,6 +85,16 @@ class Harness:
         for process in [self.start_operator() for _ in range(replicas)]:
             self.wait_for_operator(process)
         to_stderr(f"{replicas} operators run after {time.monotonic() - begun:.1f} s, with the rights of their ServiceAccount")
+
+    def _start_nodes(self) -> None:
+        """Start the process that plays hollow nodes, and wait until they are ready. LocalKubeError."""
+        begun, ready = time.monotonic(), self.folder / "hollow" / ADDRESS_FILE
+        options = {"kubeconfig": self.plane.admin_kubeconfig, "nodes": self.nodes, "folder": ready.parent}
+        log = self.folder / "logs" / "hollow.log"
+        process = start_module(self._spawner, "hollow nodes", "localkube.hollow", options, folder=self.folder, log=log)
+        processes.save(self.folder / "hollow.json", [process])
+        processes.wait_until(ready.exists, [process], "to be ready", begun + NODES_S)
+        to_stderr(f"{self.nodes} hollow nodes are ready after {time.monotonic() - begun:.1f} s")
 
     def down(self) -> None:
         """End what runs, and only that; remove the folder."""
@@ -95,10 +110,12 @@ class Harness:
         finally:
             self.down()
 
-    def fault(self) -> str | None:
-        """One sentence on a process that ended by itself, None if there is none."""
-        running = (*self.plane.processes, *processes.load(self.folder / "hollow.json"), *self.operators.running.values())
-        return next((_ended(process) for process in running if not process.alive()), None)
+    def fault(self) -> str:
+        """One sentence on a process that ended by itself, empty if there is none."""
+        for one in (*self.plane.processes, *processes.load(self.folder / "hollow.json"), *self.operators.running.values()):
+            if not one.alive():
+                return f"{one.name} {one.exit_text()}; the end of {one.log}:\n{one.last_lines()}"
+        return ""
 
     # ---- operators
 
@@ -134,6 +151,40 @@ class Harness:
         processes.save(self.folder / "operators.json", self.operators.running.values())
 
 
+# ---- what runs in a folder, each part known by a record of its processes
+
+
+def start_module(spawner: Spawner, name: str, module: str, options: Mapping[str, object], *, folder: Path, log: Path) -> Process:
+    """Start a module of this repository as a process of its own, with these options of its command line."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(REPOSITORY / part) for part in ("hack", "operator", "tests"))}
+    words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
+    return spawner.start(name, [sys.executable, "-m", module, *words], folder=folder, log=log, env=env)
+
+
+def alive(folder: Path) -> list[Process]:
+    """The processes that still run in ``folder``."""
+    return [process for name in (*PARTS, "processes") for process in processes.load(folder / f"{name}.json") if process.alive()]
+
+
+def remove(folder: Path) -> list[Process]:
+    """End by id what runs in ``folder``, and remove what was made there, and the folder itself if nothing else is in it.
+
+    Returns what was ended.
+    """
+    ended = alive(folder)
+    for name in PARTS:
+        processes.stop(processes.load(folder / f"{name}.json"))
+    controlplane.end(processes.load(folder / "processes.json"))
+    for name in (*PARTS, *controlplane.FOLDERS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (*(f"{part}.json" for part in PARTS), *controlplane.FILES):
+        for path in folder.glob(name):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    return ended
+
+
 def end_by_any_signal() -> None:
     """From now on SIGTERM and SIGHUP end this process as Ctrl-C does: by KeyboardInterrupt, so that everything is cleaned up.
 
@@ -142,7 +193,3 @@ def end_by_any_signal() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
-
-
-def _ended(process: Process) -> str:
-    return f"{process.name} {process.exit_text()}; the end of {process.log}:\n{process.last_lines()}"

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from localkube.hollow.addresses import Addresses
-from localkube.hollow.components import Resolve
 from localkube.hollow.kube import Kube, NoAnswerError
 from localkube.hollow.nodes import HollowNode
-from localkube.hollow.pods import HollowPod, Surroundings
+from localkube.hollow.pods import HollowPod, Resolve, Surroundings
 from localkube.hollow.spec import Sources
 
 Obj = dict[str, Any]

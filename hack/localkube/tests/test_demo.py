@@ -19,12 +19,11 @@ from localkube.errors import LocalKubeError, sentence
 from localkube.files import write_json
 from localkube.kubeconfig import Access
 from localkube.plane import certificates, processes
-from localkube.plane.folder import remove
 from localkube.plane.processes import Spawner
 from localkube.scenarios import harness as demo_harness
 from localkube.scenarios.demo import command as demo
 from localkube.scenarios.demo.screen import Screen, Step
-from localkube.scenarios.harness import Harness
+from localkube.scenarios.harness import Harness, remove
 from localkube.scenarios.hollow.environment import SingleCluster
 from localkube.scenarios.hollow.probe import Probe
 from outside.ledger import Ledger
@@ -254,6 +253,20 @@ def test_down_ends_what_runs_and_removes_it(left_over: Any, capsys: pytest.Captu
     assert "ended 1 processes" in capsys.readouterr().err
     assert demo.main(["--down", "--dir", str(folder)], root=REPOSITORY) == 0
     assert "nothing runs" in capsys.readouterr().err
+
+
+def test_a_folder_is_removed_with_what_runs_in_it_and_other_files_are_left(tmp_path: Path) -> None:
+    assert remove(tmp_path / "nothing") == []
+    spawner = Spawner(leashed=False)
+    process = spawner.start("etcd", ["/bin/sleep", "60"], folder=tmp_path, log=tmp_path / "log")
+    spawner.close()
+    processes.save(tmp_path / "processes.json", [process])
+    (tmp_path / "mine.txt").write_text("keep")
+
+    assert [one.pid for one in remove(tmp_path)] == [process.pid]
+
+    assert not process.alive()
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "log"}
 
 
 def test_a_process_that_ended_is_the_reason_that_is_given(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from localkube import kubeconfig
 from localkube.errors import LocalKubeError
 from localkube.files import EXECUTABLE, write
 from localkube.kubeconfig import Access
-from localkube.plane import folder, processes
+from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import REPOSITORY, image_packages
 from localkube.plane.processes import Process, Spawner
@@ -209,20 +209,6 @@ def test_one_that_never_gets_ready_is_quoted_and_ended(tmp_path: Path) -> None:
         ControlPlane.start(tmp_path / "x", binaries=Binaries({"etcd": idle}), timeout=0.5)
 
     assert [process.alive() for process in processes.load(tmp_path / "x" / "processes.json")] == [False]
-
-
-def test_a_folder_is_removed_with_what_runs_in_it_and_other_files_are_left(tmp_path: Path) -> None:
-    assert folder.remove(tmp_path / "nothing") == []
-    spawner = Spawner(leashed=False)
-    process = spawner.start("etcd", SLEEPER, folder=tmp_path, log=tmp_path / "log")
-    spawner.close()
-    processes.save(tmp_path / "processes.json", [process])
-    (tmp_path / "mine.txt").write_text("keep")
-
-    assert [one.pid for one in folder.remove(tmp_path)] == [process.pid]
-
-    assert not process.alive()
-    assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "log"}
 
 
 def test_the_script_finds_its_package() -> None:

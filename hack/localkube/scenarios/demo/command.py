@@ -24,7 +24,6 @@ from localkube import LocalKubeError, Obj
 from localkube.blocks import VENDOR_RESHARD, demo_block
 from localkube.figures import clock
 from localkube.files import EXECUTABLE, write, write_json
-from localkube.plane.folder import alive, remove
 from localkube.programs.binaries import provide
 from localkube.progress import quiet, to_stderr
 from localkube.scenarios.cluster import NAME
@@ -34,7 +33,7 @@ from localkube.scenarios.demo.screen import PLAIN_WIDTH, Screen, Step
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.faults.resize import resize
 from localkube.scenarios.faults.succession import Succession, end_leader
-from localkube.scenarios.harness import Harness
+from localkube.scenarios.harness import Harness, alive, remove
 from localkube.scenarios.hollow.environment import HollowEnvironment, SingleCluster
 from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.player import Outcome, Player

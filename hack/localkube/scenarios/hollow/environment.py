@@ -80,7 +80,7 @@ class HollowEnvironment(Environment):
 
     def fault(self) -> str:
         """One sentence on a process that ended by itself, empty if there is none."""
-        return self.harness.fault() or ""
+        return self.harness.fault()
 
     async def ambiguous(self) -> int:
         """How often the hollow nodes, asked for a shard's Service, found several pods."""

@@ -106,7 +106,7 @@ class ScaleBench:
     def operator(self) -> Process:
         """The one process that is measured."""
         if self._operator is None or not self._operator.alive():
-            raise LocalKubeError(f"the operator does not run. {self._harness.fault() or ''}")
+            raise LocalKubeError(f"the operator does not run. {self._harness.fault()}")
         return self._operator
 
     async def run(self) -> None:

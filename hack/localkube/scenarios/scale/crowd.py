@@ -15,9 +15,9 @@ from localkube.hollow.addresses import Addresses, of_node
 from localkube.hollow.kube import Kube
 from localkube.hollow.nodes import HollowNode
 from localkube.plane import processes
-from localkube.plane.folder import start_module
 from localkube.plane.processes import Process, Spawner
 from localkube.progress import to_stderr
+from localkube.scenarios.harness import start_module
 from localkube.scenarios.hollow.environment import SingleCluster
 from localkube.scenarios.scale import objects
 from localkube.scenarios.scale.objects import COLLECTIONS, COREAPPS, NAMESPACE, NODES, SHARDS, WEBAPPS
