@@ -42,12 +42,7 @@ def cache_of(environ: Mapping[str, str]) -> Cache:
     return Cache(user_cache(environ) / f"kubernetes-{kubernetes_version().removeprefix('v')}-{'-'.join(host_platform())}")
 
 
-def provide(
-    environ: Mapping[str, str],
-    *,
-    programs: Sequence[Program] | None = None,
-    releases: Releases | None = None,
-) -> Binaries:
+def provide(environ: Mapping[str, str], *, programs: Sequence[Program] | None = None, releases: Releases | None = None) -> Binaries:
     """All programs, fetched or built (minutes, once per version) if they are not here yet.
 
     ``programs`` are those of the control plane, ``releases`` the official ones, unless given. Safe to run in several processes at once: one
