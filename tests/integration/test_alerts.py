@@ -16,7 +16,7 @@ from localkube.monitoring.alerts import ALERTS
 from localkube.monitoring.server import PrometheusServer
 from localkube.plane.controlplane import free_ports
 from localkube.plane.operators import Operators
-from localkube.plane.processes import Spawner, stop
+from localkube.plane.processes import stop
 from localkube.programs.prometheus import prometheus
 from waiting import until
 
@@ -34,13 +34,12 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Prometheu
             program = prometheus(os.environ)["prometheus"]
     except LocalKubeError as error:
         pytest.skip(f"lane Prometheus: {error}")
-    spawner, one = Spawner(leashed=True), PrometheusServer(tmp_path / "prometheus", interval="1s", hold="0s")
-    process = one.start(program, spawner)
+    one = PrometheusServer(tmp_path / "prometheus", interval="1s", hold="0s")
+    process = one.start(program)
     try:
         yield one
     finally:
         stop([process])
-        spawner.close()
 
 
 async def test_alerts_of_a_real_operator(harness: Harness, environment: Environment, server: PrometheusServer, tmp_path: Path) -> None:

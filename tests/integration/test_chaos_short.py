@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from localkube.plane.operators import REPOSITORY
-from localkube.plane.processes import Spawner, stop
+from localkube.plane.processes import start, stop
 from localkube.programs.binaries import Binaries
 from localkube.scenarios.faults.hollow import SHORT
 from localkube.scenarios.runner.judge import UNREPORTED
@@ -31,8 +31,8 @@ def test_a_short_round_of_chaos_keeps_every_promise(binaries: Binaries, tmp_path
     figures, log = tmp_path / "chaos.json", tmp_path / "chaos.log"
     options: list[str | Path] = ["--dir", tmp_path / "environment", "--json", figures]
     command = [sys.executable, REPOSITORY / "hack" / "chaos", "--only", ",".join(SHORT), "--n", "1", "--clusters", "2", *options]
-    spawner = Spawner(leashed=True)  # if pytest is killed, so is the round, and with it all that it started
-    chaos = spawner.start("hack/chaos", command, folder=tmp_path, log=log, env=dict(os.environ))
+    # If pytest is killed, so is the round, and with it all that it started.
+    chaos = start("hack/chaos", command, folder=tmp_path, log=log, env=dict(os.environ))
     try:
         deadline = time.monotonic() + LONGEST_S
         while chaos.alive():
@@ -40,7 +40,6 @@ def test_a_short_round_of_chaos_keeps_every_promise(binaries: Binaries, tmp_path
             time.sleep(0.1)
     finally:
         stop([chaos], grace=30.0)  # on SIGTERM it ends what it started
-        spawner.close()
     said = chaos.last_lines(40)
     assert figures.exists(), said
     found = json.loads(figures.read_text(encoding="utf-8"))

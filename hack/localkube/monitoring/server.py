@@ -11,7 +11,7 @@ import yaml
 
 from localkube.files import write
 from localkube.plane.controlplane import free_ports
-from localkube.plane.processes import Process, Spawner, wait_until
+from localkube.plane.processes import Process, start, wait_until
 
 from . import rules
 
@@ -35,7 +35,7 @@ class PrometheusServer:
         """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, program: Path, spawner: Spawner) -> Process:
+    def start(self, program: Path, *, leashed: bool = True) -> Process:
         """Start it and wait until it is ready. LocalKubeError with its last lines if it does not come so far."""
         self.folder.mkdir(parents=True, exist_ok=True)
         groups = rules.groups()
@@ -54,7 +54,7 @@ class PrometheusServer:
         options = (f"--config.file={self.folder / CONFIG}", f"--storage.tsdb.path={self.folder / 'data'}")
         argv: list[str | Path] = [program, *options, f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn"]
         log = self.folder / "prometheus.log"
-        self.process = spawner.start("prometheus", argv, folder=self.folder, log=log)
+        self.process = start("prometheus", argv, folder=self.folder, log=log, leashed=leashed)
         wait_until(self._is_ready, [self.process], "to be ready", time.monotonic() + READY_SECONDS)
         return self.process
 

@@ -12,7 +12,6 @@ from localkube.errors import LocalKubeError
 from localkube.files import EXECUTABLE, write
 from localkube.offline import docker, runtime
 from localkube.plane import processes
-from localkube.plane.processes import Spawner
 from localkube.progress import to_stderr
 from localkube.run import output
 
@@ -46,9 +45,8 @@ def start(folder: Path) -> None:
     begun = time.monotonic()
     argv = [dockerd, f"--data-root={folder / 'data'}", f"--pidfile={folder / 'dockerd.pid'}", "--log-level=warn", *_runtime(folder)]
     (folder / "dockerd.pid").unlink(missing_ok=True)
-    spawner = Spawner(leashed=False)
-    process = spawner.start("dockerd", argv, folder=folder, log=folder / "dockerd.log", env={**os.environ, "PATH": _path()})
-    spawner.close()
+    env = {**os.environ, "PATH": _path()}
+    process = processes.start("dockerd", argv, folder=folder, log=folder / "dockerd.log", env=env, leashed=False)
     processes.save(folder / "dockerd.json", [process])
     try:
         processes.wait_until(lambda: docker.info() is not None, [process], "to answer", begun + START_SECONDS)

@@ -22,7 +22,7 @@ from localkube.hollow.addresses import is_free
 from localkube.kubeconfig import Access
 from localkube.plane import certificates, processes
 from localkube.plane.certificates import Certificates
-from localkube.plane.processes import EarlyEndError, Process, Spawner
+from localkube.plane.processes import EarlyEndError, Process
 from localkube.programs.binaries import Binaries, provide
 from localkube.progress import to_stderr
 from localkube.run import output
@@ -82,10 +82,10 @@ class Write:
 class ControlPlane:
     """A control plane that runs, or ran, in ``folder``. Made by ``start``."""
 
-    def __init__(self, folder: Path, *, binaries: Binaries, spawner: Spawner) -> None:
+    def __init__(self, folder: Path, *, binaries: Binaries, leashed: bool) -> None:
         self.folder = folder
         self._binaries = binaries
-        self._spawner = spawner
+        self._leashed = leashed
         self._running: list[Process] = []
         self._client: httpx.Client | None = None
         self._reading, self._read = threading.Lock(), 0
@@ -122,7 +122,7 @@ class ControlPlane:
             if running:
                 names = ", ".join(f"{process.name} (pid {process.pid})" for process in running)
                 raise LocalKubeError(f"a control plane already runs in {folder}: {names}; end it first")
-            started = cls(folder, binaries=binaries, spawner=Spawner(leashed=not detached))
+            started = cls(folder, binaries=binaries, leashed=not detached)
             if audit_log:
                 (folder / "audit-policy.yaml").write_text(yaml.safe_dump(AUDIT_POLICY), encoding="utf-8")
                 files = [f"--audit-policy-file={folder / 'audit-policy.yaml'}", f"--audit-log-path={folder / 'audit.log'}"]
@@ -141,7 +141,6 @@ class ControlPlane:
             end(self._running)
         finally:
             self._forget_client()
-            self._spawner.close()
 
     # ---- what a user of it needs
 
@@ -269,7 +268,9 @@ class ControlPlane:
         log = self.folder / "logs" / f"{name}.log"
         log.unlink(missing_ok=True)
         env = {**GARBAGE, **os.environ}
-        self._running.append(self._spawner.start(name, [self._binaries[name], *args], folder=self.folder, log=log, env=env))
+        self._running.append(
+            processes.start(name, [self._binaries[name], *args], folder=self.folder, log=log, env=env, leashed=self._leashed)
+        )
         processes.save(self.folder / "processes.json", self._running)
 
     def _last_port(self) -> int | None:

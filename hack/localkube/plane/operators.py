@@ -19,8 +19,9 @@ from typing import Any
 import yaml
 
 from localkube.kubeconfig import read
+from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane
-from localkube.plane.processes import Process, Spawner, stop
+from localkube.plane.processes import Process
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 RULES = REPOSITORY / "charts" / "whatsapp-operator" / "files"
@@ -102,7 +103,6 @@ class Operators:
     def __post_init__(self) -> None:
         self.lease = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases?fieldSelector=metadata.name={self.account}"
         """The path that lists the Lease."""
-        self._spawner = Spawner(leashed=self.leashed)
 
     def install(self) -> None:
         """Apply CRD and rights, and wait until the API server serves the CRD."""
@@ -134,7 +134,7 @@ class Operators:
         }
         whole["PYTHONPATH"] += os.pathsep + str(image_packages())
         command = [sys.executable, "-S", "-m", module]  # without site, and so without what else is installed
-        process = self._spawner.start(name, command, folder=self.folder, log=self.folder / f"{name}.log", env=whole)
+        process = processes.start(name, command, folder=self.folder, log=self.folder / f"{name}.log", env=whole, leashed=self.leashed)
         self.running[name] = process
         return process
 
@@ -151,5 +151,4 @@ class Operators:
 
     def close(self) -> None:
         """End the replicas that still run: SIGTERM first, so that the Lease is released."""
-        stop(self.running.values())
-        self._spawner.close()
+        processes.stop(self.running.values())

@@ -18,7 +18,7 @@ from localkube.monitoring.server import PrometheusServer
 from localkube.plane import controlplane, processes
 from localkube.plane.controlplane import ControlPlane, free_ports
 from localkube.plane.operators import REPOSITORY, Operators
-from localkube.plane.processes import Process, Spawner
+from localkube.plane.processes import Process
 from localkube.programs.binaries import provide
 from localkube.programs.prometheus import prometheus
 from localkube.progress import to_stderr
@@ -50,9 +50,7 @@ class Harness:
     def __post_init__(self) -> None:
         self.folder = self.folder.absolute()
         self.prometheus = PrometheusServer(self.folder / "prometheus") if self.observe else None
-        self._spawner = Spawner(leashed=not self.detached)
         self._exits = contextlib.ExitStack()
-        self._exits.callback(self._spawner.close)
         self._replicas = 0
 
     # ---- up and down
@@ -79,7 +77,7 @@ class Harness:
         self._exits.callback(self.operators.close)
         self.operators.install()
         if self.prometheus is not None:
-            process = self.prometheus.start(prometheus(os.environ)["prometheus"], self._spawner)
+            process = self.prometheus.start(prometheus(os.environ)["prometheus"], leashed=not self.detached)
             processes.save(self.folder / "prometheus.json", [process])
             to_stderr(f"Prometheus runs at {self.prometheus.url} and evaluates the alerts")
         for process in [self.start_operator() for _ in range(replicas)]:
@@ -91,7 +89,7 @@ class Harness:
         begun, ready = time.monotonic(), self.folder / "hollow" / ADDRESS_FILE
         options = {"kubeconfig": self.plane.admin_kubeconfig, "nodes": self.nodes, "folder": ready.parent}
         log = self.folder / "logs" / "hollow.log"
-        process = start_module(self._spawner, "hollow nodes", "localkube.hollow", options, folder=self.folder, log=log)
+        process = start_module("hollow nodes", "localkube.hollow", options, folder=self.folder, log=log, leashed=not self.detached)
         processes.save(self.folder / "hollow.json", [process])
         processes.wait_until(ready.exists, [process], "to be ready", begun + NODES_S)
         to_stderr(f"{self.nodes} hollow nodes are ready after {time.monotonic() - begun:.1f} s")
@@ -154,11 +152,11 @@ class Harness:
 # ---- what runs in a folder, each part known by a record of its processes
 
 
-def start_module(spawner: Spawner, name: str, module: str, options: Mapping[str, object], *, folder: Path, log: Path) -> Process:
+def start_module(name: str, module: str, options: Mapping[str, object], *, folder: Path, log: Path, leashed: bool = True) -> Process:
     """Start a module of this repository as a process of its own, with these options of its command line."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(REPOSITORY / part) for part in ("hack", "operator", "tests"))}
     words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
-    return spawner.start(name, [sys.executable, "-m", module, *words], folder=folder, log=log, env=env)
+    return processes.start(name, [sys.executable, "-m", module, *words], folder=folder, log=log, env=env, leashed=leashed)
 
 
 def alive(folder: Path) -> list[Process]:

@@ -19,7 +19,6 @@ from localkube.errors import LocalKubeError, sentence
 from localkube.files import write_json
 from localkube.kubeconfig import Access
 from localkube.plane import certificates, processes
-from localkube.plane.processes import Spawner
 from localkube.scenarios import harness as demo_harness
 from localkube.scenarios.demo import command as demo
 from localkube.scenarios.demo.screen import Screen, Step
@@ -226,12 +225,10 @@ def left_over(tmp_path: Path) -> Any:
     """A folder in which a process still runs, as ``--keep`` leaves it."""
     folder = tmp_path / "demo"
     (folder / "operators").mkdir(parents=True)
-    spawner = Spawner(leashed=True)
-    process = spawner.start("operator-0", [sys.executable, "-c", "import time; time.sleep(60)"], folder=folder, log=folder / "log")
+    process = processes.start("operator-0", [sys.executable, "-c", "import time; time.sleep(60)"], folder=folder, log=folder / "log")
     processes.save(folder / "operators.json", [process])
     yield folder, process
     processes.stop([process], grace=0.0)
-    spawner.close()
 
 
 def test_a_second_demo_in_the_folder_is_refused_and_ends_nothing(left_over: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,9 +254,7 @@ def test_down_ends_what_runs_and_removes_it(left_over: Any, capsys: pytest.Captu
 
 def test_a_folder_is_removed_with_what_runs_in_it_and_other_files_are_left(tmp_path: Path) -> None:
     assert remove(tmp_path / "nothing") == []
-    spawner = Spawner(leashed=False)
-    process = spawner.start("etcd", ["/bin/sleep", "60"], folder=tmp_path, log=tmp_path / "log")
-    spawner.close()
+    process = processes.start("etcd", ["/bin/sleep", "60"], folder=tmp_path, log=tmp_path / "log")
     processes.save(tmp_path / "processes.json", [process])
     (tmp_path / "mine.txt").write_text("keep")
 
@@ -270,15 +265,13 @@ def test_a_folder_is_removed_with_what_runs_in_it_and_other_files_are_left(tmp_p
 
 
 def test_a_process_that_ended_is_the_reason_that_is_given(tmp_path: Path) -> None:
-    spawner = Spawner(leashed=True)
-    process = spawner.start("operator-9", [sys.executable, "-c", "print('no way')"], folder=tmp_path, log=tmp_path / "log")
+    process = processes.start("operator-9", [sys.executable, "-c", "print('no way')"], folder=tmp_path, log=tmp_path / "log")
     deadline = time.monotonic() + 60
     while process.alive() and time.monotonic() < deadline:
         time.sleep(0.01)
 
     with pytest.raises(LocalKubeError, match=r"(?s)operator-9 exited with status 0.*no way"):
         Harness(tmp_path).wait_for_operator(process, timeout=5.0)
-    spawner.close()
 
 
 async def test_a_cluster_that_does_not_settle_is_said_with_what_is_wrong() -> None:

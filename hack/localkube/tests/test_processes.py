@@ -19,7 +19,7 @@ from localkube.kubeconfig import Access
 from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import REPOSITORY, image_packages
-from localkube.plane.processes import Process, Spawner
+from localkube.plane.processes import Process
 from localkube.programs.binaries import Binaries
 from waiting import wait_until
 
@@ -29,11 +29,9 @@ SLEEPER = ["/bin/sleep", "60"]
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[Process]:
     """A process that ends with this one at the latest."""
-    spawner = Spawner(leashed=True)
-    process = spawner.start("sleeper", SLEEPER, folder=tmp_path, log=tmp_path / "log")
+    process = processes.start("sleeper", SLEEPER, folder=tmp_path, log=tmp_path / "log")
     yield process
     processes.stop([process])
-    spawner.close()
 
 
 # ---- processes
@@ -62,8 +60,7 @@ def test_stop_ends_the_process_even_when_it_is_stopped(sleeper: Process) -> None
 def test_a_paused_process_does_nothing_more(tmp_path: Path) -> None:
     """SIGSTOP reaches a sleeping thread only when it runs again: until then the process may still answer."""
     code = "import threading, time\nfor _ in range(8): threading.Thread(target=lambda: [time.sleep(0.0001) for _ in range(10**6)]).start()"
-    spawner = Spawner(leashed=True)
-    busy = spawner.start("busy", [sys.executable, "-c", code], folder=tmp_path, log=tmp_path / "log")
+    busy = processes.start("busy", [sys.executable, "-c", code], folder=tmp_path, log=tmp_path / "log")
     wait_until(lambda: len(list(Path(f"/proc/{busy.pid}/task").iterdir())) == 9)
     for _ in range(20):
         busy.pause()
@@ -71,12 +68,10 @@ def test_a_paused_process_does_nothing_more(tmp_path: Path) -> None:
         busy.resume()
         wait_until(lambda: not busy.is_paused())
     processes.stop([busy])
-    spawner.close()
 
 
 def test_one_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    spawner = Spawner(leashed=True)
-    stubborn = spawner.start(
+    stubborn = processes.start(
         "stubborn", ["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"], folder=tmp_path, log=tmp_path / "log"
     )
     wait_until(lambda: stubborn.last_lines() == "ready")
@@ -84,7 +79,6 @@ def test_one_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     assert processes.stop([stubborn], grace=0.2) == [stubborn]
 
     assert not stubborn.alive()
-    spawner.close()
 
 
 def test_a_stranger_with_the_same_pid_is_left_alone(sleeper: Process) -> None:
@@ -112,21 +106,24 @@ def test_a_record_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
         processes.load(tmp_path / "processes.json")
 
 
-def test_leashed_processes_die_with_the_thread_that_holds_them(tmp_path: Path) -> None:
-    spawner = Spawner(leashed=True)
-    process = spawner.start("sleeper", SLEEPER, folder=tmp_path, log=tmp_path / "log")
-    wait_until(lambda: "sleep" in Path(f"/proc/{process.pid}/comm").read_text())
+def test_leashed_processes_die_with_the_python_process_that_started_them_and_others_do_not(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from localkube.plane import processes; at = Path(sys.argv[1]); "
+        "began = [processes.start('s', ['/bin/sleep', '60'], folder=at, log=at / 'log', leashed=one) for one in (True, False)]; "
+        "processes.save(at / 'started', began)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "hack")}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=env, check=True, timeout=60)
+    leashed, other = processes.load(tmp_path / "started")
 
-    spawner.close()
-
-    wait_until(lambda: not process.alive())
+    wait_until(lambda: not leashed.alive())
+    assert other.alive()
+    processes.stop([other])
 
 
 def test_a_program_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    spawner = Spawner(leashed=False)
     with pytest.raises(LocalKubeError, match="etcd cannot be started: /no/such is not there"):
-        spawner.start("etcd", ["/no/such"], folder=tmp_path, log=tmp_path / "log")
-    spawner.close()
+        processes.start("etcd", ["/no/such"], folder=tmp_path, log=tmp_path / "log")
 
 
 # ---- kubeconfigs
@@ -173,7 +170,7 @@ def test_an_unreadable_kubeconfig_is_one_sentence(tmp_path: Path, text: str | No
 
 
 def test_writes_are_read_from_the_audit_log_as_they_come(tmp_path: Path) -> None:
-    plane = ControlPlane(tmp_path, binaries=Binaries({}), spawner=Spawner(leashed=True))
+    plane = ControlPlane(tmp_path, binaries=Binaries({}), leashed=True)
     with pytest.raises(LocalKubeError, match="keeps no audit log"):
         plane.writes()
     lines = [

@@ -15,7 +15,7 @@ from localkube.hollow.addresses import Addresses, of_node
 from localkube.hollow.kube import Kube
 from localkube.hollow.nodes import HollowNode
 from localkube.plane import processes
-from localkube.plane.processes import Process, Spawner
+from localkube.plane.processes import Process
 from localkube.progress import to_stderr
 from localkube.scenarios.harness import start_module
 from localkube.scenarios.hollow.environment import SingleCluster
@@ -38,7 +38,6 @@ class Crowd:
         self._environment, self._kube = environment, environment.api
         self._names = [f"s{number:04}" for number in range(clusters)]
         self._addresses = Addresses()
-        self._spawner = Spawner(leashed=True)
         self._answers: Process | None = None
         self._plan: Obj = {"coreapps": {}, "webapps": [], "nodes": []}
 
@@ -69,7 +68,6 @@ class Crowd:
     def close(self) -> None:
         """End the answers and let the addresses go; the objects end with their control plane."""
         processes.stop([self._answers] if self._answers is not None else [])
-        self._spawner.close()
         self._addresses.close()
 
     # ------------------------------------------------------------ steps
@@ -143,7 +141,7 @@ class Crowd:
         ready, plan = folder / "ready", write(folder / "plan.json", json.dumps(self._plan), mode=PRIVATE)
         options = {"kubeconfig": self._environment.kubeconfig, "plan": plan, "ready": ready}
         log = folder / "answers.log"
-        self._answers = start_module(self._spawner, "answers", "localkube.scenarios.hollow.answers", options, folder=folder, log=log)
+        self._answers = start_module("answers", "localkube.scenarios.hollow.answers", options, folder=folder, log=log)
         processes.wait_until(ready.exists, [self._answers], "to be ready", time.monotonic() + LISTEN_S)
 
 
