@@ -136,7 +136,7 @@ class _Machine:
         """Remove the cluster, and end dockerd if asked to."""
         kind = kind_images.built_kind()  # where it was never built it has made no cluster
         if kind is not None and docker.info() is not None:
-            cluster = self._cluster(Binaries({"kind": kind}))
+            cluster = self._cluster({"kind": kind})
             if exists := cluster.exists():
                 cluster.delete()
             to_stderr(f"cluster {cluster.name} is removed" if exists else f"there is no cluster {cluster.name}")

@@ -11,30 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
+from localkube.programs import versions
 from localkube.programs.cache import Cache, user_cache, version_of
 from localkube.programs.gobuild import GoBuild
 from localkube.programs.releases import NotHadError, Releases, download
-from localkube.programs.versions import (
-    Program,
-    chart_programs,
-    host_platform,
-    kstatus_programs,
-    kubernetes_version,
-    pinned_programs,
-    workflow_programs,
-)
+from localkube.programs.versions import Program, host_platform, kubernetes_version, pinned_programs
 from localkube.progress import clock, step, to_stderr
 
-
-@dataclass(frozen=True)
-class Binaries:
-    """Programs ready to run, by name, such as ``binaries["kube-apiserver"]``."""
-
-    paths: Mapping[str, Path]
-
-    def __getitem__(self, name: str) -> Path:
-        """The program's path."""
-        return self.paths[name]
+Binaries = dict[str, Path]
+"""Programs ready to run, by name."""
 
 
 def cache_of(environ: Mapping[str, str]) -> Cache:
@@ -57,7 +42,7 @@ def provide(environ: Mapping[str, str], *, programs: Sequence[Program] | None = 
             missing = [program for program in wanted if cache.fault(program)]
             gobuild = GoBuild(user_cache(environ), host_platform(), environ)
             _Maker(cache, releases or Releases(host_platform()), gobuild).make(missing)
-    return Binaries({**paths, **{program.name: cache.path(program) for program in wanted}})
+    return paths | {program.name: cache.path(program) for program in wanted}
 
 
 def _assets(environ: Mapping[str, str], programs: Sequence[Program]) -> dict[str, Path]:
@@ -150,6 +135,6 @@ def main(argv: Sequence[str], *, root: Path) -> int:  # as every command
         "--control-plane", action="store_true", help="those of the control plane alone, not those that judge charts and others"
     )
     options = parser.parse_args(argv)
-    others = () if options.control_plane else (*chart_programs(), *workflow_programs(), *kstatus_programs())
+    others = () if options.control_plane else (*versions.chart_programs(), *versions.workflow_programs(), *versions.kstatus_programs())
     provide(os.environ, programs=(*pinned_programs(), *others))
     return 0

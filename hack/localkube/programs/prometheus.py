@@ -23,7 +23,7 @@ def prometheus(environ: Mapping[str, str]) -> Binaries:
     """Return both programs. LocalKubeError when there is no way to them."""
     found = {name: shutil.which(name, path=environ.get("PATH")) for name in NAMES}
     if all(found.values()):
-        return Binaries({name: Path(path) for name, path in found.items() if path})
+        return {name: Path(path) for name, path in found.items() if path}
     folder = user_cache(environ) / "prometheus-debian"
     if not folder.is_dir():
         try:
@@ -31,7 +31,7 @@ def prometheus(environ: Mapping[str, str]) -> Binaries:
         except LocalKubeError as error:
             to_stderr(f"Debian's package {PACKAGE} is not to be had ({str(error).splitlines()[-1]}); it is built instead")
             return provide(environ, programs=prometheus_programs())
-    return Binaries({name: folder / name for name in NAMES})
+    return {name: folder / name for name in NAMES}
 
 
 def _unpack(environ: Mapping[str, str], folder: Path) -> None:

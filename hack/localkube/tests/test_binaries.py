@@ -54,7 +54,7 @@ class Machine:
 
     def provide(self, **other: object) -> Mapping[str, Path]:
         environ = {**self.environ, **{name: str(value) for name, value in other.items()}}
-        return provide(environ, programs=self.programs, releases=replace(self.releases)).paths
+        return provide(environ, programs=self.programs, releases=replace(self.releases))
 
     @property
     def cache(self) -> Cache:

@@ -20,7 +20,6 @@ from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import REPOSITORY, image_packages
 from localkube.plane.processes import Process
-from localkube.programs.binaries import Binaries
 from waiting import wait_until
 
 SLEEPER = ["/bin/sleep", "60"]
@@ -170,7 +169,7 @@ def test_an_unreadable_kubeconfig_is_one_sentence(tmp_path: Path, text: str | No
 
 
 def test_writes_are_read_from_the_audit_log_as_they_come(tmp_path: Path) -> None:
-    plane = ControlPlane(tmp_path, binaries=Binaries({}), leashed=True)
+    plane = ControlPlane(tmp_path, binaries={}, leashed=True)
     with pytest.raises(LocalKubeError, match="keeps no audit log"):
         plane.writes()
     lines = [
@@ -195,7 +194,7 @@ def test_a_program_that_dies_is_quoted(tmp_path: Path) -> None:
     broken = write(tmp_path / "etcd", "#!/bin/sh\necho line one\necho the disk is full\nexit 7\n", mode=EXECUTABLE)
 
     with pytest.raises(LocalKubeError, match="etcd exited with status 7 while waiting for etcd to open its socket") as caught:
-        ControlPlane.start(tmp_path / "x", binaries=Binaries({"etcd": broken}))
+        ControlPlane.start(tmp_path / "x", binaries={"etcd": broken})
     assert str(caught.value).endswith("line one\nthe disk is full")
 
 
@@ -203,7 +202,7 @@ def test_one_that_never_gets_ready_is_quoted_and_ended(tmp_path: Path) -> None:
     idle = write(tmp_path / "etcd", "#!/bin/sh\necho still thinking\nexec sleep 60\n", mode=EXECUTABLE)
 
     with pytest.raises(LocalKubeError, match=r"waited too long for etcd to open its socket[\s\S]*still thinking"):
-        ControlPlane.start(tmp_path / "x", binaries=Binaries({"etcd": idle}), timeout=0.5)
+        ControlPlane.start(tmp_path / "x", binaries={"etcd": idle}, timeout=0.5)
 
     assert [process.alive() for process in processes.load(tmp_path / "x" / "processes.json")] == [False]
 
