@@ -128,7 +128,7 @@ class _Maker:
             self.gobuild.build(program, go, staged, log)
 
 
-def main(argv: Sequence[str], *, root: Path) -> int:  # as every command
+def main(argv: Sequence[str], *, root: Path) -> int:
     """Run the command ``hack/programs``. Returns the exit status. LocalKubeError says which program is not to be had, and why."""
     parser = argparse.ArgumentParser(prog="hack/programs", description="Find, fetch or build the pinned programs.")
     parser.add_argument(
