@@ -96,8 +96,8 @@ class Harness:
 
     def down(self) -> None:
         """End what runs, and only that; remove the folder."""
-        remove(self.folder)
-        self._exits.close()  # what was started here takes the exit statuses
+        with self._exits:  # what was started here takes the exit statuses
+            remove(self.folder)
 
     @contextlib.contextmanager
     def running(self, *, replicas: int = 2) -> Iterator[None]:
