@@ -5,21 +5,15 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-Report = Callable[[str], None]
-
 
 def to_stderr(line: str) -> None:
-    """The usual ``Report``: one line on standard error, at once."""
+    """One line on standard error, at once."""
     print(line, file=sys.stderr, flush=True)
-
-
-def quiet(line: str) -> None:
-    """A ``Report`` for those who do not want one."""
 
 
 @contextlib.contextmanager

@@ -61,7 +61,7 @@ class Environment(ABC):
             await asyncio.to_thread(self._observer.__enter__)
             await self._start()
             for cluster in self.clusters:
-                stream = Stream(self.kubeconfig, NAMESPACE, cluster, lambda: self.observer, **self._stream_options)
+                stream = Stream(self.kubeconfig, cluster, lambda: self.observer, **self._stream_options)
                 self.streams[cluster] = await self._exits.enter_async_context(stream)
         except BaseException:
             await self._exits.aclose()
@@ -162,7 +162,7 @@ class Environment(ABC):
 
     def pods(self, cluster: str, *components: str) -> list[Obj]:
         """The pods of some components of a cluster."""
-        return pods_of(self.observer, NAMESPACE, cluster, *components)
+        return pods_of(self.observer, cluster, *components)
 
     def lasting_coreapps(self) -> dict[str, str]:
         """The Coreapps of all clusters that are not about to go: name by uid."""
@@ -196,7 +196,7 @@ class Environment(ABC):
         open_ = list(clusters)
         deadline = time.monotonic() + timeout
         while open_ and time.monotonic() < deadline:
-            open_ = [cluster for cluster in open_ if not is_settled(self.observer, NAMESPACE, cluster)]
+            open_ = [cluster for cluster in open_ if not is_settled(self.observer, cluster)]
             if open_:
                 await asyncio.sleep(0.05)
         return open_

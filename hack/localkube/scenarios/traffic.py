@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localkube.scenarios.cluster import NAMESPACE
 from outside.ledger import Ledger, Senders
 from outside.observer import Observer
 from outside.traffic import Message, Traffic, TrafficError
@@ -66,10 +67,10 @@ class Stream(Traffic):
     burst_period = BURST_PERIOD_S
 
     def __init__(
-        self, kubeconfig: Path, namespace: str, cluster: str, observer: Callable[[], Observer], *, proxy: str = "", inbound_rate: float = 0
+        self, kubeconfig: Path, cluster: str, observer: Callable[[], Observer], *, proxy: str = "", inbound_rate: float = 0
     ) -> None:
-        """Prepare; ``observer`` says which one observes now, ``proxy`` and ``inbound_rate`` as for `Traffic`."""
-        super().__init__(kubeconfig, namespace, cluster, deadline=GIVE_UP_S, proxy=proxy, inbound_rate=inbound_rate)
+        """``observer`` says which one observes now, ``proxy`` and ``inbound_rate`` as for `Traffic`."""
+        super().__init__(kubeconfig, NAMESPACE, cluster, deadline=GIVE_UP_S, proxy=proxy, inbound_rate=inbound_rate)
         self._avoided: frozenset[str] = frozenset()
         self._observer = observer
         self._waiting_now: Counter[int] = Counter()

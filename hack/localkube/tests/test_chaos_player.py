@@ -155,7 +155,7 @@ async def played(environment: FakeEnvironment, strike: Callable[[Case[Any]], Non
         strike(case)
 
     fault = Fault[Any](name="f", what="f", strike=struck, **{"everybody": True, "evidence": {"PodDeleted"}, "allowed": 0.2, **row})
-    return await Player(cast("Any", environment), n=1, report=lambda _: None).play(fault)
+    return await Player(cast("Any", environment), n=1, quiet=True).play(fault)
 
 
 def strikes(environment: FakeEnvironment, *, gone: bool = True, word: str = "PodDeleted") -> Callable[[Case[Any]], None]:

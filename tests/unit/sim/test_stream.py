@@ -24,7 +24,7 @@ class Sender(Stream):
     """Sends what a test asks for, to the world's one Webapp."""
 
     def __init__(self, world: World, kubeconfig: Path, deadline: float) -> None:
-        super().__init__(kubeconfig, "default", "acme", lambda: pytest.fail("there is no observer"))
+        super().__init__(kubeconfig, "acme", lambda: pytest.fail("there is no observer"))
         self._world = world
         self._deadline = deadline
 

@@ -25,7 +25,7 @@ from localkube.blocks import VENDOR_RESHARD, demo_block
 from localkube.figures import clock
 from localkube.files import EXECUTABLE, write, write_json
 from localkube.programs.binaries import provide
-from localkube.progress import quiet, to_stderr
+from localkube.progress import to_stderr
 from localkube.scenarios.cluster import NAME
 from localkube.scenarios.command import Command
 from localkube.scenarios.demo.picture import timeline
@@ -182,7 +182,7 @@ def _monotonic(wall: float) -> float:
 
 async def _play(environment: SingleCluster, fault: Fault[HollowEnvironment]) -> Outcome:
     """Play a fault once. LocalKubeError when anything is not as it must be; how long it took is for the reader to judge."""
-    outcome = await Player[HollowEnvironment](environment, n=1, report=quiet).play(fault)
+    outcome = await Player[HollowEnvironment](environment, n=1, quiet=True).play(fault)
     if said := complaints(outcome, replace(fault, goal=None), n=not outcome.resumed):
         raise LocalKubeError("; ".join(said))
     return outcome

@@ -15,7 +15,7 @@ from typing import Generic
 from localkube import LocalKubeError, Obj
 from localkube.errors import sentence
 from localkube.hollow.pods import RESTART_S
-from localkube.progress import Report, to_stderr
+from localkube.progress import to_stderr
 from localkube.scenarios.cluster import Holder
 from localkube.scenarios.runner.case import RESUMES_S, Case, Fault, G, Victim
 from localkube.scenarios.runner.judge import UNREPORTED, Key, World, judge
@@ -69,11 +69,11 @@ class Outcome:
 class Player(Generic[G]):
     """Plays faults one after the other in one environment."""
 
-    def __init__(self, environment: G, *, n: int, report: Report = to_stderr) -> None:
+    def __init__(self, environment: G, *, n: int, quiet: bool = False) -> None:
         """``n``: how often each fault is to be measured."""
         self._environment = environment
         self._n = n
-        self._report = report
+        self._quiet = quiet
 
     async def play(self, fault: Fault[G]) -> Outcome:
         """Play a fault until it was measured often enough. What goes wrong is in the outcome; nothing is raised for it."""
@@ -107,6 +107,10 @@ class Player(Generic[G]):
                 await self._put_right(fault)
             spare -= fault.everybody or outcome.n - had < min(n - had, len(self._environment.clusters))
         outcome.took += time.monotonic() - begun
+
+    def _report(self, line: str) -> None:
+        if not self._quiet:
+            to_stderr(line)
 
     def _tell(self, outcome: Outcome) -> None:
         if outcome.hollow_cpu > BUSY:

@@ -17,7 +17,7 @@ from localkube.figures import P95_FROM, clock, rounded, row, summary
 from localkube.hollow.kube import Kube
 from localkube.plane.controlplane import Write
 from localkube.plane.processes import Process
-from localkube.progress import quiet, to_stderr
+from localkube.progress import to_stderr
 from localkube.scenarios.cluster import GROUP
 from localkube.scenarios.command import Command
 from localkube.scenarios.cost import memory_mib, operator_writes, spelled
@@ -170,7 +170,7 @@ class ScaleBench:
 
     async def _fail_over(self, environment: SingleCluster) -> None:
         """Delete and kill holders in turn, cluster after cluster."""
-        found, player = self.found, Player[HollowEnvironment](environment, n=1, report=quiet)
+        found, player = self.found, Player[HollowEnvironment](environment, n=1, quiet=True)
         kinds = [(replace(fault, goal=None), times) for fault, times in zip(named(KINDS), (found.deleted, found.killed), strict=True)]
         await environment.settled(*self._hollow)
         begun, spent = time.monotonic(), self.operator.processor_seconds()
