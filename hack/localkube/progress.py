@@ -19,7 +19,7 @@ def to_stderr(line: str) -> None:
 @contextlib.contextmanager
 def step(text: str, *, number: int = 1, of: int = 1, expected_s: float | None = None) -> Iterator[None]:
     """One step of several: on a terminal a line that counts while it runs, elsewhere only its begin and its failure are reported."""
-    begun, text = time.monotonic(), f"[{number}/{of}] {text}"
+    begun, text = time.monotonic(), f"[{number}/{of}] {text}" if of > 1 else text
     expected = f"about {clock(expected_s)}" if expected_s else ""
     on_terminal = sys.stderr.isatty()
     columns = TextColumn("{task.description}", markup=False), TimeElapsedColumn(), TextColumn(expected and f"of {expected}")

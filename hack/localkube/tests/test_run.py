@@ -66,8 +66,8 @@ def test_a_step_says_its_begin_and_how_it_failed(capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().err.splitlines()
     assert said == [
         "[2/5] building [x], about 1:01",
-        "[1/1] building y",
-        "[1/1] building y: failed after 0:00",
+        "building y",
+        "building y: failed after 0:00",
     ]
 
 
