@@ -26,14 +26,10 @@ class PrometheusServer:
         """``interval``: how often it scrapes and evaluates; ``hold``: instead of how long each alert waits."""
         self.folder = folder.absolute()
         (self.port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{self.port}"
         self._interval, self._hold = interval, hold
         self._targets: dict[str, int] = {}
         self.process: Process | None = None
-
-    @property
-    def url(self) -> str:
-        """Its address."""
-        return f"http://127.0.0.1:{self.port}"
 
     def start(self, program: Path, *, leashed: bool = True) -> Process:
         """Start it and wait until it is ready. LocalKubeError with its last lines if it does not come so far."""

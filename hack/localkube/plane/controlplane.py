@@ -84,9 +84,10 @@ class ControlPlane:
 
     def __init__(self, folder: Path, *, binaries: Binaries, leashed: bool) -> None:
         self.folder = folder
+        self.admin_kubeconfig = folder / "kubeconfig"  # with all rights
+        self.processes: list[Process] = []  # in the order in which they were started
         self._binaries = binaries
         self._leashed = leashed
-        self._running: list[Process] = []
         self._client: httpx.Client | None = None
         self._reading, self._read = threading.Lock(), 0
         self._writes: list[Write] = []
@@ -138,21 +139,11 @@ class ControlPlane:
     def stop(self) -> None:
         """End the processes of this control plane, and only those. Data, logs and the kubeconfig stay in the folder."""
         try:
-            end(self._running)
+            end(self.processes)
         finally:
             self._forget_client()
 
     # ---- what a user of it needs
-
-    @property
-    def admin_kubeconfig(self) -> Path:
-        """A kubeconfig with all rights."""
-        return self.folder / "kubeconfig"
-
-    @property
-    def processes(self) -> tuple[Process, ...]:
-        """Its four processes, in the order in which they were started."""
-        return tuple(self._running)
 
     @property
     def server(self) -> str:
@@ -212,7 +203,7 @@ class ControlPlane:
     @property
     def apiserver(self) -> Process:
         """The process of the API server: paused, its connections stay open and nothing answers. LocalKubeError if it does not run."""
-        for process in self._running:
+        for process in self.processes:
             if process.name == "kube-apiserver" and process.alive():
                 return process
         raise LocalKubeError(f"the kube-apiserver of {self.folder} does not run")
@@ -228,8 +219,8 @@ class ControlPlane:
             except EarlyEndError as error:
                 if "address already in use" not in str(error) or tries_left == 0:
                     raise
-                processes.stop(self._running, grace=1.0)
-                self._running.clear()
+                processes.stop(self.processes, grace=1.0)
+                self.processes.clear()
                 processes.save(self.folder / "processes.json", [])
 
     def _start_on(self, ports: list[int], made: Certificates, more: _Args, deadline: float) -> None:
@@ -247,7 +238,7 @@ class ControlPlane:
             self._run(name, [*args[name], *more.get(name, ())])
 
         def until(done: Callable[[], bool], name: str, what: str) -> None:
-            watched = sorted(self._running, key=lambda process: process.name == name)  # its log is quoted that stands last
+            watched = sorted(self.processes, key=lambda process: process.name == name)  # its log is quoted that stands last
             processes.wait_until(done, watched, f"{what}, in {self.folder}", deadline)
 
         (self.folder / ETCD_SOCKET).unlink(missing_ok=True)  # left by an etcd that was killed
@@ -268,10 +259,10 @@ class ControlPlane:
         log = self.folder / "logs" / f"{name}.log"
         log.unlink(missing_ok=True)
         env = {**GARBAGE, **os.environ}
-        self._running.append(
+        self.processes.append(
             processes.start(name, [self._binaries[name], *args], folder=self.folder, log=log, env=env, leashed=self._leashed)
         )
-        processes.save(self.folder / "processes.json", self._running)
+        processes.save(self.folder / "processes.json", self.processes)
 
     def _last_port(self) -> int | None:
         """The API server's port of an earlier run in this folder, if it is free: kubeconfigs that were handed out go on working."""

@@ -50,15 +50,15 @@ class Environment(ABC):
         self._exits = AsyncExitStack()
         self._ask_client = ask_client
         self._stream_options = stream
-        self._observer = self._new_observer()
+        self.observer = self._new_observer()  # the one that observes now
 
     async def __aenter__(self) -> Self:
         """Observe, start what runs beneath, and let messages flow. LocalKubeError when that does not come about."""
         try:
             await self._exits.enter_async_context(self.api)
             # What it missed was asked of it before.
-            self._exits.push_async_callback(lambda: asyncio.to_thread(self._observer.__exit__, KeyboardInterrupt))
-            await asyncio.to_thread(self._observer.__enter__)
+            self._exits.push_async_callback(lambda: asyncio.to_thread(self.observer.__exit__, KeyboardInterrupt))
+            await asyncio.to_thread(self.observer.__enter__)
             await self._start()
             for cluster in self.clusters:
                 stream = Stream(self.kubeconfig, cluster, lambda: self.observer, **self._stream_options)
@@ -108,21 +108,15 @@ class Environment(ABC):
         """What was done to each pod since the beginning, by uid and name of the effect; nothing where that is not counted."""
         return Counter()
 
-    @property
-    def observer(self) -> Observer:
-        """The one that observes now."""
-        return self._observer
-
     def _new_observer(self) -> Observer:
         return Observer(self.kubeconfig, NAMESPACE, ask_client=self._ask_client)
 
-    async def restart_observer(self) -> Observer:
+    async def restart_observer(self) -> None:
         """Have a fresh observer: it judges what it finds and what happens from now on, not what its predecessor missed."""
-        old, fresh = self._observer, self._new_observer()
+        old, fresh = self.observer, self._new_observer()
         await asyncio.to_thread(fresh.__enter__)
-        self._observer = fresh
+        self.observer = fresh
         await asyncio.to_thread(old.__exit__, KeyboardInterrupt)
-        return fresh
 
     def broken_laws(self, seen: Iterable[Violation]) -> list[str]:
         """Those of the broken laws that are in no outcome yet; they are from now on."""
