@@ -22,10 +22,10 @@ $(VENV)/.ready: hack/lock/dev.txt
 setup: $(VENV)/.ready ## Install the tools of this project into .venv, by hash
 
 binaries: setup ## Find, fetch or build the control plane's programs, helm, kubeconform, actionlint and kstatus (once; about 7 minutes when built)
-	@$(RUN)/python hack/cluster programs
+	@$(RUN)/python hack/programs
 
 control-plane: setup ## Find, fetch or build the control plane's programs alone (once; about 4 minutes when built)
-	@$(RUN)/python hack/cluster programs --control-plane
+	@$(RUN)/python hack/programs --control-plane
 
 lint: setup ## Style (ruff)
 	$(RUN)/ruff check .

@@ -16,12 +16,12 @@ COMMANDS = {
     "bench --scale": "localkube.scenarios.scale.command",  # what one operator costs with very many clusters
     "chaos": "localkube.scenarios.chaos",  # every fault many times
     "charts": "localkube.charts",  # the Helm charts: derived, linted, rendered
-    "cluster": "localkube.plane.command",  # a local control plane with hollow nodes
     "dashboard-picture": "localkube.screenshot",  # the picture of the live page in the documentation
     "demo": "localkube.scenarios.demo.command",  # a cluster that runs, fails over and resizes before your eyes
     "e2e": "localkube.scenarios.e2e",  # the user's own path on a kind cluster, and everything that breaks there
     "figures": "localkube.pages",  # what was measured, into docs/figures and into the text
     "kind-offline": "localkube.offline.command",  # a kind cluster, also where no container registry is reached
+    "programs": "localkube.programs.binaries",  # those of the control plane and of the checks: found, fetched or built
     "wheels": "localkube.wheels",  # the images' dependencies
 }
 

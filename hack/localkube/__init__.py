@@ -27,6 +27,11 @@ The map, from the ground up (see the first line of each module):
 What each command in hack/ runs: the table in hack/entry.py. ``hollow`` is run by `python -m`.
 """
 
+from typing import Any
+
 from localkube.errors import LocalKubeError
 
-__all__ = ["LocalKubeError"]
+__all__ = ["LocalKubeError", "Obj"]
+
+Obj = dict[str, Any]
+"""An object of JSON, such as one of the API server."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from localkube import Obj
 from localkube.figures import BASELINE_S, P95_FROM, clock
 from localkube.provenance import is_crowded
 from outside.ledger import Ledger
 from wabiz_sim.gatewaylog import Totals
 
-Obj = dict[str, Any]
 Row = Mapping[str, Any]
 
 VENDOR_RESHARD = "45-60 s"
@@ -223,20 +223,15 @@ def e2e_block(figures: Row) -> str:
 # ------------------------------------------------------------ pages by what is asked of them
 
 
-def chaos_modes_block(figures: Row) -> str:
-    """What chaos measured, by what fails and what becomes of the messages."""
-    return modes(figures, figures["faults"])
-
-
 def e2e_modes_block(figures: Row) -> str:
     """What was measured on kind, by what fails and what becomes of the messages."""
     faults = {name: row for name, row in figures["faults"].items() if row["failover"] or row["goal"] is not None}
     return modes(figures, faults)
 
 
-def modes(figures: Row, faults: Mapping[str, Row]) -> str:
-    """Faults that move a shard, then faults that move none."""
-    parts = []
+def modes(figures: Row, only: Mapping[str, Row] | None = None) -> str:
+    """What was measured of faults, by what fails and what becomes of the messages: those that move a shard, then those that move none."""
+    parts, faults = [], figures["faults"] if only is None else only
     for moves, head in ((True, "Another Coreapp takes the shard over:"), (False, "Nothing is handed over:")):
         rows = {name: row for name, row in faults.items() if row["failover"] is moves}
         words = "fault", "what is done", *(["evidence"] if moves else []), "n", "until the next message, p50", "max", "lost", "doubled"
@@ -259,7 +254,7 @@ BLOCKS: dict[str, Callable[[Row], str]] = {
     "scale": scale_block,
     "plugin": plugin_block,
     "e2e": e2e_block,
-    "chaos-modes": chaos_modes_block,
+    "chaos-modes": modes,
     "e2e-modes": e2e_modes_block,
 }
 """By file of figures, or file and view: how it is shown."""

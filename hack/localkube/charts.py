@@ -18,7 +18,6 @@ from localkube.files import rewrite
 from localkube.monitoring import dashboard, rules
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, kubernetes_version
-from localkube.progress import to_stderr
 from localkube.run import output
 
 OPERATOR, CLUSTER = "whatsapp-operator", "whatsapp-cluster"
@@ -230,7 +229,7 @@ class Helm:
 
 
 def _lint_and_render(root: Path) -> None:
-    programs = provide(os.environ, programs=chart_programs(), report=to_stderr)
+    programs = provide(os.environ, programs=chart_programs())
     folder = root / "build" / "charts"
     folder.mkdir(parents=True, exist_ok=True)
     helm = Helm(programs["helm"], folder)

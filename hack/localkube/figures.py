@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-Obj = dict[str, Any]
+from localkube import Obj
 
 BASELINE_S = 35.0
 """The vendor's failover of a Coreapp, as its documentation states it."""

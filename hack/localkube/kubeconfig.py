@@ -45,6 +45,11 @@ class Access:
                 context.load_cert_chain(pem.name)
         return context
 
+    def client(self, *, connections: int = 0) -> httpx.Client:
+        """What makes plain HTTPS calls, for 5 s each; ``connections``: so many are kept for the next calls, else each call has its own."""
+        limits = httpx.Limits(max_keepalive_connections=connections)
+        return httpx.Client(base_url=self.server, headers=self.headers, verify=self.tls(), limits=limits, trust_env=False)
+
     def write(self, path: Path, *, namespace: str = "default") -> Path:
         """Write it as a kubeconfig that carries everything in itself, readable by the owner only, in one step. Returns ``path``."""
         user: dict[str, str] = {"token": self.token}
@@ -59,25 +64,6 @@ class Access:
             "current-context": "local",
         }
         return write(path, yaml.safe_dump(config, sort_keys=False), mode=PRIVATE)
-
-
-class Caller:
-    """Plain HTTPS calls to one API server: for readiness, tokens, metrics and what tests change now and then."""
-
-    def __init__(self, access: Access, *, connections: int = 0) -> None:
-        """``connections``: so many are kept for the next calls, until ``close``; else each call has its own."""
-        limits = httpx.Limits(max_keepalive_connections=connections)
-        self._client = httpx.Client(base_url=access.server, headers=access.headers, verify=access.tls(), limits=limits, trust_env=False)
-
-    def request(self, method: str, path: str, body: Any = None, *, timeout: float = 5.0, content: str = "") -> tuple[int, str]:
-        """(status, body) of one call; ``body`` is sent as JSON, of the type ``content`` if given. httpx.HTTPError if nothing answered."""
-        headers = {"Content-Type": content} if content else {}
-        answer = self._client.request(method, path, json=body, headers=headers, timeout=timeout)
-        return answer.status_code, answer.text
-
-    def close(self) -> None:
-        """End the connections that were kept."""
-        self._client.close()
 
 
 def read(path: Path) -> Access:
@@ -98,7 +84,7 @@ def read(path: Path) -> Access:
         )
     except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration, ValueError) as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        msg = f"the kubeconfig {path} leads to no cluster and user ({why}): write it again with 'hack/cluster up', or correct it"
+        msg = f"the kubeconfig {path} leads to no cluster and user ({why}): write it again, or correct it"
         raise LocalKubeError(msg) from error
 
 

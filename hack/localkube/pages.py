@@ -13,12 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from localkube import LocalKubeError, Obj
 from localkube.blocks import BLOCKS
-from localkube.errors import LocalKubeError
 from localkube.files import rewrite, stale, write_json
 from localkube.scenarios.demo import picture
-
-Obj = dict[str, Any]
 
 FOLDER = Path("docs/figures")
 SOURCES = {

@@ -5,32 +5,26 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-Report = Callable[[str], None]
-
 
 def to_stderr(line: str) -> None:
-    """The usual ``Report``: one line on standard error, at once."""
+    """One line on standard error, at once."""
     print(line, file=sys.stderr, flush=True)
 
 
-def quiet(line: str) -> None:
-    """A ``Report`` for those who do not want one."""
-
-
 @contextlib.contextmanager
-def step(text: str, report: Report, *, number: int = 1, of: int = 1, expected_s: float | None = None) -> Iterator[None]:
+def step(text: str, *, number: int = 1, of: int = 1, expected_s: float | None = None) -> Iterator[None]:
     """One step of several: on a terminal a line that counts while it runs, elsewhere only its begin and its failure are reported."""
-    begun, text = time.monotonic(), f"[{number}/{of}] {text}"
+    begun, text = time.monotonic(), f"[{number}/{of}] {text}" if of > 1 else text
     expected = f"about {clock(expected_s)}" if expected_s else ""
-    on_terminal = report is to_stderr and sys.stderr.isatty()
+    on_terminal = sys.stderr.isatty()
     columns = TextColumn("{task.description}", markup=False), TimeElapsedColumn(), TextColumn(expected and f"of {expected}")
     if not on_terminal:
-        report(f"{text}{expected and ', '}{expected}")
+        to_stderr(f"{text}{expected and ', '}{expected}")
     result = "failed"
     try:
         with Progress(*columns, console=Console(stderr=True), transient=True, disable=not on_terminal) as shown:
@@ -42,7 +36,7 @@ def step(text: str, report: Report, *, number: int = 1, of: int = 1, expected_s:
         raise
     finally:
         if on_terminal or result != "done":
-            report(f"{text}: {result} after {clock(time.monotonic() - begun)}")
+            to_stderr(f"{text}: {result} after {clock(time.monotonic() - begun)}")
 
 
 def clock(seconds: float) -> str:

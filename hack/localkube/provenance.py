@@ -8,12 +8,9 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from localkube.errors import LocalKubeError
+from localkube import LocalKubeError, Obj
 from localkube.run import output
-
-Obj = dict[str, Any]
 
 
 class Provenance:

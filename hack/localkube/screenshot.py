@@ -19,9 +19,9 @@ from localkube.plane.operators import NAME as LEASE
 from localkube.plane.operators import NAMESPACE as SYSTEM
 from localkube.programs.binaries import provide
 from localkube.progress import to_stderr
-from localkube.scenarios.cluster import GROUP, NAME, NAMESPACE
+from localkube.scenarios.cluster import NAME, NAMESPACE
 from localkube.scenarios.harness import Harness
-from localkube.scenarios.hollow.environment import SingleCluster, manifest
+from localkube.scenarios.hollow.environment import SingleCluster
 
 SHARDS, SPARES = 4, 2
 FAILOVERS = (0, 2, 0)
@@ -43,7 +43,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     if chromium is None:
         raise LocalKubeError("there is no chromium here: apt-get install chromium, or name it in the variable CHROMIUM")
     with tempfile.TemporaryDirectory(prefix="dashboard-picture-") as folder:
-        harness = Harness(Path(folder) / "run", report=to_stderr)
+        harness = Harness(Path(folder) / "run")
         with harness.running():
             asyncio.run(_fail_over(harness))
             with _dashboard(harness, root) as url:
@@ -55,10 +55,8 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 
 
 async def _fail_over(harness: Harness) -> None:
-    async with SingleCluster(harness, report=to_stderr) as environment:
-        cluster = manifest(NAME)
-        cluster["spec"] |= {"shards": SHARDS, "spares": SPARES}
-        await environment.api.post(f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters", cluster)
+    async with SingleCluster(harness) as environment:
+        await environment.create(NAME, shards=SHARDS, spares=SPARES)
         await environment.settled(NAME)
         for count, shard in enumerate(FAILOVERS, 1):
             await environment.delete_pod(environment.status(NAME)["shardMap"][shard]["holder"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import os
 import random
 import re
 import sys
@@ -44,10 +43,6 @@ def _arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument("modules", nargs="*", help="modules of the core, such as set_shards; all if none is named")
     parser.add_argument("--sample", type=int, help="so many mutants of each module, chosen by --seed")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and of random tests")
-    parser.add_argument(
-        "--seconds", type=float, default=10, help="of tests for each mutant, the best first; six times as many for survivors"
-    )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     return parser.parse_args(given)
 
 
@@ -64,7 +59,7 @@ def main(given: list[str]) -> int:
         for name, found in every.items()
     }
     known = explained(EXPLAINED.read_text(encoding="utf-8"))
-    judge = Judge(ROOT, chosen, trees, known, asked.seconds, asked.jobs)
+    judge = Judge(ROOT, chosen, trees, known)
     # Hypothesis is imported here, before pytest can rewrite it.
     options = ["-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     options.append(f"--hypothesis-seed={asked.seed}")

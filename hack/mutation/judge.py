@@ -34,6 +34,9 @@ KILLED, SURVIVED, INVALID = 1, 0, 3
 """How a mutant's process ends. Invalid: it could not be put in place, or changes nothing."""
 
 EXAMPLES = 20
+JOBS = os.cpu_count() or 1
+SECONDS = 10.0
+"""Of tests for each mutant, the best first."""
 AGAIN = 6
 """A survivor is asked again with so many times the seconds: which tests come first depends on what each cost when it was learned."""
 
@@ -104,8 +107,6 @@ class Judge:
     trees: dict[str, tuple[str, ast.Module]]
     explained: set[Key]
     """Survivors that are known, and are not asked again."""
-    seconds: float
-    jobs: int
     verdicts: dict[Mutant, str] = field(default_factory=dict)
     running: dict[int, Mutant] = field(default_factory=dict)
 
@@ -133,10 +134,10 @@ class Judge:
         gc.collect()
         gc.freeze()
         for module, found in self.chosen.items():
-            self._judge(found, self.seconds, tests, items, known)
+            self._judge(found, SECONDS, tests, items, known)
             survivors = self.survivors(found)
             self.verdicts |= {mutant: "explained" for mutant in survivors if mutant.key in self.explained}
-            self._judge(self.survivors(found), self.seconds * AGAIN, tests, items, known)
+            self._judge(self.survivors(found), SECONDS * AGAIN, tests, items, known)
             print(f"  {module}: {counted(self.verdicts[mutant] for mutant in found)}", flush=True)
             for mutant in self.survivors(found):
                 print(f"  {module}.py:{mutant.span[0]}: no test tells\n- {mutant}", flush=True)
@@ -149,7 +150,7 @@ class Judge:
     def _judge(self, found: list[Mutant], seconds: float, tests: LineCoverage, items: dict[str, pytest.Item], known: Functions) -> None:
         """Judge mutants by tests of so many seconds each, several at once."""
         for mutant in found:
-            while len(self.running) >= self.jobs:
+            while len(self.running) >= JOBS:
                 self._reap()
             self._start(mutant, [items[test] for test in tests.of(mutant, seconds)], known, seconds)
         while self.running:

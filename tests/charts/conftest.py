@@ -14,7 +14,6 @@ from localkube.plane.controlplane import ControlPlane
 from localkube.programs.binaries import Binaries, provide
 from localkube.programs.cache import sha256_of
 from localkube.programs.versions import chart_programs, kubernetes_version
-from localkube.progress import to_stderr
 
 from .render import ROOT, Charts
 from .schemas import COMPLETE, write
@@ -27,7 +26,7 @@ def chart_binaries(request: pytest.FixtureRequest) -> Binaries:
     """helm and kubeconform. The first time they are built, for a minute or more, so what is done is shown through pytest's capturing."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        return provide(os.environ, programs=chart_programs(), report=to_stderr)
+        return provide(os.environ, programs=chart_programs())
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import pytest
 from localkube.errors import LocalKubeError
 from localkube.plane.controlplane import ControlPlane
 from localkube.programs.binaries import provide
-from localkube.progress import to_stderr
 
 CRD = Path(__file__).resolve().parents[2] / "crds" / "whatsappclusters.yaml"
 KIND = "whatsappclusters.multiconnect.dev"
@@ -24,7 +23,7 @@ def plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A control plane with the CRD installed."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        binaries = provide(os.environ, report=to_stderr)
+        binaries = provide(os.environ)
     made = ControlPlane.start(tmp_path_factory.mktemp("conformance"), binaries=binaries, controller_manager_args=[WITHOUT])
     try:
         made.kubectl("apply", "--server-side", "-f", str(CRD))

@@ -11,7 +11,6 @@ import pytest_asyncio
 
 from localkube.plane.controlplane import ControlPlane
 from localkube.programs.binaries import Binaries, provide
-from localkube.progress import to_stderr
 
 from .environment import Environment, Harness, an_environment
 
@@ -21,7 +20,7 @@ def binaries(request: pytest.FixtureRequest) -> Binaries:
     """The control plane's programs. The first time they may be built, for minutes, so what is done is shown through pytest's capturing."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        return provide(os.environ, report=to_stderr)
+        return provide(os.environ)
 
 
 @pytest.fixture(scope="package")

@@ -26,7 +26,7 @@ from localkube.errors import LocalKubeError
 from localkube.hollow.control import HollowControl
 from localkube.plane.controlplane import ControlPlane, Write
 from localkube.plane.operators import NAME, NAMESPACE, Operators
-from localkube.plane.processes import Process, Spawner, stop
+from localkube.plane.processes import Process, start, stop
 from outside.laws import is_ready
 from outside.observer import Commit, NotSeenError, Observer
 from outside.traffic import Traffic
@@ -67,7 +67,6 @@ class Harness:
         self.operators = Operators(
             plane, folder / "operators", env={"SETTLE_GRACE_SECONDS": "2", "LOG_LEVEL": "INFO", **env}, objects=objects
         )
-        self._spawner = Spawner(leashed=True)
         self.hollow: Process | None = None
 
     def start(self) -> None:
@@ -76,7 +75,7 @@ class Harness:
         argv: list[str | Path] = [sys.executable, "-m", "localkube.hollow", "--nodes", str(NODES), "--folder", self.folder / "hollow"]
         argv += ["--kubeconfig", self.plane.admin_kubeconfig]
         env = {**os.environ, "PYTHONPATH": f"{ROOT / 'hack'}{os.pathsep}{ROOT / 'operator'}"}
-        self.hollow = self._spawner.start("hollow nodes", argv, folder=self.folder, log=self.folder / "hollow.log", env=env)
+        self.hollow = start("hollow nodes", argv, folder=self.folder, log=self.folder / "hollow.log", env=env)
         self.operators.install()
         for name in self.replicas:
             self.operators.start(name)
@@ -89,7 +88,6 @@ class Harness:
         self.operators.close()
         if self.hollow is not None:
             stop([self.hollow])
-        self._spawner.close()
 
     @property
     def hollow_log(self) -> str:

@@ -9,11 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from localkube import kubeconfig
 from localkube.errors import LocalKubeError
-from localkube.kubeconfig import Caller
 from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane
 from localkube.programs.binaries import Binaries
@@ -90,11 +90,12 @@ def test_a_service_account_kubeconfig_opens_the_api_as_that_account(control_plan
     path = control_plane.service_account_kubeconfig("tokens", "someone", tmp_path / "someone.kubeconfig")
 
     review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
-    status, text = Caller(kubeconfig.read(path)).request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", review)
-    assert status == 201
-    assert json.loads(text)["status"]["userInfo"]["username"] == "system:serviceaccount:tokens:someone"
+    client = kubeconfig.read(path).client()
+    answer = client.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json=review)
+    assert answer.status_code == 201
+    assert answer.json()["status"]["userInfo"]["username"] == "system:serviceaccount:tokens:someone"
     # RBAC holds: it may do nothing yet
-    assert Caller(kubeconfig.read(path)).request("GET", "/api/v1/namespaces/tokens/pods")[0] == 403
+    assert client.get("/api/v1/namespaces/tokens/pods").status_code == 403
 
 
 def test_a_token_for_nobody_is_refused_in_one_sentence(control_plane: ControlPlane, tmp_path: Path) -> None:
@@ -116,15 +117,21 @@ def test_writes_are_counted_by_user(control_plane: ControlPlane) -> None:
 
 
 def test_a_paused_api_server_gives_no_answer_until_it_is_resumed(control_plane: ControlPlane) -> None:
-    assert control_plane.ready() is None
+    client = kubeconfig.read(control_plane.admin_kubeconfig).client()
+
+    def status() -> int:
+        return client.get("/readyz", timeout=2.0).status_code
+
+    assert status() == 200
 
     control_plane.apiserver.pause()
     try:
-        assert "does not answer" in str(control_plane.ready())
+        with pytest.raises(httpx.TimeoutException):
+            status()
     finally:
         control_plane.apiserver.resume()
 
-    wait_until(lambda: control_plane.ready() is None)
+    wait_until(lambda: status() == 200)
 
 
 def test_a_failing_kubectl_says_what_kubectl_said(control_plane: ControlPlane) -> None:
@@ -175,42 +182,6 @@ def test_a_program_that_refuses_its_flags_is_quoted(binaries: Binaries, tmp_path
         ControlPlane.start(tmp_path / "x", binaries=binaries, apiserver_args=["--no-such-flag"])
 
     assert not _processes_with(str(tmp_path))
-
-
-def test_the_command_starts_shows_and_removes(binaries: Binaries, tmp_path: Path) -> None:
-    folder = tmp_path / "cluster"
-    try:
-        up = _command("up", "--dir", str(folder), "--nodes", "0")
-        assert up.returncode == 0, up.stderr
-        assert f"export KUBECONFIG={folder / 'kubeconfig'}" in up.stdout
-
-        status = _command("status", "--dir", str(folder))
-        assert status.returncode == 0, status.stdout
-        assert status.stdout.count("running, pid") == 4
-        assert ": ready" in status.stdout
-
-        again = _command("up", "--dir", str(folder), "--nodes", "0")
-        assert (again.returncode, again.stdout) == (0, up.stdout)
-
-        apiserver = next(p for p in processes.load(folder / "processes.json") if p.name == "kube-apiserver")
-        apiserver.signal(signal.SIGKILL)
-        wait_until(lambda: not apiserver.alive())
-        broken = _command("status", "--dir", str(folder))
-        assert broken.returncode == 1
-        assert "kube-apiserver                      not running" in broken.stdout
-
-        repaired = _command("up", "--dir", str(folder), "--nodes", "0")
-        assert (repaired.returncode, repaired.stdout) == (0, up.stdout)
-    finally:
-        down = _command("down", "--dir", str(folder))
-
-    assert down.returncode == 0
-    assert not folder.exists()
-    assert not _processes_with(str(tmp_path))
-
-
-def _command(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(ROOT / "hack" / "cluster"), *args], capture_output=True, text=True, timeout=120, check=False)
 
 
 def _processes_with(text: str) -> list[str]:

@@ -22,7 +22,7 @@ import pytest
 from localkube import kubeconfig
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import NAME, NAMESPACE, Operators
-from localkube.plane.processes import Spawner, stop, wait_until
+from localkube.plane.processes import start, stop, wait_until
 from localkube.programs.binaries import Binaries, provide
 from localkube.programs.versions import chart_programs, pinned_programs
 from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
@@ -215,12 +215,11 @@ def printed_as_shown(shown: str, printed: str) -> bool:
 def workstation(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workstation]:
     folder = tmp_path_factory.mktemp("documented")
     plane = ControlPlane.start(folder / "plane", binaries=binaries)
-    spawner = Spawner(leashed=True)
     nodes = folder / "hollow"
     argv: list[str | Path] = [sys.executable, "-m", "localkube.hollow", "--nodes", "3", "--folder", nodes]
     argv += ["--kubeconfig", plane.admin_kubeconfig]
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'hack'}{os.pathsep}{ROOT / 'operator'}"}
-    hollow = spawner.start("hollow nodes", argv, folder=folder, log=folder / "hollow.log", env=env)
+    hollow = start("hollow nodes", argv, folder=folder, log=folder / "hollow.log", env=env)
     station = Workstation(plane, folder, provide(os.environ, programs=(*pinned_programs(), *chart_programs())))
     try:
         wait_until((nodes / "hollow.json").exists, [hollow], "to be ready", time.monotonic() + LONG)
@@ -228,7 +227,6 @@ def workstation(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) ->
     finally:
         station.operators.close()
         stop([hollow])
-        spawner.close()
         plane.stop()
 
 

@@ -19,10 +19,10 @@ import pytest
 from aiohttp import web
 
 from localkube import kubeconfig
-from localkube.hollow.components import Make, Resolve
 from localkube.hollow.control import HollowControl, HollowControlError
 from localkube.hollow.fleet import Hollow
 from localkube.hollow.kube import Kube, RefusedError
+from localkube.hollow.pods import Make, Resolve
 from localkube.hollow.process import controlled, running, simulated
 from localkube.hollow.status import is_ready
 from localkube.plane.controlplane import ControlPlane
@@ -433,7 +433,6 @@ async def test_a_restarted_process_keeps_addresses_and_counts_on(control_plane: 
         before, _ = await hollow.ready_pod("stays"), await hollow.ready_pod("goes")
         access, prefix = kubeconfig.read(control_plane.admin_kubeconfig), next(iter(hollow.fleet.nodes)).rsplit("-", 1)[0]
         await hollow.fleet.stop()
-        hollow.fleet._around.addresses.close()
         await hollow.delete_pod("goes")
 
         async with running(access, tmp_path, nodes=2, prefix=prefix, restart_delay_s=0.0, make=fake):

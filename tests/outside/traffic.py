@@ -231,7 +231,9 @@ class Traffic(Webapps):
             while len(self._open) >= MOST_OPEN:
                 if await self._stopped_within(PAUSE_SECONDS):
                     return
-            task = asyncio.create_task(self._send(Message(id=f"t-{secrets.token_hex(8)}", to=self._recipient(), sent_at=time.monotonic())))
+            task = asyncio.create_task(
+                self.deliver(Message(id=f"t-{secrets.token_hex(8)}", to=self._recipient(), sent_at=time.monotonic()))
+            )
             self._open.add(task)
             task.add_done_callback(self._done)
 
@@ -256,7 +258,7 @@ class Traffic(Webapps):
             if self.focus is None or shard_of(to, self.shards) == self.focus:
                 return to
 
-    async def _send(self, message: Message) -> None:
+    async def deliver(self, message: Message) -> None:
         """Try one message again and again with the same id until a 201 or the deadline."""
         self.messages[message.id] = message
         self.senders.begin(message.id)

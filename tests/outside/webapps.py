@@ -6,7 +6,6 @@ import asyncio
 import base64
 import binascii
 import itertools
-import json
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -40,7 +39,7 @@ class Webapps:
         """Prepare; ``proxy``: URL of an HTTP proxy to the pods."""
         self.namespace, self.cluster = namespace, cluster
         self._proxy = proxy or None
-        self._cluster_api = kubeconfig.Caller(kubeconfig.read(kubeconfig_path))
+        self._cluster_api = kubeconfig.read(kubeconfig_path).client()
         self._webapps: list[str] = []
         self._turn = itertools.count()
         self._upstream = ""
@@ -141,13 +140,13 @@ class Webapps:
 
     async def _get(self, path: str) -> Obj:
         try:
-            status, text = await asyncio.to_thread(self._cluster_api.request, "GET", path)
-            answer: Obj = json.loads(text)
+            response = await asyncio.to_thread(self._cluster_api.get, path)
+            answer: Obj = response.json()
         except (httpx.HTTPError, ValueError) as error:
             msg = f"the API server does not answer {path}: {error}"
             raise TrafficError(msg) from error
-        if status != 200:
-            msg = f"the API server rejects {path}: {status} {answer.get('message', '')}"
+        if response.status_code != 200:
+            msg = f"the API server rejects {path}: {response.status_code} {answer.get('message', '')}"
             raise TrafficError(msg)
         return answer
 

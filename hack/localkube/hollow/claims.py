@@ -9,11 +9,11 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from localkube import Obj
 from localkube.hollow.kube import Kube, KubeError, Mirror, RefusedError
 
 logger = logging.getLogger("localkube.hollow")
 
-Obj = dict[str, Any]
 _VOLUMES = "/api/v1/persistentvolumes"
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from localkube import Obj
 from localkube.files import PRIVATE, write
 from localkube.hollow.kube import Kube, KubeError
 from localkube.hollow.spec import ConfigError, Sources, Volume, environment, relocated, volumes
-
-Obj = dict[str, Any]
 
 
 async def configured(

@@ -13,11 +13,10 @@ from typing import Any, Self
 import aiohttp
 from aiohttp import web
 
-from localkube.errors import LocalKubeError
+from localkube import LocalKubeError, Obj
 from localkube.hollow.fleet import Hollow
 from localkube.hollow.pods import HollowPod, NotRunningError
 
-Obj = dict[str, Any]
 ADDRESS_FILE = "hollow.json"
 CALL_TIMEOUT_S = 10.0
 

@@ -11,18 +11,16 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from localkube.hollow.addresses import Addresses
+from localkube import Obj
 from localkube.hollow.claims import HollowClaims
-from localkube.hollow.components import Make
 from localkube.hollow.kube import Kube, Mirror
 from localkube.hollow.nodes import HollowNode
-from localkube.hollow.pods import HollowPod, Surroundings, spawn
+from localkube.hollow.pods import HollowPod, Make, Surroundings, spawn
 from localkube.hollow.spec import Backend, Data, backends, data_of, is_address, named_ports, service_name, target_port
 from localkube.hollow.status import is_barred, is_ready
 
 logger = logging.getLogger("localkube.hollow")
 
-Obj = dict[str, Any]
 PROBE_S = 0.02
 SCHEDULABLE_TIMEOUT_S = 10.0
 
@@ -30,16 +28,13 @@ SCHEDULABLE_TIMEOUT_S = 10.0
 class Hollow:
     """The hollow nodes of one process and all that runs on them. `process.running` starts and ends one."""
 
-    def __init__(
-        self, kube: Kube, nodes: Sequence[HollowNode], *, addresses: Addresses, folder: Path, restart_delay_s: float, make: Make
-    ) -> None:
+    def __init__(self, kube: Kube, nodes: Sequence[HollowNode], *, folder: Path, restart_delay_s: float, make: Make) -> None:
         self.nodes = {node.name: node for node in nodes}
         self.pods: dict[str, HollowPod] = {}
         self.ambiguous: Counter[str] = Counter()
         self._folder = folder
         self._around = Surroundings(
             kube=kube,
-            addresses=addresses,
             folder=folder,
             restart_delay_s=restart_delay_s,
             make=make,
@@ -87,6 +82,7 @@ class Hollow:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(pod.shut_down() for pod in self.pods.values()))
+        self._around.addresses.close()
 
     async def _probe_all(self) -> None:
         while True:

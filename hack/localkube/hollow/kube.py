@@ -10,18 +10,17 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Self
+from typing import Self
 
 import httpx2
 import msgspec
 
-from localkube.errors import LocalKubeError
+from localkube import LocalKubeError, Obj
 from localkube.kubeconfig import Access
 from whatsapp_operator.shell.kube.transport import close_if_cancelled
 
 logger = logging.getLogger("localkube.hollow")
 
-Obj = dict[str, Any]
 Key = tuple[str, str]
 
 CALL_TIMEOUT_S = 10.0

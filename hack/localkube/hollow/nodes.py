@@ -7,14 +7,13 @@ import contextlib
 import logging
 import random
 from datetime import UTC, datetime
-from typing import Any
 
+from localkube import Obj
 from localkube.hollow.kube import Kube, KubeError, RefusedError
 from localkube.hollow.status import is_ready, micro_stamp, node_object, node_status
 
 logger = logging.getLogger("localkube.hollow")
 
-Obj = dict[str, Any]
 
 LEASE_S = 40
 RENEW_S = 10.0

@@ -11,14 +11,14 @@ import logging
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from localkube import Obj
 from localkube.hollow.addresses import Addresses
-from localkube.hollow.components import Component, Make, Resolve
 from localkube.hollow.config import configured
 from localkube.hollow.kube import Kube, KubeError
 from localkube.hollow.nodes import HollowNode
@@ -28,7 +28,6 @@ from localkube.hollow.status import KILLED, Container, known_transitions, pod_st
 
 logger = logging.getLogger("localkube.hollow")
 
-Obj = dict[str, Any]
 
 START_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 6.0
@@ -41,17 +40,49 @@ RESTART_S = 1.0
 """From a container's end to its restart, as with a kubelet, which checks its containers once a second."""
 
 
+Resolve = Callable[[str, int], Awaitable[tuple[str, int]]]
+
+
+class Component(Protocol):
+    """A part of the simulator, running in this process. It may also have ``disturb(fault)`` and ``effects``, as a Coreapp does."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether its readiness probe would succeed."""
+
+    async def start(self) -> None:
+        """Begin to listen."""
+
+    async def stop(self, grace: float) -> None:
+        """SIGTERM; returns when it has ended by itself, `grace` (s) being what it has."""
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+
+    def hang(self) -> None:
+        """SIGSTOP."""
+
+    def resume(self) -> None:
+        """SIGCONT."""
+
+    async def wait_stopped(self) -> None:
+        """Returns when it has ended, for any reason; raises what it died of."""
+
+
+Make = Callable[[str, Mapping[str, str], Resolve], Component]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """What every pod of a process shares. `resolve` and `sources` are asked with the pod's namespace."""
 
     kube: Kube
-    addresses: Addresses
     folder: Path
     restart_delay_s: float
     make: Make
     resolve: Callable[[str], Resolve]
     sources: Callable[[str], Sources]
+    addresses: Addresses = field(default_factory=Addresses)
     effects: defaultdict[str, list[Counter[str]]] = field(default_factory=lambda: defaultdict(list))
     """By uid of a pod, also of one that is gone: what faults were seen to do to each of its lives, by name."""
 

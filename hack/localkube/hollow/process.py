@@ -1,7 +1,7 @@
 """Hollow nodes: a cluster without kubelets. One process registers nodes and runs the simulator for their pods on loopback addresses.
 
 `python -m localkube.hollow --kubeconfig PATH --nodes N --folder DIR` runs until SIGTERM and writes DIR/hollow.json when it is ready.
-The map: `fleet` the nodes with all that runs on them; `nodes` one node and its Lease; `pods` one pod; `components` what runs in it;
+The map: `fleet` the nodes with all that runs on them; `nodes` one node and its Lease; `pods` one pod and what runs in it;
 `spec` what a pod asks for, `config` how it gets it; `status` what is reported, `reports` how; `kube` the API server;
 `addresses` loopback addresses; `claims` volumes; `control` faults.
 """
@@ -21,13 +21,12 @@ from aiohttp import web
 from localkube import kubeconfig
 from localkube.errors import LocalKubeError, guarded
 from localkube.files import only_one, write_json
-from localkube.hollow.addresses import Addresses
-from localkube.hollow.components import Component, Make, Resolve
+from localkube.hollow.addresses import of_node
 from localkube.hollow.control import ADDRESS_FILE, application
 from localkube.hollow.fleet import Hollow
 from localkube.hollow.kube import Kube
 from localkube.hollow.nodes import RENEW_S, HollowNode
-from localkube.hollow.pods import RESTART_S
+from localkube.hollow.pods import RESTART_S, Component, Make, Resolve
 
 READY_TIMEOUT_S = 60.0
 
@@ -57,22 +56,18 @@ async def running(
     renew_s: float = RENEW_S,
     make: Make = simulated,
 ) -> AsyncGenerator[Hollow, None]:
-    """Hollow nodes `<prefix>-0` ... in this process, from ready to the end of the block.
-
-    `folder` holds the pods' volumes and decides the address range, so that a restart finds its own. Raises KubeError, AddressError.
-    """
+    """Hollow nodes `<prefix>-0` ... in this process, from ready to the end of the block; volumes are in `folder`. LocalKubeError."""
     async with Kube(access) as kube:
-        with contextlib.closing(Addresses(str(folder))) as addresses:
-            members = [HollowNode(kube, f"{prefix}-{i}", addresses.node(i), f"zone-{'abc'[i % 3]}", renew_s) for i in range(nodes)]
-            hollow = Hollow(kube, members, addresses=addresses, folder=folder, restart_delay_s=restart_delay_s, make=make)
+        members = [HollowNode(kube, f"{prefix}-{i}", of_node(i), f"zone-{'abc'[i % 3]}", renew_s) for i in range(nodes)]
+        hollow = Hollow(kube, members, folder=folder, restart_delay_s=restart_delay_s, make=make)
+        try:
             try:
-                try:
-                    await asyncio.wait_for(hollow.start(), READY_TIMEOUT_S)
-                except TimeoutError:
-                    raise LocalKubeError(f"the API server at hand did not answer in full within {READY_TIMEOUT_S:.0f} s") from None
-                yield hollow
-            finally:
-                await hollow.stop()
+                await asyncio.wait_for(hollow.start(), READY_TIMEOUT_S)
+            except TimeoutError:
+                raise LocalKubeError(f"the API server at hand did not answer in full within {READY_TIMEOUT_S:.0f} s") from None
+            yield hollow
+        finally:
+            await hollow.stop()
 
 
 @contextlib.asynccontextmanager

@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Any
 
+from localkube import Obj
 from localkube.hollow.kube import Kube, KubeError, RefusedError, version_of
 from localkube.hollow.nodes import HollowNode
 
 logger = logging.getLogger("localkube.hollow")
-
-Obj = dict[str, Any]
 
 
 class Reporter:

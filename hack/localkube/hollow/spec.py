@@ -11,9 +11,9 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-Obj = dict[str, Any]
+from localkube import Obj
+
 Data = Mapping[str, bytes]
 Sources = Callable[[str, str], Data | None]
 """Called with a kind (secret, configmap) and a name: the data of that object in the pod's namespace, None if there is none."""

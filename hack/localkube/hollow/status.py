@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
-Obj = dict[str, Any]
+from localkube import Obj
+
 KUBELET_VERSION = "v1.34.4"
 KILLED = 137
 BARRING_TAINTS = {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}

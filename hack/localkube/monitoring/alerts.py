@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 
 from . import situations
@@ -21,12 +21,13 @@ DOWN, NOT_REPORTED = "WhatsAppOperatorDown", "WhatsAppClusterNotReported"
 IN_CLUSTER, IN_OPERATOR = "{{ $labels.namespace }}/{{ $labels.name }}", "of {{ $labels.job }} in {{ $labels.namespace }}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Alert:
     """One alert, its runbook, and the series in which it fires."""
 
     name: str
     severity: str
+    _: KW_ONLY
     expr: str
     hold: str
     """For how long the expression must hold, as Prometheus spells it."""
@@ -53,10 +54,8 @@ def _condition(kind: str, status: str) -> str:
 
 OF_OPERATOR = (
     Alert(
-        name=DOWN,
-        severity=CRITICAL,
+        DOWN, CRITICAL, hold="1m",
         expr="absent(multiconnect_build_info)",
-        hold="1m",
         summary="No operator is scraped.",
         meaning="Prometheus has no series of any operator: all of them are down, or it does not reach or select them.",
         impact="Coreapps go on serving. A holder that fails now is not replaced, and no other alert of this page can fire.",
@@ -65,10 +64,8 @@ OF_OPERATOR = (
         fires=dict.fromkeys(situations.HEALTHY),
     ),
     Alert(
-        name="WhatsAppOperatorReplicaDown",
-        severity=WARNING,
+        "WhatsAppOperatorReplicaDown", WARNING, hold="5m",
         expr="up == 0 and on (job, instance) last_over_time(multiconnect_build_info[1h])",
-        hold="5m",
         summary=f"The operator {{{{ $labels.instance }}}} {IN_OPERATOR} is not reached.",
         meaning="Prometheus cannot scrape one replica of the operator that it could scrape in the last hour.",
         impact="A replica that is down cannot take over the leadership.",
@@ -78,10 +75,8 @@ OF_OPERATOR = (
         labels={**OF_JOB, "instance": "op-1"},
     ),
     Alert(
-        name="WhatsAppOperatorNoLeader",
-        severity=CRITICAL,
+        "WhatsAppOperatorNoLeader", CRITICAL, hold="30s",
         expr=f"sum {OPERATORS} (multiconnect_leading) == 0",
-        hold="30s",
         summary=f"No operator {IN_OPERATOR} leads.",
         meaning="The operators run and none of them holds the Lease. A takeover takes about 4 s.",
         impact="Coreapps go on serving. A holder that fails now is not replaced, and nothing is reported of clusters.",
@@ -91,10 +86,8 @@ OF_OPERATOR = (
         labels=OF_JOB,
     ),
     Alert(
-        name="WhatsAppOperatorTwoLeaders",
-        severity=CRITICAL,
+        "WhatsAppOperatorTwoLeaders", CRITICAL, hold="1m",
         expr=f"sum {OPERATORS} (multiconnect_leading) > 1",
-        hold="1m",
         summary=f"More than one operator {IN_OPERATOR} leads.",
         meaning="Two replicas say that they lead, for longer than scrapes at different times explain.",
         impact="Each write is still a compare-and-swap, but the two may undo what the other does.",
@@ -104,10 +97,8 @@ OF_OPERATOR = (
         labels=OF_JOB,
     ),
     Alert(
-        name="WhatsAppOperatorLeaseNotRenewed",
-        severity=WARNING,
+        "WhatsAppOperatorLeaseNotRenewed", WARNING, hold="1m",
         expr="(multiconnect_lease_age_seconds and on (job, instance) multiconnect_leading == 0) > 15",
-        hold="1m",
         summary=f"The operator {{{{ $labels.instance }}}} {IN_OPERATOR} sees no renewal of the Lease.",
         meaning="A replica that does not lead has seen no renewal of the Lease for 15 s. A leader renews it each second.",
         impact="Either nobody leads, or this replica is cut off from the API server and cannot take over.",
@@ -117,10 +108,8 @@ OF_OPERATOR = (
         labels={**OF_JOB, "instance": "op-1"},
     ),
     Alert(
-        name="WhatsAppOperatorWatchCutOff",
-        severity=WARNING,
+        "WhatsAppOperatorWatchCutOff", WARNING, hold="1m",
         expr='multiconnect_watch_cut_off_seconds{watch!~"nodes|leases in kube-node-lease"} > 30',
-        hold="1m",
         summary=f"The operator {{{{ $labels.instance }}}} {IN_OPERATOR} does not watch {{{{ $labels.watch }}}}.",
         meaning="A watch of the API server has not been connected for more than 30 s.",
         impact="The leader gives up the leadership. A replica without this watch is woken late or not at all.",
@@ -130,10 +119,8 @@ OF_OPERATOR = (
         labels={**OF_JOB, "instance": "op-1", "watch": "pods"},
     ),
     Alert(
-        name="WhatsAppOperatorSlow",
-        severity=WARNING,
+        "WhatsAppOperatorSlow", WARNING, hold="5m",
         expr="avg_over_time(multiconnect_loop_lag_seconds[5m]) > 0.25",
-        hold="5m",
         summary=f"The event loop of the operator {{{{ $labels.instance }}}} {IN_OPERATOR} is late.",
         meaning="The operator gets too little processor time: its event loop has been late by more than a quarter of a second for minutes.",
         impact="Failovers take longer. While it is late, the self-check holds back what is only probable.",
@@ -143,10 +130,8 @@ OF_OPERATOR = (
         labels={**OF_JOB, "instance": "op-0"},
     ),
     Alert(
-        name="WhatsAppOperatorInternalError",
-        severity=WARNING,
+        "WhatsAppOperatorInternalError", WARNING, hold="0s",
         expr=f'sum {OPERATORS} (increase(multiconnect_reconcile_errors_total{{reason="InternalError"}}[15m])) > 0',
-        hold="0s",
         summary=f"The operator {IN_OPERATOR} failed on a cluster by an error of its own.",
         meaning="An observation of a cluster ended in an error that the operator does not expect.",
         impact="The observation is tried again. Until one succeeds, the operator does nothing for that cluster.",
@@ -156,10 +141,8 @@ OF_OPERATOR = (
         labels=OF_JOB,
     ),
     Alert(
-        name="WhatsAppFailoversFrequent",
-        severity=WARNING,
+        "WhatsAppFailoversFrequent", WARNING, hold="0s",
         expr=f'sum {OPERATORS} (increase(multiconnect_handovers_total{{kind="Failover"}}[15m])) > 5',
-        hold="0s",
         summary=f"Shards fail over often: more than 5 times in 15 minutes by the operator {IN_OPERATOR}.",
         meaning="Holders fail again and again. A lost node costs as many failovers as it had holders, once.",
         impact="Each failover interrupts its shard for a fraction of a second to some seconds.",
@@ -169,13 +152,11 @@ OF_OPERATOR = (
         labels=OF_JOB,
     ),
     Alert(
-        name="WhatsAppHandoverSlow",
-        severity=WARNING,
+        "WhatsAppHandoverSlow", WARNING, hold="0s",
         expr=(
             f'sum {OPERATORS} (increase(multiconnect_handover_seconds_bucket{{phase="serve",le="+Inf"}}[15m]))'
             f' - sum {OPERATORS} (increase(multiconnect_handover_seconds_bucket{{phase="serve",le="4.0"}}[15m])) > 0.5'
         ),
-        hold="0s",
         summary=f"A new holder took more than 4 s to serve (operator {IN_OPERATOR}).",
         meaning="After a handover was committed, the new holder accepted its shard only after more than 4 s.",
         impact="The shard was unserved for that time.",
@@ -184,18 +165,16 @@ OF_OPERATOR = (
         fires={serve("PodDeleted", "+Inf"): step(0, 1)},
         labels=OF_JOB,
     ),
-)
+)  # fmt: skip
 
 _of_cluster = partial(Alert, labels=ACME, when_absent=NOT_REPORTED)
 OF_CLUSTERS = (
     Alert(
-        name=NOT_REPORTED,
-        severity=CRITICAL,
+        NOT_REPORTED, CRITICAL, hold="5m",
         expr=(
             'sum by (job) (multiconnect_clusters) > (count by (job) (multiconnect_condition{type="Ready",status="True"})'
             " or on (job) 0 * sum by (job) (multiconnect_clusters))"
         ),
-        hold="5m",
         summary="The operator {{ $labels.job }} manages clusters of which it reports no condition.",
         meaning="The leader has loops for more clusters than it has conditions of: some were never observed.",
         impact="Nothing is known of these clusters, and no alert of a cluster can fire for them.",
@@ -205,10 +184,8 @@ OF_CLUSTERS = (
         labels={"job": "whatsapp-operator"},
     ),
     _of_cluster(
-        name="WhatsAppClusterNotReady",
-        severity=CRITICAL,
+        "WhatsAppClusterNotReady", CRITICAL, hold="1m",
         expr=f"({_condition('Ready', 'True')} == 0 and {ON} max {BY} (multiconnect_shards_settled) > 0) {RESTARTING}",
-        hold="1m",
         summary=f"{IN_CLUSTER} has not been Ready for a minute.",
         meaning="Condition Ready is False or Unknown, and no restart by Set Shards explains it.",
         impact="At least one shard does not serve, or messages cannot be handed in.",
@@ -217,10 +194,8 @@ OF_CLUSTERS = (
         fires=in_condition("Ready", "False"),
     ),
     _of_cluster(
-        name="WhatsAppClusterSetupSlow",
-        severity=WARNING,
+        "WhatsAppClusterSetupSlow", WARNING, hold="30m",
         expr=f"max {BY} (multiconnect_shards_settled) == 0",
-        hold="30m",
         summary=f"{IN_CLUSTER} has been set up for half an hour and is not done.",
         meaning="A new cluster has not reached its number of shards for the first time.",
         impact="It does not serve yet.",
@@ -230,10 +205,8 @@ OF_CLUSTERS = (
         fires_at="35m",
     ),
     _of_cluster(
-        name="WhatsAppClusterShardUnserved",
-        severity=CRITICAL,
+        "WhatsAppClusterShardUnserved", CRITICAL, hold="30s",
         expr=f'max {BY} (multiconnect_shards{{state="Unserved"}}) > 0 {RESTARTING}',
-        hold="30s",
         summary=f"A shard of {IN_CLUSTER} is not served.",
         meaning="A shard has had no holder that serves for half a minute.",
         impact="Messages of that shard are neither sent nor received.",
@@ -242,10 +215,8 @@ OF_CLUSTERS = (
         fires={of_cluster("shards", 'state="Unserved"'): always(1)},
     ),
     _of_cluster(
-        name="WhatsAppClusterNoSpareLeft",
-        severity=WARNING,
+        "WhatsAppClusterNoSpareLeft", WARNING, hold="2m",
         expr=(f"(max {BY} (multiconnect_failures_tolerated) == 0 and {ON} {_condition('Redundant', 'False')} == 1) {RESTARTING}"),
-        hold="2m",
         summary=f"{IN_CLUSTER} has no spare left.",
         meaning="All Coreapps that are ready hold a shard.",
         impact="The next failure leaves a shard unserved until a pod is back.",
@@ -254,10 +225,8 @@ OF_CLUSTERS = (
         fires={of_cluster("failures_tolerated"): always(0), **in_condition("Redundant", "False")},
     ),
     _of_cluster(
-        name="WhatsAppClusterNotRedundant",
-        severity=WARNING,
+        "WhatsAppClusterNotRedundant", WARNING, hold="10m",
         expr=f"({_condition('Redundant', 'False')} == 1) {RESTARTING}",
-        hold="10m",
         summary=f"{IN_CLUSTER} has had fewer spares than spec.spares for ten minutes.",
         meaning="Some spares are not ready, for longer than a pod takes to come back.",
         impact="Fewer failures can be tolerated than the spec says.",
@@ -266,10 +235,8 @@ OF_CLUSTERS = (
         fires=in_condition("Redundant", "False"),
     ),
     _of_cluster(
-        name="WhatsAppClusterStalled",
-        severity=CRITICAL,
+        "WhatsAppClusterStalled", CRITICAL, hold="30s",
         expr=f"{_condition('Stalled', 'True')} == 1",
-        hold="30s",
         summary=f"{IN_CLUSTER} waits for a person.",
         meaning="Condition Stalled is True: the operator cannot go on by itself.",
         impact="Failovers go on. Everything else that is named in the condition waits.",
@@ -278,10 +245,8 @@ OF_CLUSTERS = (
         fires=in_condition("Stalled", "True"),
     ),
     _of_cluster(
-        name="WhatsAppClusterRestartOverdue",
-        severity=CRITICAL,
+        "WhatsAppClusterRestartOverdue", CRITICAL, hold="1m",
         expr=f"max {BY} (multiconnect_operation_deadline_timestamp_seconds) < time()",
-        hold="1m",
         summary=f"{IN_CLUSTER} is not back after Set Shards.",
         meaning="The deadline of a Set Shards has passed and not all Coreapps have restarted.",
         impact="The cluster serves in part or not at all. Alerts that a restart silences fire from now on.",
@@ -290,10 +255,8 @@ OF_CLUSTERS = (
         fires={of_cluster("operation_deadline_timestamp_seconds"): always(60)},
     ),
     _of_cluster(
-        name="WhatsAppClusterCertificateExpiresSoon",
-        severity=WARNING,
+        "WhatsAppClusterCertificateExpiresSoon", WARNING, hold="5m",
         expr=f"min {BY} (multiconnect_certificate_expiry_timestamp_seconds) - time() < 30 * 24 * 3600",
-        hold="5m",
         summary=f"The certificate of {IN_CLUSTER} expires in less than 30 days.",
         meaning="`expiresAt` in the Secret of the account is less than 30 days away.",
         impact="None now. Without a valid certificate the number of shards cannot be changed.",
@@ -302,10 +265,8 @@ OF_CLUSTERS = (
         fires={of_cluster("certificate_expiry_timestamp_seconds"): always(20 * 24 * 3600)},
     ),
     _of_cluster(
-        name="WhatsAppClusterCertificateInvalid",
-        severity=CRITICAL,
+        "WhatsAppClusterCertificateInvalid", CRITICAL, hold="5m",
         expr=f"{_condition('CertificateValid', 'False')} == 1",
-        hold="5m",
         summary=f"The account of {IN_CLUSTER} has no usable certificate.",
         meaning="Condition CertificateValid is False: Set Shards would be rejected, or the client was logged off.",
         impact="The number of shards cannot be changed. A client that was logged off serves nothing.",
@@ -314,13 +275,11 @@ OF_CLUSTERS = (
         fires=in_condition("CertificateValid", "False"),
     ),
     _of_cluster(
-        name="WhatsAppClusterClientNotAnswering",
-        severity=WARNING,
+        "WhatsAppClusterClientNotAnswering", WARNING, hold="5m",
         expr=(
             f'(sum {BY} (increase(multiconnect_client_requests_total{{result="Failed"}}[10m])) > {ON}'
             f' sum {BY} (increase(multiconnect_client_requests_total{{result="Answered"}}[10m]))) {RESTARTING}'
         ),
-        hold="5m",
         summary=f"The WhatsApp Business API of {IN_CLUSTER} mostly fails.",
         meaning="More than half of the operator's requests for the number of shards failed in the last ten minutes.",
         impact="Failovers go on. Nothing that needs the number of shards does.",
@@ -332,10 +291,8 @@ OF_CLUSTERS = (
         },
     ),
     _of_cluster(
-        name="WhatsAppClusterNotObserved",
-        severity=WARNING,
+        "WhatsAppClusterNotObserved", WARNING, hold="1m",
         expr=f"time() - max {BY} (multiconnect_observed_timestamp_seconds) > 900",
-        hold="1m",
         summary=f"{IN_CLUSTER} has not been observed for 15 minutes.",
         meaning="No observation of this cluster was completed, although the operator leads.",
         impact="What the other metrics say of it is old. A holder that fails may not be replaced.",
@@ -343,5 +300,5 @@ OF_CLUSTERS = (
         do="Mend what the log names. If it names nothing, delete the pod of the leader and report it with its log.",
         fires={of_cluster("observed_timestamp_seconds"): always(60)},
     ),
-)
+)  # fmt: skip
 ALERTS = (*OF_OPERATOR, *OF_CLUSTERS)

@@ -11,7 +11,7 @@ import yaml
 
 from localkube.files import write
 from localkube.plane.controlplane import free_ports
-from localkube.plane.processes import Process, Spawner, wait_until
+from localkube.plane.processes import Process, start, wait_until
 
 from . import rules
 
@@ -26,16 +26,12 @@ class PrometheusServer:
         """``interval``: how often it scrapes and evaluates; ``hold``: instead of how long each alert waits."""
         self.folder = folder.absolute()
         (self.port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{self.port}"
         self._interval, self._hold = interval, hold
         self._targets: dict[str, int] = {}
         self.process: Process | None = None
 
-    @property
-    def url(self) -> str:
-        """Its address."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self, program: Path, spawner: Spawner) -> Process:
+    def start(self, program: Path, *, leashed: bool = True) -> Process:
         """Start it and wait until it is ready. LocalKubeError with its last lines if it does not come so far."""
         self.folder.mkdir(parents=True, exist_ok=True)
         groups = rules.groups()
@@ -54,7 +50,7 @@ class PrometheusServer:
         options = (f"--config.file={self.folder / CONFIG}", f"--storage.tsdb.path={self.folder / 'data'}")
         argv: list[str | Path] = [program, *options, f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn"]
         log = self.folder / "prometheus.log"
-        self.process = spawner.start("prometheus", argv, folder=self.folder, log=log)
+        self.process = start("prometheus", argv, folder=self.folder, log=log, leashed=leashed)
         wait_until(self._is_ready, [self.process], "to be ready", time.monotonic() + READY_SECONDS)
         return self.process
 
@@ -63,30 +59,18 @@ class PrometheusServer:
         self._targets[name] = port
         self._write_targets()
 
-    def firing(self) -> dict[str, list[dict[str, str]]]:
-        """Return the labels of all alerts that fire, by the name of the alert. httpx.HTTPError if it does not answer."""
-        found: dict[str, list[dict[str, str]]] = {}
-        for alert in self._ask("/api/v1/alerts").json()["data"]["alerts"]:
-            if alert["state"] == "firing":
-                found.setdefault(alert["labels"]["alertname"], []).append(alert["labels"])
-        return found
-
-    def value(self, expr: str) -> float | None:
-        """Return the value of an expression now: of its first series; None if it has none. httpx.HTTPError if it does not answer."""
-        result = self._ask("/api/v1/query", query=expr).json()["data"]["result"]
-        return float(result[0]["value"][1]) if result else None
-
     def _write_targets(self) -> None:
         labels = {"namespace": "whatsapp-operator-system"}
         groups = [{"targets": [f"127.0.0.1:{port}"], "labels": {**labels, "pod": name}} for name, port in sorted(self._targets.items())]
         write(self.folder / TARGETS, json.dumps(groups))
 
+    def ask(self, path: str, **query: str) -> httpx.Response:
+        """Return its answer to a GET. httpx.HTTPError if there is none, or if it is an error."""
+        return httpx.get(f"{self.url}{path}", params=query, timeout=ANSWER_SECONDS, trust_env=False).raise_for_status()
+
     def _is_ready(self) -> bool:
         try:
-            self._ask("/-/ready")
+            self.ask("/-/ready")
         except httpx.HTTPError:
             return False
         return True
-
-    def _ask(self, path: str, **query: str) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", params=query, timeout=ANSWER_SECONDS, trust_env=False).raise_for_status()

@@ -1,4 +1,4 @@
-"""Series of an operator with one cluster, as promtool takes them: 40 healthy minutes, and what planned work changes in it."""
+"""Series of an operator with one cluster, as promtool takes them: 40 healthy minutes, and what an alert changes in them."""
 
 from __future__ import annotations
 
@@ -23,24 +23,14 @@ def always(value: float) -> str:
     return f"{value:.10g}x{LAST}"
 
 
-def step(before: float, after: float, *, at: int = BEGIN) -> str:
-    """Return a value that changes once, with the sample ``at``."""
-    return f"{before:g}x{at - 1} {after:g}x{LAST - at}"
-
-
-def interval(before: float, during: float, *, samples: int) -> str:
-    """Return a value that changes for so many samples and then changes back."""
-    return f"{before:g}x{BEGIN - 1} {during:g}x{samples - 1} {before:g}x{LAST - BEGIN - samples}"
+def step(before: float, after: float) -> str:
+    """Return a value that changes once."""
+    return f"{before:g}x{BEGIN - 1} {after:g}x{LAST - BEGIN}"
 
 
 def condition(kind: str, status: str) -> str:
     """Return the series of one status of one condition."""
     return f'multiconnect_condition{{{CLUSTER},type="{kind}",status="{status}"}}'
-
-
-def turned(kind: str, status: str, to: str, *, samples: int) -> dict[str, str]:
-    """Return the series of a condition that changes its status for so many samples."""
-    return {condition(kind, status): interval(1, 0, samples=samples), condition(kind, to): interval(0, 1, samples=samples)}
 
 
 def in_condition(kind: str, status: str) -> dict[str, str]:
@@ -85,26 +75,3 @@ OF_CLUSTER: Series = {
     of_cluster("client_requests_total", 'result="Failed"'): always(0),
 }
 HEALTHY: Series = {**OF_PROCESS, **OF_CLUSTER}
-
-PLANNED_MOVE: Series = {
-    # A scrape finds the shard between its two holders.
-    **turned("Ready", "True", "False", samples=1),
-    **turned("Reconciling", "False", "True", samples=1),
-    of_cluster("shards", 'state="Served"'): interval(2, 1, samples=1),
-    of_cluster("shards", 'state="Unserved"'): interval(0, 1, samples=1),
-    f'multiconnect_handovers_total{{{LEADER},kind="Switchover",evidence="Requested"}}': step(0, 1),
-    **{serve("Requested", le): step(0, 1) for le in ("4.0", "+Inf")},
-}
-RESTART = 8
-"""Samples for which a restart takes: two minutes."""
-SET_SHARDS: Series = {
-    **turned("Ready", "True", "False", samples=RESTART),
-    **turned("Redundant", "True", "False", samples=RESTART),
-    **turned("Reconciling", "False", "True", samples=RESTART),
-    of_cluster("shards", 'state="Served"'): interval(2, 0, samples=RESTART),
-    of_cluster("shards", 'state="Unserved"'): interval(0, 2, samples=RESTART),
-    of_cluster("failures_tolerated"): interval(1, 0, samples=RESTART),
-    of_cluster("client_requests_total", 'result="Failed"'): step(0, 8),
-    of_cluster("operation_started_timestamp_seconds"): f"_x{BEGIN} {BEGIN * INTERVAL_S}x{RESTART - 1} stale",
-    of_cluster("operation_deadline_timestamp_seconds"): f"_x{BEGIN} {BEGIN * INTERVAL_S + 180}x{RESTART - 1} stale",
-}

@@ -17,7 +17,7 @@ from localkube.offline import network
 from localkube.offline.docker import docker, has_image
 from localkube.offline.network import Node
 from localkube.programs.binaries import Binaries
-from localkube.progress import Report, quiet, step
+from localkube.progress import step
 from localkube.run import logged, output
 
 WORKERS = 3
@@ -51,7 +51,6 @@ class KindCluster:
     name: str
     folder: Path
     binaries: Binaries
-    report: Report = quiet
 
     @property
     def kubeconfig(self) -> Path:
@@ -72,7 +71,7 @@ class KindCluster:
         asked.write_text(yaml.safe_dump(config(self.name, image=image, workers=workers), sort_keys=False), encoding="utf-8")
         argv = [str(self.binaries["kind"]), "create", "cluster", f"--config={asked}", f"--kubeconfig={self.kubeconfig}", "--wait=0s"]
         try:
-            with step(f"cluster {self.name}: a control plane and {workers} workers", self.report, expected_s=40):
+            with step(f"cluster {self.name}: a control plane and {workers} workers", expected_s=40):
                 logged(argv, log=self.folder / f"{self.name}.log", timeout=CREATE_SECONDS)
                 self.kubeconfig.chmod(0o600)
                 if image is not None:

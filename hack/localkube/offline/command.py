@@ -70,7 +70,7 @@ class _Machine:
 
     def check(self) -> int:
         """Say what is missing; 1 if something is. Builds nothing: kind is asked for its image only if it is there."""
-        kind = kind_images.built_kind(os.environ)
+        kind = kind_images.built_kind()
         stock = kind_check.stock_image(kind.read_bytes()) if kind and not self.options.offline else None
         facts = kind_check.observe(self._docker_folder, stock)
         sentences = kind_check.lacking(facts)
@@ -103,8 +103,8 @@ class _Machine:
         cluster.wait_ready()
         if self.options.operator:
             cluster.load(self._built_images(facts))
-            helm = provide(os.environ, report=to_stderr, programs=chart_programs())["helm"]
-            project.install(self.root, cluster.kubeconfig, helm, to_stderr)
+            helm = provide(os.environ, programs=chart_programs())["helm"]
+            project.install(self.root, cluster.kubeconfig, helm)
         to_stderr(f"cluster {cluster.name} is ready after {clock(time.monotonic() - begun)}; 'hack/kind-offline down' removes it")
         # every line for eval "$(hack/kind-offline up)"
         print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}")
@@ -134,9 +134,9 @@ class _Machine:
 
     def down(self) -> None:
         """Remove the cluster, and end dockerd if asked to."""
-        kind = kind_images.built_kind(os.environ)  # where it was never built it has made no cluster
+        kind = kind_images.built_kind()  # where it was never built it has made no cluster
         if kind is not None and docker.info() is not None:
-            cluster = self._cluster(Binaries({"kind": kind}))
+            cluster = self._cluster({"kind": kind})
             if exists := cluster.exists():
                 cluster.delete()
             to_stderr(f"cluster {cluster.name} is removed" if exists else f"there is no cluster {cluster.name}")
@@ -149,11 +149,11 @@ class _Machine:
     def _prepared(self) -> Facts:
         """Docker started if that was asked for, then the facts. LocalKubeError with all that is missing."""
         if getattr(self.options, "install_docker", False):
-            dockerd.install(to_stderr)
-            dockerd.start(self._docker_folder, to_stderr)
+            dockerd.install()
+            dockerd.start(self._docker_folder)
         facts = kind_check.observe(self._docker_folder, None)
         if facts.docker is not None and not facts.missing_capabilities and not self.options.offline:
-            kind = kind_images.programs(os.environ, to_stderr, "kind")["kind"]
+            kind = kind_images.programs("kind")["kind"]
             facts = kind_check.observe(self._docker_folder, kind_check.stock_image(kind.read_bytes()))
         if sentences := kind_check.lacking(facts):
             raise LocalKubeError("\n".join(sentences))
@@ -164,16 +164,16 @@ class _Machine:
         offline = kind_check.way(facts) == "offline"
         if offline:
             self._make_images(facts)
-        project.build(self.root, kind_images.PYTHON_IMAGE if offline else None, self.root / "build" / "kind", to_stderr)
+        project.build(self.root, kind_images.PYTHON_IMAGE if offline else None, self.root / "build" / "kind")
         return [*project.IMAGES.values(), *([kind_images.POSTGRES_IMAGE] if offline else [])]
 
     def _make_images(self, facts: Facts, *, force: bool = False) -> None:
-        binaries = kind_images.programs(os.environ, to_stderr)
-        kind_images.Images(user_cache(os.environ) / "kind", facts.mirror or "", binaries, to_stderr).make(force=force)
+        binaries = kind_images.programs()
+        kind_images.Images(user_cache(os.environ) / "kind", facts.mirror or "", binaries).make(force=force)
 
     def _cluster(self, binaries: Binaries | None = None, *, must_exist: bool = False) -> KindCluster:
-        binaries = binaries or kind_images.programs(os.environ, to_stderr, "kind", "kubectl")
-        cluster = KindCluster(self.options.name, self.root / "build" / "kind", binaries, to_stderr)
+        binaries = binaries or kind_images.programs("kind", "kubectl")
+        cluster = KindCluster(self.options.name, self.root / "build" / "kind", binaries)
         if must_exist and not cluster.exists():
             raise LocalKubeError(f"there is no cluster {cluster.name}: make it with 'hack/kind-offline up --name {cluster.name}'")
         return cluster

@@ -12,8 +12,7 @@ from localkube.errors import LocalKubeError
 from localkube.files import EXECUTABLE, write
 from localkube.offline import docker, runtime
 from localkube.plane import processes
-from localkube.plane.processes import Spawner
-from localkube.progress import Report
+from localkube.progress import to_stderr
 from localkube.run import output
 
 PACKAGES = ("docker.io", "iptables", "debootstrap", "ca-certificates")
@@ -23,18 +22,18 @@ RUNTIME = "whatsapp-runc"
 """The name under which Docker knows the runtime that asks for no capability which this machine lacks."""
 
 
-def install(report: Report) -> None:
+def install() -> None:
     """Install Debian's packages, unless all that they bring is there. LocalKubeError if apt-get fails."""
     if all(map(program, ("docker", "dockerd", "iptables", "debootstrap"))):
         return
-    report(f"installing {' '.join(PACKAGES)} with apt-get")
+    to_stderr(f"installing {' '.join(PACKAGES)} with apt-get")
     # runlevel 1: the packages' own scripts start no service then
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     output(["apt-get", "update", "-qq"], env=env, timeout=INSTALL_SECONDS)
     output(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES], env=env, timeout=INSTALL_SECONDS)
 
 
-def start(folder: Path, report: Report) -> None:
+def start(folder: Path) -> None:
     """Start dockerd with its data under ``folder``, unless a Docker answers; it goes on when this program has ended.
 
     LocalKubeError with the end of its log if it does not answer in time. ``stop`` ends it.
@@ -46,17 +45,15 @@ def start(folder: Path, report: Report) -> None:
     begun = time.monotonic()
     argv = [dockerd, f"--data-root={folder / 'data'}", f"--pidfile={folder / 'dockerd.pid'}", "--log-level=warn", *_runtime(folder)]
     (folder / "dockerd.pid").unlink(missing_ok=True)
-    spawner = Spawner(leashed=False)
-    process = spawner.start("dockerd", argv, folder=folder, log=folder / "dockerd.log", env={**os.environ, "PATH": _path()})
-    spawner.close()
+    env = {**os.environ, "PATH": _path()}
+    process = processes.start("dockerd", argv, folder=folder, log=folder / "dockerd.log", env=env, leashed=False)
     processes.save(folder / "dockerd.json", [process])
-    while docker.info() is None:
-        if not process.alive() or time.monotonic() - begun > START_SECONDS:
-            state = "does not answer" if process.alive() else process.exit_text()
-            stop(folder)
-            raise LocalKubeError(f"dockerd {state}; the end of {process.log}:\n{process.last_lines(12)}")
-        time.sleep(0.2)
-    report(f"dockerd answers after {time.monotonic() - begun:.1f} s; its data and log are in {folder}")
+    try:
+        processes.wait_until(lambda: docker.info() is not None, [process], "to answer", begun + START_SECONDS)
+    except LocalKubeError:
+        stop(folder)
+        raise
+    to_stderr(f"dockerd answers after {time.monotonic() - begun:.1f} s; its data and log are in {folder}")
 
 
 def stop(folder: Path) -> bool:

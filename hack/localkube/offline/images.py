@@ -7,9 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
@@ -20,7 +18,7 @@ from localkube.offline.debian import Root
 from localkube.programs.binaries import Binaries, cache_of, provide
 from localkube.programs.cache import Cache, sha256_of
 from localkube.programs.versions import kind_programs, kubernetes_version, pinned_programs
-from localkube.progress import Report, quiet, step
+from localkube.progress import step
 from localkube.run import logged, output
 
 DEFINITIONS = Path(__file__).resolve().parents[2] / "kind"
@@ -31,15 +29,15 @@ POSTGRES_IMAGE = "whatsapp-operator/postgres:15"
 IN_NODE = ("containerd", "containerd-shim-runc-v2", "ctr")
 
 
-def programs(environ: Mapping[str, str], report: Report, *names: str) -> Binaries:
+def programs(*names: str) -> Binaries:
     """The programs ``names``, or all, kind's own included. Those of KUBEBUILDER_ASSETS are left out: an image is of exactly one version."""
     wanted = [program for program in (*pinned_programs(), *kind_programs()) if not names or program.name in names]
-    return provide({name: value for name, value in environ.items() if name != "KUBEBUILDER_ASSETS"}, report=report, programs=wanted)
+    return provide({name: value for name, value in os.environ.items() if name != "KUBEBUILDER_ASSETS"}, programs=wanted)
 
 
-def built_kind(environ: Mapping[str, str]) -> Path | None:
+def built_kind() -> Path | None:
     """The program kind, if it is in the cache."""
-    cache, kind = cache_of(environ), kind_programs()[0]
+    cache, kind = cache_of(os.environ), kind_programs()[0]
     return None if cache.fault(kind) else cache.path(kind)
 
 
@@ -50,30 +48,23 @@ class Images:
     cache: Path
     mirror: str
     binaries: Binaries
-    report: Report = quiet
-    _number: int = field(default=0, init=False)
-    _of: int = field(default=0, init=False)
 
     def make(self, *, force: bool = False) -> None:
         """Make what is missing (``force``: all again, from today's packages), one process at a time. LocalKubeError if something fails."""
-        with Cache(self.cache).lock(self.report):
+
+        def is_missing(image: str, content: str) -> bool:
+            return force or not docker.has_image(image, content)
+
+        with Cache(self.cache).lock():
             for archive in self.cache.glob("debian-*.tar") if force else ():
                 archive.unlink()
-            python, node = debian.PYTHON.key, self._node_content()
-            postgres = _digest([debian.POSTGRES.key, *_files(DEFINITIONS / "postgres")])
-            wanted = {
-                image
-                for image, content in ((PYTHON_IMAGE, python), (POSTGRES_IMAGE, postgres), (NODE_IMAGE, node))
-                if force or not docker.has_image(image, content)
-            }
-            self._of = len(wanted - {NODE_IMAGE}) * 2 + (5 if NODE_IMAGE in wanted else 0)
-            if PYTHON_IMAGE in wanted:
+            if is_missing(PYTHON_IMAGE, debian.PYTHON.key):
                 self._imported(debian.PYTHON, PYTHON_IMAGE, 'CMD ["python3"]')
-            if POSTGRES_IMAGE in wanted:
+            if is_missing(POSTGRES_IMAGE, postgres := _digest([debian.POSTGRES.key, *_files(DEFINITIONS / "postgres")])):
                 base = self._imported(debian.POSTGRES, "whatsapp-operator/postgres-base:local")
                 options = (f"--build-arg=BASE={base}", f"--label={docker.CONTENT}={postgres}")
                 docker.build(DEFINITIONS / "postgres", POSTGRES_IMAGE, *options, log=self._log("postgres-image"))
-            if NODE_IMAGE in wanted:
+            if is_missing(NODE_IMAGE, node := self._node_content()):
                 self._node(node)
             shutil.rmtree(self.cache / "debs", ignore_errors=True)  # packages that were kept from one root file system to the next
 
@@ -89,7 +80,7 @@ class Images:
         proxy = self._debian(debian.PROXY)
         names = kubeadm_images(self.binaries)
         with tempfile.TemporaryDirectory(dir=self.cache, prefix=".node-") as work:
-            with self._step("putting the node's base together", 10):
+            with step("putting the node's base together", expected_s=10):
                 context = Path(work) / "base"
                 shutil.copytree(DEFINITIONS / "node", context)
                 for name in IN_NODE:
@@ -100,22 +91,18 @@ class Images:
                 docker.build(context, NODE_BASE, *options, log=self._log("node-base"))
                 server = kind_archive.server_archive(self.binaries, names, proxy, Path(work))
             argv = [str(self.binaries["kind"]), "build", "node-image", "--type=file", f"--image={NODE_IMAGE}", f"--base-image={NODE_BASE}"]
-            with self._step("kind build node-image", 40), docker.replacing(NODE_IMAGE):
+            with step("kind build node-image", expected_s=40), docker.replacing(NODE_IMAGE):
                 logged([*argv, str(server)], log=self._log("node-image"), env={"TMPDIR": work})
 
     def _debian(self, root: Root) -> Path:
-        with self._step(f"Debian with the packages of {root.name}", root.expected_s):
+        with step(f"Debian with the packages of {root.name}", expected_s=root.expected_s):
             return debian.make(root, self.cache, self.mirror)
 
     def _imported(self, root: Root, image: str, *changes: str) -> str:
         archive = self._debian(root)
-        with self._step(f"image {image}", 8):
+        with step(f"image {image}", expected_s=8):
             docker.import_archive(archive, image, content=root.key, changes=changes, log=self._log(root.name))
         return image
-
-    def _step(self, text: str, expected_s: float) -> AbstractContextManager[None]:
-        self._number += 1
-        return step(text, self.report, number=self._number, of=self._of, expected_s=expected_s)
 
     def _log(self, name: str) -> Path:
         return self.cache / f"{name}.log"

@@ -10,7 +10,7 @@ import yaml
 from localkube import wheels
 from localkube.charts import OPERATOR, Helm
 from localkube.offline import docker
-from localkube.progress import Report
+from localkube.progress import to_stderr
 from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
 
 IMAGES = {"operator": f"whatsapp-operator/operator:{VERSION}", "simulator": f"whatsapp-operator/wabiz-sim:{VERSION}"}
@@ -18,7 +18,7 @@ IMAGES = {"operator": f"whatsapp-operator/operator:{VERSION}", "simulator": f"wh
 INSTALL_SECONDS = 180.0
 
 
-def build(root: Path, base: str | None, logs: Path, report: Report) -> None:
+def build(root: Path, base: str | None, logs: Path) -> None:
     """Build both images of the repository ``root``, without a network on ``base``, or with one on the Dockerfile's own base (None)."""
     option = "--network=default"
     if base is not None:
@@ -27,10 +27,10 @@ def build(root: Path, base: str | None, logs: Path, report: Report) -> None:
     for target, image in IMAGES.items():
         log, file = logs / f"{target}-image.log", root / "operator" / "Dockerfile"
         docker.build(root, image, option, f"--target={target}", log=log, file=file)
-        report(f"image {image}: {docker.inspected(image, '{{json .Size}}') / 1e6:.0f} MB")
+        to_stderr(f"image {image}: {docker.inspected(image, '{{json .Size}}') / 1e6:.0f} MB")
 
 
-def install(root: Path, kubeconfig: Path, helm: Path, report: Report) -> None:
+def install(root: Path, kubeconfig: Path, helm: Path) -> None:
     """Install the operator by its chart, or upgrade it; returns when its pods are ready. LocalKubeError with Helm's words if that fails."""
     namespace = "whatsapp-operator-system"
     begun, chart = time.monotonic(), str(root / "charts" / OPERATOR)
@@ -39,4 +39,4 @@ def install(root: Path, kubeconfig: Path, helm: Path, report: Report) -> None:
     image = yaml.safe_dump({"podAnnotations": {"multiconnect.dev/image": docker.inspected(IMAGES["operator"], "{{json .Id}}")}})
     program = Helm(helm, kubeconfig.parent, env={"KUBECONFIG": str(kubeconfig)})
     program.run("upgrade", "--install", OPERATOR, chart, *options, values=image)
-    report(f"the operator runs in namespace {namespace} after {time.monotonic() - begun:.1f} s")
+    to_stderr(f"the operator runs in namespace {namespace} after {time.monotonic() - begun:.1f} s")

@@ -1,1 +1,1 @@
-"""Runs as plain processes on loopback what a cluster needs, the control plane first: ``command`` is ``hack/cluster``."""
+"""Runs as plain processes on loopback what a cluster needs, the control plane first."""

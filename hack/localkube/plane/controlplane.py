@@ -8,7 +8,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from localkube import kubeconfig
 from localkube.errors import LocalKubeError
 from localkube.files import only_one
 from localkube.hollow.addresses import is_free
-from localkube.kubeconfig import Access, Caller
+from localkube.kubeconfig import Access
 from localkube.plane import certificates, processes
 from localkube.plane.certificates import Certificates
-from localkube.plane.processes import EarlyEndError, Process, Spawner
+from localkube.plane.processes import EarlyEndError, Process
 from localkube.programs.binaries import Binaries, provide
+from localkube.progress import to_stderr
 from localkube.run import output
 
 LOOPBACK = "127.0.0.1"
@@ -79,19 +80,20 @@ class Write:
 
 
 class ControlPlane:
-    """A control plane that runs, or ran, in ``folder``. Made by ``start`` (runs it) or ``attach`` (finds one that runs)."""
+    """A control plane that runs, or ran, in ``folder``. Made by ``start``."""
 
-    def __init__(self, folder: Path, *, binaries: Binaries | None, spawner: Spawner | None, running: list[Process]) -> None:
+    def __init__(self, folder: Path, *, binaries: Binaries, leashed: bool) -> None:
         self.folder = folder
+        self.admin_kubeconfig = folder / "kubeconfig"  # with all rights
+        self.processes: list[Process] = []  # in the order in which they were started
         self._binaries = binaries
-        self._spawner = spawner
-        self._running = running
-        self._caller: Caller | None = None
+        self._leashed = leashed
+        self._client: httpx.Client | None = None
         self._reading, self._read = threading.Lock(), 0
         self._writes: list[Write] = []
         """What the audit log held of them up to its byte ``_read``."""
 
-    # ---- start, find, stop
+    # ---- start, stop
 
     @classmethod
     def start(
@@ -104,7 +106,6 @@ class ControlPlane:
         apiserver_args: Sequence[str] = (),
         controller_manager_args: Sequence[str] = (),
         timeout: float = START_SECONDS,
-        report: Callable[[str], None] = lambda line: None,
     ) -> ControlPlane:
         """Start a control plane in ``folder``; return when it is ready: default ServiceAccount there, scheduler healthy.
 
@@ -114,78 +115,43 @@ class ControlPlane:
         Raises LocalKubeError: what failed, with the last log lines of the program that died; nothing is left running then.
         """
         folder = folder.absolute()
-        binaries = binaries or provide(os.environ, report=report)
+        binaries = binaries or provide(os.environ)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / "logs").mkdir(exist_ok=True)
         with only_one(folder / ".lock", f"another command is starting a control plane in {folder}: wait for it or use another folder"):
             running = [process for process in processes.load(folder / "processes.json") if process.alive()]
             if running:
                 names = ", ".join(f"{process.name} (pid {process.pid})" for process in running)
-                raise LocalKubeError(f"a control plane already runs in {folder}: {names}; stop it with 'hack/cluster down --dir {folder}'")
-            started = cls(folder, binaries=binaries, spawner=Spawner(leashed=not detached), running=[])
+                raise LocalKubeError(f"a control plane already runs in {folder}: {names}; end it first")
+            started = cls(folder, binaries=binaries, leashed=not detached)
             if audit_log:
                 (folder / "audit-policy.yaml").write_text(yaml.safe_dump(AUDIT_POLICY), encoding="utf-8")
                 files = [f"--audit-policy-file={folder / 'audit-policy.yaml'}", f"--audit-log-path={folder / 'audit.log'}"]
                 apiserver_args = [*files, *apiserver_args]
             more = {"kube-apiserver": apiserver_args, "kube-controller-manager": controller_manager_args}
             try:
-                started._start(more, time.monotonic() + timeout, report)
+                started._start(more, time.monotonic() + timeout)
             except BaseException:
                 started.stop()
                 raise
         return started
 
-    @classmethod
-    def attach(cls, folder: Path) -> ControlPlane:
-        """The control plane that ``start`` left in ``folder``, running or not. LocalKubeError if there never was one."""
-        folder = folder.absolute()
-        if not (folder / "processes.json").exists():
-            raise LocalKubeError(f"there is no control plane in {folder}: start one with 'hack/cluster up --dir {folder}'")
-        return cls(folder, binaries=None, spawner=None, running=processes.load(folder / "processes.json"))
-
     def stop(self) -> None:
         """End the processes of this control plane, and only those. Data, logs and the kubeconfig stay in the folder."""
-        # the ones that talk to the API server first: otherwise they log its loss and the API server waits for their watches
-        groups = (({"kube-scheduler", "kube-controller-manager"}, 1.0), ({"kube-apiserver"}, 3.0), ({"etcd"}, 3.0))
         try:
-            for names, grace in groups:
-                processes.stop([process for process in self._running if process.name in names], grace=grace)
+            end(self.processes)
         finally:
-            self._forget_caller()
-            if self._spawner is not None:
-                self._spawner.close()
+            self._forget_client()
 
     # ---- what a user of it needs
-
-    @property
-    def admin_kubeconfig(self) -> Path:
-        """A kubeconfig with all rights."""
-        return self.folder / "kubeconfig"
-
-    @property
-    def processes(self) -> tuple[Process, ...]:
-        """Its four processes, in the order in which they were started."""
-        return tuple(self._running)
 
     @property
     def server(self) -> str:
         """The URL of the API server."""
         return kubeconfig.read(self.admin_kubeconfig).server
 
-    def ready(self) -> str | None:
-        """None when everything runs and the API server says it is ready, else what is not."""
-        for process in self._running:
-            if not process.alive():
-                return f"{process.name} {process.exit_text()}"
-        try:
-            status, text = self._admin().request("GET", "/readyz", timeout=2.0)
-        except httpx.HTTPError as error:
-            return f"the API server does not answer: {error}"
-        return None if status == 200 else f"the API server is not ready: {' '.join(text.split())[:300]}"
-
     def kubectl(self, *args: str, input: str | None = None, timeout: float = 60.0) -> str:  # noqa: A002 - subprocess calls it so
         """Standard output of kubectl as admin; ``input`` goes to its standard input. LocalKubeError with what kubectl said if it fails."""
-        self._binaries = self._binaries or provide(os.environ)
         # GOGC: it ends before collecting its garbage is worth the time.
         env = {**os.environ, "KUBECONFIG": str(self.admin_kubeconfig), "KUBECACHEDIR": str(self.folder / "kubectl-cache"), "GOGC": "off"}
         return output([str(self._binaries["kubectl"]), *args], text=input or "", env=env, timeout=timeout)
@@ -196,12 +162,12 @@ class ControlPlane:
         Costs far less than a kubectl. ``content``: the type of ``body``, such as application/merge-patch+json.
         """
         try:
-            status, text = self._admin().request(method, path, body, timeout=CALL_SECONDS, content=content)
+            answer = self._admin().request(method, path, json=body, headers={"Content-Type": content}, timeout=CALL_SECONDS)
         except httpx.HTTPError as error:
             raise LocalKubeError(f"{method} {path}: no answer: {error}") from error
-        if status >= 300:
-            raise LocalKubeError(f"{method} {path}: {status} {' '.join(text.split())[:500]}")
-        return json.loads(text)
+        if not answer.is_success:
+            raise LocalKubeError(f"{method} {path}: {answer.status_code} {' '.join(answer.text.split())[:500]}")
+        return answer.json()
 
     def service_account_kubeconfig(self, namespace: str, name: str, path: Path) -> Path:
         """Write a kubeconfig with a token of an existing ServiceAccount to ``path``. LocalKubeError if there is no such account."""
@@ -237,33 +203,33 @@ class ControlPlane:
     @property
     def apiserver(self) -> Process:
         """The process of the API server: paused, its connections stay open and nothing answers. LocalKubeError if it does not run."""
-        for process in self._running:
+        for process in self.processes:
             if process.name == "kube-apiserver" and process.alive():
                 return process
         raise LocalKubeError(f"the kube-apiserver of {self.folder} does not run")
 
     # ---- how it is started
 
-    def _start(self, more: _Args, deadline: float, report: Callable[[str], None]) -> None:
+    def _start(self, more: _Args, deadline: float) -> None:
         made = certificates.make(self.folder / "certificates", service_ip=SERVICE_IP)
         for tries_left in reversed(range(PORT_TRIES)):
             try:
-                self._start_on(free_ports(3, self._last_port()), made, more, deadline, report)
+                self._start_on(free_ports(3, self._last_port()), made, more, deadline)
                 return
             except EarlyEndError as error:
                 if "address already in use" not in str(error) or tries_left == 0:
                     raise
-                processes.stop(self._running, grace=1.0)
-                self._running.clear()
+                processes.stop(self.processes, grace=1.0)
+                self.processes.clear()
                 processes.save(self.folder / "processes.json", [])
 
-    def _start_on(self, ports: list[int], made: Certificates, more: _Args, deadline: float, report: Callable[[str], None]) -> None:
+    def _start_on(self, ports: list[int], made: Certificates, more: _Args, deadline: float) -> None:
         server = f"https://{LOOPBACK}:{ports[0]}"
         for client in certificates.CLIENTS:
             path = self.admin_kubeconfig if client == "admin" else self.folder / f"{client}.kubeconfig"
             pair = made.certificate(client).read_text(), made.key(client).read_text()
             Access(server, made.authority.read_text(), *pair).write(path)
-        self._forget_caller()
+        self._forget_client()
         args = _arguments(self.folder, ports, made)
 
         begun = time.monotonic()
@@ -272,7 +238,7 @@ class ControlPlane:
             self._run(name, [*args[name], *more.get(name, ())])
 
         def until(done: Callable[[], bool], name: str, what: str) -> None:
-            watched = sorted(self._running, key=lambda process: process.name == name)  # its log is quoted that stands last
+            watched = sorted(self.processes, key=lambda process: process.name == name)  # its log is quoted that stands last
             processes.wait_until(done, watched, f"{what}, in {self.folder}", deadline)
 
         (self.folder / ETCD_SOCKET).unlink(missing_ok=True)  # left by an etcd that was killed
@@ -280,23 +246,23 @@ class ControlPlane:
         until((self.folder / ETCD_SOCKET).exists, "etcd", "to open its socket")  # found closed, it would be tried again only after a second
         run("kube-apiserver")
         until(lambda: self._answers("/livez"), "kube-apiserver", "to answer")
-        report(f"etcd and kube-apiserver answer after {time.monotonic() - begun:.1f} s")
+        to_stderr(f"etcd and kube-apiserver answer after {time.monotonic() - begun:.1f} s")
         run("kube-controller-manager")
         run("kube-scheduler")
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         until(lambda: self._answers(account), "kube-controller-manager", "to make the default ServiceAccount")
         until(lambda: self._answers("/readyz"), "kube-apiserver", "to be ready")
         until(lambda: _healthy(ports[2]), "kube-scheduler", "to be healthy")
-        report(f"kube-controller-manager and kube-scheduler work after {time.monotonic() - begun:.1f} s")
+        to_stderr(f"kube-controller-manager and kube-scheduler work after {time.monotonic() - begun:.1f} s")
 
     def _run(self, name: str, args: Sequence[str]) -> None:
-        if self._binaries is None or self._spawner is None:
-            raise LocalKubeError(f"{self.folder} was attached to, not started here")
         log = self.folder / "logs" / f"{name}.log"
         log.unlink(missing_ok=True)
         env = {**GARBAGE, **os.environ}
-        self._running.append(self._spawner.start(name, [self._binaries[name], *args], folder=self.folder, log=log, env=env))
-        processes.save(self.folder / "processes.json", self._running)
+        self.processes.append(
+            processes.start(name, [self._binaries[name], *args], folder=self.folder, log=log, env=env, leashed=self._leashed)
+        )
+        processes.save(self.folder / "processes.json", self.processes)
 
     def _last_port(self) -> int | None:
         """The API server's port of an earlier run in this folder, if it is free: kubeconfigs that were handed out go on working."""
@@ -306,21 +272,28 @@ class ControlPlane:
             return None
         return last if is_free(LOOPBACK, last) else None
 
-    def _admin(self) -> Caller:
-        if self._caller is None:
-            self._caller = Caller(kubeconfig.read(self.admin_kubeconfig), connections=KEPT_CONNECTIONS)
-        return self._caller
+    def _admin(self) -> httpx.Client:
+        if self._client is None:
+            self._client = kubeconfig.read(self.admin_kubeconfig).client(connections=KEPT_CONNECTIONS)
+        return self._client
 
-    def _forget_caller(self) -> None:
-        if self._caller is not None:
-            self._caller.close()
-            self._caller = None
+    def _forget_client(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def _answers(self, path: str) -> bool:
         try:
-            return self._admin().request("GET", path, timeout=5.0)[0] == 200
+            return self._admin().get(path).status_code == 200
         except httpx.HTTPError:
             return False
+
+
+def end(running: Iterable[Process]) -> None:
+    """End the processes of a control plane; data, logs and the kubeconfig stay."""
+    # the ones that talk to the API server first: otherwise they log its loss and the API server waits for their watches
+    for names, grace in (({"kube-scheduler", "kube-controller-manager"}, 1.0), ({"kube-apiserver"}, 3.0), ({"etcd"}, 3.0)):
+        processes.stop([process for process in running if process.name in names], grace=grace)
 
 
 def _arguments(folder: Path, ports: list[int], made: Certificates) -> _Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import json
 import os
@@ -11,6 +10,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
@@ -19,8 +19,9 @@ from typing import Any
 import yaml
 
 from localkube.kubeconfig import read
+from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane
-from localkube.plane.processes import Process, Spawner, stop
+from localkube.plane.processes import Process
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 RULES = REPOSITORY / "charts" / "whatsapp-operator" / "files"
@@ -84,48 +85,34 @@ def image_packages() -> Path:
     return folder
 
 
+@dataclass
 class Operators:
     """Replicas of the operator as processes next to a local control plane, with the packages of its image and no other."""
 
-    def __init__(
-        self,
-        plane: ControlPlane,
-        folder: Path,
-        *,
-        env: Mapping[str, str] | None = None,
-        leashed: bool = True,
-        namespace: str = NAMESPACE,
-        account: str = NAME,
-        objects: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        """Prepare; ``env`` adds settings of the operator. Processes end with this one, unless they are not ``leashed``.
+    plane: ControlPlane
+    folder: Path
+    _: KW_ONLY
+    env: Mapping[str, str] = field(default_factory=dict)  # more settings of the operator
+    leashed: bool = True  # they end with this process
+    namespace: str = NAMESPACE
+    account: str = NAME
+    objects: Sequence[Mapping[str, Any]] = ()
+    """What to install instead of ``manifests()``; they have the ServiceAccount ``account`` in ``namespace``."""
+    running: dict[str, Process] = field(default_factory=dict, init=False)
 
-        ``objects``: what to install instead of ``manifests()``; they have the ServiceAccount ``account`` in ``namespace``.
-        """
-        self._namespace, self._account = namespace, account
-        self.lease = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases?fieldSelector=metadata.name={account}"
+    def __post_init__(self) -> None:
+        self.lease = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases?fieldSelector=metadata.name={self.account}"
         """The path that lists the Lease."""
-        self._objects = list(objects)
-        self._plane = plane
-        self._folder = folder
-        self._env = dict(env or {})
-        self._spawner = Spawner(leashed=leashed)
-        self.running: dict[str, Process] = {}
 
     def install(self) -> None:
         """Apply CRD and rights, and wait until the API server serves the CRD."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        objects = self._objects or manifests()
-        self._plane.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump_all(objects))
-        await_crd(self._plane)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        objects = self.objects or manifests()
+        self.plane.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump_all(objects))
+        await_crd(self.plane)
 
     def start(
-        self,
-        name: str,
-        *,
-        server: str | None = None,
-        module: str = "whatsapp_operator",
-        env: Mapping[str, str] | None = None,
+        self, name: str, *, server: str | None = None, module: str = "whatsapp_operator", env: Mapping[str, str] | None = None
     ) -> Process:
         """Start one replica under this name and return its process; its log is ``<folder>/<name>.log``.
 
@@ -133,36 +120,35 @@ class Operators:
         Python runs, on the PYTHONPATH of the settings, if that is not the operator itself but what starts it in another way. ``env``: more
         settings of this replica.
         """
-        kubeconfig = self._plane.service_account_kubeconfig(self._namespace, self._account, self._folder / f"{name}.kubeconfig")
+        kubeconfig = self.plane.service_account_kubeconfig(self.namespace, self.account, self.folder / f"{name}.kubeconfig")
         if server is not None:
-            dataclasses.replace(read(kubeconfig), server=server).write(kubeconfig, namespace=self._namespace)
+            replace(read(kubeconfig), server=server).write(kubeconfig, namespace=self.namespace)
         whole = {
             **{key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "LANG"}},
             "PYTHONPATH": str(REPOSITORY / "operator"),
             "KUBECONFIG": str(kubeconfig),
             "POD_NAME": name,
-            "POD_NAMESPACE": self._namespace,
-            **self._env,
+            "POD_NAMESPACE": self.namespace,
+            **self.env,
             **(env or {}),
         }
         whole["PYTHONPATH"] += os.pathsep + str(image_packages())
         command = [sys.executable, "-S", "-m", module]  # without site, and so without what else is installed
-        process = self._spawner.start(name, command, folder=self._folder, log=self._folder / f"{name}.log", env=whole)
+        process = processes.start(name, command, folder=self.folder, log=self.folder / f"{name}.log", env=whole, leashed=self.leashed)
         self.running[name] = process
         return process
 
     def credential(self, name: str) -> str:
         """Return what the audit log calls a replica's credential: the id of its token, which no other replica has."""
-        payload = read(self._folder / f"{name}.kubeconfig").token.split(".")[1]
+        payload = read(self.folder / f"{name}.kubeconfig").token.split(".")[1]
         return "JTI=" + str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["jti"])
 
     def leader(self) -> str | None:
         """Return the name of the replica whose process holds the Lease, or None."""
-        found = self._plane.call("GET", self.lease)["items"]
+        found = self.plane.call("GET", self.lease)["items"]
         name = "".join(lease["spec"].get("holderIdentity") or "" for lease in found).rpartition("_")[0]
         return name if name in self.running and self.running[name].alive() else None
 
     def close(self) -> None:
         """End the replicas that still run: SIGTERM first, so that the Lease is released."""
-        stop(self.running.values())
-        self._spawner.close()
+        processes.stop(self.running.values())

@@ -8,13 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from queue import SimpleQueue
 
 from localkube.errors import LocalKubeError
 from localkube.files import write_json
@@ -107,45 +106,34 @@ class Process:
         return True
 
 
-class Spawner:
-    """Starts processes. ``leashed`` ones die with this Python process, however it ends; others get a session of their own and outlive it.
+def start(
+    name: str, argv: Sequence[str | Path], *, folder: Path, log: Path, env: Mapping[str, str] | None = None, leashed: bool = True
+) -> Process:
+    """Start ``argv`` in ``folder`` with output appended to ``log``. LocalKubeError when it cannot be started.
 
-    The kernel ties a leash to the starting *thread*, so all are started from one thread that lives until ``close`` or the end of Python.
+    A leashed process dies with this Python process, however that ends. Others get to outlive it.
     """
+    words = [str(word) for word in argv]
+    return _starter(os.getpid()).submit(_start, name, words, folder=folder, log=log, env=env, leashed=leashed).result(START_SECONDS)
 
-    def __init__(self, *, leashed: bool) -> None:
-        self._leashed = leashed
-        self._orders: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        threading.Thread(target=_serve, args=(self._orders,), name="spawner", daemon=True).start()
 
-    def start(self, name: str, argv: Sequence[str | Path], *, folder: Path, log: Path, env: Mapping[str, str] | None = None) -> Process:
-        """Start ``argv`` in ``folder`` with output appended to ``log``. LocalKubeError when it cannot be started."""
-        answer: Future[Process] = Future()
+@cache
+def _starter(_: int) -> ThreadPoolExecutor:
+    """What starts the processes of a Python process: one thread, for the kernel ties a leash to the thread. It ends with Python."""
+    return ThreadPoolExecutor(1, "starter")
 
-        def order() -> None:
-            try:
-                answer.set_result(self._start(name, [str(word) for word in argv], folder, log, env))
-            except BaseException as error:  # handed to the caller
-                answer.set_exception(error)
 
-        self._orders.put(order)
-        return answer.result(START_SECONDS)
-
-    def close(self) -> None:
-        """End the starting thread; leashed processes that still run are killed by the kernel."""
-        self._orders.put(None)
-
-    def _start(self, name: str, argv: list[str], folder: Path, log: Path, env: Mapping[str, str] | None) -> Process:
-        if not os.access(argv[0], os.X_OK):
-            raise LocalKubeError(f"{name} cannot be started: {argv[0]} is not there or not executable")
-        if self._leashed:
-            argv = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *argv]
-        with log.open("ab") as output:
-            child = subprocess.Popen(
-                argv, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        stat = _stat(child.pid)
-        return Process(name, child.pid, stat[1] if stat else 0, _boot(), log, child)
+def _start(name: str, argv: list[str], *, folder: Path, log: Path, env: Mapping[str, str] | None, leashed: bool) -> Process:
+    if not os.access(argv[0], os.X_OK):
+        raise LocalKubeError(f"{name} cannot be started: {argv[0]} is not there or not executable")
+    if leashed:
+        argv = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *argv]
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            argv, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    stat = _stat(child.pid)
+    return Process(name, child.pid, stat[1] if stat else 0, _boot(), log, child)
 
 
 def stop(processes: Iterable[Process], *, grace: float = 5.0) -> list[Process]:
@@ -220,11 +208,6 @@ def load(path: Path) -> list[Process]:
         return []
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise LocalKubeError(f"{path} does not say which processes run ({error}): end them by hand, then remove {path.parent}") from error
-
-
-def _serve(orders: SimpleQueue[Callable[[], None] | None]) -> None:
-    while (order := orders.get()) is not None:
-        order()
 
 
 def _wait(processes: list[Process], seconds: float) -> list[Process]:

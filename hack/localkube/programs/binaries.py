@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import time
@@ -10,22 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
+from localkube.programs import versions
 from localkube.programs.cache import Cache, user_cache, version_of
 from localkube.programs.gobuild import GoBuild
 from localkube.programs.releases import NotHadError, Releases, download
 from localkube.programs.versions import Program, host_platform, kubernetes_version, pinned_programs
-from localkube.progress import Report, clock, quiet, step
+from localkube.progress import clock, step, to_stderr
 
-
-@dataclass(frozen=True)
-class Binaries:
-    """Programs ready to run, by name, such as ``binaries["kube-apiserver"]``."""
-
-    paths: Mapping[str, Path]
-
-    def __getitem__(self, name: str) -> Path:
-        """The program's path."""
-        return self.paths[name]
+Binaries = dict[str, Path]
+"""Programs ready to run, by name."""
 
 
 def cache_of(environ: Mapping[str, str]) -> Cache:
@@ -33,31 +27,25 @@ def cache_of(environ: Mapping[str, str]) -> Cache:
     return Cache(user_cache(environ) / f"kubernetes-{kubernetes_version().removeprefix('v')}-{'-'.join(host_platform())}")
 
 
-def provide(
-    environ: Mapping[str, str],
-    *,
-    report: Report = quiet,
-    programs: Sequence[Program] | None = None,
-    releases: Releases | None = None,
-) -> Binaries:
-    """All programs, fetched or built (minutes, once per version) if they are not here yet; ``report`` gets a line per step.
+def provide(environ: Mapping[str, str], *, programs: Sequence[Program] | None = None, releases: Releases | None = None) -> Binaries:
+    """All programs, fetched or built (minutes, once per version) if they are not here yet.
 
     ``programs`` are those of the control plane, ``releases`` the official ones, unless given. Safe to run in several processes at once: one
     works, the others wait. LocalKubeError when there is no way to a program: one sentence with what was tried and what to do.
     """
     programs = pinned_programs() if programs is None else programs
-    paths = _assets(environ, [program for program in programs if program.of_control_plane], report)
+    paths = _assets(environ, [program for program in programs if program.of_control_plane])
     cache = cache_of(environ)
     wanted = [program for program in programs if program.name not in paths]
     if any(cache.fault(program) for program in wanted):
-        with cache.lock(report):
+        with cache.lock():
             missing = [program for program in wanted if cache.fault(program)]
             gobuild = GoBuild(user_cache(environ), host_platform(), environ)
-            _Maker(cache, releases or Releases(host_platform()), gobuild, report).make(missing)
-    return Binaries({**paths, **{program.name: cache.path(program) for program in wanted}})
+            _Maker(cache, releases or Releases(host_platform()), gobuild).make(missing)
+    return paths | {program.name: cache.path(program) for program in wanted}
 
 
-def _assets(environ: Mapping[str, str], programs: Sequence[Program], report: Report) -> dict[str, Path]:
+def _assets(environ: Mapping[str, str], programs: Sequence[Program]) -> dict[str, Path]:
     """The programs in the folder that KUBEBUILDER_ASSETS names.
 
     envtest has only some, so those of another Kubernetes minor are left out, unless all of Kubernetes are there and of one minor.
@@ -82,7 +70,7 @@ def _assets(environ: Mapping[str, str], programs: Sequence[Program], report: Rep
             found[program.name] = paths[program.name]
         else:
             line = version.splitlines()[0] if version else "silent about its version"
-            report(f"{paths[program.name]} is not used: it is not {wanted}, but {line}")
+            to_stderr(f"{paths[program.name]} is not used: it is not {wanted}, but {line}")
     return found
 
 
@@ -99,28 +87,27 @@ class _Maker:
     cache: Cache
     releases: Releases
     gobuild: GoBuild
-    report: Report
 
     def make(self, programs: Sequence[Program]) -> None:
         """Make each of ``programs``, reporting first what is wrong with those that were there but not usable."""
         if not programs:
             return
         begun, seconds = time.monotonic(), sum(program.build_seconds for program in programs)
-        self.report(f"programs are made once, in {self.cache.folder} (built from source: about {clock(seconds)})")
+        to_stderr(f"programs are made once, in {self.cache.folder} (built from source: about {clock(seconds)})")
         for number, program in enumerate(programs, 1):
             if self.cache.path(program).exists():
-                self.report(f"{self.cache.path(program)} {self.cache.fault(program)}; making it again")
+                to_stderr(f"{self.cache.path(program)} {self.cache.fault(program)}; making it again")
             why_not = self._fetch(program, number, len(programs))
             if why_not:
                 self._build(program, number, len(programs), why_not)
-        self.report(f"{len(programs)} programs ready after {clock(time.monotonic() - begun)}")
+        to_stderr(f"{len(programs)} programs ready after {clock(time.monotonic() - begun)}")
 
     def _fetch(self, program: Program, number: int, of: int) -> str:
         """Empty when the program came from its official release, else why not, which is no failure yet: most have Go then."""
         try:
             release = self.releases.find(program)
             text = f"fetching {program.name} {program.version}"
-            with self.cache.staged(program) as staged, step(text, self.report, number=number, of=of):
+            with self.cache.staged(program) as staged, step(text, number=number, of=of):
                 download(release, staged)
         except (NotHadError, LocalKubeError) as error:
             return str(error)
@@ -136,6 +123,18 @@ class _Maker:
             )
             raise LocalKubeError(msg) from error
         text, log = f"building {program.name} {program.version} with {go}", self.cache.folder / f"{program.name}.build.log"
-        step_ = step(text, self.report, number=number, of=of, expected_s=program.build_seconds)
+        step_ = step(text, number=number, of=of, expected_s=program.build_seconds)
         with self.cache.staged(program) as staged, step_:
             self.gobuild.build(program, go, staged, log)
+
+
+def main(argv: Sequence[str], *, root: Path) -> int:
+    """Run the command ``hack/programs``. Returns the exit status. LocalKubeError says which program is not to be had, and why."""
+    parser = argparse.ArgumentParser(prog="hack/programs", description="Find, fetch or build the pinned programs.")
+    parser.add_argument(
+        "--control-plane", action="store_true", help="those of the control plane alone, not those that judge charts and others"
+    )
+    options = parser.parse_args(argv)
+    others = () if options.control_plane else (*versions.chart_programs(), *versions.workflow_programs(), *versions.kstatus_programs())
+    provide(os.environ, programs=(*pinned_programs(), *others))
+    return 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from localkube.errors import LocalKubeError
 from localkube.files import only_one, write_json
 from localkube.programs.versions import Program
-from localkube.progress import Report
+from localkube.progress import to_stderr
 from localkube.run import output
 
 LOCK_SECONDS = 1800.0  # a cold build on a slow machine, with room
@@ -86,7 +86,7 @@ class Cache:
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def lock(self, report: Report, *, timeout: float = LOCK_SECONDS) -> Iterator[None]:
+    def lock(self, *, timeout: float = LOCK_SECONDS) -> Iterator[None]:
         """Only one process at a time fetches or builds; others wait, report it, and then find everything done."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ class Cache:
             msg = f"the cache folder {self.folder} cannot be written ({error.strerror}): set XDG_CACHE_HOME to one that can"
             raise LocalKubeError(msg) from error
         late = f"waited {timeout:g} s for another process that works in {self.folder}: end it, then try again"
-        waiting = partial(report, f"another process is fetching or building in {self.folder}; waiting for it")
+        waiting = partial(to_stderr, f"another process is fetching or building in {self.folder}; waiting for it")
         with only_one(self.folder / ".lock", late, within=timeout, waiting=waiting):
             yield
 

@@ -11,7 +11,7 @@ from localkube.errors import LocalKubeError
 from localkube.programs.binaries import Binaries, provide
 from localkube.programs.cache import user_cache
 from localkube.programs.versions import prometheus_programs
-from localkube.progress import Report, quiet
+from localkube.progress import to_stderr
 from localkube.run import output
 
 NAMES = ("promtool", "prometheus")
@@ -19,27 +19,27 @@ PACKAGE = "prometheus"
 FETCH_SECONDS = 300.0
 
 
-def prometheus(environ: Mapping[str, str], *, report: Report = quiet) -> Binaries:
-    """Return both programs; ``report`` gets a line for each step that takes long. LocalKubeError when there is no way to them."""
+def prometheus(environ: Mapping[str, str]) -> Binaries:
+    """Return both programs. LocalKubeError when there is no way to them."""
     found = {name: shutil.which(name, path=environ.get("PATH")) for name in NAMES}
     if all(found.values()):
-        return Binaries({name: Path(path) for name, path in found.items() if path})
+        return {name: Path(path) for name, path in found.items() if path}
     folder = user_cache(environ) / "prometheus-debian"
     if not folder.is_dir():
         try:
-            _unpack(environ, folder, report)
+            _unpack(environ, folder)
         except LocalKubeError as error:
-            report(f"Debian's package {PACKAGE} is not to be had ({str(error).splitlines()[-1]}); it is built instead")
-            return provide(environ, programs=prometheus_programs(), report=report)
-    return Binaries({name: folder / name for name in NAMES})
+            to_stderr(f"Debian's package {PACKAGE} is not to be had ({str(error).splitlines()[-1]}); it is built instead")
+            return provide(environ, programs=prometheus_programs())
+    return {name: folder / name for name in NAMES}
 
 
-def _unpack(environ: Mapping[str, str], folder: Path, report: Report) -> None:
+def _unpack(environ: Mapping[str, str], folder: Path) -> None:
     """Fetch the package by apt, which checks its signature, and put its programs into ``folder``, as a whole or not at all."""
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program, path=environ.get("PATH")) is None:
             raise LocalKubeError(f"there is no {program} on the PATH")
-    report(f"fetching Debian's package {PACKAGE} (20 MB, once)")
+    to_stderr(f"fetching Debian's package {PACKAGE} (20 MB, once)")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".prometheus-") as work:
         path = Path(work)

@@ -18,7 +18,6 @@ from localkube.charts import CLUSTER, OPERATOR, Helm
 from localkube.errors import LocalKubeError, guarded
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs
-from localkube.progress import to_stderr
 from localkube.release.notes import notes
 from localkube.release.packages import charts, distributions, manifest
 from localkube.release.sbom import LOCKS, sbom
@@ -82,7 +81,7 @@ def files(root: Path, folder: Path, *, registry: str = "", unreleased: bool = Fa
     text = notes((root / "CHANGELOG.md").read_text(encoding="utf-8"), "Unreleased" if unreleased else __version__)
     (folder / "notes.md").write_text(text, encoding="utf-8")
     distributions(root, folder, epoch=epoch)
-    helm = Helm(provide(os.environ, programs=chart_programs(), report=to_stderr)["helm"], Path(tempfile.gettempdir()))
+    helm = Helm(provide(os.environ, programs=chart_programs())["helm"], Path(tempfile.gettempdir()))
     operator, _ = charts(root, folder, helm, notes=text, epoch=epoch, registry=registry)
     (folder / f"{OPERATOR}.yaml").write_text(manifest(operator, helm), encoding="utf-8")
     for image in LOCKS:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from localkube.progress import to_stderr
 from localkube.scenarios.command import Command
 from localkube.scenarios.faults.hollow import FAULTS, named, soak
 from localkube.scenarios.harness import Harness
@@ -43,13 +41,12 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     """Run the command; ``root`` is the repository. Returns 0, 1 after sentences on standard error, 130 after Ctrl-C."""
     options = parsed(argv, root)
     command = Command("hack/chaos", argv, root=root)
-    path = os.pathsep.join(str(root / folder) for folder in ("operator", "hack"))  # one operator is started by a module of hack/
-    harness = Harness(options.dir, nodes=NODES, report=to_stderr, operator_env={"PYTHONPATH": path})
+    harness = Harness(options.dir, nodes=NODES)
     session = Session[HollowEnvironment](options.faults, lambda _: int(options.n), about={"n": options.n, "clusters": options.clusters})
 
     async def play() -> None:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
-        async with HollowEnvironment(harness, clusters=options.clusters, report=to_stderr) as environment:
+        async with HollowEnvironment(harness, clusters=options.clusters) as environment:
             await session.play(environment)
 
     def work() -> None:

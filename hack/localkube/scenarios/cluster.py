@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from localkube import Obj
 from localkube.hollow.status import is_ready as says_ready
 from outside.observer import Observer
 
-Obj = dict[str, Any]
-
 NAMESPACE, NAME = "default", "acme"
 GROUP = "/apis/multiconnect.dev/v1alpha1"
+CLUSTERS = f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/whatsapp-operator-system/leases"
 LEASE = "whatsapp-operator"
 ROLE = "multiconnect.dev/role"
@@ -27,16 +26,16 @@ class Holder:
     uid: str
 
 
-def is_settled(observer: Observer, namespace: str, name: str) -> bool:
+def is_settled(observer: Observer, name: str) -> bool:
     """Whether a cluster is as wanted: all shards served, all spares ready, no pod leaves, and the operator has nothing to do."""
-    obj = observer.find("WhatsAppCluster", namespace, name)
+    obj = observer.find("WhatsAppCluster", NAMESPACE, name)
     if obj is None:
         return False
     spec, status = obj["spec"], obj.get("status") or {}
     conditions = {one["type"]: one["status"] for one in status.get("conditions") or ()}
-    coreapps = pods_of(observer, namespace, name, "coreapp")
+    coreapps = pods_of(observer, name, "coreapp")
     shards, spares = spec["shards"], spec["spares"]
-    holders = observer.holders(namespace, name)
+    holders = observer.holders(NAMESPACE, name)
     reported = {one["shard"]: one.get("holder") for one in status.get("shardMap") or ()}
     others = (pod["metadata"] for pod in coreapps if pod["metadata"]["name"] not in holders.values())
     return (
@@ -53,10 +52,10 @@ def is_settled(observer: Observer, namespace: str, name: str) -> bool:
     )
 
 
-def pods_of(observer: Observer, namespace: str, name: str, *components: str) -> list[Obj]:
+def pods_of(observer: Observer, name: str, *components: str) -> list[Obj]:
     """The pods of some components of a cluster as last seen."""
     labels = [{"app.kubernetes.io/component": one, "multiconnect.dev/cluster": name} for one in components]
-    pods = observer.objects("Pod", namespace)
+    pods = observer.objects("Pod", NAMESPACE)
     return [pod for pod in pods if any(one.items() <= (pod["metadata"].get("labels") or {}).items() for one in labels)]
 
 

@@ -11,12 +11,12 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
+from localkube import Obj
 from localkube.errors import guarded
 from localkube.files import write_json
+from localkube.progress import to_stderr
 from localkube.provenance import Provenance
 from localkube.scenarios.harness import end_by_any_signal
-
-Obj = dict[str, Any]
 
 WIDTH = 240  # columns of the output where it is no terminal
 
@@ -36,10 +36,6 @@ class Command:
     def seconds(self) -> float:
         """Since the beginning."""
         return time.monotonic() - self._begun
-
-    def complain(self, text: str) -> None:
-        """One sentence on standard error."""
-        print(f"{self.program}: {text}", file=sys.stderr)
 
     def run(self, work: Callable[[], int | None]) -> int:
         """Do the work, which cleans up after itself; SIGTERM and SIGHUP end it as Ctrl-C does.
@@ -61,5 +57,5 @@ class Command:
         self.console.print(Markdown(block({"run": run, **figures})))
         self.console.print(f"figures in {path}", soft_wrap=True)
         for text in complaints:
-            self.complain(text)
+            to_stderr(f"{self.program}: {text}")
         return status or bool(complaints)

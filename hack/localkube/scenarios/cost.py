@@ -6,14 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from localkube.errors import LocalKubeError
+from localkube import LocalKubeError, Obj
 from localkube.plane.controlplane import Write
 from localkube.plane.operators import NAME, NAMESPACE
 from localkube.plane.processes import Process
-
-Obj = dict[str, Any]
 
 STEADY_S = 60.0
 OPERATOR_USER = f"system:serviceaccount:{NAMESPACE}:{NAME}"

@@ -10,9 +10,8 @@ import subprocess
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from localkube.errors import LocalKubeError
+from localkube import LocalKubeError, Obj
 from localkube.offline import docker
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, pinned_programs
@@ -27,8 +26,6 @@ from localkube.scenarios.runner.case import Series, chosen
 from localkube.scenarios.runner.session import Session
 from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
 
-Obj = dict[str, Any]
-
 N, NODE_N, RELEASE_N = 20, 3, 5
 NAMED = f"--name={NAME}"
 UP_S, DOWN_S, ROUTES_S = 5400.0, 300.0, 60.0
@@ -39,7 +36,7 @@ OUR_POSTGRES, POSTGRES = "whatsapp-operator/postgres:15", "postgres:15"
 async def play(session: Session[KindEnvironment], options: argparse.Namespace, root: Path) -> None:
     """Install, break, measure."""
     kubeconfig = root / "build" / "kind" / f"{NAME}.kubeconfig"
-    programs = provide(os.environ, programs=(*pinned_programs(), *chart_programs()), report=to_stderr)
+    programs = provide(os.environ, programs=(*pinned_programs(), *chart_programs()))
     folder = root / "build" / "e2e" / "helm"
     on = Installation(root, kubeconfig, kubectl=programs["kubectl"], helm=programs["helm"], folder=folder, tag=VERSION)
 
@@ -52,7 +49,7 @@ async def play(session: Session[KindEnvironment], options: argparse.Namespace, r
     session.about |= await install(on)
     proxy = await nodes.start_sender(f"{SIMULATOR_REPOSITORY}:{VERSION}")
     try:
-        async with KindEnvironment(on, containers, proxy=proxy, report=to_stderr) as environment:
+        async with KindEnvironment(on, containers, proxy=proxy) as environment:
             await environment.put_right()
             await session.play(environment)
     finally:

@@ -11,17 +11,15 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from localkube import kubeconfig
-from localkube.errors import LocalKubeError
+from localkube import LocalKubeError, Obj, kubeconfig
 from localkube.hollow.kube import Kube
-from localkube.progress import Report
-from localkube.scenarios.cluster import GROUP, LEASE, LEASES, NAMESPACE, SWITCHOVER, Holder, is_settled, pods_of
+from localkube.progress import to_stderr
+from localkube.scenarios.cluster import CLUSTERS, LEASE, LEASES, NAMESPACE, SWITCHOVER, Holder, is_settled, pods_of
 from localkube.scenarios.traffic import Stream
 from outside.laws import Violation
 from outside.observer import Commit, Observer
 
 T = TypeVar("T")
-Obj = dict[str, Any]
 
 SHARDS, SPARES = 2, 1
 SETTLE_S = 120.0
@@ -36,9 +34,7 @@ class Environment(ABC):
     Use as an async context manager: from its beginning to its end messages flow.
     """
 
-    def __init__(
-        self, kubeconfig_path: Path, clusters: tuple[str, ...], *, ask_client: bool, report: Report, stream: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, kubeconfig_path: Path, clusters: tuple[str, ...], *, ask_client: bool, stream: Mapping[str, Any]) -> None:
         """``kubeconfig_path`` opens the API server as an administrator, ``clusters`` are the names of those that are broken.
 
         ``ask_client``: pods can be reached from here, so the observer asks the simulators for their number of shards. ``stream``: more
@@ -51,22 +47,21 @@ class Environment(ABC):
         self.own_writes: set[str] = set()
         """How the sentence on a broken law ends where a fault itself wrote into a shard's Service: that is its own doing."""
         self.api = Kube(kubeconfig.read(kubeconfig_path))
-        self._report = report
         self._exits = AsyncExitStack()
         self._ask_client = ask_client
         self._stream_options = stream
-        self._observer = self._new_observer()
+        self.observer = self._new_observer()  # the one that observes now
 
     async def __aenter__(self) -> Self:
         """Observe, start what runs beneath, and let messages flow. LocalKubeError when that does not come about."""
         try:
             await self._exits.enter_async_context(self.api)
             # What it missed was asked of it before.
-            self._exits.push_async_callback(lambda: asyncio.to_thread(self._observer.__exit__, KeyboardInterrupt))
-            await asyncio.to_thread(self._observer.__enter__)
+            self._exits.push_async_callback(lambda: asyncio.to_thread(self.observer.__exit__, KeyboardInterrupt))
+            await asyncio.to_thread(self.observer.__enter__)
             await self._start()
             for cluster in self.clusters:
-                stream = Stream(self.kubeconfig, NAMESPACE, cluster, lambda: self.observer, **self._stream_options)
+                stream = Stream(self.kubeconfig, cluster, lambda: self.observer, **self._stream_options)
                 self.streams[cluster] = await self._exits.enter_async_context(stream)
         except BaseException:
             await self._exits.aclose()
@@ -113,21 +108,15 @@ class Environment(ABC):
         """What was done to each pod since the beginning, by uid and name of the effect; nothing where that is not counted."""
         return Counter()
 
-    @property
-    def observer(self) -> Observer:
-        """The one that observes now."""
-        return self._observer
-
     def _new_observer(self) -> Observer:
         return Observer(self.kubeconfig, NAMESPACE, ask_client=self._ask_client)
 
-    async def restart_observer(self) -> Observer:
+    async def restart_observer(self) -> None:
         """Have a fresh observer: it judges what it finds and what happens from now on, not what its predecessor missed."""
-        old, fresh = self._observer, self._new_observer()
+        old, fresh = self.observer, self._new_observer()
         await asyncio.to_thread(fresh.__enter__)
-        self._observer = fresh
+        self.observer = fresh
         await asyncio.to_thread(old.__exit__, KeyboardInterrupt)
-        return fresh
 
     def broken_laws(self, seen: Iterable[Violation]) -> list[str]:
         """Those of the broken laws that are in no outcome yet; they are from now on."""
@@ -167,7 +156,7 @@ class Environment(ABC):
 
     def pods(self, cluster: str, *components: str) -> list[Obj]:
         """The pods of some components of a cluster."""
-        return pods_of(self.observer, NAMESPACE, cluster, *components)
+        return pods_of(self.observer, cluster, *components)
 
     def lasting_coreapps(self) -> dict[str, str]:
         """The Coreapps of all clusters that are not about to go: name by uid."""
@@ -201,7 +190,7 @@ class Environment(ABC):
         open_ = list(clusters)
         deadline = time.monotonic() + timeout
         while open_ and time.monotonic() < deadline:
-            open_ = [cluster for cluster in open_ if not is_settled(self.observer, NAMESPACE, cluster)]
+            open_ = [cluster for cluster in open_ if not is_settled(self.observer, cluster)]
             if open_:
                 await asyncio.sleep(0.05)
         return open_
@@ -227,7 +216,7 @@ class Environment(ABC):
 
     async def edit(self, cluster: str, patch: Obj) -> None:
         """Change a WhatsAppCluster by a merge patch."""
-        await self.api.patch(f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters/{cluster}", patch, kind=MERGE)
+        await self.api.patch(f"{CLUSTERS}/{cluster}", patch, kind=MERGE)
 
     async def annotate(self, cluster: str, annotations: Obj) -> None:
         """Set annotations of a WhatsAppCluster; None takes one away."""
@@ -259,4 +248,4 @@ class Environment(ABC):
         await self.cordon(yes=False)
         await asyncio.gather(*(self.set_shards(cluster, SHARDS) for cluster in self.clusters))
         if late := await self.settle(self.clusters):
-            self._report(f"{', '.join(late)} is still not as wanted: {self.state()}")
+            to_stderr(f"{', '.join(late)} is still not as wanted: {self.state()}")

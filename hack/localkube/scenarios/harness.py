@@ -4,55 +4,54 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
+from localkube.hollow.control import ADDRESS_FILE
 from localkube.monitoring.server import PrometheusServer
-from localkube.plane import processes
+from localkube.plane import controlplane, processes
 from localkube.plane.controlplane import ControlPlane, free_ports
-from localkube.plane.folder import alive, remove, start_nodes
-from localkube.plane.operators import Operators
-from localkube.plane.processes import Process, Spawner
+from localkube.plane.operators import REPOSITORY, Operators
+from localkube.plane.processes import Process
 from localkube.programs.binaries import provide
 from localkube.programs.prometheus import prometheus
-from localkube.progress import Report, quiet
+from localkube.progress import to_stderr
 
+PARTS = ("operators", "prometheus", "hollow")
+"""What talks to the API server, and so ends before it: each a record NAME.json, and a folder."""
+NODES_S = 30.0
 OPERATOR_S = 60.0
 """So long a start may take on a busy machine; what is measured begins later."""
 LOGGED_IN = "on_login"  # in an operator's log as soon as it watches; it campaigns from before
 
 
+@dataclass
 class Harness:
-    """Processes in ``folder``, laid out as ``hack/cluster`` does, so that ``hack/cluster status --dir`` shows them too.
+    """Processes in ``folder``: ``up`` starts all or nothing, ``down`` ends and removes all.
 
-    ``up`` starts all or nothing and ``down`` ends and removes all. Unless ``detached`` every process ends with this one, however it ends.
+    Unless ``detached`` every process ends with this one, however it ends.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        nodes: int = 3,
-        detached: bool = False,
-        audit_log: bool = False,
-        operator_env: Mapping[str, str] | None = None,
-        observe: bool = False,
-        report: Report = quiet,
-    ) -> None:
-        """Prepare; nothing is started yet. ``observe``: a Prometheus scrapes the operators."""
-        self.folder = folder.absolute()
-        self._nodes = nodes
-        self._detached, self._audit_log = detached, audit_log
-        self._operator_env = dict(operator_env or {})
-        self._report = report
-        self._plane: ControlPlane | None = None
-        self._operators: Operators | None = None
-        self._spawner = Spawner(leashed=not detached)
+    folder: Path
+    _: KW_ONLY
+    nodes: int = 3
+    detached: bool = False
+    audit_log: bool = False
+    observe: bool = False  # a Prometheus scrapes the operators
+    plane: ControlPlane = field(init=False)  # from ``up`` on
+    operators: Operators = field(init=False)  # the same: the replicas that were started and not ended since
+
+    def __post_init__(self) -> None:
+        self.folder = self.folder.absolute()
+        self.prometheus = PrometheusServer(self.folder / "prometheus") if self.observe else None
+        self._exits = contextlib.ExitStack()
         self._replicas = 0
-        self.prometheus = PrometheusServer(self.folder / "prometheus") if observe else None
 
     # ---- up and down
 
@@ -69,28 +68,36 @@ class Harness:
             raise
 
     def _up(self, replicas: int) -> None:
-        binaries, report = provide(os.environ, report=self._report), self._report
-        self._plane = ControlPlane.start(self.folder, binaries=binaries, audit_log=self._audit_log, detached=self._detached, report=report)
-        start_nodes(self._plane, self._spawner, self._nodes, report)
+        binaries = provide(os.environ)
+        self.plane = ControlPlane.start(self.folder, binaries=binaries, audit_log=self.audit_log, detached=self.detached)
+        self._exits.callback(self.plane.stop)
+        self._start_nodes()
         begun = time.monotonic()
-        self._operators = Operators(self._plane, self.folder / "operators", env=self._operator_env, leashed=not self._detached)
-        self._operators.install()
+        self.operators = Operators(self.plane, self.folder / "operators", leashed=not self.detached)
+        self._exits.callback(self.operators.close)
+        self.operators.install()
         if self.prometheus is not None:
-            process = self.prometheus.start(prometheus(os.environ, report=report)["prometheus"], self._spawner)
+            process = self.prometheus.start(prometheus(os.environ)["prometheus"], leashed=not self.detached)
             processes.save(self.folder / "prometheus.json", [process])
-            self._report(f"Prometheus runs at {self.prometheus.url} and evaluates the alerts")
+            to_stderr(f"Prometheus runs at {self.prometheus.url} and evaluates the alerts")
         for process in [self.start_operator() for _ in range(replicas)]:
             self.wait_for_operator(process)
-        self._report(f"{replicas} operators run after {time.monotonic() - begun:.1f} s, with the rights of their ServiceAccount")
+        to_stderr(f"{replicas} operators run after {time.monotonic() - begun:.1f} s, with the rights of their ServiceAccount")
+
+    def _start_nodes(self) -> None:
+        """Start the process that plays hollow nodes, and wait until they are ready. LocalKubeError."""
+        begun, ready = time.monotonic(), self.folder / "hollow" / ADDRESS_FILE
+        options = {"kubeconfig": self.plane.admin_kubeconfig, "nodes": self.nodes, "folder": ready.parent}
+        log = self.folder / "logs" / "hollow.log"
+        process = start_module("hollow nodes", "localkube.hollow", options, folder=self.folder, log=log, leashed=not self.detached)
+        processes.save(self.folder / "hollow.json", [process])
+        processes.wait_until(ready.exists, [process], "to be ready", begun + NODES_S)
+        to_stderr(f"{self.nodes} hollow nodes are ready after {time.monotonic() - begun:.1f} s")
 
     def down(self) -> None:
         """End what runs, and only that; remove the folder."""
-        if self._operators is not None:
-            self._operators.close()
-        remove(self.folder)
-        if self._plane is not None:
-            self._plane.stop()  # it takes the exit statuses
-        self._spawner.close()
+        with self._exits:  # what was started here takes the exit statuses
+            remove(self.folder)
 
     @contextlib.contextmanager
     def running(self, *, replicas: int = 2) -> Iterator[None]:
@@ -101,38 +108,24 @@ class Harness:
         finally:
             self.down()
 
-    # ---- parts
-
-    @property
-    def plane(self) -> ControlPlane:
-        """The control plane."""
-        if self._plane is None:
-            raise LocalKubeError(f"nothing runs in {self.folder} yet")
-        return self._plane
-
-    @property
-    def operators(self) -> Operators:
-        """The replicas of the operator: those that were started and not ended since."""
-        if self._operators is None:
-            raise LocalKubeError(f"no operator was started in {self.folder} yet")
-        return self._operators
-
-    def fault(self) -> str | None:
-        """One sentence on a process that ended by itself, None if there is none."""
-        running = (*self.plane.processes, *processes.load(self.folder / "hollow.json"), *self.operators.running.values())
-        return next((_ended(process) for process in running if not process.alive()), None)
+    def fault(self) -> str:
+        """One sentence on a process that ended by itself, empty if there is none."""
+        for one in (*self.plane.processes, *processes.load(self.folder / "hollow.json"), *self.operators.running.values()):
+            if not one.alive():
+                return f"{one.name} {one.exit_text()}; the end of {one.log}:\n{one.last_lines()}"
+        return ""
 
     # ---- operators
 
     def start_operator(self, *, server: str | None = None, module: str = "whatsapp_operator") -> Process:
         """Start one more replica under a new name; ``server``: the URL under which it is to reach the API server, if not its own.
 
-        ``module``: what Python runs, on the PYTHONPATH of the operator's settings.
+        ``module``: what Python runs, also one of this folder hack/.
         """
-        name, env = f"operator-{self._replicas}", {}
+        name, env = f"operator-{self._replicas}", {"PYTHONPATH": os.pathsep.join(str(REPOSITORY / part) for part in ("operator", "hack"))}
         if self.prometheus is not None:
             (port,) = free_ports(1)
-            env = {"METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
+            env |= {"METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
             self.prometheus.scrape(name, port)
         process = self.operators.start(name, server=server, module=module, env=env)
         self._replicas += 1
@@ -156,6 +149,40 @@ class Harness:
         processes.save(self.folder / "operators.json", self.operators.running.values())
 
 
+# ---- what runs in a folder, each part known by a record of its processes
+
+
+def start_module(name: str, module: str, options: Mapping[str, object], *, folder: Path, log: Path, leashed: bool = True) -> Process:
+    """Start a module of this repository as a process of its own, with these options of its command line."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(REPOSITORY / part) for part in ("hack", "operator", "tests"))}
+    words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
+    return processes.start(name, [sys.executable, "-m", module, *words], folder=folder, log=log, env=env, leashed=leashed)
+
+
+def alive(folder: Path) -> list[Process]:
+    """The processes that still run in ``folder``."""
+    return [process for name in (*PARTS, "processes") for process in processes.load(folder / f"{name}.json") if process.alive()]
+
+
+def remove(folder: Path) -> list[Process]:
+    """End by id what runs in ``folder``, and remove what was made there, and the folder itself if nothing else is in it.
+
+    Returns what was ended.
+    """
+    ended = alive(folder)
+    for name in PARTS:
+        processes.stop(processes.load(folder / f"{name}.json"))
+    controlplane.end(processes.load(folder / "processes.json"))
+    for name in (*PARTS, *controlplane.FOLDERS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (*(f"{part}.json" for part in PARTS), *controlplane.FILES):
+        for path in folder.glob(name):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    return ended
+
+
 def end_by_any_signal() -> None:
     """From now on SIGTERM and SIGHUP end this process as Ctrl-C does: by KeyboardInterrupt, so that everything is cleaned up.
 
@@ -164,7 +191,3 @@ def end_by_any_signal() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
-
-
-def _ended(process: Process) -> str:
-    return f"{process.name} {process.exit_text()}; the end of {process.log}:\n{process.last_lines()}"

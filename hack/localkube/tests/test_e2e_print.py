@@ -79,7 +79,7 @@ def test_no_evidence_where_a_handover_is_expected_fails_the_run(evidence: Counte
 
 
 def test_a_shard_that_nobody_took_fails_the_run_and_misses_the_goal() -> None:
-    never = outcome(PARTED, 3.0, 3.1, missing=["shard 0 of acme"], evidence=Counter({"ProbeTimeout": 3}))
+    never = outcome(PARTED, 3.0, 3.1, not_handed_over=["shard 0 of acme"], evidence=Counter({"ProbeTimeout": 3}))
     assert failures(PARTED, never, n=3) == ["node-parted: 1 of 3 shards not handed over within 30 s"]
     assert missed(PARTED, never) == "node-parted: 1 of 3 failed, the goal is max 6 s"
 

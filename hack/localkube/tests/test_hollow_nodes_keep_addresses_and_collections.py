@@ -11,22 +11,22 @@ from typing import Any, cast
 
 import pytest
 
-from localkube.hollow.addresses import CLAIM_PORT, AddressError, Addresses
+from localkube.errors import LocalKubeError
+from localkube.hollow import addresses as module
+from localkube.hollow.addresses import CLAIM_PORT, Addresses, of_node
 from localkube.hollow.kube import Kube, Mirror, NoAnswerError, RefusedError
 from waiting import until
 
 Obj = dict[str, Any]
 
 
-def test_two_processes_never_share_a_range_and_a_restart_finds_its_own() -> None:
-    with closing(Addresses("seed")) as first, closing(Addresses("seed")) as second:
+def test_two_processes_never_share_a_range() -> None:
+    with closing(Addresses()) as first, closing(Addresses()) as second:
         assert first.network != second.network
-    with closing(Addresses("seed")) as again:
-        assert again.network == first.network
 
 
 def test_an_address_is_given_out_once_and_not_soon_again() -> None:
-    with closing(Addresses("unit-once")) as addresses:
+    with closing(Addresses()) as addresses:
         first = addresses.take()
         addresses.give_back(first)
         second = addresses.take()
@@ -34,28 +34,25 @@ def test_an_address_is_given_out_once_and_not_soon_again() -> None:
         assert first != second
         assert addresses.retake(first) == first
         assert addresses.retake(first) not in {first, second}
-        assert addresses.node(0) != addresses.node(1)
+        assert of_node(0) != of_node(1)
 
 
 def test_an_address_where_a_port_is_taken_is_passed_over() -> None:
-    with closing(Addresses("unit-taken")) as addresses:
+    with closing(Addresses()) as addresses:
         ip = addresses.take()
         addresses.give_back(ip)
         with socket.create_server((ip, 6253)):
             assert addresses.retake(ip) != ip
 
 
-def test_ranges_that_are_all_taken_are_one_sentence() -> None:
-    ranges = [ipaddress.IPv4Network(text) for text in ("127.200.0.0/18", "127.201.0.0/18", "127.202.0.0/23")]
-    with socket.create_server(("127.200.0.1", CLAIM_PORT)), pytest.raises(AddressError, match="are taken by other hollow nodes"):
-        Addresses("x", ranges[:1])
-    with socket.create_server(("127.201.0.1", 8080)), pytest.raises(AddressError, match="port 8080 is taken"):
-        Addresses("x", ranges[1:2])
-    with closing(Addresses("x", ranges[2:])) as small:
-        taken = {small.take() for _ in range(small.network.num_addresses - 2 - 255)}
-        with pytest.raises(AddressError, match="no free address left"):
+def test_ranges_that_are_all_taken_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RANGES", [ipaddress.IPv4Network("127.202.0.0/29")])
+    with socket.create_server(("127.202.0.1", CLAIM_PORT)), pytest.raises(LocalKubeError, match="are taken by other hollow nodes"):
+        Addresses()
+    with closing(Addresses()) as small:
+        assert {small.take() for _ in range(5)} == {f"127.202.0.{number}" for number in range(2, 7)}, "the first is the claim"
+        with pytest.raises(LocalKubeError, match="no free address left"):
             small.take()
-        assert str(small.network[1]) not in taken
 
 
 class FakeCollection:

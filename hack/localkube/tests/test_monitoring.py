@@ -17,7 +17,8 @@ from localkube.files import EXECUTABLE, write
 from localkube.monitoring import dashboard, pages, rules, situations
 from localkube.monitoring.alerts import ALERTS, Alert
 from localkube.programs.prometheus import prometheus
-from localkube.progress import to_stderr
+
+from . import promtool_tests
 
 SERIES = {name: {*one.labels, "le"} for one in pages.described() for name in one.series}
 OF_TARGET = {"job", "instance"}
@@ -28,7 +29,7 @@ def promtool(request: pytest.FixtureRequest) -> Path:
     capture = request.config.pluginmanager.getplugin("capturemanager")
     try:
         with capture.global_and_fixture_disabled():
-            return prometheus(os.environ, report=to_stderr)["promtool"]
+            return prometheus(os.environ)["promtool"]
     except LocalKubeError as error:
         pytest.skip(f"lane Prometheus: {error}")
 
@@ -44,7 +45,7 @@ def said(result: subprocess.CompletedProcess[bytes]) -> str:
 
 def written(folder: Path, groups: dict[str, Any], tests: dict[str, Any] | None = None) -> Path:
     (folder / "rules.yaml").write_text(yaml.safe_dump(groups), encoding="utf-8")
-    tests = rules.unit_tests(folder / "rules.yaml") if tests is None else tests
+    tests = promtool_tests.unit_tests(folder / "rules.yaml") if tests is None else tests
     (folder / "tests.yaml").write_text(yaml.safe_dump(tests), encoding="utf-8")
     return folder / "tests.yaml"
 
@@ -76,7 +77,7 @@ def test_the_unit_tests_notice_alerts_that_planned_work_sets_off(promtool: Path,
         for rule in group["rules"]:
             rule["expr"] = re.sub(r" unless .*", "", rule["expr"])
             rule["for"] = "0s"
-    whole = rules.unit_tests(tmp_path / "rules.yaml")
+    whole = promtool_tests.unit_tests(tmp_path / "rules.yaml")
     planned = {**whole, "tests": [test for test in whole["tests"] if test["name"].startswith("nothing fires")]}
     result = run(promtool, "test", "rules", str(written(tmp_path, groups, planned)))
     assert result.returncode != 0
@@ -85,7 +86,7 @@ def test_the_unit_tests_notice_alerts_that_planned_work_sets_off(promtool: Path,
 
 
 def test_each_alert_has_its_unit_tests() -> None:
-    tests = {test["name"]: test["alert_rule_test"] for test in rules.unit_tests(Path("rules.yaml"))["tests"]}
+    tests = {test["name"]: test["alert_rule_test"] for test in promtool_tests.unit_tests(Path("rules.yaml"))["tests"]}
     names = {alert.name for alert in ALERTS}
     assert {f"{name} fires" for name in names} < tests.keys()
     for what in ("a planned move", "a Set Shards restart"):
@@ -103,7 +104,7 @@ def test_an_alert_names_only_series_that_the_operator_has(alert: Alert) -> None:
         assert set(re.findall(r"(\w+)\s*[=!]", selector)) <= SERIES[name], name
 
 
-@pytest.mark.parametrize("series", sorted({*situations.HEALTHY, *situations.SET_SHARDS}))
+@pytest.mark.parametrize("series", sorted({*situations.HEALTHY, *promtool_tests.SET_SHARDS}))
 def test_series_of_the_unit_tests_are_those_of_the_operator(series: str) -> None:
     name, _, labels = series.partition("{")
     given = set(re.findall(r'(\w+)="', labels))

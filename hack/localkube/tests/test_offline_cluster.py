@@ -9,7 +9,6 @@ import pytest
 from localkube.errors import LocalKubeError
 from localkube.files import EXECUTABLE, write
 from localkube.offline.cluster import KindCluster, config
-from localkube.programs.binaries import Binaries
 
 
 def test_three_workers_stand_in_three_zones() -> None:
@@ -34,7 +33,7 @@ def test_the_stock_image_comes_with_kinds_network() -> None:
 def test_a_cluster_that_cannot_be_made_is_removed_and_the_reason_is_said(tmp_path: Path) -> None:
     program = f'#!/bin/sh\necho "$@" >> {tmp_path}/calls; [ "$1" = delete ] && exit 0; echo "no room for nodes" >&2; exit 1'
     kind = write(tmp_path / "kind", program, mode=EXECUTABLE)
-    cluster = KindCluster("acme", tmp_path / "build", Binaries({"kind": kind, "kubectl": kind}))
+    cluster = KindCluster("acme", tmp_path / "build", {"kind": kind, "kubectl": kind})
     with pytest.raises(LocalKubeError, match="no room for nodes"):
         cluster.make("node:v1")
     calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
@@ -45,5 +44,5 @@ def test_a_cluster_that_cannot_be_made_is_removed_and_the_reason_is_said(tmp_pat
 
 def test_a_cluster_is_found_by_its_whole_name(tmp_path: Path) -> None:
     kind = write(tmp_path / "kind", "#!/bin/sh\nprintf 'acme-2\\nother\\n'", mode=EXECUTABLE)
-    assert not KindCluster("acme", tmp_path, Binaries({"kind": kind})).exists()
-    assert KindCluster("other", tmp_path, Binaries({"kind": kind})).exists()
+    assert not KindCluster("acme", tmp_path, {"kind": kind}).exists()
+    assert KindCluster("other", tmp_path, {"kind": kind}).exists()

@@ -16,7 +16,6 @@ from localkube.errors import LocalKubeError
 from localkube.offline import archive as kind_archive
 from localkube.offline import debian
 from localkube.offline.archive import COMPONENTS, ComponentImage
-from localkube.programs.binaries import Binaries
 from localkube.programs.versions import chart_programs, kind_programs, pinned_programs
 
 DEB822 = """Types: deb
@@ -101,7 +100,7 @@ def test_the_server_archive_is_laid_out_as_a_release_of_kubernetes(tmp_path: Pat
     with tarfile.open(proxy, "w"):
         pass
     images = {name: f"example.test/{name}:v1" for name in COMPONENTS}
-    path = kind_archive.server_archive(Binaries(paths), images, proxy, tmp_path)
+    path = kind_archive.server_archive(paths, images, proxy, tmp_path)
     with gzip.open(path) as stream, tarfile.open(fileobj=stream) as server:
         read = {member.name.removeprefix("kubernetes/"): part.read() for member in server if (part := server.extractfile(member))}
     assert read["version"].startswith(b"v1.")

@@ -176,7 +176,7 @@ def test_chaos() -> None:
             Outcome(
                 "pod-deleted",
                 times=[0.1],
-                missing=["shard 0 of c00"],
+                not_handed_over=["shard 0 of c00"],
                 evidence=Counter({"PodDeleted": 1}),
                 sent=5,
                 effects=Counter({"pods ended": 2}),
@@ -202,7 +202,7 @@ def test_e2e() -> None:
     table = {fault.name: fault for fault in FAULTS}
     samples = [{"took": 0.25, "committed": 0.06, "decided": 0.03}]
     deleted = Outcome("holder-deleted", times=[0.25], samples=samples, evidence=Counter({"PodDeleted": 1}))
-    frozen = Outcome("holder-frozen", times=[3.5], missing=["shard 0 of acme"])
+    frozen = Outcome("holder-frozen", times=[3.5], not_handed_over=["shard 0 of acme"])
     played = [(table[one.name], one) for one in (deleted, frozen, Outcome("create", times=[4.9]))]
     about = {**ABOUT, "seconds": 60.0, "database": "PostgreSQL", "messages": LEDGER, "missed": ["create: max is 9 s"]}
     figures = chaos_print.report(played, about, beyond=chaos_print.limit)

@@ -13,15 +13,13 @@ from pathlib import Path
 import pytest
 
 from localkube import kubeconfig
-from localkube.errors import LocalKubeError, guarded
+from localkube.errors import LocalKubeError
 from localkube.files import EXECUTABLE, write
 from localkube.kubeconfig import Access
-from localkube.plane import command as cluster
 from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import REPOSITORY, image_packages
-from localkube.plane.processes import Process, Spawner
-from localkube.programs.binaries import Binaries
+from localkube.plane.processes import Process
 from waiting import wait_until
 
 SLEEPER = ["/bin/sleep", "60"]
@@ -30,11 +28,9 @@ SLEEPER = ["/bin/sleep", "60"]
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[Process]:
     """A process that ends with this one at the latest."""
-    spawner = Spawner(leashed=True)
-    process = spawner.start("sleeper", SLEEPER, folder=tmp_path, log=tmp_path / "log")
+    process = processes.start("sleeper", SLEEPER, folder=tmp_path, log=tmp_path / "log")
     yield process
     processes.stop([process])
-    spawner.close()
 
 
 # ---- processes
@@ -63,8 +59,7 @@ def test_stop_ends_the_process_even_when_it_is_stopped(sleeper: Process) -> None
 def test_a_paused_process_does_nothing_more(tmp_path: Path) -> None:
     """SIGSTOP reaches a sleeping thread only when it runs again: until then the process may still answer."""
     code = "import threading, time\nfor _ in range(8): threading.Thread(target=lambda: [time.sleep(0.0001) for _ in range(10**6)]).start()"
-    spawner = Spawner(leashed=True)
-    busy = spawner.start("busy", [sys.executable, "-c", code], folder=tmp_path, log=tmp_path / "log")
+    busy = processes.start("busy", [sys.executable, "-c", code], folder=tmp_path, log=tmp_path / "log")
     wait_until(lambda: len(list(Path(f"/proc/{busy.pid}/task").iterdir())) == 9)
     for _ in range(20):
         busy.pause()
@@ -72,12 +67,10 @@ def test_a_paused_process_does_nothing_more(tmp_path: Path) -> None:
         busy.resume()
         wait_until(lambda: not busy.is_paused())
     processes.stop([busy])
-    spawner.close()
 
 
 def test_one_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    spawner = Spawner(leashed=True)
-    stubborn = spawner.start(
+    stubborn = processes.start(
         "stubborn", ["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"], folder=tmp_path, log=tmp_path / "log"
     )
     wait_until(lambda: stubborn.last_lines() == "ready")
@@ -85,7 +78,6 @@ def test_one_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     assert processes.stop([stubborn], grace=0.2) == [stubborn]
 
     assert not stubborn.alive()
-    spawner.close()
 
 
 def test_a_stranger_with_the_same_pid_is_left_alone(sleeper: Process) -> None:
@@ -113,21 +105,24 @@ def test_a_record_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
         processes.load(tmp_path / "processes.json")
 
 
-def test_leashed_processes_die_with_the_thread_that_holds_them(tmp_path: Path) -> None:
-    spawner = Spawner(leashed=True)
-    process = spawner.start("sleeper", SLEEPER, folder=tmp_path, log=tmp_path / "log")
-    wait_until(lambda: "sleep" in Path(f"/proc/{process.pid}/comm").read_text())
+def test_leashed_processes_die_with_the_python_process_that_started_them_and_others_do_not(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from localkube.plane import processes; at = Path(sys.argv[1]); "
+        "began = [processes.start('s', ['/bin/sleep', '60'], folder=at, log=at / 'log', leashed=one) for one in (True, False)]; "
+        "processes.save(at / 'started', began)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "hack")}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=env, check=True, timeout=60)
+    leashed, other = processes.load(tmp_path / "started")
 
-    spawner.close()
-
-    wait_until(lambda: not process.alive())
+    wait_until(lambda: not leashed.alive())
+    assert other.alive()
+    processes.stop([other])
 
 
 def test_a_program_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    spawner = Spawner(leashed=False)
     with pytest.raises(LocalKubeError, match="etcd cannot be started: /no/such is not there"):
-        spawner.start("etcd", ["/no/such"], folder=tmp_path, log=tmp_path / "log")
-    spawner.close()
+        processes.start("etcd", ["/no/such"], folder=tmp_path, log=tmp_path / "log")
 
 
 # ---- kubeconfigs
@@ -174,7 +169,7 @@ def test_an_unreadable_kubeconfig_is_one_sentence(tmp_path: Path, text: str | No
 
 
 def test_writes_are_read_from_the_audit_log_as_they_come(tmp_path: Path) -> None:
-    plane = ControlPlane(tmp_path, binaries=None, spawner=None, running=[])
+    plane = ControlPlane(tmp_path, binaries={}, leashed=True)
     with pytest.raises(LocalKubeError, match="keeps no audit log"):
         plane.writes()
     lines = [
@@ -199,7 +194,7 @@ def test_a_program_that_dies_is_quoted(tmp_path: Path) -> None:
     broken = write(tmp_path / "etcd", "#!/bin/sh\necho line one\necho the disk is full\nexit 7\n", mode=EXECUTABLE)
 
     with pytest.raises(LocalKubeError, match="etcd exited with status 7 while waiting for etcd to open its socket") as caught:
-        ControlPlane.start(tmp_path / "x", binaries=Binaries({"etcd": broken}))
+        ControlPlane.start(tmp_path / "x", binaries={"etcd": broken})
     assert str(caught.value).endswith("line one\nthe disk is full")
 
 
@@ -207,42 +202,14 @@ def test_one_that_never_gets_ready_is_quoted_and_ended(tmp_path: Path) -> None:
     idle = write(tmp_path / "etcd", "#!/bin/sh\necho still thinking\nexec sleep 60\n", mode=EXECUTABLE)
 
     with pytest.raises(LocalKubeError, match=r"waited too long for etcd to open its socket[\s\S]*still thinking"):
-        ControlPlane.start(tmp_path / "x", binaries=Binaries({"etcd": idle}), timeout=0.5)
+        ControlPlane.start(tmp_path / "x", binaries={"etcd": idle}, timeout=0.5)
 
-    assert [process.alive() for process in ControlPlane.attach(tmp_path / "x").processes] == [False]
-
-
-def test_the_command_says_one_sentence_and_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert guarded("hack/cluster", lambda: cluster.main(["status", "--dir", str(tmp_path)], root=tmp_path)) == 1
-
-    assert capsys.readouterr().err == (
-        f"hack/cluster: there is no control plane in {tmp_path}: start one with 'hack/cluster up --dir {tmp_path}'\n"
-    )
-
-
-def test_down_where_nothing_runs_is_fine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cluster.main(["down", "--dir", str(tmp_path)], root=tmp_path) == 0
-    assert "nothing runs in" in capsys.readouterr().err
-
-
-def test_down_ends_what_runs_and_leaves_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spawner = Spawner(leashed=False)
-    process = spawner.start("etcd", SLEEPER, folder=tmp_path, log=tmp_path / "log")
-    spawner.close()
-    processes.save(tmp_path / "processes.json", [process])
-    (tmp_path / "mine.txt").write_text("keep")
-
-    assert cluster.main(["down", "--dir", str(tmp_path)], root=tmp_path) == 0
-
-    assert not process.alive()
-    assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "log"}
+    assert [process.alive() for process in processes.load(tmp_path / "x" / "processes.json")] == [False]
 
 
 def test_the_script_finds_its_package() -> None:
-    import subprocess
-
-    script = Path(cluster.__file__).resolve().parents[2] / "cluster"
+    script = REPOSITORY / "hack" / "programs"
     done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=30, check=False)
 
     assert done.returncode == 0
-    assert "up,status,down" in done.stdout
+    assert "--control-plane" in done.stdout

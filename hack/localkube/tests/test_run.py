@@ -58,13 +58,17 @@ def test_a_program_ends_with_what_runs_it(tmp_path: Path, monkeypatch: pytest.Mo
     assert [child.returncode for child in started] == [-15]
 
 
-def test_a_step_says_its_begin_and_how_it_failed() -> None:
-    said: list[str] = []
-    with step("building [x]", said.append, number=2, of=5, expected_s=61):
+def test_a_step_says_its_begin_and_how_it_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    with step("building [x]", number=2, of=5, expected_s=61):
         pass
-    with pytest.raises(LocalKubeError), step("building y", said.append):
+    with pytest.raises(LocalKubeError), step("building y"):
         raise LocalKubeError("no")
-    assert said == ["[2/5] building [x], about 1:01", "[1/1] building y", "[1/1] building y: failed after 0:00"]
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "[2/5] building [x], about 1:01",
+        "building y",
+        "building y: failed after 0:00",
+    ]
 
 
 @pytest.mark.parametrize(

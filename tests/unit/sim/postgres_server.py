@@ -18,7 +18,7 @@ import psycopg
 from localkube.errors import LocalKubeError
 from localkube.plane import certificates
 from localkube.plane.controlplane import free_ports
-from localkube.plane.processes import Process, Spawner, wait_until, wait_until_paused
+from localkube.plane.processes import Process, start, wait_until, wait_until_paused
 
 ADDRESS = "127.0.0.1"
 OTHER_ADDRESS = "127.0.0.2"
@@ -54,7 +54,7 @@ class PostgresServer:
         self._programs = found
         self._user = _unprivileged()
         # Becomes that user, and has the kernel send SIGQUIT (an immediate shutdown) when the thread that started it ends: the leash of
-        # the spawner is lost with the old user (prctl(2), PR_SET_PDEATHSIG).
+        # `start` is lost with the old user (prctl(2), PR_SET_PDEATHSIG).
         user = [f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}", "--clear-groups", "--pdeathsig=QUIT"]
         self._become: list[str | Path] = [shutil.which("setpriv") or "setpriv", *user] if os.getuid() == 0 else []
         # Not pytest's own folder, which no other user may enter.
@@ -62,7 +62,6 @@ class PostgresServer:
         self._prefix = ""
         (self.port,) = free_ports(1)
         self.password = f"pw-{secrets.token_hex(12)}"
-        self._spawner = Spawner(leashed=True)
         self._process: Process | None = None
         try:
             self._make()
@@ -92,7 +91,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start and wait until it answers; LocalKubeError with the end of its log when it does not within half a minute."""
         argv: list[str | Path] = [*self._become, self._programs / "postgres", "-D", self.folder / "data"]
-        self._process = self._spawner.start("postgres", argv, folder=self.folder, log=self.folder / "log", env={"PATH": os.defpath})
+        self._process = start("postgres", argv, folder=self.folder, log=self.folder / "log", env={"PATH": os.defpath})
         wait_until(self._answers, [self._process], f"to answer on port {self.port}", time.monotonic() + START_SECONDS)
 
     def _answers(self) -> bool:
@@ -143,7 +142,6 @@ class PostgresServer:
         try:
             self.stop(signal.SIGQUIT)
         finally:
-            self._spawner.close()
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _make(self) -> None:

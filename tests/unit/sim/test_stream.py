@@ -24,7 +24,7 @@ class Sender(Stream):
     """Sends what a test asks for, to the world's one Webapp."""
 
     def __init__(self, world: World, kubeconfig: Path, deadline: float) -> None:
-        super().__init__(kubeconfig, "default", "acme", lambda: pytest.fail("there is no observer"))
+        super().__init__(kubeconfig, "acme", lambda: pytest.fail("there is no observer"))
         self._world = world
         self._deadline = deadline
 
@@ -52,7 +52,7 @@ class Sender(Stream):
 
     def start(self, name: str) -> Message:
         message = Message(id=name, to=recipient(0, 1), sent_at=time.monotonic())
-        task = asyncio.create_task(self._send(message))
+        task = asyncio.create_task(self.deliver(message))
         self._open.add(task)
         task.add_done_callback(self._done)
         return message

@@ -9,15 +9,14 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
-
+from localkube import Obj
 from localkube.blocks import bench_block
 from localkube.figures import BASELINE_S, P95_FROM, clock, row, summary
 from localkube.files import write_json
 from localkube.plane.controlplane import Write
-from localkube.progress import Report, to_stderr
+from localkube.progress import to_stderr
 from localkube.scenarios import cost
 from localkube.scenarios.cluster import NAME
 from localkube.scenarios.command import Command
@@ -25,17 +24,15 @@ from localkube.scenarios.faults import resize
 from localkube.scenarios.faults.hollow import DELETED, DIED, ENDED, named
 from localkube.scenarios.faults.succession import STILL_ACTED, Succession, end_leader
 from localkube.scenarios.harness import Harness
-from localkube.scenarios.hollow.environment import HollowEnvironment, SingleCluster
+from localkube.scenarios.hollow.environment import RESTART_S, HollowEnvironment, SingleCluster
 from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.player import Outcome, Player
 from localkube.scenarios.runner.report import complaints
 from outside.ledger import Ledger
 
-Obj = dict[str, Any]
 Samples = Mapping[str, Sequence[float]]
 """Seconds, by case."""
 
-RESTART_S = 1.0
 APART = {
     "container-killed": "the killed container was back before another Coreapp took over",
     "leader-killed": STILL_ACTED,
@@ -96,7 +93,7 @@ class Results:
     @property
     def failures(self) -> dict[str, int]:
         """How often a shard was not handed over in time."""
-        return {name: len(outcome.missing) for name, outcome in self.outcomes.items()}
+        return {name: len(outcome.not_handed_over) for name, outcome in self.outcomes.items()}
 
     @property
     def not_counted(self) -> dict[str, int]:
@@ -116,10 +113,10 @@ def faults(found: list[Succession]) -> tuple[Fault[HollowEnvironment], ...]:
 class Bench:
     """Measures one case after the other on one cluster."""
 
-    def __init__(self, environment: SingleCluster, *, n: int, resizes: int, report: Report) -> None:
+    def __init__(self, environment: SingleCluster, *, n: int, resizes: int) -> None:
         """``n``: how often each failover; ``resizes``: how often each change of the number of shards, which takes longer."""
         self.results = Results()
-        self._environment, self._n, self._resizes, self._report = environment, n, resizes, report
+        self._environment, self._n, self._resizes = environment, n, resizes
 
     async def run(self, names: Collection[str]) -> None:
         """Measure the cases of these names: failovers, the steady state, resizes."""
@@ -134,10 +131,10 @@ class Bench:
                 added = [f"{name} {clock(await self._resize(name, *counts))}" for name, counts in RESHARDS.items() if name in names]
                 if added:
                     spent = f"{time.monotonic() - begun:.0f} s"
-                    self._report(f"shards: round {number} of {self._resizes}: {', '.join(added)}, {spent}")
+                    to_stderr(f"shards: round {number} of {self._resizes}: {', '.join(added)}, {spent}")
 
     async def _fail_over(self, fault: Fault[HollowEnvironment]) -> None:
-        results, player = self.results, Player[HollowEnvironment](self._environment, n=self._n, report=self._report)
+        results, player = self.results, Player[HollowEnvironment](self._environment, n=self._n)
         (outcome,) = await player.play_in_turn([fault])
         results.outcomes[fault.name] = outcome
         results.broken += complaints(outcome, replace(fault, goal=None), n=self._n)
@@ -155,7 +152,7 @@ class Bench:
 
     async def _steady(self) -> None:
         await asyncio.sleep(5.0)  # for what comes late of the last failover
-        self._report(f"steady: nothing happens for {cost.STEADY_S:g} s")
+        to_stderr(f"steady: nothing happens for {cost.STEADY_S:g} s")
         begun = time.time()
         await asyncio.sleep(cost.STEADY_S)
         self.results.windows["steady"] = [(begun, time.time())]
@@ -210,22 +207,14 @@ def written(results: Results, writes: Sequence[Write], command: Command, out: Pa
 # --------------------------------------------------------------------------------------------------------------- command
 
 
-def manifest(root: Path, folder: Path) -> Path:
-    """The example cluster with a restart of a second, as a file in ``folder``."""
-    obj = yaml.safe_load((root / "examples" / "cluster.yaml").read_text(encoding="utf-8"))
-    obj["spec"]["client"]["simulator"]["restartSeconds"] = int(RESTART_S)
-    path = folder / "cluster.yaml"
-    path.write_text(yaml.safe_dump(obj), encoding="utf-8")
-    return path
-
-
-async def measure(harness: Harness, root: Path, options: argparse.Namespace) -> Results:
+async def measure(harness: Harness, options: argparse.Namespace) -> Results:
     """Measure all that was asked for. LocalKubeError."""
-    async with SingleCluster(harness, report=to_stderr) as environment:
-        bench = Bench(environment, n=options.n, resizes=options.resizes, report=to_stderr)
+    async with SingleCluster(harness) as environment:
+        bench = Bench(environment, n=options.n, resizes=options.resizes)
         results, begun = bench.results, time.monotonic()
         results.memory["no-cluster"] = cost.most_mib(harness.operators.running.values())
-        await environment.apply(manifest(root, harness.folder), NAME)
+        await environment.create(NAME)
+        await environment.settled(NAME)
         results.memory["one-cluster"] = cost.most_mib(harness.operators.running.values())
         to_stderr(f"the cluster is ready after {time.monotonic() - begun:.1f} s")
         async with environment.sending(NAME):
@@ -255,11 +244,11 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     """Run the command; ``root`` is the repository. Returns 0, 1 after one sentence on standard error, 130 after Ctrl-C."""
     options = parsed(argv, root)
     command = Command("hack/bench", argv, root=root)
-    harness = Harness(options.dir, audit_log=True, report=to_stderr)
+    harness = Harness(options.dir, audit_log=True)
 
     def work() -> int:
         with harness.running():
-            results = asyncio.run(measure(harness, root, options))
+            results = asyncio.run(measure(harness, options))
             writes = harness.plane.writes()
         return written(results, writes, command, options.out)
 

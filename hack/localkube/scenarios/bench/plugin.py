@@ -12,20 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from localkube import LocalKubeError, Obj
 from localkube.blocks import plugin_block
-from localkube.errors import LocalKubeError
 from localkube.figures import P95_FROM
 from localkube.programs.binaries import provide
 from localkube.progress import to_stderr
 from localkube.scenarios.bench import failovers
-from localkube.scenarios.bench.failovers import Measured, manifest
-from localkube.scenarios.cluster import NAME, NAMESPACE
+from localkube.scenarios.bench.failovers import Measured
+from localkube.scenarios.cluster import CLUSTERS, NAME
 from localkube.scenarios.command import Command
 from localkube.scenarios.harness import Harness
-
-Obj = dict[str, Any]
+from localkube.scenarios.hollow.environment import manifest
 
 READY_S = 120.0
 """Within so long the cluster is ready, and an outage is seen."""
@@ -135,11 +134,11 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     if options.n < 1:
         parser.error("--n must be at least 1")
     command, folder = Command("hack/bench", argv, root=root), root / "build" / "bench-plugin"
-    harness = Harness(folder, report=to_stderr)
+    harness = Harness(folder)
 
     def work() -> int:
         with harness.running():
-            harness.plane.kubectl("apply", "-n", NAMESPACE, "-f", str(manifest(root, harness.folder)))
+            harness.plane.call("POST", CLUSTERS, manifest(NAME))
             results = measure(plugin(harness), harness, options.n)
         return command.write(folder.with_suffix(".json"), {"cases": figures(results)}, complaints_of(results), block=plugin_block)
 

@@ -15,19 +15,17 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 
+from localkube import LocalKubeError, Obj
 from localkube.blocks import VENDOR_RESHARD, demo_block
-from localkube.errors import LocalKubeError
 from localkube.figures import clock
 from localkube.files import EXECUTABLE, write, write_json
-from localkube.plane.folder import alive, remove
 from localkube.programs.binaries import provide
-from localkube.progress import quiet, to_stderr
+from localkube.progress import to_stderr
 from localkube.scenarios.cluster import NAME
 from localkube.scenarios.command import Command
 from localkube.scenarios.demo.picture import timeline
@@ -35,14 +33,12 @@ from localkube.scenarios.demo.screen import PLAIN_WIDTH, Screen, Step
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.faults.resize import resize
 from localkube.scenarios.faults.succession import Succession, end_leader
-from localkube.scenarios.harness import Harness
+from localkube.scenarios.harness import Harness, alive, remove
 from localkube.scenarios.hollow.environment import HollowEnvironment, SingleCluster
 from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.player import Outcome, Player
 from localkube.scenarios.runner.report import complaints
 from outside.ledger import Ledger
-
-Obj = dict[str, Any]
 
 VENDOR_FAILOVER = "35 s"
 RATE, INBOUND_RATE = 40.0, 5.0  # messages a second, out and in
@@ -87,7 +83,7 @@ class Demo:
     async def run(self) -> None:
         """Take all steps. LocalKubeError as soon as one does not come true."""
         async with AsyncExitStack() as exits:
-            environment = self.environment = await exits.enter_async_context(SingleCluster(self._harness, report=quiet))
+            environment = self.environment = await exits.enter_async_context(SingleCluster(self._harness))
             screen = exits.enter_context(Screen(self.console, self.steps, below=self._flow))
             apply, deleted, killed, leader, grow, shrink = self.steps
             with screen.running(apply):
@@ -186,7 +182,7 @@ def _monotonic(wall: float) -> float:
 
 async def _play(environment: SingleCluster, fault: Fault[HollowEnvironment]) -> Outcome:
     """Play a fault once. LocalKubeError when anything is not as it must be; how long it took is for the reader to judge."""
-    outcome = await Player[HollowEnvironment](environment, n=1, report=quiet).play(fault)
+    outcome = await Player[HollowEnvironment](environment, n=1, quiet=True).play(fault)
     if said := complaints(outcome, replace(fault, goal=None), n=not outcome.resumed):
         raise LocalKubeError("; ".join(said))
     return outcome
@@ -224,7 +220,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 
 def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
-    harness = Harness(folder, detached=options.keep, audit_log=True, observe=options.observe, report=to_stderr)
+    harness = Harness(folder, detached=options.keep, audit_log=True, observe=options.observe)
     harness.up()
     demo = Demo(harness, command.root / "examples" / "cluster.yaml", console)
     keep, file = False, folder.with_suffix(".json")

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
+from localkube import Obj
 from outside.observer import Commit
-
-Obj = dict[str, Any]
 
 BIN_S = 0.25
 """Width of a bar of messages."""

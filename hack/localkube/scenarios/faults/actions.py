@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from localkube.errors import LocalKubeError
+from localkube import LocalKubeError, Obj
 from localkube.hollow.control import HollowControl
 from localkube.scenarios.cluster import NAMESPACE, Holder
 from localkube.scenarios.environment import SHARDS, Environment
@@ -16,7 +16,6 @@ from localkube.scenarios.faults.partition import near_sender
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.runner.case import Case
 
-Obj = dict[str, Any]
 Hollow = Case[HollowEnvironment]
 Verb = Callable[..., Awaitable[None]]
 """A method of `HollowControl` that does something to a pod."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from localkube.errors import LocalKubeError
+from localkube import LocalKubeError
 from localkube.scenarios.cluster import NAMESPACE, is_ready
 from localkube.scenarios.environment import SHARDS
 from localkube.scenarios.faults.actions import if_there, note_nodes
@@ -16,7 +16,6 @@ from localkube.scenarios.kind.install import CLUSTER, GONE_S, OPERATOR_REPOSITOR
 from localkube.scenarios.kind.nodes import KindNodes
 from localkube.scenarios.runner.case import Case
 
-Obj = dict[str, Any]
 Kind = Case[KindEnvironment]
 
 SUCCESSION_S = 30.0

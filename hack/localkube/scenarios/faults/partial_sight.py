@@ -7,9 +7,8 @@ import random
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
 
-from localkube.errors import LocalKubeError
+from localkube import LocalKubeError, Obj
 from localkube.plane.operators import NAME
 from localkube.plane.operators import NAMESPACE as OPERATORS
 from localkube.scenarios.cluster import NAMESPACE, SWITCHOVER
@@ -20,8 +19,6 @@ from localkube.scenarios.faults.egress_denied import DENIED
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.hollow.servers import WATCH, WEBHOOK, WEBHOOKS, Rule, configuration, through
 from outside.observer import Commit
-
-Obj = dict[str, Any]
 
 RBAC = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{NAME}"
 REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"

@@ -9,15 +9,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from localkube.errors import LocalKubeError
+from localkube import LocalKubeError, Obj
 from localkube.scenarios.hollow.environment import SingleCluster
 from localkube.scenarios.traffic import GIVE_UP_S
 from outside.traffic import Message
 from wabiz_sim.sharding import shard_of
-
-Obj = dict[str, Any]
 
 WARM_S, AFTER_S, RESIZE_S = 1.0, 0.5, 120.0
 SLOW_S = 0.25

@@ -12,14 +12,11 @@ import ssl
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from localkube import kubeconfig
+from localkube import Obj, kubeconfig
 from localkube.hollow.kube import Kube
 from localkube.hollow.nodes import HollowNode
 from whatsapp_operator.core.manifests import HEALTHCHECK_PORT, WEBAPP_PORT
-
-Obj = dict[str, Any]
 
 BACKLOG = 16
 META = {"version": "v2.53.4", "api_status": "stable"}

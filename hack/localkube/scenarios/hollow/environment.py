@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from localkube import kubeconfig
+from localkube import Obj, kubeconfig
 from localkube.hollow.control import HollowControl
 from localkube.plane.certificates import Certificates
 from localkube.plane.processes import Process, load
-from localkube.progress import Report
-from localkube.scenarios.cluster import GROUP, NAMESPACE
+from localkube.progress import to_stderr
+from localkube.scenarios.cluster import CLUSTERS, NAMESPACE
 from localkube.scenarios.environment import SHARDS, SPARES, Environment
 from localkube.scenarios.harness import Harness
 from localkube.scenarios.hollow.probe import RATE, Probe
 from localkube.scenarios.hollow.servers import ApiProxy, Webhook, api_proxy, webhook_server
 from outside.observer import Observer
 from outside.wire import Wire
-
-Obj = dict[str, Any]
 
 RESTART_S = 1
 NODES = 6  # two in each of three zones
@@ -37,10 +35,10 @@ AT_A_TIME = 4  # clusters that are created at a time
 class HollowEnvironment(Environment):
     """On a `Harness` that is up without operators; its end leaves that to its owner."""
 
-    def __init__(self, harness: Harness, *, clusters: int, report: Report) -> None:
+    def __init__(self, harness: Harness, *, clusters: int) -> None:
         """``clusters``: how many run side by side."""
         names = tuple(f"c{number:02}" for number in range(clusters))
-        super().__init__(harness.plane.admin_kubeconfig, names, ask_client=True, report=report, stream={"inbound_rate": INBOUND_RATE})
+        super().__init__(harness.plane.admin_kubeconfig, names, ask_client=True, stream={"inbound_rate": INBOUND_RATE})
         self.harness = harness
         self.wires: dict[str, Wire] = {}  # of each replica of the operator, by name: its only way to the API server
         self.control = HollowControl.of(harness.folder / "hollow")
@@ -58,13 +56,17 @@ class HollowEnvironment(Environment):
             await self.start_operator()
         begun, few = time.monotonic(), asyncio.Semaphore(AT_A_TIME)
 
-        async def create(name: str) -> None:
+        async def begin(name: str) -> None:
             async with few:
-                await self.api.post(f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters", manifest(name))
+                await self.create(name)
                 await self.settle([name])
 
-        await asyncio.gather(*map(create, self.clusters))
-        self._report(f"{len(self.clusters)} clusters are ready after {time.monotonic() - begun:.1f} s")
+        await asyncio.gather(*map(begin, self.clusters))
+        to_stderr(f"{len(self.clusters)} clusters are ready after {time.monotonic() - begun:.1f} s")
+
+    async def create(self, name: str, **spec: Any) -> None:
+        """Create a cluster, see `manifest`."""
+        await self.api.post(CLUSTERS, manifest(name, **spec))
 
     async def bring_back(self) -> None:
         """Nodes there, containers going on, two operators that run."""
@@ -78,7 +80,7 @@ class HollowEnvironment(Environment):
 
     def fault(self) -> str:
         """One sentence on a process that ended by itself, empty if there is none."""
-        return self.harness.fault() or ""
+        return self.harness.fault()
 
     async def ambiguous(self) -> int:
         """How often the hollow nodes, asked for a shard's Service, found several pods."""
@@ -146,9 +148,8 @@ class SingleCluster(HollowEnvironment):
     Messages flow, and faults are played, only where and while `sending` says.
     """
 
-    def __init__(self, harness: Harness, *, report: Report) -> None:
-        """Prepare."""
-        super().__init__(harness, clusters=0, report=report)
+    def __init__(self, harness: Harness) -> None:
+        super().__init__(harness, clusters=0)
         self.whole = Observer(self.kubeconfig, NAMESPACE, ask_client=True)
         """Observes from beginning to end; that of the cases is another one for each."""
         self.probes: dict[str, Probe] = {}
@@ -190,8 +191,8 @@ class SingleCluster(HollowEnvironment):
                 self.clusters = ()
 
 
-def manifest(name: str) -> Obj:
-    """A cluster of two shards and one spare whose restart takes a second."""
+def manifest(name: str, **spec: Any) -> Obj:
+    """A cluster whose restart takes a second, of two shards and one spare unless ``spec`` says otherwise."""
     client = {"type": "Simulator", "simulator": {"restartSeconds": RESTART_S}}
-    spec = {"shards": SHARDS, "spares": SPARES, "client": client}
-    return {"apiVersion": "multiconnect.dev/v1alpha1", "kind": "WhatsAppCluster", "metadata": {"name": name}, "spec": spec}
+    whole = {"shards": SHARDS, "spares": SPARES, "client": client, **spec}
+    return {"apiVersion": "multiconnect.dev/v1alpha1", "kind": "WhatsAppCluster", "metadata": {"name": name}, "spec": whole}

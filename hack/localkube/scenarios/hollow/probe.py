@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from localkube.scenarios.cluster import NAMESPACE
 from localkube.scenarios.traffic import Mark, Stream
 from outside.observer import Observer
 from outside.traffic import Message
@@ -32,7 +31,7 @@ class Probe(Stream):
         self, kubeconfig: Path, cluster: str, observer: Callable[[], Observer], *, rate: float = RATE, inbound_rate: float = 0.0
     ) -> None:
         """Prepare; ``rate``: messages a second over all shards, ``inbound_rate``: of those that WhatsApp users write."""
-        super().__init__(kubeconfig, NAMESPACE, cluster, observer, inbound_rate=inbound_rate)
+        super().__init__(kubeconfig, cluster, observer, inbound_rate=inbound_rate)
         self._rate, self._spread = rate, 0
         self._earlier: dict[str, Message] = {}
         self._recipients: set[str] = set()

@@ -16,17 +16,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import unquote
 
 import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from localkube import Obj
 from localkube.plane.certificates import Certificates
 from outside.wire import Wire
-
-Obj = dict[str, Any]
 
 RETRY_AFTER_S = 1
 REASONS = {401: "Unauthorized", 403: "Forbidden", 429: "TooManyRequests", 500: "InternalError"}

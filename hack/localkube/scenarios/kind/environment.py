@@ -8,14 +8,11 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from localkube.errors import LocalKubeError
-from localkube.progress import Report
+from localkube import LocalKubeError, Obj
 from localkube.scenarios.cluster import Holder, is_ready
 from localkube.scenarios.environment import SETTLE_S, Environment
 from localkube.scenarios.kind.install import CLUSTER, REPLICAS, SYSTEM, Installation
 from localkube.scenarios.kind.nodes import CONTROL_PLANE, KindNodes
-
-Obj = dict[str, Any]
 
 PODS_OF_SYSTEM = f"/api/v1/namespaces/{SYSTEM}/pods"
 ASK_S = 0.25
@@ -26,9 +23,9 @@ SPREAD_TRIES = 6
 class KindEnvironment(Environment):
     """On a cluster that is Ready; its end leaves it to its owner, with all nodes back."""
 
-    def __init__(self, on: Installation, nodes: KindNodes, *, proxy: str, report: Report) -> None:
+    def __init__(self, on: Installation, nodes: KindNodes, *, proxy: str) -> None:
         """``on``: what Helm installed; ``proxy``: URL by which the sender reaches pods."""
-        super().__init__(on.kubeconfig, (CLUSTER,), ask_client=False, report=report, stream={"proxy": proxy})
+        super().__init__(on.kubeconfig, (CLUSTER,), ask_client=False, stream={"proxy": proxy})
         self.on = on
         self.nodes = nodes
         self.incomplete = ""  # what is not whole, as `settle` last found it

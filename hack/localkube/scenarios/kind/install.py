@@ -14,12 +14,10 @@ from typing import Any
 
 import yaml
 
+from localkube import LocalKubeError, Obj
 from localkube.charts import CLUSTER as CLUSTER_CHART
 from localkube.charts import OPERATOR, Helm
-from localkube.errors import LocalKubeError
 from localkube.scenarios.kind.nodes import CONTROL_PLANE, run
-
-Obj = dict[str, Any]
 
 SYSTEM, RELEASE = "whatsapp-operator-system", "whatsapp-operator"
 CLUSTER = "acme"

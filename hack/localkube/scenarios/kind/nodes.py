@@ -13,13 +13,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from localkube.errors import LocalKubeError
+from localkube import LocalKubeError, Obj
 from localkube.offline import docker as host
 from localkube.run import output
-
-Obj = dict[str, Any]
 
 NAME = "whatsapp-e2e"
 LABEL = f"label=io.x-k8s.kind.cluster={NAME}"

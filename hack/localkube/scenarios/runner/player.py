@@ -10,18 +10,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, Generic
+from typing import Generic
 
-from localkube.errors import LocalKubeError, sentence
+from localkube import LocalKubeError, Obj
+from localkube.errors import sentence
 from localkube.hollow.pods import RESTART_S
-from localkube.progress import Report
+from localkube.progress import to_stderr
 from localkube.scenarios.cluster import Holder
 from localkube.scenarios.runner.case import RESUMES_S, Case, Fault, G, Victim
 from localkube.scenarios.runner.judge import UNREPORTED, Key, World, judge
 from localkube.scenarios.traffic import Mark, MessageResults, first_taken, longest_gap
 from outside.observer import ObserverError
-
-Obj = dict[str, Any]
 
 CALM_S = 1.0  # before a fault messages flow for so long, watched by the fresh observer
 APART_S = 0.7  # from one cluster's fault to the next one's: on real clusters they do not come in one instant
@@ -40,41 +39,41 @@ class Outcome:
     samples: list[Obj] = field(default_factory=list)
     """One per shard that was struck: where, the time, when the Service was seen to lead to the next holder (None: not at all), and when
     the operator had decided that, by its own word. ``window``: from the fault to the end of the play (`time.time()`)."""
-    missing: list[str] = field(default_factory=list)  # shards that were not handed over in the time that is allowed
+    not_handed_over: list[str] = field(default_factory=list)  # shards that were not handed over in the time that is allowed
     resumed: list[float] = field(default_factory=list)
     """Times of shards whose old holder was back before another took over. They are no failovers, and no part of ``times``."""
     effects: Counter[str] = field(default_factory=Counter)  # what the fault was seen to do
     upstream: Counter[str] = field(default_factory=Counter)
     """What was added to the log of the WhatsApp servers: fenced, replaced, repeated, below_epoch, overlaps and more."""
     evidence: Counter[str] = field(default_factory=Counter)  # of the failovers of the shards that were struck, as the status says
-    wrong: list[str] = field(default_factory=list)  # failovers of shards whose holder was healthy
+    wrong_failovers: list[str] = field(default_factory=list)  # failovers of shards whose holder was healthy
     sent: int = 0
     lost: int = 0
     doubled: int = 0
     rejected: list[int] = field(default_factory=lambda: [0, 0])  # tries that were no 201: on shards that were struck, on all others
-    words: Counter[str] = field(default_factory=Counter)  # how they were rejected: status or name of the error
+    rejections: Counter[str] = field(default_factory=Counter)  # how they were rejected: status or name of the error
     violations: list[str] = field(default_factory=list)  # laws that were broken, two holders of a shard among them
     unsettled: list[str] = field(default_factory=list)  # clusters that were not as wanted 120 s after the undoing
     troubles: list[str] = field(default_factory=list)  # what kept it from being played or measured as it should
     notes: list[str] = field(default_factory=list)
     took: float = 0.0
-    cpu: float = 0.0  # share of a core that the hollow nodes used; of several times the highest
+    hollow_cpu: float = 0.0  # share of a core that the hollow nodes used; of several times the highest
     late: float = 0.0  # the longest by which the loop that sends, relays and measures was late itself: no time is truer than that
 
     @property
     def n(self) -> int:
         """How often it was measured, shards that were not handed over included."""
-        return len(self.times) + len(self.missing)
+        return len(self.times) + len(self.not_handed_over)
 
 
 class Player(Generic[G]):
     """Plays faults one after the other in one environment."""
 
-    def __init__(self, environment: G, *, n: int, report: Report) -> None:
+    def __init__(self, environment: G, *, n: int, quiet: bool = False) -> None:
         """``n``: how often each fault is to be measured."""
         self._environment = environment
         self._n = n
-        self._report = report
+        self._quiet = quiet
 
     async def play(self, fault: Fault[G]) -> Outcome:
         """Play a fault until it was measured often enough. What goes wrong is in the outcome; nothing is raised for it."""
@@ -109,14 +108,18 @@ class Player(Generic[G]):
             spare -= fault.everybody or outcome.n - had < min(n - had, len(self._environment.clusters))
         outcome.took += time.monotonic() - begun
 
+    def _report(self, line: str) -> None:
+        if not self._quiet:
+            to_stderr(line)
+
     def _tell(self, outcome: Outcome) -> None:
-        if outcome.cpu > BUSY:
+        if outcome.hollow_cpu > BUSY:
             outcome.troubles.append(
-                f"the hollow nodes used {outcome.cpu:.0%} of a core, so the times are theirs: give --clusters a lower number"
+                f"the hollow nodes used {outcome.hollow_cpu:.0%} of a core, so the times are theirs: give --clusters a lower number"
             )
         worst = f"worst {max(outcome.times):.3f} s" if outcome.times else "no time"
-        late = f", {len(outcome.missing)} not handed over" if outcome.missing else ""
-        hollow = f" hollow nodes at {outcome.cpu:.0%} of a core," if outcome.cpu else ""
+        late = f", {len(outcome.not_handed_over)} not handed over" if outcome.not_handed_over else ""
+        hollow = f" hollow nodes at {outcome.hollow_cpu:.0%} of a core," if outcome.hollow_cpu else ""
         own = f"own loop late by {outcome.late * 1000:.0f} ms at most"
         self._report(f"{outcome.name}: {outcome.n} times, {worst}{late}, {outcome.took:.0f} s;{hollow} {own}")
         for trouble in outcome.troubles:
@@ -164,7 +167,7 @@ class _FaultRun(Generic[G]):
             await self._strike()
         finally:
             watching.cancel()
-            outcome.cpu = max(outcome.cpu, (environment.busy_seconds() - used) / max(0.1, time.monotonic() - self._begun))
+            outcome.hollow_cpu = max(outcome.hollow_cpu, (environment.busy_seconds() - used) / max(0.1, time.monotonic() - self._begun))
             await self._undo()
         outcome.unsettled += await environment.settle(environment.clusters)
         await self._judge(before)
@@ -242,7 +245,7 @@ class _FaultRun(Generic[G]):
         world = World(struck=struck, moves=fault.moves, since=self._begun, asked=asked, until=self._undone)
         judged = judge(environment.observer.commits, before=before, evidence=evidence, world=world)
         outcome.evidence += judged.evidence
-        outcome.wrong += judged.wrong
+        outcome.wrong_failovers += judged.wrong
         outcome.notes += [note for case in self._cases for note in case.notes]
         try:
             outcome.violations += environment.broken_laws(await asyncio.to_thread(environment.observer.verify))
@@ -260,7 +263,7 @@ class _FaultRun(Generic[G]):
             outcome.sent += one.sent
             outcome.lost += one.lost
             outcome.doubled += one.totals.doubled
-            outcome.words += one.words
+            outcome.rejections += one.words
             outcome.upstream.update(asdict(one.totals))
             outcome.rejected = [have + more for have, more in zip(outcome.rejected, one.rejected, strict=True)]
             if one.totals.two_holders:
@@ -302,7 +305,7 @@ class _FaultRun(Generic[G]):
             sample["resumed"] = round(resumed, 4)
             outcome.resumed.append(resumed)
         elif took is None or took > fault.allowed:
-            outcome.missing.append(f"shard {victim.shard} of {victim.cluster}")
+            outcome.not_handed_over.append(f"shard {victim.shard} of {victim.cluster}")
         else:
             outcome.times.append(took)
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from localkube import Obj
 from localkube.figures import BASELINE_S, clock, row, summary
 from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.judge import UNREPORTED
 from localkube.scenarios.runner.player import Outcome
 
-Obj = dict[str, Any]
 Played = Sequence[tuple[Fault[Any], Outcome]]
 
 AT_ONCE, PROBES_S, SLACK_S, NO_GOAL_S = 10.0, 3.0, 4.0, 4.0
 LATER, KILLED_S = 2.0, 0.5
-FORBIDDEN = ("lost", "doubled", "not_handed_over", "wrong_failovers", "violations", "unsettled", "troubles")
-"""Figures that must be zero or empty on any machine."""
+KEPT = (
+    *("not_handed_over", "evidence", "effects", "wrong_failovers", "sent", "lost", "doubled", "rejections"),
+    *("violations", "unsettled", "troubles", "notes", "samples"),
+)
+"""What the file says of an outcome as it is."""
 PHASES = {"decided": "decided after", "committed": "committed after", "from_possible": "from when a handover could be made"}
 """What is measured of a handover besides its time, and how it is said."""
 
@@ -25,10 +28,10 @@ def _broken(outcome: Outcome, fault: Fault[Any], n: int) -> list[str]:
     """Everything that must not be on any machine, without the fault's name."""
     what = f"not handed over within {fault.allowed:g} s" if fault.failover else f"without a message for {fault.allowed:g} s"
     found = {
-        f"{len(outcome.missing)} of {outcome.n} shards {what}": outcome.missing,
+        f"{len(outcome.not_handed_over)} of {outcome.n} shards {what}": outcome.not_handed_over,
         f"measured {outcome.n} times only, not {n}": outcome.n < n,
         **dict.fromkeys(_strange(fault, outcome.evidence, len(outcome.times)), True),
-        f"{len(outcome.wrong)} wrong failovers: {_few(outcome.wrong)}": outcome.wrong,
+        f"{len(outcome.wrong_failovers)} wrong failovers: {_few(outcome.wrong_failovers)}": outcome.wrong_failovers,
         f"{outcome.lost} messages lost, {outcome.doubled} doubled": outcome.lost or outcome.doubled,
         f"laws broken: {_few(outcome.violations)}": outcome.violations,
         f"not as wanted again: {_few(outcome.unsettled)}": outcome.unsettled,
@@ -48,7 +51,7 @@ def _strange(fault: Fault[Any], evidence: Mapping[str, int], n: int) -> list[str
 
 def missed(outcome: Outcome, fault: Fault[Any]) -> str:
     """A sentence when the goal for times is missed, else empty."""
-    said = summary(outcome.times, len(outcome.missing)).complaint(fault.goal) if outcome.n else ""
+    said = summary(outcome.times, len(outcome.not_handed_over)).complaint(fault.goal) if outcome.n else ""
     return f"{fault.name}: {said}" if said else ""
 
 
@@ -95,21 +98,6 @@ def bound(fault: Fault[Any]) -> float:
     return fault.goal + min(fault.goal, SLACK_S)
 
 
-def broken(found: Mapping[str, Any], fault: Fault[Any]) -> list[str]:
-    """One sentence for everything in the figures of a fault that fails also where its goal is not asked for: on a machine that is busy."""
-    said = [f"{name}: {found[name]}" for name in FORBIDDEN if found[name]]
-    if found["n"] < 1:
-        said.append("nothing was measured")
-    if not found["sent"]:
-        said.append("no message was sent")
-    if UNREPORTED in found["evidence"]:
-        said.append(f"evidence {UNREPORTED} is not what was to be seen ({', '.join(sorted(fault.evidence))})")
-    said += _strange(fault, found["evidence"], found["n"])
-    if found.get("max") is not None and found["max"] > bound(fault):
-        said.append(f"took {found['max']:.3f} s; beyond {bound(fault):g} s it is broken, not slow")
-    return said
-
-
 def is_compared(fault: Fault[Any]) -> bool:
     """Whether a fault's times are compared with the vendor's failover: not where they hold an outage that the fault itself makes."""
     return fault.failover and fault.goal is not None
@@ -147,29 +135,17 @@ def spread(samples: Iterable[Mapping[str, Any]], key: str) -> list[float]:
 def figures(outcome: Outcome, fault: Fault[Any]) -> Obj:
     """The figures of one fault for a file; seconds."""
     return {
-        "what": fault.what,
-        **row(outcome.times, len(outcome.missing), goal=fault.goal, baseline=is_compared(fault)),
+        **{name: getattr(fault, name) for name in ("what", "failover", "silent", "allowed")},
+        **row(outcome.times, len(outcome.not_handed_over), goal=fault.goal, baseline=is_compared(fault)),
         **{key: row(times) for key in PHASES if (times := spread(outcome.samples, key))},
-        "failover": fault.failover,
-        "silent": fault.silent,
-        "not_handed_over": outcome.missing,
-        "allowed": fault.allowed,
+        **{name: getattr(outcome, name) for name in KEPT},
         "resumed": [round(value, 4) for value in outcome.resumed],
-        "evidence": dict(outcome.evidence),
-        "effects": dict(outcome.effects),
         "upstream": {name: round(value, 3) for name, value in outcome.upstream.items() if value},
-        "wrong_failovers": outcome.wrong,
-        "sent": outcome.sent,
-        "lost": outcome.lost,
-        "doubled": outcome.doubled,
         "rejected_struck": outcome.rejected[0],
         "rejected_others": outcome.rejected[1],
-        "rejections": dict(outcome.words),
-        **{name: getattr(outcome, name) for name in ("violations", "unsettled", "troubles", "notes")},
         "took": round(outcome.took, 1),
-        "hollow_cpu": round(outcome.cpu, 2),
+        "hollow_cpu": round(outcome.hollow_cpu, 2),
         "late": round(outcome.late, 3),
-        "samples": outcome.samples,
     }
 
 

@@ -42,7 +42,7 @@ class Session(Generic[G]):
     async def play(self, environment: G) -> None:
         """Play all faults, those that undo each other in turn, and say at once what makes the run fail."""
         for group in rounds(self.faults):
-            player = Player(environment, n=self.times(group[0]), report=to_stderr)
+            player = Player(environment, n=self.times(group[0]))
             outcomes = await player.play_in_turn(group) if len(group) > 1 else [await player.play(group[0])]
             for fault, outcome in zip(group, outcomes, strict=True):
                 self.played.append((fault, outcome))
@@ -68,7 +68,6 @@ class Session(Generic[G]):
             said.append("there is no ledger: what became of the messages is not known")
         ledgers = {cluster: ledger.as_json() for cluster, ledger in self.ledgers.items()}
         about = {**self.about, "seconds": round(command.seconds, 1), "ledgers": ledgers}
-        if self.on_kind:
-            about["missed"] = [text for fault, outcome in self.played if (text := missed(outcome, fault))]
+        about["missed"] = [text for fault, outcome in self.played if (text := missed(outcome, fault))]
         found = report(self.played, about, beyond=limit if self.on_kind else bound)
         return command.write(path, found, said, block=e2e_block if self.on_kind else chaos_block, status=status)

@@ -10,27 +10,24 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from localkube import LocalKubeError, Obj
 from localkube.blocks import scale_block
-from localkube.errors import LocalKubeError
 from localkube.figures import P95_FROM, clock, rounded, row, summary
 from localkube.hollow.kube import Kube
 from localkube.plane.controlplane import Write
 from localkube.plane.processes import Process
-from localkube.progress import Report, quiet, to_stderr
-from localkube.scenarios.cluster import GROUP, NAMESPACE
+from localkube.progress import to_stderr
+from localkube.scenarios.cluster import GROUP
 from localkube.scenarios.command import Command
 from localkube.scenarios.cost import memory_mib, operator_writes, spelled
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.harness import Harness
-from localkube.scenarios.hollow.environment import HollowEnvironment, SingleCluster, manifest
+from localkube.scenarios.hollow.environment import HollowEnvironment, SingleCluster
 from localkube.scenarios.runner.player import Player
 from localkube.scenarios.runner.report import complaints
 from localkube.scenarios.scale.crowd import Crowd, items
 from localkube.scenarios.scale.objects import SPARES
-
-Obj = dict[str, Any]
 
 CPU_GOAL, MEMORY_GOAL_MIB, FAILOVER_GOAL_S = 1.0, 250.0, 2.0
 HOLLOW = 5  # clusters whose pods are simulated whole; on them failovers are measured
@@ -99,10 +96,9 @@ def worst_share(marks: Sequence[tuple[float, float]], span: float) -> float:
 class ScaleBench:
     """Measures in an environment that is up without operators. Use ``run`` once."""
 
-    def __init__(self, harness: Harness, options: argparse.Namespace, report: Report) -> None:
-        """Prepare."""
+    def __init__(self, harness: Harness, options: argparse.Namespace) -> None:
         self.found = Found(options.scale)
-        self._harness, self._options, self._report = harness, options, report
+        self._harness, self._options = harness, options
         self._hollow = [f"h{number}" for number in range(min(HOLLOW, options.scale))]
         self._operator: Process | None = None
 
@@ -110,17 +106,17 @@ class ScaleBench:
     def operator(self) -> Process:
         """The one process that is measured."""
         if self._operator is None or not self._operator.alive():
-            raise LocalKubeError(f"the operator does not run. {self._harness.fault() or ''}")
+            raise LocalKubeError(f"the operator does not run. {self._harness.fault()}")
         return self._operator
 
     async def run(self) -> None:
         """Fill, begin, measure. LocalKubeError."""
         async with AsyncExitStack() as exits:
-            environment = await exits.enter_async_context(SingleCluster(self._harness, report=self._report))
-            crowd = Crowd(environment, clusters=self._options.scale - len(self._hollow), report=self._report)
+            environment = await exits.enter_async_context(SingleCluster(self._harness))
+            crowd = Crowd(environment, clusters=self._options.scale - len(self._hollow))
             exits.callback(crowd.close)
             await crowd.fill()
-            await self._begin(environment.api)
+            await self._begin(environment)
             await self._steady(crowd)
             async with environment.sending(*self._hollow):
                 await self._fail_over(environment)
@@ -128,27 +124,26 @@ class ScaleBench:
             for violation in await asyncio.to_thread(environment.whole.verify):
                 raise LocalKubeError(f"a law was broken: {violation}")
 
-    async def _begin(self, api: Kube) -> None:
+    async def _begin(self, environment: SingleCluster) -> None:
         """Start the operator and the hollow clusters; return when it has reported on every cluster and writes no more."""
         begun, found = time.monotonic(), self.found
         self._operator = await asyncio.to_thread(self._harness.start_operator)
         await asyncio.to_thread(lambda: self._harness.wait_for_operator(self.operator, timeout=QUIET_S))
         for name in self._hollow:
-            obj = manifest(name)
-            await api.post(f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters", obj | {"spec": obj["spec"] | {"spares": SPARES}})
+            await environment.create(name, spares=SPARES)
         reported = time.monotonic()
-        while (ready := await _ready(api)) < self._options.scale:
+        while (ready := await _ready(environment.api)) < self._options.scale:
             found.begin_rss = memory_mib(self.operator.pid, "VmHWM")
             if time.monotonic() - begun > QUIET_S:
                 msg = f"only {ready} of {self._options.scale} clusters are as wanted after {QUIET_S:g} s; see {self.operator.log}"
                 raise LocalKubeError(msg)
             if time.monotonic() - reported > REPORT_S:
                 reported = time.monotonic()
-                self._report(f"{ready} of {self._options.scale} clusters are as wanted, {found.begin_rss:.0f} MiB")
+                to_stderr(f"{ready} of {self._options.scale} clusters are as wanted, {found.begin_rss:.0f} MiB")
             await asyncio.sleep(1.0)
         found.begin_s, found.begin_cpu_s = time.monotonic() - begun, self.operator.processor_seconds()
         found.begin_rss = memory_mib(self.operator.pid, "VmHWM")
-        self._report(f"all {ready} clusters are as wanted after {found.begin_s:.0f} s, {found.begin_cpu_s:.0f} s of processor")
+        to_stderr(f"all {ready} clusters are as wanted after {found.begin_s:.0f} s, {found.begin_cpu_s:.0f} s of processor")
         deadline = time.monotonic() + QUIET_S
         while late := await self._writes(time.time() - QUIET_WRITES_S):
             if time.monotonic() > deadline:
@@ -162,20 +157,20 @@ class ScaleBench:
 
     async def _steady(self, crowd: Crowd) -> None:
         found, answered = self.found, crowd.used()
-        self._report(f"steady: nothing happens for {STEADY_S:g} s")
+        to_stderr(f"steady: nothing happens for {STEADY_S:g} s")
         begun = time.time()
         found.steady_cpu, found.steady_cpu_worst, found.steady_rss = await use_of(self.operator, STEADY_S)
         found.answers_cpu = (crowd.used() - answered) / (time.time() - begun)
         writes = await self._writes(begun)
         found.steady_writes, found.steady_wrote = len(writes), spelled(writes)
-        self._report(
+        to_stderr(
             f"steady: {found.steady_cpu:.2f} of a core (worst 5 s: {found.steady_cpu_worst:.2f}), {found.steady_rss:.0f} MiB, "
             f"{len(writes)} writes"
         )
 
     async def _fail_over(self, environment: SingleCluster) -> None:
         """Delete and kill holders in turn, cluster after cluster."""
-        found, player = self.found, Player[HollowEnvironment](environment, n=1, report=quiet)
+        found, player = self.found, Player[HollowEnvironment](environment, n=1, quiet=True)
         kinds = [(replace(fault, goal=None), times) for fault, times in zip(named(KINDS), (found.deleted, found.killed), strict=True)]
         await environment.settled(*self._hollow)
         begun, spent = time.monotonic(), self.operator.processor_seconds()
@@ -184,14 +179,14 @@ class ScaleBench:
             environment.clusters = (self._hollow[number % len(self._hollow)],)
             outcome = await player.play(fault)
             times += outcome.times
-            found.missing += outcome.missing or [f"shard 0 of {environment.clusters[0]}"] * (not outcome.times)
+            found.missing += outcome.not_handed_over or [f"shard 0 of {environment.clusters[0]}"] * (not outcome.times)
             found.lost += outcome.lost
             found.doubled += outcome.doubled
             found.broken += complaints(outcome, fault, n=0)
             found.rss = max(found.rss, found.steady_rss, memory_mib(self.operator.pid))
             if number % 5 == 4:
                 worst = max(found.failovers, default=0.0)
-                self._report(f"failovers: {number + 1} of {self._options.failovers}, worst {clock(worst)}")
+                to_stderr(f"failovers: {number + 1} of {self._options.failovers}, worst {clock(worst)}")
         found.busy_cpu = (self.operator.processor_seconds() - spent) / (time.monotonic() - begun)
         for name, probe in environment.probes.items():
             found.ledger += [f"{name}: {text}" for text in (await probe.ledger()).failures()]
@@ -256,12 +251,12 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     if options.scale < 1 or options.failovers < 1:
         parser.error("--scale and --failovers must be at least 1")
     command, folder = Command("hack/bench", argv, root=root), root / "build" / "bench-scale"
-    harness = Harness(folder, audit_log=True, report=to_stderr)
+    harness = Harness(folder, audit_log=True)
 
     def work() -> int:
         try:
             with harness.running(replicas=0):
-                bench = ScaleBench(harness, options, to_stderr)
+                bench = ScaleBench(harness, options)
                 asyncio.run(bench.run())
         finally:
             shutil.rmtree(folder / "scale", ignore_errors=True)

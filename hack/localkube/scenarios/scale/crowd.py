@@ -8,22 +8,20 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
+from localkube import Obj
 from localkube.files import PRIVATE, write
-from localkube.hollow.addresses import Addresses
+from localkube.hollow.addresses import Addresses, of_node
 from localkube.hollow.kube import Kube
 from localkube.hollow.nodes import HollowNode
 from localkube.plane import processes
-from localkube.plane.folder import start_module
-from localkube.plane.processes import Process, Spawner
-from localkube.progress import Report
+from localkube.plane.processes import Process
+from localkube.progress import to_stderr
+from localkube.scenarios.harness import start_module
 from localkube.scenarios.hollow.environment import SingleCluster
 from localkube.scenarios.scale import objects
 from localkube.scenarios.scale.objects import COLLECTIONS, COREAPPS, NAMESPACE, NODES, SHARDS, WEBAPPS
 from whatsapp_operator.core import manifests
-
-Obj = dict[str, Any]
 
 AT_A_TIME = 12
 PODS_S, LISTEN_S, ACCOUNT_S = 600.0, 60.0, 30.0
@@ -35,12 +33,11 @@ MERGE = "merge-patch+json"
 class Crowd:
     """So many clusters that are objects and answers only. Use between ``fill`` and ``close``, in an environment that is up."""
 
-    def __init__(self, environment: SingleCluster, *, clusters: int, report: Report) -> None:
+    def __init__(self, environment: SingleCluster, *, clusters: int) -> None:
         """Prepare; ``clusters``: how many."""
-        self._environment, self._kube, self._report = environment, environment.api, report
+        self._environment, self._kube = environment, environment.api
         self._names = [f"s{number:04}" for number in range(clusters)]
-        self._addresses = Addresses(str(environment.harness.folder / "scale"))
-        self._spawner = Spawner(leashed=True)
+        self._addresses = Addresses()
         self._answers: Process | None = None
         self._plan: Obj = {"coreapps": {}, "webapps": [], "nodes": []}
 
@@ -53,11 +50,11 @@ class Crowd:
         alive = [asyncio.create_task(node.keep()) for node in await self._register_nodes()]
         try:
             stored = await self._each(self._create_parts)
-            self._report(f"{len(stored)} clusters: objects after {time.monotonic() - begun:.0f} s")
+            to_stderr(f"{len(stored)} clusters: objects after {time.monotonic() - begun:.0f} s")
             pods: dict[str, list[Obj]] = {}
             await self._environment.until(lambda: self._find_pods(pods), PODS_S, "the creation of all pods", pause=POLL_S)
             await self._each(lambda name: self._bring_up(stored[name], pods[name]))
-            self._report(f"{len(stored)} clusters: {sum(map(len, pods.values()))} pods after {time.monotonic() - begun:.0f} s")
+            to_stderr(f"{len(stored)} clusters: {sum(map(len, pods.values()))} pods after {time.monotonic() - begun:.0f} s")
             await asyncio.to_thread(self._start_answers)
         finally:
             for task in alive:
@@ -71,7 +68,6 @@ class Crowd:
     def close(self) -> None:
         """End the answers and let the addresses go; the objects end with their control plane."""
         processes.stop([self._answers] if self._answers is not None else [])
-        self._spawner.close()
         self._addresses.close()
 
     # ------------------------------------------------------------ steps
@@ -90,9 +86,7 @@ class Crowd:
         return await self._kube.get(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default") is not None
 
     async def _register_nodes(self) -> list[HollowNode]:
-        nodes = [
-            HollowNode(self._kube, f"scale-{number}", self._addresses.node(number), zone=f"zone-{number % 3}") for number in range(NODES)
-        ]
+        nodes = [HollowNode(self._kube, f"scale-{number}", of_node(number), zone=f"zone-{number % 3}") for number in range(NODES)]
         for node in nodes:
             await node.register()
             await self._kube.patch(f"/api/v1/nodes/{node.name}", {"spec": {"taints": [TAINT]}}, kind=MERGE)
@@ -147,7 +141,7 @@ class Crowd:
         ready, plan = folder / "ready", write(folder / "plan.json", json.dumps(self._plan), mode=PRIVATE)
         options = {"kubeconfig": self._environment.kubeconfig, "plan": plan, "ready": ready}
         log = folder / "answers.log"
-        self._answers = start_module(self._spawner, "answers", "localkube.scenarios.hollow.answers", options, folder=folder, log=log)
+        self._answers = start_module("answers", "localkube.scenarios.hollow.answers", options, folder=folder, log=log)
         processes.wait_until(ready.exists, [self._answers], "to be ready", time.monotonic() + LISTEN_S)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any
 
+from localkube import Obj
 from localkube.hollow.status import Container, pod_status, stamp, transitions
 from whatsapp_operator.core import checksums, manifests
 from whatsapp_operator.core.actions import GenerateSecret
@@ -19,8 +19,6 @@ from whatsapp_operator.settings import Settings
 from whatsapp_operator.shell.loop.execute import filled_secret
 from whatsapp_operator.shell.objects.reading import desired_of
 from whatsapp_operator.shell.objects.secret_keys import findings_of
-
-Obj = dict[str, Any]
 
 NAMESPACE = "scale"
 SHARDS, SPARES = 2, 3
