@@ -21,11 +21,10 @@ from psycopg.conninfo import make_conninfo
 
 from .database import Database
 from .link import Backoff
-from .store import StoreError
+from .store import Row, StoreError
 
 log = logging.getLogger(__name__)
 
-Row = tuple[Any, ...]
 Session = AsyncConnection[Row]
 T = TypeVar("T")
 
