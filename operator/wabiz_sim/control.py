@@ -28,7 +28,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from aiohttp import web
@@ -78,8 +78,8 @@ class Control:
         return [
             web.get("/control/counters", self._counters),
             web.get("/control/members", self._show_members),
-            web.get("/control/messages", self._messages),
-            web.get("/control/frames", self._frames),
+            web.get("/control/messages", _paged(self._messages)),
+            web.get("/control/frames", _paged(self._frames)),
             web.get("/control/connections", self._connections),
             web.get("/control/audit", self._audit),
             web.get("/control/waiting", self._waiting),
@@ -124,18 +124,10 @@ class Control:
             }
         )
 
-    async def _messages(self, request: web.Request) -> web.Response:
-        try:
-            after, limit = _page(request)
-        except ValueError:
-            return _bad("after and limit must be numbers")
+    async def _messages(self, after: int, limit: int) -> web.Response:
         return web.json_response({"messages": await self._store.messages(after, limit)})
 
-    async def _frames(self, request: web.Request) -> web.Response:
-        try:
-            after, limit = _page(request)
-        except ValueError:
-            return _bad("after and limit must be numbers")
+    async def _frames(self, after: int, limit: int) -> web.Response:
         entries = await self._exchange.logged(after, limit)
         return web.json_response({"database": self._exchange.database, "frames": [entry.shown() for entry in entries]})
 
@@ -179,17 +171,7 @@ class Control:
         shards = body.get("n")
         if type(shards) is not int or shards not in ALLOWED_SHARDS:
             return _bad(f"n must be one of {', '.join(map(str, ALLOWED_SHARDS))}")
-        call = {
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "by": "control",
-            "from": self._account.shards,
-            "shards": shards,
-            "coreapps": len(self._members.of("coreapp")),
-            "certificate": None,
-            "fault": None,
-            "status": 201,
-            "restarted": True,
-        }
+        call = {**self._api.new_call("control", shards), "status": 201, "restarted": True}
         await self._account.reshard(shards)
         await self._store.note_call(call)
         return web.json_response({"shards": shards}, status=201)
@@ -246,14 +228,21 @@ class Control:
         return web.json_response({})
 
 
-def _page(request: web.Request) -> tuple[int, int]:
-    """The place and the length of a page. Raises ValueError."""
-    after = int(request.query.get("after", "0"))
-    return max(0, min(after, _LAST)), max(1, min(int(request.query.get("limit", "1000")), 10_000))
-
-
 def _bad(error: str) -> web.Response:
     return web.json_response({"error": error}, status=400)
+
+
+def _paged(handle: Callable[[int, int], Awaitable[web.Response]]) -> Handler:
+    """Read after which entry a page begins, and its length; anything but numbers is answered by one sentence and 400."""
+
+    async def handler(request: web.Request) -> web.Response:
+        try:
+            after, limit = int(request.query.get("after", "0")), int(request.query.get("limit", "1000"))
+        except ValueError:
+            return _bad("after and limit must be numbers")
+        return await handle(max(0, min(after, _LAST)), max(1, min(limit, 10_000)))
+
+    return handler
 
 
 def _checked(handle: Callable[[dict[str, Any]], Awaitable[web.Response]]) -> Handler:

@@ -16,11 +16,10 @@ from .epoch import Epoch
 from .faults import Faults
 from .gateway import LOGGED_OFF, REJECTION_HEADER, REPLACED, RESHARDED, UNABLE
 from .gatewaylog import Audit, Entry, Kind
-from .link import Frame, frames
+from .link import Frame, frames, upstream_socket
 from .sharding import shard_of
 from .store import KEPT, Inbound, Store, StoreError
 
-_HEARTBEAT_SECONDS = 5.0
 _PER_SHARD = ("sent", "accepted", "duplicates", "inbound_sent", "inbound_acked", "fenced", "replaced", "misrouted", "stale")
 _WINDOW = 64
 """Inbound messages that may be in progress to one Coreapp."""
@@ -160,7 +159,7 @@ class Exchange:
             rejection = await self._rejection(shard, shards, epoch, uid)
             if rejection is not None:
                 return rejection
-            socket = web.WebSocketResponse(autoping=False, heartbeat=_HEARTBEAT_SECONDS, timeout=0.5, compress=False)
+            socket = upstream_socket()
             await socket.prepare(request)
             if self._left:
                 await socket.close(code=1001)
