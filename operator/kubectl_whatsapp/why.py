@@ -189,16 +189,15 @@ def _snapshot(world: World, desired: Desired) -> Snapshot:
     slow = assemble.Slow(read_at=0.0, objects=assemble.by_ref(deployments, desired.uid), names=frozenset(), secrets={}, unread=unread)
     now, noted, shards = world.read.at, record.read(world.status, uid=desired.uid), world.status.get("shards")
     call = Call(id=noted.operation.id) if noted.operation is not None else None
-    known = assemble.Known(
+    known = Snapshot(
         now=now,
         nonce="none",
         leader_epoch=0,
         client=Client(shards=shards, asked_at=now, version=(world.status.get("client") or {}).get("version"), call=call),
         record=noted,
-        responses=_reports(parts, shards),
         nodes=_nodes(world),
     )
-    first = assemble.snapshot_of(desired, world.cluster, parts, slow, known)
+    first = assemble.snapshot_of(desired, world.cluster, parts, slow, known, responses=_reports(parts, shards))
     since = {fact: _since(world, fact) for fact in rules.plan(desired, first).holds}
     return replace(first, since=since)
 

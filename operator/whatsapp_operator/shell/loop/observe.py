@@ -27,7 +27,7 @@ from whatsapp_operator.shell.objects import (
     assemble,
     pem,  # noqa: F401  # so that no observation waits until it is loaded
 )
-from whatsapp_operator.shell.objects.assemble import Gathered, Known, Parts, ProbeResult, Slow
+from whatsapp_operator.shell.objects.assemble import Gathered, Parts, ProbeResult, Slow
 from whatsapp_operator.shell.objects.reading import claim_of, desired_of, is_ready, source_of, targets_of
 from whatsapp_operator.shell.objects.rejections import missing_names, rejection_of
 from whatsapp_operator.shell.objects.shapes import bare, damage_of, version_of
@@ -218,9 +218,9 @@ class Observer:
             memory.routes = {route.name: route for route in parts.routes}
             memory.pods_at = max(map(version_of, parts.listed), default=0)
             memory.ended = assemble.still_ended(memory.ended, parts.coreapps, parts.coreapp_pods)
-        snapshot = assemble.snapshot_of(
-            desired, gathered.cluster, parts, slow, self._known(desired, gathered, parts, memory, nonce=nonce, leader_epoch=leader_epoch)
-        )
+        responses = self._responses(parts)
+        known = self._known(desired, gathered.cluster, memory, nonce=nonce, leader_epoch=leader_epoch)
+        snapshot = assemble.snapshot_of(desired, gathered.cluster, parts, slow, known, responses=responses)
         admin = slow.secrets.get(manifests.admin_secret_name(desired))
         if admin is not None and desired.admin_secret is None and snapshot.client.login is Login.DONE:
             memory.admin = admin.get("data")
@@ -296,39 +296,45 @@ class Observer:
         holders = [route.holder_uid for route in parts.routes if route.holder_uid]
         return any(uid not in sound or known.broken_at(uid) is not None or known.unresponsive_since(uid) is not None for uid in holders)
 
-    def _known(self, desired: Desired, gathered: Gathered, parts: Parts, memory: Memory, *, nonce: str, leader_epoch: int) -> Known:
-        """Return what this process knows in addition to what it has just read."""
-        now, coreapps = self._clock.now(), self._coreapps
-        noted = self._own_times(record.read(gathered.cluster.get("status") or {}, uid=desired.uid), memory)
+    def _responses(self, parts: Parts) -> dict[str, ProbeResult]:
+        """Return what each Coreapp has answered to this process, by the uid of its pod."""
+        coreapps = self._coreapps
+        return {
+            uid: ProbeResult(
+                report=coreapps.report_of(uid),
+                broken_at=coreapps.broken_at(uid),
+                unresponsive_since=coreapps.unresponsive_since(uid),
+                never_responded=coreapps.never_responded(uid),
+            )
+            for uid in (pod["metadata"]["uid"] for pod in parts.coreapp_pods)
+        }
+
+    def _known(self, desired: Desired, cluster: Obj, memory: Memory, *, nonce: str, leader_epoch: int) -> Snapshot:
+        """Return a snapshot of what this process knows in addition to what it has just read, and of nothing else."""
+        now = self._clock.now()
+        noted = self._own_times(record.read(cluster.get("status") or {}, uid=desired.uid), memory)
+        client = _with_unsent_call(self._clients.state_of(desired.key), noted, memory)
         rejection = memory.rejection if memory.rejection is not None and memory.rejection.generation == desired.generation else None
         denial = memory.denial if memory.denial is not None and now - memory.denial.since >= DENIED_FOR else None
         lost = memory.not_kept if memory.not_kept is not None and now - memory.not_kept.at < NOT_KEPT_AGAIN else None
-        claim = claim_of(gathered.cluster)
+        claim = claim_of(cluster)
         keeper = self._number_keeper(claim) if claim is not None else None
         if keeper != memory.keeper:
             memory.keeper = keeper
             if keeper is not None:
                 log.warning("%s has the phone number of %s, which keeps it.", desired.key, keeper)
-        return Known(
+        return Snapshot(
             now=now,
             wall=self._clock.wall(),
             server_time=self._server_time(),
             nonce=nonce,
             leader_epoch=leader_epoch,
-            client=_with_unsent_call(self._clients.state_of(desired.key), noted, memory),
+            client=client,
             record=noted,
-            responses={
-                uid: ProbeResult(
-                    report=coreapps.report_of(uid),
-                    broken_at=coreapps.broken_at(uid),
-                    unresponsive_since=coreapps.unresponsive_since(uid),
-                    never_responded=coreapps.never_responded(uid),
-                )
-                for uid in (pod["metadata"]["uid"] for pod in parts.coreapp_pods)
-            },
-            silence=coreapps.silence(),
+            account_is_new=_was_set_up_since(client, memory.settled_at),
+            silence=self._coreapps.silence(),
             nodes=self._nodes(),
-            nodes_unread=self._nodes_unread(),
+            unread=self._nodes_unread(),
             rejection=rejection.text if rejection else None,
             rejected_at=rejection.at if rejection else None,
             denied=denial.text if denial else None,
@@ -336,7 +342,6 @@ class Observer:
             not_kept=lost.fields if lost else (),
             overruled=memory.overruled if memory.overruled is not None and now - memory.overruled.at < scaling.REMEMBERED else None,
             anchored_for=memory.anchored_for,
-            settled_at=memory.settled_at,
             number_kept_by=str(keeper) if keeper is not None else None,
             ended=frozenset(memory.ended),
             committed=tuple(memory.committed.values()),
@@ -463,6 +468,12 @@ class Observer:
         secrets = {name: obj for name, obj in found.items() if obj is None or assemble.sound([obj], "Secret", unread)}
         read: list[Obj] = [
             obj for kind, one in zip(slow, lists, strict=True) for listed in one for obj in assemble.sound(listed, kind.kind, unread)
+
+
+def _was_set_up_since(client: Client, settled_at: datetime | None) -> bool:
+    """Return whether the client's first login came after it was last settled."""
+    first = client.first_login_at
+    return first is not None and (settled_at is None or first > settled_at)
         ]
         generated = {secret["metadata"]["name"] for secret in desired.derive(manifests.secrets)}
         read += [assemble.without_content(obj) for name, obj in secrets.items() if name in generated and obj is not None]
