@@ -15,7 +15,8 @@ from whatsapp_operator.core.snapshot import Client, Login
 from whatsapp_operator.shell.coreapps.schedule import Holders
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
 from whatsapp_operator.shell.kube.kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
-from whatsapp_operator.shell.loop.observe import Memory, Observation, Observer
+from whatsapp_operator.shell.loop.cluster import Memory
+from whatsapp_operator.shell.loop.observe import Observation, Observer
 
 from .test_snapshot import KEY, NOW, Clock, FakeKube, NothingHeard, world
 

@@ -20,7 +20,8 @@ from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Client, Record, Silence, Snapshot
 from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.kube.kinds import DEPLOYMENT, NETWORKPOLICY, PDB, POD, PVC, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
-from whatsapp_operator.shell.loop.observe import Memory, Observer
+from whatsapp_operator.shell.loop.cluster import Memory
+from whatsapp_operator.shell.loop.observe import Observer
 from whatsapp_operator.shell.objects import assemble
 from whatsapp_operator.shell.objects.assemble import Gathered, Slow
 from whatsapp_operator.shell.objects.reading import desired_of

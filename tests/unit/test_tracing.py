@@ -22,8 +22,9 @@ from whatsapp_operator.core.actions import AssignRole, Handover
 from whatsapp_operator.core.names import Epoch
 from whatsapp_operator.core.snapshot import Evidence, Report
 from whatsapp_operator.shell.kube.errors import Conflict
+from whatsapp_operator.shell.loop.cluster import Memory
 from whatsapp_operator.shell.loop.execute import Executor
-from whatsapp_operator.shell.loop.observe import Memory, Observation
+from whatsapp_operator.shell.loop.observe import Observation
 from whatsapp_operator.shell.metrics import Metrics, Phase
 from whatsapp_operator.shell.tracing import CLOSE_WITHIN, Tracing
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials

@@ -46,6 +46,7 @@ from whatsapp_operator.core.upkeep import attempted
 from whatsapp_operator.shell import logs
 from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.coreapps.probe import Coreapps
+from .cluster import Denial, Memory, Rejection
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import AlreadyExists, Conflict, KubeError, NotFound, Rejected, TestFailed
@@ -55,7 +56,7 @@ from whatsapp_operator.shell.whatsapp.access import Access
 from whatsapp_operator.shell.whatsapp.session import Clients
 
 from .events import EventWriter
-from .observe import Denial, Memory, Observation, Rejection
+from .observe import Observation
 
 log = logging.getLogger(__name__)
 
