@@ -38,9 +38,9 @@ from whatsapp_operator.settings import Settings
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.coreapps.probe import Tethers
 from whatsapp_operator.shell.coreapps.schedule import Target
-from whatsapp_operator.shell.loop.execute import filled_secret
 from whatsapp_operator.shell.metrics import served
 from whatsapp_operator.shell.objects.assemble import Slow, access_of
+from whatsapp_operator.shell.objects.generated import filled_secret
 from whatsapp_operator.shell.objects.reading import desired_of
 from whatsapp_operator.shell.whatsapp.access import Access
 from whatsapp_operator.shell.whatsapp.session import ApiSession
