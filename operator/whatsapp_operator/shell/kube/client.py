@@ -134,6 +134,28 @@ class Kube(Protocol):
         ...
 
 
+def configuration(path: str | Path | None) -> SingleConfig:
+    """Read the current context of a kubeconfig file, or (None) the service account of this pod.
+
+    In a pod the server is KUBERNETES_SERVICE_HOST and _PORT, so no DNS is needed. Rejected: there is no usable configuration.
+    """
+    where = "the service account of this pod" if path is None else f"kubeconfig {path}"
+    try:
+        config = (KubeConfig.from_service_account() if path is None else KubeConfig.from_file(path)).get()
+    except KeyError as e:
+        where = "the environment of this pod" if path is None else where
+        msg = f"read how to reach the API server: {e} is missing in {where}."
+        raise Rejected(msg) from None
+    except (ConfigError, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as e:  # an odd file breaks the parser anywhere
+        text = str(e) if isinstance(e, ConfigError | OSError) else type(e).__name__
+        msg = f"read how to reach the API server from {where}: {text}; outside of a cluster name a kubeconfig."
+        raise Rejected(msg) from None
+    if config is None:
+        msg = f"{where} has no current context."
+        raise Rejected(msg)
+    return config
+
+
 # ----------------------------------------------------------------------------------------------------------- the client
 
 
@@ -197,32 +219,12 @@ class LightKube:
         )
 
     @classmethod
-    def from_kubeconfig(
-        cls,
-        path: str | Path | None,
-        *,
-        limits: CallLimits | None = None,
-    ) -> Self:
-        """Use the current context of a kubeconfig file, or (None) the service account of this pod.
+    def from_kubeconfig(cls, path: str | Path | None, *, limits: CallLimits | None = None) -> Self:
+        """Use the current context of a kubeconfig file, or (None) the service account of this pod. Rejected: see ``configuration``.
 
-        In a pod the server is KUBERNETES_SERVICE_HOST and _PORT, so no DNS is needed; a rotated token is read again.
-        Raises Rejected if there is no usable configuration.
+        A rotated token is read again.
         """
-        try:
-            config = (KubeConfig.from_service_account() if path is None else KubeConfig.from_file(path)).get()
-        except KeyError as e:
-            where = "the environment of this pod" if path is None else f"kubeconfig {path}"
-            msg = f"read how to reach the API server: {e} is missing in {where}."
-            raise Rejected(msg) from None
-        except (ConfigError, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as e:  # an odd file breaks the parser anywhere
-            where = "the service account of this pod" if path is None else f"kubeconfig {path}"
-            text = str(e) if isinstance(e, ConfigError | OSError) else type(e).__name__
-            msg = f"read how to reach the API server from {where}: {text}; outside of a cluster name a kubeconfig."
-            raise Rejected(msg) from None
-        if config is None:
-            msg = f"kubeconfig {path} has no current context."
-            raise Rejected(msg)
-        return cls(config, limits=limits)
+        return cls(configuration(path), limits=limits)
 
     def fenced(self, fence: Fence) -> LightKube:
         """Return a view whose writes ask `fence` first. Connections and counters are shared. The election uses the unfenced client."""
