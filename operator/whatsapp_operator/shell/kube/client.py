@@ -120,18 +120,18 @@ class Kube(Protocol):
         """Replace the object of that resourceVersion and return it as stored; Conflict, NotFound."""
         ...
 
-    async def delete(
-        self,
-        kind: Kind,
-        namespace: str | None,
-        name: str,
-        *,
-        uid: str,
-        resource_version: str | None = None,
-        grace_seconds: int | None = None,
-    ) -> bool:
+    async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str, resource_version: str | None = None) -> bool:
         """Delete the object with that uid (and `resource_version`). True: accepted, False: it was gone already; Conflict."""
         ...
+
+
+# ----------------------------------------------------------------------------------------------------------- the client
+
+
+MOST_EVENTS = 200
+"""Events about one object that are read; controllers combine repeated ones."""
+MAX_IDLE_CONNECTIONS = 30
+"""Idle connections that are kept: a failover uses no more."""
 
 
 def configuration(path: str | Path | None) -> SingleConfig:
@@ -156,15 +156,6 @@ def configuration(path: str | Path | None) -> SingleConfig:
     return config
 
 
-# ----------------------------------------------------------------------------------------------------------- the client
-
-
-MOST_EVENTS = 200
-"""Events about one object that are read; controllers combine repeated ones."""
-MAX_IDLE_CONNECTIONS = 30
-"""Idle connections that are kept: a failover uses no more."""
-
-
 @dataclass(frozen=True, slots=True)
 class CallLimits:
     """How long one call may take, in seconds."""
@@ -179,16 +170,9 @@ class LightKube:
     Connections go straight to the API server: proxy variables of the environment are ignored.
     """
 
-    def __init__(
-        self,
-        config: SingleConfig,
-        *,
-        fence: Fence | None = None,
-        limits: CallLimits | None = None,
-        field_manager: str = FIELD_MANAGER,
-    ) -> None:
-        """Prepare for the API server of `config`; nothing is sent yet. A `fence` of None lets every write pass."""
-        self._fence: Fence = fence or Unfenced()
+    def __init__(self, config: SingleConfig, *, limits: CallLimits | None = None) -> None:
+        """Prepare for the API server of `config`; nothing is sent yet. No fence holds back its writes: see `fenced`."""
+        self._fence: Fence = Unfenced()
         self._limits = limits or CallLimits()
         self.writes: Counter[tuple[str, str]] = Counter()
         """Writes sent so far by (verb, kind), rejected ones too; shared with all `fenced` views. Metrics read it."""
@@ -213,7 +197,7 @@ class LightKube:
         self._api: Any = AsyncClient(  # Any: its types do not cover classes that are made at run time
             config._replace(user=config.user or User()),
             timeout=httpx2.Timeout(self._limits.read),
-            field_manager=field_manager,
+            field_manager=FIELD_MANAGER,
             trust_env=False,
             transport=RetryThrottled(self._transport),
         )
@@ -382,21 +366,10 @@ class LightKube:
         async with self._write(call, json_patch=how is PatchType.JSON):
             return _slim(dict(await self._api.patch(resource, call.name, body, patch_type=how, **within)))
 
-    async def delete(
-        self,
-        kind: Kind,
-        namespace: str | None,
-        name: str,
-        *,
-        uid: str,
-        resource_version: str | None = None,
-        grace_seconds: int | None = None,
-    ) -> bool:
+    async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str, resource_version: str | None = None) -> bool:
         """See Kube."""
         only = {"uid": uid} | ({} if resource_version is None else {"resourceVersion": resource_version})
         options: Obj = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": only}
-        if grace_seconds is not None:
-            options["gracePeriodSeconds"] = grace_seconds
         within = _within(kind, namespace)
         inner = self._api._client  # noqa: SLF001  AsyncClient.delete cannot send preconditions; a test guards this path
         try:
