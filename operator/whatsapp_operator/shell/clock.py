@@ -26,11 +26,13 @@ class Clock(Protocol):
         ...
 
 
-def _wall_time() -> datetime:
+def utc_now() -> datetime:
+    """Return the time by the machine's wall clock, aware, in UTC."""
     return datetime.now(UTC)
 
 
-def _boot_time() -> float:
+def boottime() -> float:
+    """Return seconds of a clock that is never set and goes on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -40,7 +42,7 @@ class SystemClock:
     So a wall clock that is set forward or back, by NTP or by hand, makes no span longer or shorter.
     """
 
-    def __init__(self, *, wall: Callable[[], datetime] = _wall_time, seconds: Callable[[], float] = _boot_time) -> None:
+    def __init__(self, *, wall: Callable[[], datetime] = utc_now, seconds: Callable[[], float] = boottime) -> None:
         """Read the wall time once. ``seconds`` must never go back, and must go on while the machine sleeps."""
         self._wall = wall
         self._seconds = seconds
