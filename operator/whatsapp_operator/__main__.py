@@ -107,14 +107,13 @@ class Operator:
         def own_fault() -> str | None:
             return self_check.self_check(self._tethers.silence(), self._nodes.snapshot(), clock.now())
 
-        self._self_check = SelfCheck(
-            self_check=own_fault,
-            step_down=lambda: self._election.step_down(ABSTAIN),
-            clock=clock,
-        )
+        def step_down() -> bool:
+            return self._election.step_down(ABSTAIN)
+
+        self._self_check = SelfCheck(self_check=own_fault, step_down=step_down, clock=clock)
         self._cut_off = SelfCheck(
             self_check=self._health.cut_off,
-            step_down=lambda: self._election.step_down(ABSTAIN),
+            step_down=step_down,
             clock=clock,
             patience=CUT_OFF_PATIENCE,
             meaning="this process is woken late or not at all",
@@ -126,7 +125,7 @@ class Operator:
             call_timeout=settings.tuning.call_timeout / timedelta(seconds=1),
             asked=self._metrics.clusters.count_request,
         )
-        self._pod_index = PodIndex(self._tethers, read=lambda obj: desired_of(obj, image=settings.image, tuning=settings.tuning))
+        self._pod_index = PodIndex(self._tethers.hold, read=lambda obj: desired_of(obj, image=settings.image, tuning=settings.tuning))
         self._reconciler = self._build_reconciler(kube.fenced(self._election), clock)
 
     def _build_reconciler(self, fenced: LightKube, clock: SystemClock) -> Reconciler:
@@ -314,15 +313,11 @@ def _tracing(settings: Settings) -> Tracing | None:
         raise SettingError(msg) from None
 
 
-def _operator(settings: Settings) -> Operator:
+async def _main(settings: Settings) -> None:
     try:
-        return Operator(settings)
+        operator = Operator(settings)
     except KubeError as error:  # the kubeconfig
         raise SettingError(str(error)) from None
-
-
-async def _main(settings: Settings) -> None:
-    operator = _operator(settings)
     try:
         await operator.run(ending=partial(faulthandler.dump_traceback_later, settings.lease_seconds + EXIT_AFTER, exit=True))
     except DataWentBack as error:

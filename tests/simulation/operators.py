@@ -303,7 +303,7 @@ class Operator:
         )
         self._tethers = SimTethers(around, self)
         self.nodes = Nodes(self.kube, clock=self.clock, changed=self._node_changed)
-        self._pod_index = PodIndex(self._tethers, read=lambda obj: desired_of(obj, image=image, tuning=around.tuning))
+        self._pod_index = PodIndex(self._tethers.hold, read=lambda obj: desired_of(obj, image=image, tuning=around.tuning))
         self._self_check = SelfCheck(
             self_check=lambda: self_check.self_check(self._tethers.silence(), self.nodes.snapshot(), self.clock.now()),
             step_down=lambda: self.election.step_down(2.0),
