@@ -119,7 +119,7 @@ def _moved(question: Question, shard: int, epoch: str | None, to: str, timeout: 
         handovers = (cluster.get("status") or {}).get("recentHandovers") or ()
         return {**next((one for one in handovers if one.get("epoch") == found["epoch"]), {}), **found}
 
-    found, _ = changes.wait(question.client, question.target, until, seconds=timeout)
+    found = changes.wait(question.client, question.target, until, seconds=timeout)
     took = time.monotonic() - begun
     if found == {}:
         fail(f"the operator rejected the switchover: {_rejection(question, uid)}")
@@ -128,7 +128,7 @@ def _moved(question: Question, shard: int, epoch: str | None, to: str, timeout: 
             f"shard {shard} has not moved after {took:.0f} s; see `kubectl whatsapp status {question.target.name}`. {_stands(question)}",
             NOT_IN_TIME,
         )
-    return dict(found), took
+    return found, took
 
 
 def _stands(question: Question) -> str:

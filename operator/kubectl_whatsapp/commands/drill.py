@@ -87,7 +87,7 @@ def _watch(question: Question, held: Shard, *, begun: float, timeout: float) -> 
         handover = next((one for one in handovers if one.get("epoch") == entry.get("epoch")), None)
         return handover if entry.get("epoch") not in {None, held.epoch} and entry.get("state") == "Serving" and handover else None
 
-    handover, _ = changes.wait(question.client, question.target, until, seconds=timeout)
+    handover = changes.wait(question.client, question.target, until, seconds=timeout)
     took = time.monotonic() - begun
     if handover is None:
         more = f"see `kubectl whatsapp why {question.target.name} {held.number}`."

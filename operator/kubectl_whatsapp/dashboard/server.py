@@ -51,9 +51,9 @@ def frame(event: str, text: str) -> bytes:
 class Server:
     """The page, its events, and who may ask for them. Belongs to one event loop."""
 
-    def __init__(self, make_board: Callable[[Callable[[], None]], Board], *, token: str | None = None) -> None:
+    def __init__(self, make_board: Callable[[Callable[[], None]], Board]) -> None:
         """``make_board`` gets what the board calls, from any thread, when there is something new."""
-        self.token = token or secrets.token_urlsafe(32)
+        self.token = secrets.token_urlsafe(32)
         self.port = 0
         self._make_board = make_board
         self._news = asyncio.Event()
