@@ -132,6 +132,11 @@ def no_shard(cluster: Obj, shard: int) -> str:
     return f"{cluster['metadata']['name']} has no shard {shard}; it has {', '.join(map(str, known)) or 'none yet'}."
 
 
+def handover(cluster: Obj, epoch: str | None) -> Obj:
+    """Return what the status reports of the handover to this epoch; empty if it reports none."""
+    return next((one for one in (cluster.get("status") or {}).get("recentHandovers") or () if one.get("epoch") == epoch), {})
+
+
 def phases(handover: Obj) -> Obj:
     """Return how long each phase of a handover took, as the status reports it."""
     names = ("detectMilliseconds", "commitMilliseconds", "serveMilliseconds")

@@ -114,10 +114,7 @@ def _moved(question: Question, shard: int, epoch: str | None, to: str, timeout: 
         if found == {}:
             settled = settled or time.monotonic()
             return found if time.monotonic() - settled > SETTLE else None
-        if found is None:
-            return None
-        handovers = (cluster.get("status") or {}).get("recentHandovers") or ()
-        return {**next((one for one in handovers if one.get("epoch") == found["epoch"]), {}), **found}
+        return None if found is None else {**changes.handover(cluster, found["epoch"]), **found}
 
     found = changes.wait(question.client, question.target, until, seconds=timeout)
     took = time.monotonic() - begun

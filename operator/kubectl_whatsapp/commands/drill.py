@@ -83,9 +83,8 @@ def _watch(question: Question, held: Shard, *, begun: float, timeout: float) -> 
 
     def until(cluster: changes.Obj) -> changes.Obj | None:
         entry = changes.entry(cluster, held.number)
-        handovers = (cluster.get("status") or {}).get("recentHandovers") or ()
-        handover = next((one for one in handovers if one.get("epoch") == entry.get("epoch")), None)
-        return handover if entry.get("epoch") not in {None, held.epoch} and entry.get("state") == "Serving" and handover else None
+        is_moved = entry.get("epoch") not in {None, held.epoch} and entry.get("state") == "Serving"
+        return (changes.handover(cluster, entry.get("epoch")) or None) if is_moved else None
 
     handover = changes.wait(question.client, question.target, until, seconds=timeout)
     took = time.monotonic() - begun
