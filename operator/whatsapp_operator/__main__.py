@@ -73,13 +73,8 @@ class Operator:
         self._settings = settings
         clock = SystemClock()
         kube = LightKube.from_kubeconfig(settings.kubeconfig)
-        self._health = WatchHealth(clock)
         self._watched = handlers.watched(settings.watch_namespaces)
-        for name in self._watched.values():
-            self._health.expect(name, essential=True)
-        self._health.expect(name_of(LEASE, settings.namespace), essential=False)
-        for kind, namespace in ((NODE, None), (LEASE, LEASE_NAMESPACE)):
-            self._health.expect(name_of(kind, namespace), essential=False, stalled_after=NODES_STALLED_AFTER)
+        self._health = _health(clock, self._watched.values(), settings.namespace)
         reads = TendedReads(kube, self._health)
         self._crd_was_missing = False
         self._supervisor = Supervisor(self._watch, dead_for=self._dead_for, clock=clock)
@@ -301,6 +296,17 @@ class Operator:
         with suppress(TimeoutError):
             async with asyncio.timeout(END_WITHIN):
                 await self._kube.close()
+
+
+def _health(clock: SystemClock, watched: Iterable[str], lease_namespace: str) -> WatchHealth:
+    """Return the state of all watches of this process: Kopf's, of the own Lease, and of nodes and their Leases."""
+    health = WatchHealth(clock)
+    for name in watched:
+        health.expect(name, essential=True)
+    health.expect(name_of(LEASE, lease_namespace), essential=False)
+    for kind, namespace in ((NODE, None), (LEASE, LEASE_NAMESPACE)):
+        health.expect(name_of(kind, namespace), essential=False, stalled_after=NODES_STALLED_AFTER)
+    return health
 
 
 def _tracing(settings: Settings) -> Tracing | None:
