@@ -26,6 +26,7 @@ from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.facts import Facts
 from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.core.snapshot import Call, Client, Coreapp, Node, Report, Route, Snapshot
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.kube.node import node_of
 from whatsapp_operator.shell.objects import assemble
 from whatsapp_operator.shell.objects.reading import SpecError, desired_of, is_ready
@@ -202,7 +203,7 @@ def _snapshot(world: World, desired: Desired) -> Snapshot:
     return replace(first, since=since)
 
 
-def _reports(parts: assemble.Parts, shards: int | None) -> dict[str, assemble.ProbeResult]:
+def _reports(parts: assemble.Parts, shards: int | None) -> dict[str, ProbeResult]:
     """What each ready Coreapp would answer if all is as its Service says."""
     held = {route.holder_uid: route for route in parts.routes}
     found = {}
@@ -210,7 +211,7 @@ def _reports(parts: assemble.Parts, shards: int | None) -> dict[str, assemble.Pr
         route = held.get(uid := pod["metadata"]["uid"])
         shard, epoch = (route.shard, route.epoch) if route is not None else (None, None)
         if is_ready(pod):
-            found[uid] = assemble.ProbeResult(report=Report(shard=shard, epoch=epoch, shards=shards, gateway="connected"))
+            found[uid] = ProbeResult(report=Report(shard=shard, epoch=epoch, shards=shards, gateway="connected"))
     return found
 
 

@@ -397,7 +397,7 @@ class Operator:
 
     def hears(self, uid: str) -> Report | None:
         """Return what a Coreapp said last, if its connection has not ended."""
-        return self._tethers.report_of(uid) if self._tethers.broken_at(uid) is None else None
+        return self._tethers.result_of(uid).report if self._tethers.result_of(uid).broken_at is None else None
 
     def before_a_write(self, do: Callable[[str], None] | None) -> None:
         """Call this with what it is before each write is sent, but for those of Leases."""

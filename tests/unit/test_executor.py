@@ -34,6 +34,7 @@ from whatsapp_operator.core.actions import (
 )
 from whatsapp_operator.core.names import Epoch, Ref
 from whatsapp_operator.core.snapshot import Evidence, HandoverTimes, Operation, Overruled, Report
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound, Rejected, TestFailed, Unavailable
 from whatsapp_operator.shell.loop.cluster import Denial, Memory
@@ -97,8 +98,8 @@ class Cluster:
         self.assigned.append(action)
         return await self.assign_answer(action)
 
-    def report_of(self, uid: str) -> Report | None:
-        return self.reports.get(uid)
+    def result_of(self, uid: str) -> ProbeResult:
+        return ProbeResult(report=self.reports.get(uid))
 
     def ask(self, _: object, __: object, *, quiet: bool) -> None:
         self.asked.append(quiet)

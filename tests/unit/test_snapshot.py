@@ -18,6 +18,7 @@ from whatsapp_operator.core import manifests, rules
 from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Client, Record, Silence, Snapshot
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.kube.kinds import DEPLOYMENT, NETWORKPOLICY, PDB, POD, PVC, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
 from whatsapp_operator.shell.loop.cluster import Memory
@@ -294,14 +295,8 @@ class NothingHeard:
 
     def hold(self, *_: Any) -> None: ...
 
-    def report_of(self, _: str) -> None: ...
-
-    def broken_at(self, _: str) -> None: ...
-
-    def unresponsive_since(self, _: str) -> None: ...
-
-    def never_responded(self, _: str) -> bool:
-        return True
+    def result_of(self, _: str) -> ProbeResult:
+        return ProbeResult(never_responded=True)
 
     def silence(self) -> Silence:
         return Silence()

@@ -329,7 +329,7 @@ class Executor:
         logs.note(shard=one.route.shard)
         committed_at = self._clock.now()
         # A new leader observed before its tethers were connected: by now they may have a report that the observation lacks.
-        report = self._coreapps.report_of(one.to.uid) or one.to.report
+        report = self._coreapps.result_of(one.to.uid).report or one.to.report
         shards = report.shards if report is not None and report.shards is not None else one.shards
         if shards is None:
             return

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.desired import Desired
 from whatsapp_operator.core.names import Obj, Ref
-from whatsapp_operator.core.snapshot import AccountSecret, Coreapp, Report, Route, Snapshot, Workload
+from whatsapp_operator.core.snapshot import AccountSecret, Coreapp, Route, Snapshot, Workload
 from whatsapp_operator.shell.addresses import host_port
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
 from .reading import account_secret_of, component_of, coreapp_of, image_problem_of, is_ready, is_unobserved, pending_of, webapps_change
@@ -252,16 +252,6 @@ def by_ref(objects: Iterable[Obj], uid: str) -> dict[Ref, Obj]:
 
 
 # --- the snapshot ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeResult:
-    """What this process knows from its own connection to a pod."""
-
-    report: Report | None = None
-    broken_at: datetime | None = None
-    unresponsive_since: datetime | None = None
-    never_responded: bool = False
 
 
 def snapshot_of(
