@@ -33,7 +33,7 @@ from typing import Any
 
 from aiohttp import web
 
-from .account import Account
+from .account import Account, is_pin
 from .api import Api
 from .body import json_of
 from .exchange import Exchange
@@ -185,7 +185,7 @@ class Control:
 
     async def _pin(self, body: dict[str, Any]) -> web.Response:
         pin = body.get("pin")
-        if pin is not None and not (isinstance(pin, str) and len(pin) == 6 and pin.isascii() and pin.isdigit()):
+        if pin is not None and not is_pin(pin):
             return _bad("pin must be six digits, or null for no two-step verification")
         await self.account.require_pin(pin)
         return web.json_response({})

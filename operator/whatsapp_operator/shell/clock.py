@@ -1,4 +1,4 @@
-"""Time and random values. They are passed in, so that a simulation can pass others."""
+"""Time and random values, and how Kubernetes spells an exact time. They are passed in, so that a simulation can pass others."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds since an arbitrary start; they go on while the machine sleeps."""
         return self._seconds()
+
+
+def micro_time(at: datetime) -> str:
+    """Spell an aware time as a MicroTime of Kubernetes, which has exactly six digits."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 LETTERS = string.ascii_lowercase + string.digits

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from whatsapp_operator.shell.clock import boottime, utc_now
+from whatsapp_operator.shell.clock import boottime, micro_time, utc_now
 
 from .errors import AlreadyExists, Conflict, KubeError, NotFound
 from .kinds import LEASE, Kind, Obj
@@ -417,16 +417,18 @@ class Election:
         spec = {**_spec(found)}
         record |= {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "spec": spec}
         now = self._wall()
-        if _stamp(now) == spec.get("renewTime"):  # the server drops a write that changes nothing, and then no candidate would see a renewal
+        if micro_time(now) == spec.get(
+            "renewTime"
+        ):  # the server drops a write that changes nothing, and then no candidate would see a renewal
             now += timedelta(microseconds=1)
         spec |= {
             "holderIdentity": holder,
             "leaseDurationSeconds": int(self._timings.duration),
             "leaseTransitions": epoch,
-            "renewTime": _stamp(now),
+            "renewTime": micro_time(now),
         }
         if new_term:
-            spec["acquireTime"] = _stamp(now)
+            spec["acquireTime"] = micro_time(now)
         return record
 
 
@@ -454,10 +456,6 @@ def _version(record: Obj | None) -> str:
 def _duration(record: Obj, otherwise: float) -> float:
     """Return how long the holder of a record may go on without renewing; its timings may differ from those of this process."""
     return float(_spec(record).get("leaseDurationSeconds") or otherwise)
-
-
-def _stamp(at: datetime) -> str:
-    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 # --------------------------------------------------------------------------------------------------------------- tasks

@@ -26,6 +26,7 @@ from whatsapp_operator.shell.kube.kinds import Kind
 from whatsapp_operator.shell.objects import (
     assemble,
     pem,  # noqa: F401  # so that no observation waits until it is loaded
+    secret_keys,
 )
 from whatsapp_operator.shell.objects.assemble import Gathered, Parts, Slow
 from whatsapp_operator.shell.objects.reading import claim_of, desired_of, is_ready, source_of, targets_of
@@ -410,9 +411,7 @@ class Observer:
 
 def _secret_names(desired: Desired) -> frozenset[str]:
     """Return the names of all Secrets that a cluster needs."""
-    account = desired.account.secret_name if desired.account else None
-    database = (desired.database.secret_name, desired.database.tls_secret_name) if desired.database else ()
-    return frozenset(filter(None, (manifests.admin_secret_name(desired), manifests.tls_secret_name(desired), account, *database)))
+    return frozenset(one.name for one in secret_keys.named(desired))
 
 
 def slow_for(slow: Slow) -> float:

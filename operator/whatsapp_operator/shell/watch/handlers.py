@@ -20,6 +20,7 @@ from whatsapp_operator.core.manifests import API_VERSION, CLUSTER_LABEL, cluster
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.shell.kube.client import configuration
 from whatsapp_operator.shell.kube.kinds import POD, SERVICE, STATEFULSET, WAC, Kind
+from whatsapp_operator.shell.kube.transport import socket_options
 
 from .health import WatchHealth, name_of
 
@@ -190,10 +191,8 @@ def _keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
     """Return a socket that detects within about ten seconds that the other side is gone, even if nothing is sent."""
     made = socket.socket(*address[:3])
     made.setblocking(False)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 4), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):  # not all systems have all of them
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    for option in socket_options():
+        made.setsockopt(*option)
     return made
 
 
