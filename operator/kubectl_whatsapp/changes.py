@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
+from kubectl_whatsapp import Obj
 from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import PAUSED_ANNOTATION, RESHARD_NOW_ANNOTATION, SWITCHOVER_ANNOTATION
 from kubectl_whatsapp.reading import Target, cluster_path
 
-Obj = dict[str, Any]
 T = TypeVar("T")
 
 TIMEOUT: Final = 10.0

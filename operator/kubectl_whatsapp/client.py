@@ -12,10 +12,9 @@ from http.client import HTTPException
 from typing import Any, Final
 from urllib.parse import quote
 
+from kubectl_whatsapp import Obj
 from kubectl_whatsapp.errors import AccessError, RequestError
 from kubectl_whatsapp.plain import Answer, Reader, needs_proxy
-
-Obj = dict[str, Any]
 
 Timeout = float | tuple[float, float | None]
 """Seconds for each step; of a pair the first for the connection, the second for each silence."""

@@ -14,8 +14,9 @@ from functools import cache
 from importlib.resources import files
 from inspect import cleandoc
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
+from kubectl_whatsapp import Obj
 from kubectl_whatsapp.marks import moment
 from kubectl_whatsapp.reading import Read
 from kubectl_whatsapp.view import leader_of
@@ -30,8 +31,6 @@ from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.kube.node import node_of
 from whatsapp_operator.shell.objects import assemble
 from whatsapp_operator.shell.objects.reading import SpecError, desired_of, is_ready
-
-Obj = dict[str, Any]
 
 MAINTAINED: Final = ("Secret", "PodDisruptionBudget", "NetworkPolicy", "PersistentVolumeClaim")
 """Kinds that the operator maintains and this command does not read."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_whatsapp import changes
+from kubectl_whatsapp import Obj, changes
 from kubectl_whatsapp.cli import MISUSED, NOT_IN_TIME, UNKNOWN, Question, command, fail, note, seconds
 from kubectl_whatsapp.errors import RequestError
 
@@ -70,7 +70,7 @@ def game_day(
     return _watch(question, held, begun=begun, timeout=timeout)
 
 
-def _unmoved(cluster: changes.Obj) -> str:
+def _unmoved(cluster: Obj) -> str:
     """Why no failover follows in this cluster, however well it is; empty if one does."""
     metadata, spec = cluster.get("metadata") or {}, cluster.get("spec") or {}
     if metadata.get("deletionTimestamp"):
@@ -81,7 +81,7 @@ def _unmoved(cluster: changes.Obj) -> str:
 def _watch(question: Question, held: Shard, *, begun: float, timeout: float) -> int:
     """Wait until the shard is served under another epoch, and print how long that took."""
 
-    def until(cluster: changes.Obj) -> changes.Obj | None:
+    def until(cluster: Obj) -> Obj | None:
         entry = changes.entry(cluster, held.number)
         is_moved = entry.get("epoch") not in {None, held.epoch} and entry.get("state") == "Serving"
         return (changes.handover(cluster, entry.get("epoch")) or None) if is_moved else None

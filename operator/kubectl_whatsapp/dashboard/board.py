@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from kubectl_whatsapp import reading, rights
+from kubectl_whatsapp import Obj, reading, rights
 from kubectl_whatsapp.dashboard import lists
 from kubectl_whatsapp.dashboard.lists import Key, WatchedList
 from kubectl_whatsapp.marks import CLUSTER_LABEL
@@ -24,8 +24,6 @@ from kubectl_whatsapp.shape import document
 from kubectl_whatsapp.view import view
 from kubectl_whatsapp.why import why
 from kubectl_whatsapp.world import labels
-
-Obj = dict[str, Any]
 
 WATCHED: Final = ("cluster", "pods", "services", "statefulsets", "deployments")
 POLLED: Final = ("nodes", "nodeLeases", "lease", "operators")

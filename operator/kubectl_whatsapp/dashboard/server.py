@@ -9,16 +9,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
+from kubectl_whatsapp import Obj
 from kubectl_whatsapp.changes import shard_number
 from kubectl_whatsapp.dashboard.board import Board
 from kubectl_whatsapp.dashboard.lists import Key
 from kubectl_whatsapp.model import View
-
-Obj = dict[str, Any]
 
 LOOPBACK: Final = "127.0.0.1"
 TYPES: Final = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
