@@ -299,12 +299,8 @@ def _webapp_replicas(desired: Desired, deployment: Obj | None, status: Obj) -> i
 
 
 def _coreapps(parts: Parts, responses: Mapping[str, ProbeResult]) -> tuple[Coreapp, ...]:
-    found: list[Coreapp] = []
-    for pod in parts.coreapp_pods:
-        last = responses.get(pod["metadata"]["uid"], ProbeResult())
-        coreapp = coreapp_of(pod, last.report, last.broken_at, last.unresponsive_since, never_responded=last.never_responded)
-        found += [coreapp] if coreapp is not None else []
-    return tuple(sorted(found, key=lambda pod: pod.ordinal))
+    found = (coreapp_of(pod, responses.get(pod["metadata"]["uid"], ProbeResult())) for pod in parts.coreapp_pods)
+    return tuple(sorted((one for one in found if one is not None), key=lambda one: one.ordinal))
 
 
 def webapps_of(parts: Parts) -> tuple[Obj, ...]:
