@@ -108,8 +108,6 @@ def connection(kubeconfig: Path | None) -> kopf.ConnectionInfo:
         ca_path=path(cluster.certificate_auth),
         ca_data=cluster.certificate_auth_data,
         insecure=cluster.insecure,
-        username=user.username,
-        password=user.password,
         token=token.strip() if token else None,
         certificate_path=path(user.client_cert),
         certificate_data=user.client_cert_data,
