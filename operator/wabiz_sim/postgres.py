@@ -9,25 +9,7 @@ from .database import Database
 from .dbsession import DatabaseSession, Session
 from .epoch import Epoch
 from .gatewaylog import Entry, Kind
-from .store import KEPT, Row, Store, StoreError, forget_up_to
-
-# JSON is stored as text: jsonb would reject some valid JSON. An epoch's number has no upper bound.
-_SCHEMA: LiteralString = """
-CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS fence (shard INTEGER PRIMARY KEY, n NUMERIC NOT NULL, epoch TEXT NOT NULL, uid TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS message (
-    seq BIGSERIAL PRIMARY KEY, id TEXT NOT NULL UNIQUE, shard INTEGER NOT NULL, recipient TEXT NOT NULL,
-    at DOUBLE PRECISION NOT NULL, by TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS gateway_log (
-    seq BIGSERIAL PRIMARY KEY, at DOUBLE PRECISION NOT NULL, kind TEXT NOT NULL, shard INTEGER NOT NULL, epoch TEXT NOT NULL,
-    uid TEXT NOT NULL, connection TEXT NOT NULL, message TEXT NOT NULL, note TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS inbound (
-    seq BIGSERIAL PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT NOT NULL, body TEXT NOT NULL, shard INTEGER);
-CREATE INDEX IF NOT EXISTS inbound_waiting ON inbound (seq) WHERE shard IS NULL;
-CREATE TABLE IF NOT EXISTS tally (name TEXT, shard INTEGER, value BIGINT NOT NULL, PRIMARY KEY (name, shard));
-CREATE TABLE IF NOT EXISTS shards_call (seq BIGSERIAL PRIMARY KEY, call TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS token (digest TEXT PRIMARY KEY, expires_at DOUBLE PRECISION NOT NULL);
-"""
+from .store import ADMIT, HIGHEST, KEPT, SCHEMA, Row, Store, StoreError, forget_up_to
 
 _LOGGED = ("at", "kind", "shard", "epoch", "uid", "connection", "message", "note")
 _LOG: LiteralString = """
@@ -68,7 +50,7 @@ class PostgresStore(Store):
     def __init__(self, database: Database, on_uncertain: Callable[[], None], *, kept: int = KEPT) -> None:
         """``on_uncertain`` is called when a change failed and may have been made all the same: cached values must be read again."""
         self._kept = kept
-        self._session = DatabaseSession(database, _SCHEMA, on_uncertain)
+        self._session = DatabaseSession(database, SCHEMA, on_uncertain)
 
     async def open(self, patience: float) -> None:
         """Connect within ``patience`` seconds, create what is missing, and end the session of an earlier upstream.
@@ -94,13 +76,8 @@ class PostgresStore(Store):
         """See Store."""
 
         async def work(session: Session) -> Row | None:
-            # One statement decides, so it is correct with other writers too: the row only changes to a higher n.
-            await session.execute(
-                "INSERT INTO fence VALUES (%s, %s, %s, %s) ON CONFLICT (shard) DO UPDATE "
-                "SET n = excluded.n, epoch = excluded.epoch, uid = excluded.uid WHERE excluded.n > fence.n",
-                (shard, epoch.n, epoch.text, uid),
-            )
-            return await (await session.execute("SELECT epoch, uid FROM fence WHERE shard = %s", (shard,))).fetchone()
+            await session.execute(ADMIT, (shard, epoch.n, epoch.text, uid))
+            return await (await session.execute(HIGHEST, (shard,))).fetchone()
 
         highest = await self._session.change(work)
         if highest == (epoch.text, uid):

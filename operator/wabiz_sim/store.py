@@ -26,6 +26,31 @@ ACCEPTED_BEFORE, ACKNOWLEDGED_BEFORE = "accepted_before", "acknowledged_before"
 """Counters of messages that are forgotten."""
 
 
+# JSON is stored as text: jsonb would reject some valid JSON. An epoch's number has no upper bound.
+SCHEMA: LiteralString = """
+CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS fence (shard INTEGER PRIMARY KEY, n NUMERIC NOT NULL, epoch TEXT NOT NULL, uid TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS message (
+    seq BIGSERIAL PRIMARY KEY, id TEXT NOT NULL UNIQUE, shard INTEGER NOT NULL, recipient TEXT NOT NULL,
+    at DOUBLE PRECISION NOT NULL, by TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS gateway_log (
+    seq BIGSERIAL PRIMARY KEY, at DOUBLE PRECISION NOT NULL, kind TEXT NOT NULL, shard INTEGER NOT NULL, epoch TEXT NOT NULL,
+    uid TEXT NOT NULL, connection TEXT NOT NULL, message TEXT NOT NULL, note TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS inbound (
+    seq BIGSERIAL PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT NOT NULL, body TEXT NOT NULL, shard INTEGER);
+CREATE INDEX IF NOT EXISTS inbound_waiting ON inbound (seq) WHERE shard IS NULL;
+CREATE TABLE IF NOT EXISTS tally (name TEXT, shard INTEGER, value BIGINT NOT NULL, PRIMARY KEY (name, shard));
+CREATE TABLE IF NOT EXISTS shards_call (seq BIGSERIAL PRIMARY KEY, call TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS token (digest TEXT PRIMARY KEY, expires_at DOUBLE PRECISION NOT NULL);
+"""
+"""In the words of PostgreSQL. SQLite numbers rows by an INTEGER instead of a BIGSERIAL."""
+ADMIT: LiteralString = """
+    INSERT INTO fence VALUES (%s, %s, %s, %s) ON CONFLICT (shard) DO UPDATE
+    SET n = excluded.n, epoch = excluded.epoch, uid = excluded.uid WHERE excluded.n > fence.n"""
+"""One statement, so it is correct with other writers too: the row only changes to a higher n."""
+HIGHEST: LiteralString = "SELECT epoch, uid FROM fence WHERE shard = %s"
+
+
 @dataclass(frozen=True, slots=True)
 class Inbound:
     """A message of a WhatsApp user that no webhook has accepted yet."""
@@ -195,21 +220,6 @@ def _entry_of(row: Row) -> Entry:
     return Entry(seq=seq, at=at, kind=kind, shard=shard, epoch=epoch, uid=uid, connection=connection, message=message, note=note)
 
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS fence (shard INTEGER PRIMARY KEY, n INTEGER NOT NULL, epoch TEXT NOT NULL, uid TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS message (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, shard INTEGER NOT NULL, recipient TEXT NOT NULL, at REAL NOT NULL, by TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS gateway_log (
-    seq INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, shard INTEGER NOT NULL, epoch TEXT NOT NULL, uid TEXT NOT NULL,
-    connection TEXT NOT NULL, message TEXT NOT NULL, note TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS inbound (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT NOT NULL, body TEXT NOT NULL, shard INTEGER);
-CREATE TABLE IF NOT EXISTS tally (name TEXT, shard INTEGER, value INTEGER NOT NULL, PRIMARY KEY (name, shard)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS shards_call (seq INTEGER PRIMARY KEY, call TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS token (digest TEXT PRIMARY KEY, expires_at REAL NOT NULL) WITHOUT ROWID;
-"""
-
 _ENDS = "SELECT (SELECT seq FROM {0} WHERE {1} ORDER BY seq LIMIT 1), (SELECT max(seq) FROM {0})"
 """The oldest entry that may be forgotten, and the newest. ``min`` and ``max`` in one query would read all of the table."""
 _OLD = (
@@ -241,7 +251,7 @@ class SqliteStore(Store):
         """
         self._path, self._failed, self._kept = path, failed, kept
         try:
-            self._db = _connect(path, _SCHEMA)
+            self._db = _connect(path, SCHEMA.replace("BIGSERIAL", "INTEGER"))
         except sqlite3.Error as error:
             msg = f"the database {path} cannot be opened: {error}; remove it to start with a new account"
             raise OSError(msg) from None
@@ -259,13 +269,8 @@ class SqliteStore(Store):
 
     async def admit(self, shard: int, epoch: Epoch, uid: str) -> Epoch | None:
         """See Store."""
-        # One statement, so it is correct with other writers too: the row only changes to a higher n.
-        self._run(
-            "INSERT INTO fence VALUES (?, ?, ?, ?) ON CONFLICT (shard) DO UPDATE "
-            "SET n = excluded.n, epoch = excluded.epoch, uid = excluded.uid WHERE excluded.n > fence.n",
-            (shard, epoch.n, epoch.text, uid),
-        )
-        text, holder = self._run("SELECT epoch, uid FROM fence WHERE shard = ?", (shard,)).fetchone()
+        await self._change(ADMIT, shard, epoch.n, epoch.text, uid)
+        ((text, holder),) = await self._rows(HIGHEST, shard)
         return None if (text, holder) == (epoch.text, uid) else Epoch.parse(text)
 
     async def accept(self, frame: Entry) -> bool:
