@@ -37,3 +37,8 @@ import time
 
 BEGUN = time.monotonic()
 """When the process began, as nearly as it knows: deadlines count from then."""
+
+from typing import Any  # noqa: E402  # the time comes first
+
+Obj = dict[str, Any]
+"""An object of JSON, as the API server sends it."""

@@ -22,14 +22,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from kubectl_whatsapp import Obj
 from kubectl_whatsapp.errors import AccessError
 
 if TYPE_CHECKING:
     from kubectl_whatsapp.client import Client
-
-Obj = dict[str, Any]
 
 KUBECTL_SECONDS: Final = 10.0
 """Within so long kubectl must have printed its configuration."""

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Final, Protocol
+from typing import Final, Protocol, TypeVar
 
+from kubectl_whatsapp import Obj
 from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import PAUSED_ANNOTATION, RESHARD_NOW_ANNOTATION, SWITCHOVER_ANNOTATION
 from kubectl_whatsapp.reading import Target, cluster_path
 
-Obj = dict[str, Any]
-T = Any
+T = TypeVar("T")
 
 TIMEOUT: Final = 10.0
 """Seconds for one request."""
@@ -102,25 +102,23 @@ def is_unknown(error: RequestError) -> bool:
     return error.status is None or error.status >= 500
 
 
-def wait(
-    client: Client, target: Target, until: Callable[[Obj], T], *, seconds: float, clock: Callable[[], float] = time.monotonic
-) -> tuple[T | None, float]:
+def wait(client: Client, target: Target, until: Callable[[Obj], T | None], *, seconds: float) -> T | None:
     """Read the WhatsAppCluster again and again until ``until`` returns something other than None.
 
-    Returns that, or None after ``seconds``, and how long it took. A reading that fails is repeated, unless it would fail again.
+    Returns that, or None after ``seconds``. A reading that fails is repeated, unless it would fail again.
     """
-    begun = clock()
-    while (spent := clock() - begun) < seconds:
+    ends = time.monotonic() + seconds
+    while (left := ends - time.monotonic()) > 0:
         try:
-            found = until(client.get(cluster_path(target), timeout=min(TIMEOUT, seconds - spent)))
+            found = until(client.get(cluster_path(target), timeout=min(TIMEOUT, left)))
         except RequestError as error:
             if error.is_lasting:
                 raise
             found = None
         if found is not None:
-            return found, clock() - begun
+            return found
         time.sleep(POLL)
-    return None, clock() - begun
+    return None
 
 
 def entry(cluster: Obj, shard: int) -> Obj:
@@ -132,6 +130,11 @@ def no_shard(cluster: Obj, shard: int) -> str:
     """Say that there is no shard of that number, and which there are."""
     known = sorted(one.get("shard") for one in (cluster.get("status") or {}).get("shardMap") or ())
     return f"{cluster['metadata']['name']} has no shard {shard}; it has {', '.join(map(str, known)) or 'none yet'}."
+
+
+def handover(cluster: Obj, epoch: str | None) -> Obj:
+    """Return what the status reports of the handover to this epoch; empty if it reports none."""
+    return next((one for one in (cluster.get("status") or {}).get("recentHandovers") or () if one.get("epoch") == epoch), {})
 
 
 def phases(handover: Obj) -> Obj:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from kubectl_whatsapp import Obj
 from kubectl_whatsapp.model import Level, View
 from kubectl_whatsapp.reading import Read
 from kubectl_whatsapp.view import view
-from kubectl_whatsapp.world import Obj, World, are_ready, condition, counted
+from kubectl_whatsapp.world import World, are_ready, condition, counted
 
 Answer = tuple[Level, str]
 WORST: Final = (Level.CRITICAL, Level.UNKNOWN, Level.WARNING, Level.OK)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
-from kubectl_whatsapp import access, changes, reading, rights
+from kubectl_whatsapp import Obj, access, changes, reading, rights
 from kubectl_whatsapp.access import Access, Options
 from kubectl_whatsapp.errors import AccessError, RequestError
 from kubectl_whatsapp.marks import is_name
@@ -104,7 +104,7 @@ class Question:
         spent = time.monotonic() - self.begun - self.access.asked_for
         return self.read(names, deadline=max(reading.LEAST * self.seconds, self.seconds - spent), load=load)
 
-    def cluster(self) -> changes.Obj:
+    def cluster(self) -> Obj:
         """Return the WhatsAppCluster; without it the command fails."""
         try:
             return changes.read(self.client, self.target)

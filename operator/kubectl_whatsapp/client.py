@@ -12,10 +12,9 @@ from http.client import HTTPException
 from typing import Any, Final
 from urllib.parse import quote
 
+from kubectl_whatsapp import Obj
 from kubectl_whatsapp.errors import AccessError, RequestError
 from kubectl_whatsapp.plain import Answer, Reader, needs_proxy
-
-Obj = dict[str, Any]
 
 Timeout = float | tuple[float, float | None]
 """Seconds for each step; of a pair the first for the connection, the second for each silence."""
@@ -41,6 +40,8 @@ class Client:
         self._use(config)
         self.server_date = ""
         """The Date header of the last answer: the API server's clock, by which other times are compared."""
+        self.answered = 0.0
+        """When the API server last answered with an object or a rejection, by the monotonic clock."""
 
     def _use(self, config: Obj) -> None:
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
@@ -137,6 +138,7 @@ class Client:
         if not found:
             msg = "the answer is no JSON object"
             raise RequestError(msg)
+        self.answered = time.monotonic()
         return found
 
     def _send(
@@ -155,6 +157,7 @@ class Client:
             answer = self._answer(method, path, body, timeout, query, stream=stream)
         self.server_date = answer.headers.get("Date") or self.server_date
         if answer.status_code >= 400:
+            self.answered = time.monotonic()
             raise _rejection(answer)
         return answer
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-Obj = dict[str, Any]
+from kubectl_whatsapp import Obj
 
 
 class AccessError(Exception):

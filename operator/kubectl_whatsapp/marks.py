@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-Obj = dict[str, Any]
+from kubectl_whatsapp import Obj
 
 CLUSTER_LABEL: Final = "multiconnect.dev/cluster"
 SHARD_LABEL: Final = "multiconnect.dev/shard"

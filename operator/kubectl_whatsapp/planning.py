@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
+from kubectl_whatsapp import Obj
 from kubectl_whatsapp.marks import RESHARD_NOW_ANNOTATION
 from kubectl_whatsapp.view import leader_of
 from kubectl_whatsapp.world import World, condition, counted
 from whatsapp_operator.core import windows
-
-Obj = dict[str, Any]
 
 VENDOR_RESTART: Final = "45 to 60 s"
 """How long all Coreapps of the real client are away after Set Shards, as the vendor says."""

@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from kubectl_whatsapp import rights
+from kubectl_whatsapp import Obj, rights
 from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import CLUSTER_LABEL
 from kubectl_whatsapp.rights import Right
-
-Obj = dict[str, Any]
 
 DEADLINE: Final = 1.0
 """Seconds for all reading together, counted from the start of the process: in an outage a person waits for the answer."""

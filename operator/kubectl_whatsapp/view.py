@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
+from kubectl_whatsapp import Obj
 from kubectl_whatsapp.marks import EPOCH_LABEL, RETIRING, ROLE_LABEL, SHARD_LABEL, Route, moment, renewed, route_of
 from kubectl_whatsapp.model import Condition, Handover, Leader, Operation, Shard, Standby, View
 from kubectl_whatsapp.reading import OPERATOR_LABEL, Read
 from kubectl_whatsapp.verdict import Facts, verdict
 from kubectl_whatsapp.world import World, condition, labels
-
-Obj = dict[str, Any]
 
 LEASE_SLACK: Final = timedelta(seconds=2)
 """The API server's clock is read to the second twice, and a renewal may be in progress."""

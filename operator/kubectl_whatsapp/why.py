@@ -14,8 +14,9 @@ from functools import cache
 from importlib.resources import files
 from inspect import cleandoc
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
+from kubectl_whatsapp import Obj
 from kubectl_whatsapp.marks import moment
 from kubectl_whatsapp.reading import Read
 from kubectl_whatsapp.view import leader_of
@@ -26,11 +27,10 @@ from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.facts import Facts
 from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.core.snapshot import Call, Client, Coreapp, Node, Report, Route, Snapshot
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.kube.node import node_of
 from whatsapp_operator.shell.objects import assemble
 from whatsapp_operator.shell.objects.reading import SpecError, desired_of, is_ready
-
-Obj = dict[str, Any]
 
 MAINTAINED: Final = ("Secret", "PodDisruptionBudget", "NetworkPolicy", "PersistentVolumeClaim")
 """Kinds that the operator maintains and this command does not read."""
@@ -189,21 +189,20 @@ def _snapshot(world: World, desired: Desired) -> Snapshot:
     slow = assemble.Slow(read_at=0.0, objects=assemble.by_ref(deployments, desired.uid), names=frozenset(), secrets={}, unread=unread)
     now, noted, shards = world.read.at, record.read(world.status, uid=desired.uid), world.status.get("shards")
     call = Call(id=noted.operation.id) if noted.operation is not None else None
-    known = assemble.Known(
+    known = Snapshot(
         now=now,
         nonce="none",
         leader_epoch=0,
         client=Client(shards=shards, asked_at=now, version=(world.status.get("client") or {}).get("version"), call=call),
         record=noted,
-        responses=_reports(parts, shards),
         nodes=_nodes(world),
     )
-    first = assemble.snapshot_of(desired, world.cluster, parts, slow, known)
+    first = assemble.snapshot_of(desired, world.cluster, parts, slow, known, responses=_reports(parts, shards))
     since = {fact: _since(world, fact) for fact in rules.plan(desired, first).holds}
     return replace(first, since=since)
 
 
-def _reports(parts: assemble.Parts, shards: int | None) -> dict[str, assemble.ProbeResult]:
+def _reports(parts: assemble.Parts, shards: int | None) -> dict[str, ProbeResult]:
     """What each ready Coreapp would answer if all is as its Service says."""
     held = {route.holder_uid: route for route in parts.routes}
     found = {}
@@ -211,7 +210,7 @@ def _reports(parts: assemble.Parts, shards: int | None) -> dict[str, assemble.Pr
         route = held.get(uid := pod["metadata"]["uid"])
         shard, epoch = (route.shard, route.epoch) if route is not None else (None, None)
         if is_ready(pod):
-            found[uid] = assemble.ProbeResult(report=Report(shard=shard, epoch=epoch, shards=shards, gateway="connected"))
+            found[uid] = ProbeResult(report=Report(shard=shard, epoch=epoch, shards=shards, gateway="connected"))
     return found
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
+from kubectl_whatsapp import Obj
 from kubectl_whatsapp.marks import COMPONENT_LABEL, PAUSED_ANNOTATION, renewed
 from kubectl_whatsapp.reading import Read
-
-Obj = dict[str, Any]
 
 NODE_SILENT: Final = timedelta(seconds=25)
 """A kubelet renews its Lease every 10 s; without two renewals it counts as gone (kubernetes.io, "Node heartbeats")."""

@@ -27,7 +27,7 @@ It sends nothing to WhatsApp. Three components, each one process (or one object 
     session.py      cache of valid bearer tokens
 
     upstream.py     the shared database and the WhatsApp servers
-    store.py        the interface of the database, and its SQLite implementation
+    store.py        the database: its interface, and the one in an SQLite file
     postgres.py     the database on a PostgreSQL server
     dbsession.py    the one session on it
     database.py     its address, from the client's variables

@@ -112,7 +112,7 @@ class Account:
         return None
 
     def _pin_problem(self, pin: Any) -> Answer | None:
-        if pin is not None and not (isinstance(pin, str) and len(pin) == 6 and pin.isascii() and pin.isdigit()):
+        if pin is not None and not is_pin(pin):
             return failure(400, PARAMETER_INVALID, "pin must be a string of six digits")
         if self.pin is not None and pin != self.pin:
             return failure(400, ACCESS_DENIED, f"two-step verification: pin is {'missing' if pin is None else 'wrong'}")
@@ -148,6 +148,11 @@ class Account:
         self.logged_off = True
         await self._store.put_facts({"logged_off": True})
         await self._cut()
+
+
+def is_pin(value: Any) -> bool:
+    """Return whether a value can be a PIN of two-step verification."""
+    return isinstance(value, str) and len(value) == 6 and value.isascii() and value.isdigit()
 
 
 def _locked() -> Answer:

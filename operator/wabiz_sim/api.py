@@ -4,10 +4,12 @@ import asyncio
 import base64
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from .account import Account
 from .body import BadBody, json_of
@@ -29,46 +31,35 @@ TRUSTED_HEADER = "X-Simulator-Trusted"
 
 _FAR_FUTURE = "2099-12-31T00:00:00+00:00"
 
-Work = Callable[[], Awaitable[Answer]]
+Work = Callable[[web.Request], Awaitable[Answer]]
 
 
+@dataclass(slots=True, kw_only=True)
 class Api:
     """All of ``/internal``. Only Webapps call it; they pass on status and body unchanged."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        account: Account,
-        users: Users,
-        preferences: Preferences,
-        members: Members,
-        exchange: Exchange,
-        faults: Faults,
-        spawn: Callable[..., object],
-    ) -> None:
-        self._store = store
-        self._account = account
-        self._users = users
-        self._preferences = preferences
-        self._members = members
-        self._exchange = exchange
-        self._faults = faults
-        self._spawn = spawn
-        self.expire_timestamp = _FAR_FUTURE
-        """When this build expires, as ``GET /v1/support`` returns it."""
+    store: Store
+    account: Account
+    users: Users
+    preferences: Preferences
+    members: Members
+    exchange: Exchange
+    faults: Faults
+    spawn: Callable[..., object]
+    expire_timestamp: str = _FAR_FUTURE
+    """When this build expires, as ``GET /v1/support`` returns it."""
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
         return [
-            web.post("/internal/v1/users/login", self._login),
-            web.post("/internal/v1/users/logout", self._logout),
-            web.get("/internal/v1/account/shards", self._get_shards),
+            web.post("/internal/v1/users/login", self._call("login", self._login, needs_token=False)),
+            web.post("/internal/v1/users/logout", self._call("logout", self._logout)),
+            web.get("/internal/v1/account/shards", self._call("get_shards", self._get_shards)),
             web.post("/internal/v1/account/shards", self._set_shards),
-            web.get("/internal/v1/health", self._health),
-            web.get("/internal/v1/settings/application", self._settings),
-            web.patch("/internal/v1/settings/application", self._settings),
-            web.get("/internal/v1/support", self._support),
+            web.get("/internal/v1/health", self._call("health", self._health)),
+            web.get("/internal/v1/settings/application", self._call("settings", self._settings)),
+            web.patch("/internal/v1/settings/application", self._call("settings", self._settings)),
+            web.get("/internal/v1/support", self._call("support", self._support)),
             web.get("/internal/session", self._session),
         ]
 
@@ -76,127 +67,121 @@ class Api:
         """Return the cluster-wide map, keyed ``ip:pod``, an IPv6 address in brackets. Coreapps only: the simulator has no Masters."""
         return {
             join_host_port(member.ip, member.pod): {
-                "gateway_status": "connected" if self._exchange.connected(member.uid) else "disconnected",
+                "gateway_status": "connected" if self.exchange.connected(member.uid) else "disconnected",
                 "role": "coreapp",
             }
-            for member in self._members.of("coreapp")
+            for member in self.members.of("coreapp")
         }
 
-    async def _login(self, request: web.Request) -> web.Response:
+    def new_call(self, by: str, shards: object) -> dict[str, Any]:
+        """Return an entry for the log of Set Shards calls, without the result of the call."""
+        return {
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "by": by,
+            "from": self.account.shards,
+            "shards": shards,
+            "coreapps": len(self.members.of("coreapp")),
+            "certificate": None,
+            "fault": None,
+        }
+
+    async def _login(self, request: web.Request) -> Answer:
         username, password = _basic(request.headers.get("Authorization", ""))
         body = await _body(request)
-        new_password = body.get("new_password") if isinstance(body, dict) else None
-        return await self._answer("login", lambda: self._users.login(username, password, new_password))
+        return await self.users.login(username, password, body.get("new_password") if isinstance(body, dict) else None)
 
-    async def _logout(self, request: web.Request) -> web.Response:
-        return await self._guarded(request, "logout", lambda: self._users.logout(bearer(request)))
+    async def _logout(self, request: web.Request) -> Answer:
+        return await self.users.logout(bearer(request))
 
-    async def _get_shards(self, request: web.Request) -> web.Response:
-        async def work() -> Answer:
-            return success({"account": {"shards": self._account.shards}})
+    async def _get_shards(self, _request: web.Request) -> Answer:
+        return success({"account": {"shards": self.account.shards}})
 
-        return await self._guarded(request, "get_shards", work)
+    async def _health(self, _request: web.Request) -> Answer:
+        return success({"health": self.health()})
 
-    async def _health(self, request: web.Request) -> web.Response:
-        async def work() -> Answer:
-            return success({"health": self.health()})
+    async def _settings(self, request: web.Request) -> Answer:
+        if request.method == "GET":
+            return self.preferences.shown()
+        answer = await self.preferences.change(await _body(request))
+        if answer.good:
+            await self.members.tell("coreapp", {"type": "settings", "settings": self.preferences.application})
+        return answer
 
-        return await self._guarded(request, "health", work)
-
-    async def _settings(self, request: web.Request) -> web.Response:
-        async def work() -> Answer:
-            if request.method == "GET":
-                return self._preferences.shown()
-            answer = await self._preferences.change(await _body(request))
-            if answer.good:
-                await self._members.tell("coreapp", {"type": "settings", "settings": self._preferences.application})
-            return answer
-
-        return await self._guarded(request, "settings", work)
-
-    async def _support(self, request: web.Request) -> web.Response:
-        async def work() -> Answer:
-            return success(
-                {
-                    "support": {
-                        "db_engine": self._store.engine,
-                        "debug_info": "simulator",
-                        "description": "WhatsApp Business API client, simulator",
-                        "expire_timestamp": self.expire_timestamp,
-                        "multi_connect": True,
-                    }
+    async def _support(self, _request: web.Request) -> Answer:
+        return success(
+            {
+                "support": {
+                    "db_engine": self.store.engine,
+                    "debug_info": "simulator",
+                    "description": "WhatsApp Business API client, simulator",
+                    "expire_timestamp": self.expire_timestamp,
+                    "multi_connect": True,
                 }
-            )
-
-        return await self._guarded(request, "support", work)
+            }
+        )
 
     async def _session(self, request: web.Request) -> web.Response:
-        left = await self._users.seconds_left(bearer(request))
+        left = await self.users.seconds_left(bearer(request))
         return web.json_response({"seconds": left}) if left > 0 else render(unauthorized())
 
     async def _set_shards(self, request: web.Request) -> web.Response:
         if (rejection := await self._reject_unauthenticated(request)) is not None:
             return render(rejection)
         body = await _body(request)
-        fault = self._faults.take("set_shards")
-        call: dict[str, Any] = {
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "by": "api",
-            "from": self._account.shards,
-            "shards": body.get("shards") if isinstance(body, dict) else None,
-            "coreapps": len(self._members.of("coreapp")),
-            "certificate": _short_fingerprint(body),
-            "fault": fault.fault if fault else None,
-        }
+        fault = self.faults.take("set_shards")
+        call = self.new_call("api", body.get("shards") if isinstance(body, dict) else None)
+        call |= {"certificate": _short_fingerprint(body), "fault": fault.fault if fault else None}
         if fault is not None and fault.fault == "overtaken":
-            await self._account.reshard(self._account.shards)
-        before = self._account.restarts
+            await self.account.reshard(self.account.shards)
+        before = self.account.restarts
         answer, response = await self._perform_set_shards(body, fault)
-        call |= {"status": answer.status, "restarted": self._account.restarts > before}
-        await self._store.note_call(call)
+        call |= {"status": answer.status, "restarted": self.account.restarts > before}
+        await self.store.note_call(call)
         return response
 
     async def _perform_set_shards(self, body: Any, fault: Fault | None) -> tuple[Answer, web.Response]:
         if fault is None or fault.fault == "overtaken":
-            answer = await self._account.set_shards(body)
+            answer = await self.account.set_shards(body)
             return answer, render(answer)
         if fault.fault in REJECTIONS:
             if fault.fault == "wrong_certificate":
-                await self._account.log_off()
+                await self.account.log_off()
             elif fault.fault == "banned":
-                await self._account.ban()
+                await self.account.ban()
             answer = _failure(fault)
             return answer, render(answer, {"Retry-After": fault.retry_after} if fault.retry_after else None)
         if fault.fault == "late":
-            self._spawn(self._apply_late(body, fault.seconds))
+            self.spawn(self._apply_late(body, fault.seconds))
             answer = _failure(fault)
             return answer, render(answer)
-        response, answer = await _go_wrong(fault, lambda: self._account.set_shards(body))
+        response, answer = await _go_wrong(fault, lambda: self.account.set_shards(body))
         return answer, response
 
     async def _apply_late(self, body: Any, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        await self._account.set_shards(body)
+        await self.account.set_shards(body)
 
     async def _reject_unauthenticated(self, request: web.Request) -> Answer | None:
-        if request.headers.get(TRUSTED_HEADER) or await self._users.seconds_left(bearer(request)) > 0:
+        if request.headers.get(TRUSTED_HEADER) or await self.users.seconds_left(bearer(request)) > 0:
             return None
         return unauthorized()
 
-    async def _guarded(self, request: web.Request, call: str, work: Work) -> web.Response:
-        if (rejection := await self._reject_unauthenticated(request)) is not None:
-            return render(rejection)
-        return await self._answer(call, work)
+    def _call(self, call: str, work: Work, *, needs_token: bool = True) -> Handler:
+        """Return the handler of a call: it checks the token, and fails as an injected fault says."""
 
-    async def _answer(self, call: str, work: Work) -> web.Response:
-        fault = self._faults.take(call)
-        if fault is None:
-            return render(await work())
-        response, _ = await _go_wrong(fault, work)
-        return response
+        async def handle(request: web.Request) -> web.Response:
+            if needs_token and (rejection := await self._reject_unauthenticated(request)) is not None:
+                return render(rejection)
+            fault = self.faults.take(call)
+            if fault is None:
+                return render(await work(request))
+            response, _ = await _go_wrong(fault, lambda: work(request))
+            return response
+
+        return handle
 
 
-async def _go_wrong(fault: Fault, work: Work) -> tuple[web.Response, Answer]:
+async def _go_wrong(fault: Fault, work: Callable[[], Awaitable[Answer]]) -> tuple[web.Response, Answer]:
     """Return the response that carries the fault to the Webapp, and what would have been answered."""
     failed = _failure(fault)
     answer = await work() if fault.applies or fault.fault == "slow" else failed

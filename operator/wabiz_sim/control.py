@@ -27,13 +27,13 @@ All under ``/control``, JSON in and out; a bad body is answered by 400 and ``{"e
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from aiohttp import web
 
-from .account import Account
+from .account import Account, is_pin
 from .api import Api
 from .body import json_of
 from .exchange import Exchange
@@ -51,35 +51,25 @@ _LONGEST_SECONDS = 100 * 365 * 86400.0
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
+@dataclass(slots=True, kw_only=True)
 class Control:
     """All of ``/control``."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        account: Account,
-        users: Users,
-        members: Members,
-        exchange: Exchange,
-        faults: Faults,
-        api: Api,
-    ) -> None:
-        self._store = store
-        self._account = account
-        self._users = users
-        self._members = members
-        self._exchange = exchange
-        self._faults = faults
-        self._api = api
+    store: Store
+    account: Account
+    users: Users
+    members: Members
+    exchange: Exchange
+    faults: Faults
+    api: Api
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
         return [
             web.get("/control/counters", self._counters),
             web.get("/control/members", self._show_members),
-            web.get("/control/messages", self._messages),
-            web.get("/control/frames", self._frames),
+            web.get("/control/messages", _paged(self._messages)),
+            web.get("/control/frames", _paged(self._frames)),
             web.get("/control/connections", self._connections),
             web.get("/control/audit", self._audit),
             web.get("/control/waiting", self._waiting),
@@ -99,51 +89,43 @@ class Control:
         ]
 
     async def _counters(self, _request: web.Request) -> web.Response:
-        totals = (await self._exchange.audit()).totals(time.time())
+        totals = (await self.exchange.audit()).totals(time.time())
         return web.json_response(
             {
-                **self._exchange.counters(),
-                "connections": self._exchange.active(),
-                "database": self._exchange.database,
+                **self.exchange.counters(),
+                "connections": self.exchange.active(),
+                "database": self.exchange.database,
                 "doubled": totals.doubled,
                 "two_holders": totals.two_holders,
-                "shards": self._account.shards,
-                "restarts": self._account.restarts,
-                "set_shards_calls": await self._store.calls(),
-                "banned": self._account.banned,
-                "logged_off": self._account.logged_off,
-                "password_change_required": self._users.change_required,
+                "shards": self.account.shards,
+                "restarts": self.account.restarts,
+                "set_shards_calls": await self.store.calls(),
+                "banned": self.account.banned,
+                "logged_off": self.account.logged_off,
+                "password_change_required": self.users.change_required,
             }
         )
 
     async def _show_members(self, _request: web.Request) -> web.Response:
         return web.json_response(
             {
-                role: [{"uid": member.uid, "pod": member.pod, "ip": member.ip} for member in self._members.of(role)]
+                role: [{"uid": member.uid, "pod": member.pod, "ip": member.ip} for member in self.members.of(role)]
                 for role in ("coreapp", "webapp")
             }
         )
 
-    async def _messages(self, request: web.Request) -> web.Response:
-        try:
-            after, limit = _page(request)
-        except ValueError:
-            return _bad("after and limit must be numbers")
-        return web.json_response({"messages": await self._store.messages(after, limit)})
+    async def _messages(self, after: int, limit: int) -> web.Response:
+        return web.json_response({"messages": await self.store.messages(after, limit)})
 
-    async def _frames(self, request: web.Request) -> web.Response:
-        try:
-            after, limit = _page(request)
-        except ValueError:
-            return _bad("after and limit must be numbers")
-        entries = await self._exchange.logged(after, limit)
-        return web.json_response({"database": self._exchange.database, "frames": [entry.shown() for entry in entries]})
+    async def _frames(self, after: int, limit: int) -> web.Response:
+        entries = await self.exchange.logged(after, limit)
+        return web.json_response({"database": self.exchange.database, "frames": [entry.shown() for entry in entries]})
 
     async def _connections(self, _request: web.Request) -> web.Response:
-        return web.json_response({"connections": [span.shown() for span in (await self._exchange.audit()).spans]})
+        return web.json_response({"connections": [span.shown() for span in (await self.exchange.audit()).spans]})
 
     async def _audit(self, _request: web.Request) -> web.Response:
-        audit = await self._exchange.audit()
+        audit = await self.exchange.audit()
         totals = audit.totals(time.time())
         return web.json_response(
             {
@@ -155,43 +137,33 @@ class Control:
         )
 
     async def _waiting(self, _request: web.Request) -> web.Response:
-        return web.json_response({"waiting": [inbound.id for inbound in await self._store.waiting()]})
+        return web.json_response({"waiting": [inbound.id for inbound in await self.store.waiting()]})
 
     async def _missing(self, body: dict[str, Any]) -> web.Response:
         ids = body.get("ids")
         if not isinstance(ids, list) or not all(isinstance(message_id, str) for message_id in ids):
             return _bad("ids must be a list of message ids")
-        return web.json_response({"missing": await self._store.missing(ids)})
+        return web.json_response({"missing": await self.store.missing(ids)})
 
     async def _show_faults(self, _request: web.Request) -> web.Response:
-        return web.json_response({"faults": self._faults.shown()})
+        return web.json_response({"faults": self.faults.shown()})
 
     async def _add_fault(self, body: dict[str, Any]) -> web.Response:
         fault = Fault.read(body)
-        self._faults.add(fault)
+        self.faults.add(fault)
         return web.json_response(fault.shown(), status=201)
 
     async def _clear_faults(self, _request: web.Request) -> web.Response:
-        self._faults.clear()
+        self.faults.clear()
         return web.json_response({})
 
     async def _shards(self, body: dict[str, Any]) -> web.Response:
         shards = body.get("n")
         if type(shards) is not int or shards not in ALLOWED_SHARDS:
             return _bad(f"n must be one of {', '.join(map(str, ALLOWED_SHARDS))}")
-        call = {
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "by": "control",
-            "from": self._account.shards,
-            "shards": shards,
-            "coreapps": len(self._members.of("coreapp")),
-            "certificate": None,
-            "fault": None,
-            "status": 201,
-            "restarted": True,
-        }
-        await self._account.reshard(shards)
-        await self._store.note_call(call)
+        call = {**self.api.new_call("control", shards), "status": 201, "restarted": True}
+        await self.account.reshard(shards)
+        await self.store.note_call(call)
         return web.json_response({"shards": shards}, status=201)
 
     async def _inbound(self, body: dict[str, Any]) -> web.Response:
@@ -201,59 +173,66 @@ class Control:
         message = Inbound(id=str(body.get("id") or secrets.token_hex(8)), sender=sender, body=text)
         if not all(map(storable, (message.id, sender, text))):
             return _bad("id, from and body must be text without NUL")
-        new = await self._exchange.inbound(message)
-        return web.json_response({"id": message.id, "shard": shard_of(sender, self._account.shards), "duplicate": not new}, status=201)
+        new = await self.exchange.inbound(message)
+        return web.json_response({"id": message.id, "shard": shard_of(sender, self.account.shards), "duplicate": not new}, status=201)
 
     async def _certificate(self, body: dict[str, Any]) -> web.Response:
         beginning = body.get("fingerprint")
         if beginning is not None and not isinstance(beginning, str):
             return _bad("fingerprint must be the SHA-256 in hex of the only right certificate (or its beginning), or null")
-        await self._account.require_certificate(beginning)
+        await self.account.require_certificate(beginning)
         return web.json_response({})
 
     async def _pin(self, body: dict[str, Any]) -> web.Response:
         pin = body.get("pin")
-        if pin is not None and not (isinstance(pin, str) and len(pin) == 6 and pin.isascii() and pin.isdigit()):
+        if pin is not None and not is_pin(pin):
             return _bad("pin must be six digits, or null for no two-step verification")
-        await self._account.require_pin(pin)
+        await self.account.require_pin(pin)
         return web.json_response({})
 
     async def _reset_password(self, _body: dict[str, Any]) -> web.Response:
-        await self._users.reset_password()
+        await self.users.reset_password()
         return web.json_response({})
 
     async def _tokens(self, body: dict[str, Any]) -> web.Response:
         seconds = body.get("seconds", TOKEN_SECONDS)
         if not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST_SECONDS:
             return _bad(f"seconds must be how long a new token is good, from 0 to {_LONGEST_SECONDS:.0f}")
-        self._users.token_seconds = float(seconds)
+        self.users.token_seconds = float(seconds)
         if body.get("expire"):
-            await self._users.expire_tokens()
+            await self.users.expire_tokens()
         return web.json_response({})
 
     async def _support(self, body: dict[str, Any]) -> web.Response:
         instant = datetime.fromisoformat(str(body.get("expire_timestamp")))
-        self._api.expire_timestamp = instant.isoformat()
+        self.api.expire_timestamp = instant.isoformat()
         return web.json_response({})
 
     async def _registered(self, body: dict[str, Any]) -> web.Response:
         instant = datetime.fromisoformat(str(body.get("at")))
-        self._account.registered_at = instant.timestamp()
+        self.account.registered_at = instant.timestamp()
         return web.json_response({})
 
     async def _reset_fence(self, _body: dict[str, Any]) -> web.Response:
-        await self._exchange.reset_fence()
+        await self.exchange.reset_fence()
         return web.json_response({})
-
-
-def _page(request: web.Request) -> tuple[int, int]:
-    """The place and the length of a page. Raises ValueError."""
-    after = int(request.query.get("after", "0"))
-    return max(0, min(after, _LAST)), max(1, min(int(request.query.get("limit", "1000")), 10_000))
 
 
 def _bad(error: str) -> web.Response:
     return web.json_response({"error": error}, status=400)
+
+
+def _paged(handle: Callable[[int, int], Awaitable[web.Response]]) -> Handler:
+    """Read after which entry a page begins, and its length; anything but numbers is answered by one sentence and 400."""
+
+    async def handler(request: web.Request) -> web.Response:
+        try:
+            after, limit = int(request.query.get("after", "0")), int(request.query.get("limit", "1000"))
+        except ValueError:
+            return _bad("after and limit must be numbers")
+        return await handle(max(0, min(after, _LAST)), max(1, min(limit, 10_000)))
+
+    return handler
 
 
 def _checked(handle: Callable[[dict[str, Any]], Awaitable[web.Response]]) -> Handler:

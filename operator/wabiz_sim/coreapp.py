@@ -37,7 +37,8 @@ class Coreapp(Process):
         super().__init__(settings, resolve=resolve)
         self.shards: int | None = None
         """The number of shards at its start; None until the upstream has sent it."""
-        self._note: RoleNote | None = None
+        self._note: RoleNote
+        """Read when it starts."""
         self._assigned: Role | None = None
         self._holders: dict[int, Holder] = {}
         self._gateway: Gateway | None = None
@@ -105,7 +106,6 @@ class Coreapp(Process):
 
     async def _begin(self) -> None:
         """Start as a fresh process does: listen on all ports, then register. The noted role waits for the upstream's number of shards."""
-        note = self._known()
         self.shards = None
         self._assigned = None
         self._holders = {}
@@ -126,7 +126,7 @@ class Coreapp(Process):
         query = {"uid": self.settings.pod_uid, "pod": self.settings.pod_name, "ip": self.settings.pod_ip}
         self._link = Link(self, query, self._on_frame)
         self._link_task = self.spawn(self._link.run())
-        self.log.info("%s listens on %s%s", self.settings.pod_name, host, f", has the role {note.role}" if note.role else "")
+        self.log.info("%s listens on %s%s", self.settings.pod_name, host, f", has the role {self._note.role}" if self._note.role else "")
 
     async def _restart_after_set_shards(self) -> None:
         """Restart inside the process after each Set Shards: close everything, wait for the downtime, start again."""
@@ -184,28 +184,22 @@ class Coreapp(Process):
             return
         if self.shards is None:
             self.shards = shards
-            noted = self._known().role
+            noted = self._note.role
             if noted is not None and noted.shards == shards:
                 self._serve(noted)
             elif noted is not None:
-                self._known().note(None)
+                self._note.note(None)
         self._changed.notify()
 
     # role assignments of the operator
-
-    def _known(self) -> RoleNote:
-        if self._note is None:
-            msg = "the note is read at the start"
-            raise RuntimeError(msg)
-        return self._note
 
     def _serve(self, role: Role) -> None:
         same = self._assigned is not None and (self._assigned.shard, self._assigned.epoch) == (role.shard, role.epoch)
         if same and self._gateway is not None and not self._gateway.fenced:
             return
-        self._known().known[role.shard] = role.epoch
-        if self._known().role != role or not same:
-            self._known().note(role)
+        self._note.known[role.shard] = role.epoch
+        if self._note.role != role or not same:
+            self._note.note(role)
         self._leave_gateway()
         self._assigned = role
         self._holders.pop(role.shard, None)
@@ -216,7 +210,7 @@ class Coreapp(Process):
     def _stand_by(self) -> None:
         if self._assigned is None:
             return
-        self._known().note(None)
+        self._note.note(None)
         self._assigned = None
         self._leave_gateway()
         self._changed.notify()
@@ -249,7 +243,7 @@ class Coreapp(Process):
         if order.shards != self.shards:
             return f"this Coreapp runs with {self.shards} shards, not {order.shards}"
         if order.shard is not None and order.epoch is not None:
-            known = self._known().known.get(order.shard)
+            known = self._note.known.get(order.shard)
             if known is not None and order.epoch.n < known.n:
                 return f"epoch {order.epoch} of shard {order.shard} is older than {known}"
         return None
@@ -260,7 +254,7 @@ class Coreapp(Process):
         elif order.holder is None:
             self._serve(Role(order.shard, order.epoch, order.shards))
         else:
-            self._known().known[order.shard] = order.epoch
+            self._note.known[order.shard] = order.epoch
             self._holders[order.shard] = Holder(join_host_port(order.holder, MESSAGING_PORT), order.epoch)
             if self._assigned is not None and self._assigned.shard == order.shard:
                 self._stand_by()

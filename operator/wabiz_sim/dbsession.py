@@ -11,7 +11,7 @@ import os
 import select
 import socket
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, LiteralString, TypeVar
 
@@ -21,13 +21,14 @@ from psycopg.conninfo import make_conninfo
 
 from .database import Database
 from .link import Backoff
-from .store import StoreError
+from .store import Row, StoreError
 
 log = logging.getLogger(__name__)
 
-Row = tuple[Any, ...]
 Session = AsyncConnection[Row]
 T = TypeVar("T")
+Work = Callable[[Session], Coroutine[Any, Any, T]]
+"""Statements of one call."""
 
 _AWAY_SECONDS = 1.5
 """Seconds for which a call waits for a lost session: less than a Webapp's sender waits."""
@@ -104,14 +105,14 @@ class DatabaseSession:
             await backoff.pause()
         self._reconnecting = asyncio.create_task(self._reconnect())
 
-    async def read(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def read(self, work: Work[T]) -> T:
         """Run ``work`` when its turn comes.
 
         Raises StoreError when the database does not answer, ValueError for a text that it cannot hold.
         """
         return await self._begin(work, changes=False)
 
-    async def change(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def change(self, work: Work[T]) -> T:
         """Run ``work``, whose one statement changes something; else as ``read``.
 
         After a StoreError it is unknown whether it was done. All calls that wait for their turn fail with it: they depend on values that
@@ -136,7 +137,7 @@ class DatabaseSession:
 
     # one call
 
-    async def _begin(self, work: Callable[[Session], Awaitable[T]], *, changes: bool) -> T:
+    async def _begin(self, work: Work[T], *, changes: bool) -> T:
         deadline = asyncio.get_running_loop().time() + _AWAY_SECONDS
         # A separate task: the caller may be cancelled, but not a statement that was sent.
         task = asyncio.create_task(self._perform(work, self._failed_changes, deadline, changes=changes))
@@ -149,7 +150,7 @@ class DatabaseSession:
         if not task.cancelled():
             task.exception()  # retrieved, even if the caller is gone
 
-    async def _perform(self, work: Callable[[Session], Awaitable[T]], failed_changes: int, deadline: float, *, changes: bool) -> T:
+    async def _perform(self, work: Work[T], failed_changes: int, deadline: float, *, changes: bool) -> T:
         async with self._lock:
             if failed_changes != self._failed_changes:
                 msg = f"{self._database.place} failed just before"
@@ -175,7 +176,7 @@ class DatabaseSession:
             raise StoreError(msg)
         return self._session
 
-    async def _answer(self, session: Session, work: Awaitable[T]) -> T:
+    async def _answer(self, session: Session, work: Coroutine[Any, Any, T]) -> T:
         try:
             return await _bounded(session, work, _CALL_SECONDS)
         except psycopg.DataError as error:
@@ -319,9 +320,9 @@ async def _value(session: Session, query: LiteralString, *values: object) -> Any
     return None if row is None else row[0]
 
 
-async def _bounded(session: Session, work: Awaitable[T], seconds: float) -> T:
+async def _bounded(session: Session, work: Coroutine[Any, Any, T], seconds: float) -> T:
     """Await ``work`` for at most ``seconds``. The connection is cut: a cancellation needs an answer of the server, which may hang."""
-    task = asyncio.ensure_future(_awaited(work))
+    task = asyncio.create_task(work)
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
     finally:
@@ -334,10 +335,6 @@ async def _bounded(session: Session, work: Awaitable[T], seconds: float) -> T:
         msg = f"no answer within {seconds:g} s"
         raise TimeoutError(msg)
     return task.result()
-
-
-async def _awaited(work: Awaitable[T]) -> T:
-    return await work
 
 
 def _has_ended(session: Session) -> bool:

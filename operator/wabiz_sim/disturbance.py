@@ -40,7 +40,7 @@ class Disturbance:
         if unknown:
             msg = f"a disturbance has swallow, late, linger and ports, not {', '.join(unknown)}"
             raise ValueError(msg)
-        swallow, late, linger = (_seconds(changes, name, old) for name, old in _numbers(self))
+        swallow, late, linger = (_seconds(changes, name, getattr(self, name)) for name in ("swallow", "late", "linger"))
         ports = changes.get("ports", self.ports)
         if ports not in PORTS:
             msg = f"ports must be one of {', '.join(PORTS)}, not {ports!r}"
@@ -62,10 +62,6 @@ class Disturbance:
             self.effects["probes late"] += 1
             await asyncio.sleep(self.late)
         return await handler(request)
-
-
-def _numbers(have: Disturbance) -> tuple[tuple[str, float | None], ...]:
-    return ("swallow", have.swallow), ("late", have.late), ("linger", have.linger)
 
 
 def _seconds(changes: Mapping[str, Any], name: str, old: float | None) -> float | None:

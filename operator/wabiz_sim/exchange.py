@@ -8,19 +8,19 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp import web
 
+from .account import Account
 from .epoch import Epoch
 from .faults import Faults
 from .gateway import LOGGED_OFF, REJECTION_HEADER, REPLACED, RESHARDED, UNABLE
 from .gatewaylog import Audit, Entry, Kind
-from .link import Frame, frames
+from .link import Frame, frames, upstream_socket
 from .sharding import shard_of
 from .store import KEPT, Inbound, Store, StoreError
 
-_HEARTBEAT_SECONDS = 5.0
 _PER_SHARD = ("sent", "accepted", "duplicates", "inbound_sent", "inbound_acked", "fenced", "replaced", "misrouted", "stale")
 _WINDOW = 64
 """Inbound messages that may be in progress to one Coreapp."""
@@ -35,18 +35,6 @@ _WHY = {
     1006: "cut",
 }
 """Why a connection was closed, for the log, by the close code."""
-
-
-class AccountStatus(Protocol):
-    """What the exchange needs to know about the account."""
-
-    @property
-    def shards(self) -> int:
-        """The number of shards."""
-
-    @property
-    def barred(self) -> str | None:
-        """Why no Coreapp may connect (``banned``, ``logged_off``); None: they may."""
 
 
 @dataclass(eq=False, slots=True)
@@ -68,7 +56,7 @@ class Exchange:
     def __init__(
         self,
         store: Store,
-        standing: AccountStatus,
+        account: Account,
         faults: Faults,
         gate: asyncio.Event,
         spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],
@@ -76,7 +64,7 @@ class Exchange:
         self.database = ""
         """Identifies the database: one that was emptied gets a new id."""
         self._store = store
-        self._standing = standing
+        self._account = account
         self._faults = faults
         self._gate = gate
         self._spawn = spawn
@@ -160,14 +148,14 @@ class Exchange:
             rejection = await self._rejection(shard, shards, epoch, uid)
             if rejection is not None:
                 return rejection
-            socket = web.WebSocketResponse(autoping=False, heartbeat=_HEARTBEAT_SECONDS, timeout=0.5, compress=False)
+            socket = upstream_socket()
             await socket.prepare(request)
             if self._left:
                 await socket.close(code=1001)
                 return socket
             connection = Connection(shard=shard, epoch=epoch, uid=uid, socket=socket)
-            if self._standing.barred is not None or self._standing.shards != shards:  # it changed during the handshake
-                await socket.close(code=RESHARDED if self._standing.barred is None else LOGGED_OFF)
+            if self._account.barred is not None or self._account.shards != shards:  # it changed during the handshake
+                await socket.close(code=RESHARDED if self._account.barred is None else LOGGED_OFF)
                 return socket
             self._activate(connection)
         try:
@@ -184,10 +172,10 @@ class Exchange:
         return socket
 
     async def _rejection(self, shard: int, shards: int, epoch: Epoch, uid: str) -> web.Response | None:
-        if (barred := self._standing.barred) is not None:
+        if (barred := self._account.barred) is not None:
             return _reject(barred, {"error": barred})
-        if shards != self._standing.shards or not 0 <= shard < shards:
-            return _reject("shards", {"error": "shards", "shards": self._standing.shards})
+        if shards != self._account.shards or not 0 <= shard < shards:
+            return _reject("shards", {"error": "shards", "shards": self._account.shards})
         highest = await self._store.admit(shard, epoch, uid)
         if highest is not None:
             self._note(Kind.FENCED, shard=shard, epoch=epoch.text, uid=uid, note=highest.text)
@@ -204,7 +192,7 @@ class Exchange:
         self._active[connection.shard] = connection
         self._live[connection.shard].add(connection)
         self._note_of(connection, Kind.OPENED)
-        mine = [inbound for inbound in self._waiting.values() if shard_of(inbound.sender, self._standing.shards) == connection.shard]
+        mine = [inbound for inbound in self._waiting.values() if shard_of(inbound.sender, self._account.shards) == connection.shard]
         connection.queue.extend(mine)
 
     def _remove(self, connection: Connection, code: int | None) -> None:
@@ -244,7 +232,7 @@ class Exchange:
             if fault.fault == "reset":
                 await connection.socket.close(code=UNABLE)
             return
-        misrouted = shard_of(to, self._standing.shards) != shard
+        misrouted = shard_of(to, self._account.shards) != shard
         new = await self._store.accept(self._entry_of(connection, Kind.TAKEN, message=message_id, note=to))
         if misrouted:
             await self._count("misrouted", shard)
@@ -273,7 +261,7 @@ class Exchange:
         if not await self._store.add_inbound(message):
             return False
         self._waiting[message.id] = message
-        connection = self._active.get(shard_of(message.sender, self._standing.shards))
+        connection = self._active.get(shard_of(message.sender, self._account.shards))
         if connection is not None:
             connection.queue.append(message)
             await self._pump(connection)

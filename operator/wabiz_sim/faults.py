@@ -1,6 +1,6 @@
 """Injected faults: a bounded list, each for one kind of call and a number of times."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from .envelope import ACCESS_DENIED, ACCOUNT_LOCKED, INTERNAL_ERROR
@@ -55,7 +55,7 @@ class Fault:
     details: str = "injected fault"
     retry_after: str = ""
     pod: str = ""
-    fired: int = field(default=0)
+    fired: int = 0
 
     @classmethod
     def read(cls, body: Any) -> "Fault":
@@ -104,19 +104,7 @@ class Fault:
 
     def shown(self) -> dict[str, Any]:
         """Return it as ``GET /control/faults`` shows it."""
-        return {
-            "call": self.call,
-            "fault": self.fault,
-            "left": self.left,
-            "fired": self.fired,
-            "applies": self.applies,
-            "seconds": self.seconds,
-            "status": self.status,
-            "code": self.code,
-            "details": self.details,
-            "retry_after": self.retry_after,
-            "pod": self.pod,
-        }
+        return asdict(self)
 
 
 def _text(body: dict[str, Any], name: str, usual: str) -> str:

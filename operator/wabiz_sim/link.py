@@ -21,8 +21,9 @@ UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError, LookupError)
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.03, 0.5
 _DIAL_SECONDS = 2.0
+_PING_SECONDS = 5.0
 _SILENCE_SECONDS = 15.0
-"""Seconds. The upstream pings every 5 s; without a frame for so long it hangs or is gone."""
+"""Without a frame for so long, not even a ping, the upstream hangs or is gone."""
 
 
 class Backoff:
@@ -58,6 +59,11 @@ async def dial(process: Process, path: str, query: Mapping[str, str]) -> aiohttp
     async with asyncio.timeout(_DIAL_SECONDS):
         url = await upstream_url(process, path)
         return await process.session.ws_connect(url, params=query, autoping=False, timeout=aiohttp.ClientWSTimeout(ws_close=0.5))
+
+
+def upstream_socket() -> web.WebSocketResponse:
+    """Return the upstream's end of a websocket, which pings."""
+    return web.WebSocketResponse(autoping=False, heartbeat=_PING_SECONDS, timeout=0.5, compress=False)
 
 
 async def frames(

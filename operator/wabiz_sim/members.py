@@ -8,10 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
-from .link import frames
+from .link import frames, upstream_socket
 
 _SEND_SECONDS = 1.0
-HEARTBEAT_SECONDS = 5.0
 
 
 @dataclass(eq=False, slots=True)
@@ -75,7 +74,7 @@ class Members:
         role = query.get("role", "coreapp")
         if not query.get("uid") or role not in {"coreapp", "webapp"}:
             return web.json_response({"error": "uid is needed; role is coreapp or webapp"}, status=400)
-        socket = web.WebSocketResponse(autoping=False, heartbeat=HEARTBEAT_SECONDS, timeout=0.5, compress=False)
+        socket = upstream_socket()
         await socket.prepare(request)
         if self._left:
             await socket.close(code=1001)

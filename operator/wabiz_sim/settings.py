@@ -18,7 +18,7 @@ WEBAPP_PORT = 8443
 UPSTREAM_PORT = 8080
 
 VARIABLES = (
-    ("POD_NAME POD_UID POD_IP NODE_NAME", "from the downward API (name and address: this machine's when unset)"),
+    ("POD_NAME POD_UID POD_IP", "from the downward API (name and address: this machine's when unset)"),
     ("WABIZ_CLUSTER", "the cluster's name (acme)"),
     ("WABIZ_LISTEN", "the address to bind (::, every address of IPv6 and IPv4)"),
     ("WABIZ_UPSTREAM", "name:port of the upstream (<cluster>-simulator:8080)"),
@@ -48,7 +48,6 @@ class Settings:
     pod_name: str
     pod_uid: str
     pod_ip: str
-    node_name: str = ""
     cluster: str = "acme"
     listen: str = "::"
     upstream: tuple[str, int] = ("acme-simulator", UPSTREAM_PORT)
@@ -86,7 +85,6 @@ class Settings:
             pod_name=env.get("POD_NAME", "") or socket.gethostname(),
             pod_uid=env.get("POD_UID", "") or env.get("POD_NAME", "") or socket.gethostname(),
             pod_ip=_address("POD_IP", env.get("POD_IP", "") or "127.0.0.1"),
-            node_name=env.get("NODE_NAME", ""),
             cluster=cluster,
             listen=_address("WABIZ_LISTEN", env.get("WABIZ_LISTEN", "") or "::"),
             upstream=upstream,

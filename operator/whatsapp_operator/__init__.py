@@ -75,6 +75,7 @@ A map of the modules (a test checks it against the tree):
 - ``shell.metrics``: metrics for Prometheus, and the liveness probe.
 - ``shell.objects.assemble``: makes one frozen value of all objects that were read; damaged ones are left out.
 - ``shell.objects.fields``: reads frozen values from objects, each field from its place.
+- ``shell.objects.generated``: content of the Secrets that the operator generates.
 - ``shell.objects.pem``: reads certificates and private keys.
 - ``shell.objects.reading``: converts objects into values of the core.
 - ``shell.objects.rejections``: why pods are missing, as reported by their controllers.

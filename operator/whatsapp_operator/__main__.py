@@ -73,13 +73,8 @@ class Operator:
         self._settings = settings
         clock = SystemClock()
         kube = LightKube.from_kubeconfig(settings.kubeconfig)
-        self._health = WatchHealth(clock)
         self._watched = handlers.watched(settings.watch_namespaces)
-        for name in self._watched.values():
-            self._health.expect(name, essential=True)
-        self._health.expect(name_of(LEASE, settings.namespace), essential=False)
-        for kind, namespace in ((NODE, None), (LEASE, LEASE_NAMESPACE)):
-            self._health.expect(name_of(kind, namespace), essential=False, stalled_after=NODES_STALLED_AFTER)
+        self._health = _health(clock, self._watched.values(), settings.namespace)
         reads = TendedReads(kube, self._health)
         self._crd_was_missing = False
         self._supervisor = Supervisor(self._watch, dead_for=self._dead_for, clock=clock)
@@ -107,14 +102,13 @@ class Operator:
         def own_fault() -> str | None:
             return self_check.self_check(self._tethers.silence(), self._nodes.snapshot(), clock.now())
 
-        self._self_check = SelfCheck(
-            self_check=own_fault,
-            step_down=lambda: self._election.step_down(ABSTAIN),
-            clock=clock,
-        )
+        def step_down() -> bool:
+            return self._election.step_down(ABSTAIN)
+
+        self._self_check = SelfCheck(self_check=own_fault, step_down=step_down, clock=clock)
         self._cut_off = SelfCheck(
             self_check=self._health.cut_off,
-            step_down=lambda: self._election.step_down(ABSTAIN),
+            step_down=step_down,
             clock=clock,
             patience=CUT_OFF_PATIENCE,
             meaning="this process is woken late or not at all",
@@ -126,7 +120,7 @@ class Operator:
             call_timeout=settings.tuning.call_timeout / timedelta(seconds=1),
             asked=self._metrics.clusters.count_request,
         )
-        self._pod_index = PodIndex(self._tethers, read=lambda obj: desired_of(obj, image=settings.image, tuning=settings.tuning))
+        self._pod_index = PodIndex(self._tethers.hold, read=lambda obj: desired_of(obj, image=settings.image, tuning=settings.tuning))
         self._reconciler = self._build_reconciler(kube.fenced(self._election), clock)
 
     def _build_reconciler(self, fenced: LightKube, clock: SystemClock) -> Reconciler:
@@ -304,6 +298,17 @@ class Operator:
                 await self._kube.close()
 
 
+def _health(clock: SystemClock, watched: Iterable[str], lease_namespace: str) -> WatchHealth:
+    """Return the state of all watches of this process: Kopf's, of the own Lease, and of nodes and their Leases."""
+    health = WatchHealth(clock)
+    for name in watched:
+        health.expect(name, essential=True)
+    health.expect(name_of(LEASE, lease_namespace), essential=False)
+    for kind, namespace in ((NODE, None), (LEASE, LEASE_NAMESPACE)):
+        health.expect(name_of(kind, namespace), essential=False, stalled_after=NODES_STALLED_AFTER)
+    return health
+
+
 def _tracing(settings: Settings) -> Tracing | None:
     if settings.tracing_endpoint is None:
         return None
@@ -314,15 +319,11 @@ def _tracing(settings: Settings) -> Tracing | None:
         raise SettingError(msg) from None
 
 
-def _operator(settings: Settings) -> Operator:
+async def _main(settings: Settings) -> None:
     try:
-        return Operator(settings)
+        operator = Operator(settings)
     except KubeError as error:  # the kubeconfig
         raise SettingError(str(error)) from None
-
-
-async def _main(settings: Settings) -> None:
-    operator = _operator(settings)
     try:
         await operator.run(ending=partial(faulthandler.dump_traceback_later, settings.lease_seconds + EXIT_AFTER, exit=True))
     except DataWentBack as error:

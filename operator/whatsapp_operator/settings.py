@@ -151,14 +151,14 @@ class Settings:
             tuning=Tuning(**{setting: _read(env, variable) for setting, variable in _TUNING.items() if env.get(variable.name)}),
             **{"namespace": given.get("namespace") or _own_namespace(), **given},
         )
-        if not settings.retry_seconds < settings.renew_deadline_seconds < settings.lease_seconds:
+        if not 0 < settings.retry_seconds < settings.renew_deadline_seconds < settings.lease_seconds:
             msg = (
-                f"LEASE_RETRY_SECONDS ({settings.retry_seconds}) must be below LEASE_RENEW_DEADLINE_SECONDS "
+                f"LEASE_RETRY_SECONDS ({settings.retry_seconds}) must be above 0 and below LEASE_RENEW_DEADLINE_SECONDS "
                 f"({settings.renew_deadline_seconds}), and that below LEASE_SECONDS ({settings.lease_seconds})."
             )
             raise SettingError(msg)
-        if settings.lease_seconds < 3:
-            msg = f"LEASE_SECONDS is {settings.lease_seconds:g}; set at least 3, because a write may take 2 s of it."
+        if settings.lease_seconds < 3 or not settings.lease_seconds.is_integer():
+            msg = f"LEASE_SECONDS is {settings.lease_seconds:g}; set a whole number of at least 3, because a write may take 2 s of it."
             raise SettingError(msg)
         return settings
 

@@ -21,7 +21,7 @@ import pytest
 
 from localkube import kubeconfig
 from localkube.plane.controlplane import ControlPlane
-from whatsapp_operator.shell.kube.lease import boottime
+from whatsapp_operator.shell.clock import boottime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,10 +37,11 @@ UNHURRIED = 15
 
 CANDIDATE = """
 import asyncio, json, logging, signal, sys
+from whatsapp_operator.shell.clock import boottime
 from whatsapp_operator.shell.kube.client import LightKube
 from whatsapp_operator.shell.kube.errors import Conflict, KubeError, LeaseTooShort
 from whatsapp_operator.shell.kube.kinds import LEASE
-from whatsapp_operator.shell.kube.lease import Election, Timings, boottime
+from whatsapp_operator.shell.kube.lease import Election, Timings
 
 path, namespace, identity, lease = sys.argv[1:]
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)

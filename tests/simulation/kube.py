@@ -289,23 +289,14 @@ class SimKube:
     async def replace(self, obj: Obj) -> Obj:
         return await self._write("replace", kind_of(obj), obj["metadata"]["name"], None, lambda: self._server.replace(self._actor, obj))
 
-    async def delete(
-        self,
-        kind: Kind,
-        namespace: str | None,
-        name: str,
-        *,
-        uid: str,
-        resource_version: str | None = None,
-        grace_seconds: int | None = None,
-    ) -> bool:
+    async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str, resource_version: str | None = None) -> bool:
         key = (namespace or "", name)
         return await self._write(
             "delete",
             kind,
             name,
             self._touch(kind, key),
-            lambda: self._server.delete(self._actor, kind, key, uid=uid, version=resource_version, grace=grace_seconds),
+            lambda: self._server.delete(self._actor, kind, key, uid=uid, version=resource_version),
         )
 
     def _touch(self, kind: Kind, key: tuple[str, str]) -> Callable[[], None]:

@@ -303,7 +303,7 @@ class Operator:
         )
         self._tethers = SimTethers(around, self)
         self.nodes = Nodes(self.kube, clock=self.clock, changed=self._node_changed)
-        self._pod_index = PodIndex(self._tethers, read=lambda obj: desired_of(obj, image=image, tuning=around.tuning))
+        self._pod_index = PodIndex(self._tethers.hold, read=lambda obj: desired_of(obj, image=image, tuning=around.tuning))
         self._self_check = SelfCheck(
             self_check=lambda: self_check.self_check(self._tethers.silence(), self.nodes.snapshot(), self.clock.now()),
             step_down=lambda: self.election.step_down(2.0),
@@ -397,7 +397,7 @@ class Operator:
 
     def hears(self, uid: str) -> Report | None:
         """Return what a Coreapp said last, if its connection has not ended."""
-        return self._tethers.report_of(uid) if self._tethers.broken_at(uid) is None else None
+        return self._tethers.result_of(uid).report if self._tethers.result_of(uid).broken_at is None else None
 
     def before_a_write(self, do: Callable[[str], None] | None) -> None:
         """Call this with what it is before each write is sent, but for those of Leases."""

@@ -19,6 +19,7 @@ from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.names import Key, Obj, Ref
 from whatsapp_operator.core.snapshot import Snapshot
 from whatsapp_operator.shell.clock import SystemClock
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.kube.errors import Conflict, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import EVENT, SERVICE, WAC, Kind, kind_of
 from whatsapp_operator.shell.kube.lease import Leadership
@@ -184,8 +185,8 @@ class Api:
     async def assign(self, _message: object) -> bool:
         return True
 
-    def report_of(self, _uid: str) -> None:
-        return None
+    def result_of(self, _uid: str) -> ProbeResult:
+        return ProbeResult()
 
     def ask(self, *_: object, **__: object) -> None:
         """Nobody answers."""

@@ -16,7 +16,7 @@ from lightkube.config.models import Cluster, User
 
 from whatsapp_operator.core.actions import GenerateSecret
 from whatsapp_operator.shell.kube.client import LightKube
-from whatsapp_operator.shell.loop.execute import filled_secret
+from whatsapp_operator.shell.objects.generated import filled_secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

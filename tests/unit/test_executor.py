@@ -34,10 +34,12 @@ from whatsapp_operator.core.actions import (
 )
 from whatsapp_operator.core.names import Epoch, Ref
 from whatsapp_operator.core.snapshot import Evidence, HandoverTimes, Operation, Overruled, Report
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound, Rejected, TestFailed, Unavailable
+from whatsapp_operator.shell.loop.cluster import Denial, Memory
 from whatsapp_operator.shell.loop.execute import AT_A_TIME, MOST_ACTIONS, Executor, Outcome, handed_over
-from whatsapp_operator.shell.loop.observe import Denial, Memory, Observation
+from whatsapp_operator.shell.loop.observe import Observation
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
 from .core.situations import NONCE, NOW, Situation, labels_for, pod, route, seconds, situation
@@ -96,8 +98,8 @@ class Cluster:
         self.assigned.append(action)
         return await self.assign_answer(action)
 
-    def report_of(self, uid: str) -> Report | None:
-        return self.reports.get(uid)
+    def result_of(self, uid: str) -> ProbeResult:
+        return ProbeResult(report=self.reports.get(uid))
 
     def ask(self, _: object, __: object, *, quiet: bool) -> None:
         self.asked.append(quiet)

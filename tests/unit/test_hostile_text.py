@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from whatsapp_operator.core import manifests, report, rules
 from whatsapp_operator.core.actions import Annotate, EmitEvent, Handover
 from whatsapp_operator.core.desired import Desired, Tuning
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.objects.reading import (
     LONGEST_SWITCHOVERS,
     MOST_SWITCHOVERS,
@@ -141,7 +142,7 @@ def test_labels_and_annotations_of_pods_and_services_are_read(more: dict[str, st
     notes = {manifests.HOLDER_ANNOTATION: holder, manifests.COMMITTED_ANNOTATION: at, manifests.EVIDENCE_ANNOTATION: holder}
     owner = [{"uid": "cluster-uid", "controller": True}]
     meta = {"name": "acme-coreapp-2", "uid": "uid-2", "resourceVersion": "9", "labels": labels, "ownerReferences": owner}
-    pod = coreapp_of({"metadata": meta, "status": {}, "spec": {}}, None, None)
+    pod = coreapp_of({"metadata": meta, "status": {}, "spec": {}}, ProbeResult())
     assert pod is not None
     service = {"metadata": {**meta, "name": "acme-shard-0", "annotations": notes}, "spec": {"selector": labels}}
     route = manifests.route_of(service, "acme", "cluster-uid")

@@ -38,9 +38,9 @@ from whatsapp_operator.settings import Settings
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.coreapps.probe import Tethers
 from whatsapp_operator.shell.coreapps.schedule import Target
-from whatsapp_operator.shell.loop.execute import filled_secret
 from whatsapp_operator.shell.metrics import served
 from whatsapp_operator.shell.objects.assemble import Slow, access_of
+from whatsapp_operator.shell.objects.generated import filled_secret
 from whatsapp_operator.shell.objects.reading import desired_of
 from whatsapp_operator.shell.whatsapp.access import Access
 from whatsapp_operator.shell.whatsapp.session import ApiSession
@@ -138,10 +138,10 @@ async def test_the_operator_and_the_simulator_work_by_ipv6_alone(tmp_path: Path)
 
         # the probe, and the order on the control port
         tethers.hold(KEY, {"uid-coreapp": Target(ip=SIX, node=None, holds=True, probe=Probe(), unhealthy_after=3.0)})
-        await until(lambda: (report := tethers.report_of("uid-coreapp")) is not None and report.shards == 1)
+        await until(lambda: (report := tethers.result_of("uid-coreapp").report) is not None and report.shards == 1)
         pod = Coreapp(name="acme-coreapp-0", uid="uid-coreapp", ordinal=0, ip=SIX)
         assert await tethers.assign(AssignRole(coreapp=pod, shards=1, shard=0, epoch="1-abcde"))
-        await until(lambda: (report := tethers.report_of("uid-coreapp")) is not None and report.gateway == "connected")
+        await until(lambda: (report := tethers.result_of("uid-coreapp").report) is not None and report.gateway == "connected")
 
         # the API
         async def asked() -> bool:

@@ -96,32 +96,32 @@ async def test_of_a_statefulset_is_kept_who_scaled_it_last(managed: object, kept
 
 
 async def test_writes_say_who_writes_and_on_what_condition() -> None:
-    async with a_client(field_manager="me") as (server, kube):
+    async with a_client() as (server, kube):
         await kube.create(A_POD)
         await kube.replace(A_POD)
         await kube.patch_json(POD, "ns", "a", [{"op": "test", "path": "/x", "value": 1}])
         await kube.patch_merge(SERVICE, "ns", "a", {"metadata": {"resourceVersion": "7"}})
         await kube.patch_status(WAC, "ns", "a", {"status": {}})
         await kube.patch_scale(STATEFULSET, "ns", "a", {"spec": {"replicas": 1}})
-        assert await kube.delete(POD, "ns", "a", uid="u", resource_version="7", grace_seconds=0)
+        assert await kube.delete(POD, "ns", "a", uid="u", resource_version="7")
         assert await kube.delete(POD, "ns", "a", uid="u")
 
         only = {"apiVersion": "v1", "kind": "DeleteOptions"}
         wac = "/apis/multiconnect.dev/v1alpha1/namespaces/ns/whatsappclusters/a"
         pod, service = "/api/v1/namespaces/ns/pods/a", "/api/v1/namespaces/ns/services/a"
         assert server.asked == [
-            ("POST", "/api/v1/namespaces/ns/pods?fieldManager=me", "application/json", A_POD),
-            ("PUT", f"{pod}?fieldManager=me", "application/json", A_POD),
-            ("PATCH", f"{pod}?fieldManager=me", "application/json-patch+json", [{"op": "test", "path": "/x", "value": 1}]),
-            ("PATCH", f"{service}?fieldManager=me", "application/merge-patch+json", {"metadata": {"resourceVersion": "7"}}),
-            ("PATCH", f"{wac}/status?fieldManager=me", "application/merge-patch+json", {"status": {}}),
+            ("POST", "/api/v1/namespaces/ns/pods?fieldManager=whatsapp-operator", "application/json", A_POD),
+            ("PUT", f"{pod}?fieldManager=whatsapp-operator", "application/json", A_POD),
+            ("PATCH", f"{pod}?fieldManager=whatsapp-operator", "application/json-patch+json", [{"op": "test", "path": "/x", "value": 1}]),
+            ("PATCH", f"{service}?fieldManager=whatsapp-operator", "application/merge-patch+json", {"metadata": {"resourceVersion": "7"}}),
+            ("PATCH", f"{wac}/status?fieldManager=whatsapp-operator", "application/merge-patch+json", {"status": {}}),
             (
                 "PATCH",
-                "/apis/apps/v1/namespaces/ns/statefulsets/a/scale?fieldManager=me",
+                "/apis/apps/v1/namespaces/ns/statefulsets/a/scale?fieldManager=whatsapp-operator",
                 "application/merge-patch+json",
                 {"spec": {"replicas": 1}},
             ),
-            ("DELETE", pod, "application/json", only | {"preconditions": {"uid": "u", "resourceVersion": "7"}, "gracePeriodSeconds": 0}),
+            ("DELETE", pod, "application/json", only | {"preconditions": {"uid": "u", "resourceVersion": "7"}}),
             ("DELETE", pod, "application/json", only | {"preconditions": {"uid": "u"}}),
         ]
         assert kube.writes == {

@@ -16,6 +16,7 @@ from lightkube.config.models import Cluster, User
 from whatsapp_operator.shell.kube.client import LightKube
 from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import POD
+from whatsapp_operator.shell.watch import handlers
 
 from .kube_server import A_POD, TOKEN, a_server, tls_files
 
@@ -85,6 +86,40 @@ async def test_in_a_pod_the_service_account_and_the_address_of_the_environment_a
     with pytest.raises(Rejected, match=r"read the TLS files for https://\[fd00::1\]:6443: FileNotFoundError"):
         LightKube.from_kubeconfig(None)
     assert kubeconfig.SERVICE_ACCOUNT == "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+def test_the_watches_find_the_files_that_a_kubeconfig_names_next_to_itself(tmp_path: Path) -> None:
+    tls_files(tmp_path)
+    (tmp_path / "token").write_text("from-a-file\n")
+    parts = {
+        "clusters": [{"name": "c", "cluster": {"server": "https://[fd00::1]:6443", "certificate-authority": "ca.crt"}}],
+        "users": [{"name": "u", "user": {"tokenFile": "token", "client-certificate": "tls.crt", "client-key": "tls.key"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(parts))
+
+    found = handlers.connection(tmp_path / "kubeconfig")
+
+    assert (found.server, found.as_http_headers()) == ("https://[fd00::1]:6443", {"Authorization": "Bearer from-a-file"})
+    assert len(found.as_ssl_context().get_ca_certs()) == 1
+
+
+def test_the_watches_of_a_pod_use_its_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = KubeConfig.from_service_account
+    monkeypatch.setattr(KubeConfig, "from_service_account", lambda: original(tmp_path))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
+    tls_files(tmp_path)
+    for name, content in {"token": "first", "namespace": "operators"}.items():
+        (tmp_path / name).write_text(content)
+
+    first = handlers.connection(None)
+    (tmp_path / "token").write_text("rotated\n")
+    second = handlers.connection(None)
+
+    assert (first.server, len(first.as_ssl_context().get_ca_certs())) == ("https://[fd00::1]:6443", 1)
+    assert [one.as_http_headers()["Authorization"] for one in (first, second)] == ["Bearer first", "Bearer rotated"]
 
 
 async def test_a_token_that_was_rotated_is_read_again(tmp_path: Path) -> None:

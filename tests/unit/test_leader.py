@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from waiting import until
+from whatsapp_operator.shell.clock import boottime
 from whatsapp_operator.shell.kube.client import LightKube
-from whatsapp_operator.shell.kube.lease import Election, Leadership, Timings, WorkDidNotStop, boottime
+from whatsapp_operator.shell.kube.lease import Election, Leadership, Timings, WorkDidNotStop
 
 from .lease_world import LATENCY, a_world, now
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
@@ -12,10 +12,11 @@ import pytest
 from whatsapp_operator.core.desired import Tuning
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Client, Login
-from whatsapp_operator.shell.coreapps.schedule import Holders
+from whatsapp_operator.shell.coreapps.schedule import Holders, ProbeResult
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
 from whatsapp_operator.shell.kube.kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
-from whatsapp_operator.shell.loop.observe import Memory, Observation, Observer
+from whatsapp_operator.shell.loop.cluster import Memory
+from whatsapp_operator.shell.loop.observe import Observation, Observer
 
 from .test_snapshot import KEY, NOW, Clock, FakeKube, NothingHeard, world
 
@@ -217,8 +218,8 @@ class Refusing(NothingHeard):
     def __init__(self) -> None:
         self.uids: set[str] = set()
 
-    def broken_at(self, uid: str) -> datetime | None:  # type: ignore[override]
-        return NOW if uid in self.uids else None
+    def result_of(self, uid: str) -> ProbeResult:
+        return ProbeResult(broken_at=NOW if uid in self.uids else None)
 
 
 async def test_before_the_first_observation_the_events_say_who_holds() -> None:

@@ -31,7 +31,8 @@ from whatsapp_operator.shell.kube.kinds import LEASE, NODE, WAC, Kind, Obj
 from whatsapp_operator.shell.kube.lease import Election, Timings, WorkDidNotStop
 from whatsapp_operator.shell.kube.nodes import Nodes
 from whatsapp_operator.shell.kube.warm import WarmConnections
-from whatsapp_operator.shell.loop.observe import Memory, Observation
+from whatsapp_operator.shell.loop.cluster import Memory
+from whatsapp_operator.shell.loop.observe import Observation
 from whatsapp_operator.shell.metrics import LoopLagMonitor
 from whatsapp_operator.shell.watch import handlers, readiness
 from whatsapp_operator.shell.watch.health import WatchHealth

@@ -11,7 +11,8 @@ import pytest
 from whatsapp_operator.core import record
 from whatsapp_operator.core.desired import Tuning
 from whatsapp_operator.core.snapshot import Operation, Record
-from whatsapp_operator.shell.loop.observe import Memory, Observer
+from whatsapp_operator.shell.loop.cluster import Memory
+from whatsapp_operator.shell.loop.observe import Observer
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 NOTED = Operation(

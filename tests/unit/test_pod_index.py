@@ -49,7 +49,7 @@ def wanted(obj: Obj) -> Desired:
 
 def a_pod_index() -> tuple[PodIndex, Prober]:
     prober = Prober()
-    return PodIndex(prober, read=wanted), prober
+    return PodIndex(prober.hold, read=wanted), prober
 
 
 def cluster(name: str = "acme", *, uid: str = "c1", created: str = "2030-01-01T00:00:00Z") -> dict[str, Any]:
@@ -152,7 +152,7 @@ def test_the_spec_says_how_to_probe() -> None:
             key=desired.key, uid="c1", generation=1, client="Simulator", shards=2, probe=probe, unhealthy_after=timedelta(seconds=7.5)
         )
 
-    pod_index = PodIndex(prober, read=read)
+    pod_index = PodIndex(prober.hold, read=read)
     pod_index.note_cluster(cluster(), gone=False)
     pod_index.note_pod(pod(0), gone=False)
     assert (prober.held[KEY]["p0"].probe, prober.held[KEY]["p0"].unhealthy_after) == (probe, 7.5)
@@ -164,7 +164,7 @@ def test_a_spec_that_cannot_be_read_is_probed_by_the_defaults() -> None:
     def read(_: Obj) -> Desired:
         raise SpecError("no")
 
-    pod_index = PodIndex(prober, read=read)
+    pod_index = PodIndex(prober.hold, read=read)
     pod_index.note_cluster(cluster(), gone=False)
     pod_index.note_pod(pod(0), gone=False)
     assert prober.held[KEY]["p0"].unhealthy_after == 3.0
@@ -383,7 +383,7 @@ def test_a_number_is_kept_although_the_rest_of_its_spec_cannot_be_read() -> None
     def unreadable(_: Obj) -> Desired:
         raise SpecError
 
-    pod_index = PodIndex(Prober(), read=unreadable)
+    pod_index = PodIndex(Prober().hold, read=unreadable)
     pod_index.note_cluster(numbered("first"), gone=False)
 
     assert keeper(pod_index, numbered("second", created="2030-01-02T00:00:00Z")) == "ns/first"

@@ -34,13 +34,13 @@ async def test_an_answering_coreapp_is_known_by_its_report_and_wakes_once() -> N
         watch.hold("a", path="/health?deep=1")
         await until(lambda: len(peer.asked) >= 5)
 
-        report = watch.tethers.report_of("a")
+        report = watch.tethers.result_of("a").report
         assert report is not None
         assert (report.shard, report.epoch, report.shards) == (0, "1-abcde", 2)
         assert watch.woken == 1
         assert peer.made == 1
         assert {path for _, _, path in peer.asked} == {"/health?deep=1"}
-        assert watch.tethers.broken_at("a") is watch.tethers.unresponsive_since("a") is None
+        assert watch.tethers.result_of("a").broken_at is watch.tethers.result_of("a").unresponsive_since is None
         silence = watch.tethers.silence()
         assert (silence.targets, silence.unresponsive, silence.nodes) == (1, 0, frozenset())
 
@@ -49,14 +49,14 @@ async def test_a_killed_coreapp_is_broken_at_once() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
         # No probe and no pause between two connects could have shown it as soon.
         watch.hold("a", period=60.0)
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
         await asyncio.sleep(QUICK.retry * 2)
         peer.die()
-        await until(lambda: watch.tethers.broken_at("a"))
+        await until(lambda: watch.tethers.result_of("a").broken_at)
 
-        assert watch.tethers.report_of("a") is None
+        assert watch.tethers.result_of("a").report is None
         assert watch.woken == 2, "by its first answer, and when its end is proven: an observation that begins before that is in the way"
-        broken_at = watch.tethers.broken_at("a")
+        broken_at = watch.tethers.result_of("a").broken_at
         assert broken_at is not None
         assert abs(datetime.now(UTC) - broken_at) < timedelta(seconds=1)
 
@@ -65,17 +65,17 @@ async def test_what_was_refused_before_we_stood_still_proves_nothing_after_it() 
     """The Coreapp restarted: it refused connections, and is back since. A process that stood still meanwhile must ask again first."""
     async with a_peer() as peer, watching(peer.port) as watch:
         watch.hold("a")
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
         peer.die()
-        await until(lambda: watch.tethers.broken_at("a"))
+        await until(lambda: watch.tethers.result_of("a").broken_at)
         time.sleep(1.2)  # noqa: ASYNC251  that is what is tested
         watch.tethers.silence()
-        assert watch.tethers.broken_at("a") is None
+        assert watch.tethers.result_of("a").broken_at is None
         # A second refused connection counts at once.
-        await until(lambda: watch.tethers.broken_at("a"))
+        await until(lambda: watch.tethers.result_of("a").broken_at)
         await peer.listen()
-        await until(lambda: watch.tethers.report_of("a"))
-        assert watch.tethers.broken_at("a") is None
+        await until(lambda: watch.tethers.result_of("a").report)
+        assert watch.tethers.result_of("a").broken_at is None
 
 
 async def test_another_pod_that_answers_at_the_address_of_a_holder_does_not_speak_for_it(caplog: pytest.LogCaptureFixture) -> None:
@@ -83,21 +83,21 @@ async def test_another_pod_that_answers_at_the_address_of_a_holder_does_not_spea
     async with a_peer() as peer, watching(peer.port) as watch:
         peer.body = lambda: {**REPORT, "uid": "a"}
         watch.hold("a")
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
         peer.body = lambda: {**REPORT, "shard": 1, "uid": "b"}
-        await until(lambda: watch.tethers.unresponsive_since("a") and watch.tethers.report_of("a") is None)
+        await until(lambda: watch.tethers.result_of("a").unresponsive_since and watch.tethers.result_of("a").report is None)
 
         assert watch.tethers.silence().unresponsive == 1
-        assert not watch.tethers.never_responded("a")
-        assert watch.tethers.broken_at("a") is None
+        assert not watch.tethers.result_of("a").never_responded
+        assert watch.tethers.result_of("a").broken_at is None
         asked = len(peer.asked)
         await until(lambda: len(peer.asked) >= asked + 5)
-        assert watch.tethers.unresponsive_since("a")
+        assert watch.tethers.result_of("a").unresponsive_since
         assert sum("of pod a, which counts as silent" in record.message for record in caplog.records) == 1
         watch.tethers.take_report("a", json.dumps({**REPORT, "uid": "b"}).encode())
-        assert watch.tethers.report_of("a") is None
+        assert watch.tethers.result_of("a").report is None
         peer.body = lambda: {**REPORT, "uid": "a"}
-        await until(lambda: watch.tethers.report_of("a") and not watch.tethers.unresponsive_since("a"))
+        await until(lambda: watch.tethers.result_of("a").report and not watch.tethers.result_of("a").unresponsive_since)
 
 
 @pytest.mark.parametrize("uid", [None, "", "a"])
@@ -105,18 +105,18 @@ async def test_a_report_without_a_uid_or_with_that_of_the_pod_is_taken(uid: str 
     async with a_peer() as peer, watching(peer.port) as watch:
         peer.body = lambda: {**REPORT, "uid": uid}
         watch.hold("a")
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
 
 
 async def test_a_dropped_connection_that_can_be_made_again_is_no_end() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
         watch.hold("a", period=60.0)
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
         await asyncio.sleep(QUICK.retry * 2)
         peer.reset()
-        await until(lambda: peer.made == 2 and watch.tethers.report_of("a"))
+        await until(lambda: peer.made == 2 and watch.tethers.result_of("a").report)
 
-        assert watch.tethers.broken_at("a") is None
+        assert watch.tethers.result_of("a").broken_at is None
         assert watch.woken == 2, "an observation may have come in between, and found no report"
 
 
@@ -126,14 +126,14 @@ async def test_a_dropped_connection_that_cannot_be_made_again_is_said_once(monke
 
     async with a_peer() as peer, watching(peer.port) as watch:
         watch.hold("a", period=60.0)
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
         await asyncio.sleep(QUICK.retry * 2)
         monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", unreachable)
         peer.reset()
         await until(lambda: watch.woken == 2)
 
-        assert watch.tethers.report_of("a") is None
-        assert watch.tethers.broken_at("a") is None
+        assert watch.tethers.result_of("a").report is None
+        assert watch.tethers.result_of("a").broken_at is None
         await asyncio.sleep(QUICK.retry * 3)
         assert watch.woken == 2
 
@@ -146,16 +146,16 @@ async def test_a_fresh_tether_takes_two_refusals_and_a_return_is_seen() -> None:
     async with watching(peer.port, replace(QUICK, retry=60.0)) as watch:
         watch.hold("a", period=60.0)
         await asyncio.sleep(0.2)
-        assert watch.tethers.broken_at("a") is None
+        assert watch.tethers.result_of("a").broken_at is None
     async with watching(peer.port) as watch:
         watch.hold("a")
-        await until(lambda: watch.tethers.broken_at("a"))
-        assert watch.tethers.unresponsive_since("a") is None
-        since = watch.tethers.broken_at("a")
+        await until(lambda: watch.tethers.result_of("a").broken_at)
+        assert watch.tethers.result_of("a").unresponsive_since is None
+        since = watch.tethers.result_of("a").broken_at
         await peer.listen()
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
         assert since is not None
-        assert watch.tethers.broken_at("a") is None
+        assert watch.tethers.result_of("a").broken_at is None
         await peer.gone()
 
 
@@ -165,32 +165,32 @@ async def test_a_refused_connection_counts_until_a_silence_has_lasted_and_then_t
     await peer.listen()
     async with watching(peer.port) as watch:
         watch.hold("a")
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
         await peer.gone()
-        await until(lambda: watch.tethers.broken_at("a"))
+        await until(lambda: watch.tethers.result_of("a").broken_at)
 
         peer.hangs = True
         await peer.listen()
-        await until(lambda: watch.tethers.broken_at("a") is None)
-        since = watch.tethers.unresponsive_since("a")
+        await until(lambda: watch.tethers.result_of("a").broken_at is None)
+        since = watch.tethers.result_of("a").unresponsive_since
         assert since is not None
         assert datetime.now(UTC) - since >= timedelta(seconds=0.6)
 
         await peer.gone()
-        await until(lambda: watch.tethers.broken_at("a"))
-        assert watch.tethers.unresponsive_since("a") is None
+        await until(lambda: watch.tethers.result_of("a").broken_at)
+        assert watch.tethers.result_of("a").unresponsive_since is None
 
 
 async def test_a_hung_coreapp_is_silent_since_half_a_round_before_the_probe_and_its_loop_is_woken_when_that_lasts() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
         watch.hold("a")
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
         peer.hangs = True
         before = datetime.now(UTC)
         woken = watch.woken
-        await until(lambda: watch.tethers.unresponsive_since("a"))
+        await until(lambda: watch.tethers.result_of("a").unresponsive_since)
 
-        since = watch.tethers.unresponsive_since("a")
+        since = watch.tethers.result_of("a").unresponsive_since
         assert since is not None
         assert datetime.now(UTC) - since >= timedelta(seconds=QUICK.deadline)
         assert since - before > timedelta(seconds=-0.05), "no more than half of a period of 0.1 s before the probe"
@@ -198,19 +198,19 @@ async def test_a_hung_coreapp_is_silent_since_half_a_round_before_the_probe_and_
         assert watch.woken == woken
         silence = watch.tethers.silence()
         assert (silence.targets, silence.unresponsive, silence.nodes) == (1, 1, frozenset({"node-a"}))
-        assert watch.tethers.report_of("a") is not None
+        assert watch.tethers.result_of("a").report is not None
 
         await until(lambda: watch.woken > woken)
         assert datetime.now(UTC) - since >= timedelta(seconds=0.6)
-        assert watch.tethers.unresponsive_since("a") == since
-        assert watch.tethers.report_of("a") is None
-        assert watch.tethers.broken_at("a") is None
+        assert watch.tethers.result_of("a").unresponsive_since == since
+        assert watch.tethers.result_of("a").report is None
+        assert watch.tethers.result_of("a").broken_at is None
 
         woken, peer.hangs = watch.woken, False
-        await until(lambda: watch.tethers.unresponsive_since("a") is None)
+        await until(lambda: watch.tethers.result_of("a").unresponsive_since is None)
         assert watch.woken > woken
         assert watch.tethers.silence().unresponsive == 0
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
 
 
 async def test_a_stopped_process_is_silent_and_answers_when_it_goes_on() -> None:
@@ -232,13 +232,13 @@ async def test_a_stopped_process_is_silent_and_answers_when_it_goes_on() -> None
         port = int(process.stdout.readline())
         async with watching(port) as watch:
             watch.hold("a")
-            await until(lambda: watch.tethers.report_of("a"))
+            await until(lambda: watch.tethers.result_of("a").report)
             process.send_signal(signal.SIGSTOP)
-            await until(lambda: watch.tethers.unresponsive_since("a"))
-            await until(lambda: watch.tethers.report_of("a") is None)
-            assert watch.tethers.broken_at("a") is None
+            await until(lambda: watch.tethers.result_of("a").unresponsive_since)
+            await until(lambda: watch.tethers.result_of("a").report is None)
+            assert watch.tethers.result_of("a").broken_at is None
             process.send_signal(signal.SIGCONT)
-            await until(lambda: watch.tethers.unresponsive_since("a") is None and watch.tethers.report_of("a"))
+            await until(lambda: watch.tethers.result_of("a").unresponsive_since is None and watch.tethers.result_of("a").report)
     finally:
         process.kill()
         process.wait(10)
@@ -251,18 +251,18 @@ async def test_a_slow_coreapp_is_never_silent_for_long(fresh_every: int) -> None
     async with a_peer() as peer, watching(peer.port, replace(QUICK, fresh_every=fresh_every)) as watch:
         watch.hold("a")
         peer.delay = 0.3
-        await until(lambda: watch.tethers.unresponsive_since("a"))
+        await until(lambda: watch.tethers.result_of("a").unresponsive_since)
         woken = watch.woken
         longest = timedelta()
         deadline = time.monotonic() + 1.5
         while time.monotonic() < deadline:
-            since = watch.tethers.unresponsive_since("a")
+            since = watch.tethers.result_of("a").unresponsive_since
             longest = max(longest, datetime.now(UTC) - since) if since else longest
             await asyncio.sleep(0.005)
 
         assert timedelta(seconds=0.2) < longest < timedelta(seconds=0.55) + watch.late
         assert watch.woken > woken
-        assert watch.tethers.report_of("a") is not None
+        assert watch.tethers.result_of("a").report is not None
 
 
 async def test_slow_answers_within_the_deadline_are_no_silence() -> None:
@@ -271,7 +271,7 @@ async def test_slow_answers_within_the_deadline_are_no_silence() -> None:
         watch.hold("a")
         await until(lambda: len(peer.asked) >= 4)
 
-        assert watch.tethers.unresponsive_since("a") is None
+        assert watch.tethers.result_of("a").unresponsive_since is None
         assert peer.made == 1
         assert watch.woken == 1
 
@@ -281,18 +281,18 @@ async def test_a_coreapp_is_reached_when_it_answered_refused_or_had_its_time() -
         assert watch.tethers.not_reached() == 0
         watch.hold("a")
         assert watch.tethers.not_reached() == 1
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
         assert watch.tethers.not_reached() == 0
     await peer.gone()
     async with watching(peer.port) as watch:
         watch.hold("a")
         assert watch.tethers.not_reached() == 1
-        await until(lambda: watch.tethers.broken_at("a"))
+        await until(lambda: watch.tethers.result_of("a").broken_at)
         assert watch.tethers.not_reached() == 0
     async with a_full_queue() as port, watching(port) as watch:
         watch.hold("a")
         assert watch.tethers.not_reached() == 1
-        await until(lambda: watch.tethers.unresponsive_since("a"))
+        await until(lambda: watch.tethers.result_of("a").unresponsive_since)
         assert watch.tethers.not_reached() == 0
         watch.tethers.hold(KEY, {})
         assert watch.tethers.not_reached() == 0
@@ -301,11 +301,11 @@ async def test_a_coreapp_is_reached_when_it_answered_refused_or_had_its_time() -
 async def test_a_black_hole_is_silent_and_counts_although_it_never_answered() -> None:
     async with a_full_queue() as port, watching(port) as watch:
         watch.hold("a")
-        await until(lambda: watch.tethers.unresponsive_since("a"))
+        await until(lambda: watch.tethers.result_of("a").unresponsive_since)
 
         await until(lambda: watch.woken)
-        assert watch.tethers.broken_at("a") is None
-        assert watch.tethers.never_responded("a")
+        assert watch.tethers.result_of("a").broken_at is None
+        assert watch.tethers.result_of("a").never_responded
         silence = watch.tethers.silence()
         assert (silence.targets, silence.unresponsive, silence.never_responded) == (1, 1, ()), "its kubelet does not call it ready"
         watch.hold("a", ready=True)
@@ -318,7 +318,7 @@ async def test_where_another_coreapp_answers_the_node_is_reached() -> None:
         mesh = await asyncio.start_server(lambda _, writer: writer.transport.abort(), "127.0.0.2", peer.port)
         async with mesh:
             watch.tethers.hold(KEY, {"a": target(), "b": target(ip="127.0.0.2", ready=True)})
-            await until(lambda: watch.tethers.report_of("a") and watch.tethers.unresponsive_since("b"))
+            await until(lambda: watch.tethers.result_of("a").report and watch.tethers.result_of("b").unresponsive_since)
             silence = watch.tethers.silence()
 
             assert (silence.unresponsive, silence.never_responded) == (1, ("node-a",))
@@ -336,7 +336,7 @@ async def test_each_kth_probe_goes_over_a_fresh_connection_which_is_no_drop() ->
         await until(lambda: peer.made >= 5)
 
         assert watch.woken == 1
-        assert watch.tethers.broken_at("a") is None
+        assert watch.tethers.result_of("a").broken_at is None
         per_connection = [sum(number == one for one, _, _ in peer.asked) for number in range(2, 5)]
         assert per_connection == [3, 3, 3]
         await until(lambda: len(peer.open) == 1)
@@ -346,14 +346,14 @@ async def test_fresh_connections_that_hang_count_although_the_open_one_answers()
     async with a_peer() as peer, watching(peer.port, replace(QUICK, fresh_every=4)) as watch:
         watch.hold("a", period=0.05)
         peer.ignores_newer_than = 1
-        await until(lambda: watch.tethers.unresponsive_since("a"))
-        since = watch.tethers.unresponsive_since("a")
-        await until(lambda: watch.tethers.report_of("a") is None)
+        await until(lambda: watch.tethers.result_of("a").unresponsive_since)
+        since = watch.tethers.result_of("a").unresponsive_since
+        await until(lambda: watch.tethers.result_of("a").report is None)
 
-        assert watch.tethers.unresponsive_since("a") == since
+        assert watch.tethers.result_of("a").unresponsive_since == since
         assert 1 in peer.open
         peer.ignores_newer_than = None
-        await until(lambda: watch.tethers.unresponsive_since("a") is None)
+        await until(lambda: watch.tethers.result_of("a").unresponsive_since is None)
 
 
 async def test_a_port_that_refuses_while_the_open_connection_answers_is_noted_and_no_end() -> None:
@@ -366,12 +366,12 @@ async def test_a_port_that_refuses_while_the_open_connection_answers_is_noted_an
         asked = len(peer.asked)
         await until(lambda: len(peer.asked) > asked + 5)
 
-        assert watch.tethers.broken_at("a") is watch.tethers.unresponsive_since("a") is None
+        assert watch.tethers.result_of("a").broken_at is watch.tethers.result_of("a").unresponsive_since is None
         assert watch.woken == 1
         # And when it hangs too, nobody is there any more.
         peer.hangs = True
-        await until(lambda: watch.tethers.broken_at("a"))
-        assert watch.tethers.unresponsive_since("a") is None
+        await until(lambda: watch.tethers.result_of("a").broken_at)
+        assert watch.tethers.result_of("a").unresponsive_since is None
 
 
 async def test_a_server_that_ends_each_connection_is_asked_in_its_time_and_broken_when_it_goes() -> None:
@@ -383,10 +383,10 @@ async def test_a_server_that_ends_each_connection_is_asked_in_its_time_and_broke
         times = [at for _, at, _ in peer.asked]
         assert times[5] - times[1] > 0.3
         assert watch.woken == 1
-        assert watch.tethers.report_of("a") is not None
+        assert watch.tethers.result_of("a").report is not None
         peer.die()
-        await until(lambda: watch.tethers.broken_at("a"))
-        assert watch.tethers.report_of("a") is None
+        await until(lambda: watch.tethers.result_of("a").broken_at)
+        assert watch.tethers.result_of("a").report is None
 
 
 async def test_tcp_probes_count_a_connection_as_an_answer_and_take_events_too() -> None:
@@ -394,12 +394,12 @@ async def test_tcp_probes_count_a_connection_as_an_answer_and_take_events_too() 
         watch.hold("a", kind="TCP", period=0.05)
         await until(lambda: peer.made >= 4)
 
-        await until(lambda: watch.tethers.report_of("a"))
-        assert watch.tethers.broken_at("a") is watch.tethers.unresponsive_since("a") is None
+        await until(lambda: watch.tethers.result_of("a").report)
+        assert watch.tethers.result_of("a").broken_at is watch.tethers.result_of("a").unresponsive_since is None
         assert watch.tethers.silence().targets == 1
         await until(lambda: len(peer.open) <= 2)
         peer.die()
-        await until(lambda: watch.tethers.broken_at("a"))
+        await until(lambda: watch.tethers.result_of("a").broken_at)
 
 
 async def test_tcp_probes_do_not_notice_a_process_that_accepts_and_hangs() -> None:
@@ -408,7 +408,7 @@ async def test_tcp_probes_do_not_notice_a_process_that_accepts_and_hangs() -> No
         watch.hold("a", kind="TCP", period=0.05)
         await until(lambda: peer.made >= 8)
 
-        assert (watch.tethers.unresponsive_since("a"), watch.tethers.report_of("a")) == (None, None)
+        assert (watch.tethers.result_of("a").unresponsive_since, watch.tethers.result_of("a").report) == (None, None)
         assert watch.tethers.silence().targets == 1
 
 
@@ -449,12 +449,12 @@ async def test_another_address_makes_another_tether_and_a_pod_that_went_away_is_
         await until(lambda: len(peer.open) == 3)
         watch.hold("a", ip="127.0.0.2")
         await until(lambda: not peer.open)
-        assert watch.tethers.report_of("a") is None
-        assert watch.tethers.report_of("b") is None
-        await until(lambda: watch.tethers.broken_at("a"))
+        assert watch.tethers.result_of("a").report is None
+        assert watch.tethers.result_of("b").report is None
+        await until(lambda: watch.tethers.result_of("a").broken_at)
         watch.hold("a")
-        assert watch.tethers.broken_at("a") is None
-        await until(lambda: watch.tethers.report_of("a"))
+        assert watch.tethers.result_of("a").broken_at is None
+        await until(lambda: watch.tethers.result_of("a").report)
         assert len(peer.open) == 1
         watch.hold()
         await until(lambda: not peer.open)
@@ -464,7 +464,7 @@ async def test_another_address_makes_another_tether_and_a_pod_that_went_away_is_
 async def test_a_hung_coreapp_does_not_collect_connections() -> None:
     async with a_peer() as peer, watching(peer.port, replace(QUICK, most_side_connections=2)) as watch:
         watch.hold("a")
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
         before = open_files()
         peer.hangs = True
         made = peer.made
@@ -478,12 +478,12 @@ async def test_a_hung_coreapp_does_not_collect_connections() -> None:
 async def test_after_the_end_it_may_begin_again() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
         watch.hold("a")
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
         await watch.tethers.close()
         await until(lambda: not peer.open)
         assert watch.tethers.silence().targets == 0
         watch.hold("a")
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
 
 
 async def test_want_of_files_of_our_own_is_no_silence_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,8 +499,8 @@ async def test_want_of_files_of_our_own_is_no_silence_of_others(monkeypatch: pyt
         await until(lambda: len(peer.asked) > asked + 10)
 
         for uid in ("a", "b"):
-            assert watch.tethers.unresponsive_since(uid) is None
-            assert watch.tethers.broken_at(uid) is None
+            assert watch.tethers.result_of(uid).unresponsive_since is None
+            assert watch.tethers.result_of(uid).broken_at is None
 
 
 # --- lag of this process -------------------------------------------------------------------------------------------------
@@ -537,7 +537,7 @@ async def test_a_loop_that_stood_still_finds_nobody_silent_but_itself_late() -> 
 async def test_a_deadline_before_the_heartbeat_that_is_late_is_not_believed_either() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
         watch.hold("a")
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
         peer.hangs, asked = True, len(peer.asked)
         await until(lambda: len(peer.asked) > asked)
         # As if the deadline came first: this heartbeat never comes by itself.
@@ -573,15 +573,15 @@ async def test_rounds_that_came_late_are_not_made_up_for_all_at_once() -> None:
 async def test_the_time_for_which_we_stood_still_does_not_make_a_silence_longer() -> None:
     async with a_peer() as peer, watching(peer.port, replace(QUICK, deadline=0.3)) as watch:
         watch.hold("a", unhealthy_after=2.0)
-        await until(lambda: watch.tethers.report_of("a"))
+        await until(lambda: watch.tethers.result_of("a").report)
         peer.hangs = True
-        await until(lambda: watch.tethers.unresponsive_since("a"))
-        woken, since = watch.woken, watch.tethers.unresponsive_since("a")
+        await until(lambda: watch.tethers.result_of("a").unresponsive_since)
+        woken, since = watch.woken, watch.tethers.result_of("a").unresponsive_since
         assert since is not None
         before = datetime.now(UTC) - since
         time.sleep(2.5)  # noqa: ASYNC251  that is what is tested
         watch.tethers.silence()
-        since = watch.tethers.unresponsive_since("a")
+        since = watch.tethers.result_of("a").unresponsive_since
         assert since is not None
         assert datetime.now(UTC) - since < before + timedelta(seconds=0.4)
         await asyncio.sleep(0.1)

@@ -30,7 +30,7 @@ async def test_a_coreapp_that_just_started_is_asked_again_at_once() -> None:
 
         peer.body = body
         watch.hold("a", period=60.0, holds=False)
-        await until(lambda: (report := watch.tethers.report_of("a")) is not None and report.shards == 2)
+        await until(lambda: (report := watch.tethers.result_of("a").report) is not None and report.shards == 2)
 
         assert answered == SHARDS
         assert watch.woken == 2

@@ -15,8 +15,7 @@ from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
 from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.loop import reconcile
-from whatsapp_operator.shell.loop.cluster import Cluster
-from whatsapp_operator.shell.loop.observe import Memory
+from whatsapp_operator.shell.loop.cluster import Cluster, Memory
 from whatsapp_operator.shell.loop.reconcile import Reconciler
 from whatsapp_operator.shell.loop.schedule import PriorityLimiter
 from whatsapp_operator.shell.whatsapp.access import Access

@@ -9,8 +9,9 @@ import pytest
 
 from whatsapp_operator.core.actions import Action, Create, Replace
 from whatsapp_operator.shell.kube.errors import AlreadyExists, KubeError, LeaseTooShort, Rejected, Unavailable
+from whatsapp_operator.shell.loop.cluster import Memory
 from whatsapp_operator.shell.loop.execute import Executor
-from whatsapp_operator.shell.loop.observe import Memory, Observation
+from whatsapp_operator.shell.loop.observe import Observation
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
 from .core.situations import NOW, situation

@@ -21,7 +21,8 @@ from cryptography.x509.oid import NameOID
 from whatsapp_operator.core import manifests, report, rules
 from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.shell.kube.kinds import SECRET, WAC, Obj
-from whatsapp_operator.shell.loop.observe import Memory, Observation, Observer
+from whatsapp_operator.shell.loop.cluster import Memory
+from whatsapp_operator.shell.loop.observe import Observation, Observer
 from whatsapp_operator.shell.objects.assemble import Slow
 from whatsapp_operator.shell.objects.reading import account_secret_of, desired_of
 from whatsapp_operator.shell.objects.secret_keys import findings_of

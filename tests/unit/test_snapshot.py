@@ -18,11 +18,13 @@ from whatsapp_operator.core import manifests, rules
 from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Client, Record, Silence, Snapshot
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.kube.kinds import DEPLOYMENT, NETWORKPOLICY, PDB, POD, PVC, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
-from whatsapp_operator.shell.loop.observe import Memory, Observer
+from whatsapp_operator.shell.loop.cluster import Memory
+from whatsapp_operator.shell.loop.observe import Observer
 from whatsapp_operator.shell.objects import assemble
-from whatsapp_operator.shell.objects.assemble import Gathered, Known, Slow
+from whatsapp_operator.shell.objects.assemble import Gathered, Slow
 from whatsapp_operator.shell.objects.reading import desired_of
 
 NOW = datetime(2027, 1, 4, 12, 0, 0, tzinfo=UTC)
@@ -168,8 +170,8 @@ def damage_in(places: list[Place]) -> st.SearchStrategy[Damage]:
     return st.builds(lambda where, junk: Damage(where[0], where[1], where[2], junk), st.sampled_from(places), junk)
 
 
-def known() -> Known:
-    return Known(now=NOW, nonce="n0nce", leader_epoch=1, client=Client(asked_at=NOW, shards=2), record=Record(uid="wac-1"))
+def known() -> Snapshot:
+    return Snapshot(now=NOW, nonce="n0nce", leader_epoch=1, client=Client(asked_at=NOW, shards=2), record=Record(uid="wac-1"))
 
 
 def snapshot_of(objects: Mapping[Kind, list[Obj]]) -> Snapshot:
@@ -188,7 +190,7 @@ def snapshot_of(objects: Mapping[Kind, list[Obj]]) -> Snapshot:
         unread=unread,
     )
     parts = assemble.parts_of(WANT, gathered, {})
-    return assemble.snapshot_of(WANT, CLUSTER, parts, slow, known())
+    return assemble.snapshot_of(WANT, CLUSTER, parts, slow, known(), responses={})
 
 
 def test_a_whole_cluster_is_seen_whole() -> None:
@@ -293,14 +295,8 @@ class NothingHeard:
 
     def hold(self, *_: Any) -> None: ...
 
-    def report_of(self, _: str) -> None: ...
-
-    def broken_at(self, _: str) -> None: ...
-
-    def unresponsive_since(self, _: str) -> None: ...
-
-    def never_responded(self, _: str) -> bool:
-        return True
+    def result_of(self, _: str) -> ProbeResult:
+        return ProbeResult(never_responded=True)
 
     def silence(self) -> Silence:
         return Silence()

@@ -20,10 +20,12 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from outside.otlp import Collector, attributes, collecting
 from whatsapp_operator.core.actions import AssignRole, Handover
 from whatsapp_operator.core.names import Epoch
-from whatsapp_operator.core.snapshot import Evidence, Report
+from whatsapp_operator.core.snapshot import Evidence
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.kube.errors import Conflict
+from whatsapp_operator.shell.loop.cluster import Memory
 from whatsapp_operator.shell.loop.execute import Executor
-from whatsapp_operator.shell.loop.observe import Memory, Observation
+from whatsapp_operator.shell.loop.observe import Observation
 from whatsapp_operator.shell.metrics import Metrics, Phase
 from whatsapp_operator.shell.tracing import CLOSE_WITHIN, Tracing
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
@@ -59,8 +61,8 @@ class Fakes:
     def monotonic(self) -> float:
         return (self.at - NOW).total_seconds()
 
-    def report_of(self, _: str) -> Report | None:
-        return None
+    def result_of(self, _: str) -> ProbeResult:
+        return ProbeResult()
 
     async def patch_json(self, *_: Any) -> dict[str, Any]:
         self.at += timedelta(milliseconds=20)

@@ -11,6 +11,7 @@ from localkube.scenarios.scale import objects
 from localkube.scenarios.scale.command import Found, worst_share
 from whatsapp_operator.core import checksums, manifests, upkeep
 from whatsapp_operator.core.names import Epoch
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.coreapps.wire import read_report
 from whatsapp_operator.shell.objects.reading import coreapp_of
 from whatsapp_operator.shell.objects.secret_keys import findings_of
@@ -68,7 +69,7 @@ def test_a_pod_that_nobody_runs_is_ready() -> None:
         "metadata": {"name": "s0001-coreapp-1", "uid": "p-1", "resourceVersion": "9"},
         "spec": {"containers": [{"name": "coreapp", "image": "i"}]},
     }
-    coreapp = coreapp_of({**pod, "status": objects.running(pod, ip="127.64.0.9", now=NOW)["status"]}, None, None)
+    coreapp = coreapp_of({**pod, "status": objects.running(pod, ip="127.64.0.9", now=NOW)["status"]}, ProbeResult())
     assert coreapp is not None
     assert (coreapp.ready, coreapp.ip, coreapp.terminated, coreapp.phase) == (True, "127.64.0.9", False, "Running")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kubectl_whatsapp import changes
+from kubectl_whatsapp import Obj, changes
 from kubectl_whatsapp.cli import MISUSED, NOT_IN_TIME, UNKNOWN, Question, command, fail, note, seconds
 from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import SWITCHOVER_ANNOTATION
@@ -102,24 +102,21 @@ def switchover(
     return 0
 
 
-def _moved(question: Question, shard: int, epoch: str | None, to: str, timeout: float) -> tuple[changes.Obj, float]:
+def _moved(question: Question, shard: int, epoch: str | None, to: str, timeout: float) -> tuple[Obj, float]:
     """Wait until the shard has moved; returns its entry, with the handover that the status reports of it."""
     begun = time.monotonic()
     judge, settled, uid = changes.moved(shard, epoch, to), 0.0, None
 
-    def until(cluster: changes.Obj) -> changes.Obj | None:
+    def until(cluster: Obj) -> Obj | None:
         nonlocal settled, uid
         uid = (cluster.get("metadata") or {}).get("uid")
         found = judge(cluster)
         if found == {}:
             settled = settled or time.monotonic()
             return found if time.monotonic() - settled > SETTLE else None
-        if found is None:
-            return None
-        handovers = (cluster.get("status") or {}).get("recentHandovers") or ()
-        return {**next((one for one in handovers if one.get("epoch") == found["epoch"]), {}), **found}
+        return None if found is None else {**changes.handover(cluster, found["epoch"]), **found}
 
-    found, _ = changes.wait(question.client, question.target, until, seconds=timeout)
+    found = changes.wait(question.client, question.target, until, seconds=timeout)
     took = time.monotonic() - begun
     if found == {}:
         fail(f"the operator rejected the switchover: {_rejection(question, uid)}")
@@ -128,7 +125,7 @@ def _moved(question: Question, shard: int, epoch: str | None, to: str, timeout: 
             f"shard {shard} has not moved after {took:.0f} s; see `kubectl whatsapp status {question.target.name}`. {_stands(question)}",
             NOT_IN_TIME,
         )
-    return dict(found), took
+    return found, took
 
 
 def _stands(question: Question) -> str:
@@ -152,7 +149,7 @@ def _rejection(question: Question, uid: str | None) -> str:
     return str(newest.get("message") or "it removed the annotation and moved nothing.")
 
 
-def _last_time(event: changes.Obj) -> str:
+def _last_time(event: Obj) -> str:
     """The last time of an Event as text; such texts sort by time. One that comes again notes it in its series only."""
     times = (event.get("lastTimestamp"), event.get("eventTime"), (event.get("series") or {}).get("lastObservedTime"))
     return max((str(time) for time in times if time), default="")
@@ -165,7 +162,7 @@ def reshard_now(question: Question) -> int:
     All messages are interrupted while all Coreapps restart.
     """
     cluster = question.cluster()
-    spec: changes.Obj = cluster.get("spec") or {}
+    spec: Obj = cluster.get("spec") or {}
     shards, current = spec.get("shards"), (cluster.get("status") or {}).get("shards")
     if shards == current:
         fail(f"nothing waits for a window: the client has {current} shards, as the spec says.")

@@ -30,8 +30,6 @@ MOST_WITHOUT_LOG = 60.0
 MOST_LOGS = 40
 """Logs in a report, the operator's first."""
 
-Obj = dict[str, Any]
-
 
 @command("report")
 def report(

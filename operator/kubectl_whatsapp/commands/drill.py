@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_whatsapp import changes
+from kubectl_whatsapp import Obj, changes
 from kubectl_whatsapp.cli import MISUSED, NOT_IN_TIME, UNKNOWN, Question, command, fail, note, seconds
 from kubectl_whatsapp.errors import RequestError
 
@@ -70,7 +70,7 @@ def game_day(
     return _watch(question, held, begun=begun, timeout=timeout)
 
 
-def _unmoved(cluster: changes.Obj) -> str:
+def _unmoved(cluster: Obj) -> str:
     """Why no failover follows in this cluster, however well it is; empty if one does."""
     metadata, spec = cluster.get("metadata") or {}, cluster.get("spec") or {}
     if metadata.get("deletionTimestamp"):
@@ -81,13 +81,12 @@ def _unmoved(cluster: changes.Obj) -> str:
 def _watch(question: Question, held: Shard, *, begun: float, timeout: float) -> int:
     """Wait until the shard is served under another epoch, and print how long that took."""
 
-    def until(cluster: changes.Obj) -> changes.Obj | None:
+    def until(cluster: Obj) -> Obj | None:
         entry = changes.entry(cluster, held.number)
-        handovers = (cluster.get("status") or {}).get("recentHandovers") or ()
-        handover = next((one for one in handovers if one.get("epoch") == entry.get("epoch")), None)
-        return handover if entry.get("epoch") not in {None, held.epoch} and entry.get("state") == "Serving" and handover else None
+        is_moved = entry.get("epoch") not in {None, held.epoch} and entry.get("state") == "Serving"
+        return (changes.handover(cluster, entry.get("epoch")) or None) if is_moved else None
 
-    handover, _ = changes.wait(question.client, question.target, until, seconds=timeout)
+    handover = changes.wait(question.client, question.target, until, seconds=timeout)
     took = time.monotonic() - begun
     if handover is None:
         more = f"see `kubectl whatsapp why {question.target.name} {held.number}`."

@@ -12,12 +12,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from kubectl_whatsapp import reading, rights
+from kubectl_whatsapp import Obj, reading, rights
 from kubectl_whatsapp.dashboard import lists
 from kubectl_whatsapp.dashboard.lists import Key, WatchedList
-from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import CLUSTER_LABEL
 from kubectl_whatsapp.model import Level, View
 from kubectl_whatsapp.reading import Read, Source, Target
@@ -25,8 +24,6 @@ from kubectl_whatsapp.shape import document
 from kubectl_whatsapp.view import view
 from kubectl_whatsapp.why import why
 from kubectl_whatsapp.world import labels
-
-Obj = dict[str, Any]
 
 WATCHED: Final = ("cluster", "pods", "services", "statefulsets", "deployments")
 POLLED: Final = ("nodes", "nodeLeases", "lease", "operators")
@@ -73,35 +70,11 @@ class Scope:
 class Client(lists.Client, reading.Client, Protocol):
     """What the board needs of a client."""
 
+    answered: float
+
     def close(self) -> None:
         """Close its connections."""
         ...
-
-
-class _Noted:
-    """A client that notes when the API server last answered; a rejection is an answer, too."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self.answered = 0.0
-
-    @property
-    def server_date(self) -> str:
-        return self._client.server_date
-
-    @server_date.setter
-    def server_date(self, date: str) -> None:
-        self._client.server_date = date
-
-    def get(self, path: str, *, timeout: float, **query: str) -> Obj:
-        try:
-            found = self._client.get(path, timeout=timeout, **query)
-        except RequestError as error:
-            if error.status is not None:
-                self.answered = time.monotonic()
-            raise
-        self.answered = time.monotonic()
-        return found
 
 
 class Board:
@@ -115,7 +88,7 @@ class Board:
         self._stopped, self._soon = threading.Event(), threading.Event()
         self._changed = changed
         self._clients = client, watching
-        self._client = _Noted(client)
+        self._client = client
         self._lists = {
             name: WatchedList(watching, source, self._list_changed, stopped=self._stopped) for name, source in scope.sources().items()
         }

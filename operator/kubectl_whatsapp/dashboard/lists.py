@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
+from kubectl_whatsapp import Obj
 from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.reading import Source
 
-Obj = dict[str, Any]
 Key = tuple[str, str]
 """Namespace and name."""
 

@@ -9,16 +9,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
+from kubectl_whatsapp import Obj
 from kubectl_whatsapp.changes import shard_number
 from kubectl_whatsapp.dashboard.board import Board
 from kubectl_whatsapp.dashboard.lists import Key
 from kubectl_whatsapp.model import View
-
-Obj = dict[str, Any]
 
 LOOPBACK: Final = "127.0.0.1"
 TYPES: Final = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -51,9 +50,9 @@ def frame(event: str, text: str) -> bytes:
 class Server:
     """The page, its events, and who may ask for them. Belongs to one event loop."""
 
-    def __init__(self, make_board: Callable[[Callable[[], None]], Board], *, token: str | None = None) -> None:
+    def __init__(self, make_board: Callable[[Callable[[], None]], Board]) -> None:
         """``make_board`` gets what the board calls, from any thread, when there is something new."""
-        self.token = token or secrets.token_urlsafe(32)
+        self.token = secrets.token_urlsafe(32)
         self.port = 0
         self._make_board = make_board
         self._news = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Time and random values. They are passed in, so that a simulation can pass others."""
+"""Time and random values, and how Kubernetes spells an exact time. They are passed in, so that a simulation can pass others."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ class Clock(Protocol):
         ...
 
 
-def _wall_time() -> datetime:
+def utc_now() -> datetime:
+    """Return the time by the machine's wall clock, aware, in UTC."""
     return datetime.now(UTC)
 
 
-def _boot_time() -> float:
+def boottime() -> float:
+    """Return seconds of a clock that is never set and goes on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -40,7 +42,7 @@ class SystemClock:
     So a wall clock that is set forward or back, by NTP or by hand, makes no span longer or shorter.
     """
 
-    def __init__(self, *, wall: Callable[[], datetime] = _wall_time, seconds: Callable[[], float] = _boot_time) -> None:
+    def __init__(self, *, wall: Callable[[], datetime] = utc_now, seconds: Callable[[], float] = boottime) -> None:
         """Read the wall time once. ``seconds`` must never go back, and must go on while the machine sleeps."""
         self._wall = wall
         self._seconds = seconds
@@ -57,6 +59,11 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds since an arbitrary start; they go on while the machine sleeps."""
         return self._seconds()
+
+
+def micro_time(at: datetime) -> str:
+    """Spell an aware time as a MicroTime of Kubernetes, which has exactly six digits."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 LETTERS = string.ascii_lowercase + string.digits

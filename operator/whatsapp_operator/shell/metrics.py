@@ -137,9 +137,14 @@ class Metrics:
 
     # --- the loop ---------------------------------------------------------------------------------------------------------
 
-    def time_observation(self, clock: Callable[[], float]) -> Timed:
-        """Return a context manager that measures an observation, by a clock in seconds."""
-        return Timed(self._observations, clock)
+    @contextmanager
+    def time_observation(self, clock: Callable[[], float]) -> Iterator[None]:
+        """Measure the observation in the block, by a clock in seconds that never goes back."""
+        began = clock()
+        try:
+            yield
+        finally:
+            self._observations.observe(clock() - began)
 
     def count_error(self, reason: Reason) -> None:
         """Note that a reconciliation ended in an error."""
@@ -184,20 +189,6 @@ class Metrics:
     def count_writes(self, writes: Tally[tuple[str, str]]) -> None:
         """Export this counter of writes by (verb, kind) from now on."""
         self.registry.register(_Writes(writes))
-
-
-class Timed:
-    """Measures its block."""
-
-    def __init__(self, histogram: Histogram, clock: Callable[[], float]) -> None:
-        """``clock`` returns seconds that never go back."""
-        self._histogram, self._clock, self._began = histogram, clock, 0.0
-
-    def __enter__(self) -> None:
-        self._began = self._clock()
-
-    def __exit__(self, *_: object) -> None:
-        self._histogram.observe(self._clock() - self._began)
 
 
 class _Writes(Collector):
@@ -254,13 +245,19 @@ class _Quiet(WSGIRequestHandler):
 
 class _Server(ThreadingWSGIServer):
     def server_bind(self) -> None:
-        """Bind without a DNS query for the own name, which the library would make and which can take seconds."""
+        """Bind without a DNS query for the own name, which the library would make and which can take seconds. ``::`` is IPv4 too."""
+        if self.server_address[0] == "::":
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Log nothing about clients that disconnect."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 def application(
@@ -304,17 +301,8 @@ def served(app: WSGIApplication, *, host: str, port: int) -> Iterator[int]:
     """
     if host == "::" and not socket.has_dualstack_ipv6():
         host = "0.0.0.0"  # noqa: S104  Prometheus and the kubelet connect from other machines
-
-    class Server(_Server):
-        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-
-        def server_bind(self) -> None:
-            if host == "::":
-                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            super().server_bind()
-
     try:
-        listening = make_server(host, port, app, Server, handler_class=_Quiet)
+        listening = make_server(host, port, app, _Server6 if ":" in host else _Server, handler_class=_Quiet)
     except OSError as error:
         msg = f"metrics cannot be served on {host}, port {port}: {error.strerror or error}; choose others by METRICS_HOST and METRICS_PORT."
         raise ValueError(msg) from None

@@ -28,7 +28,6 @@ def test_everything_can_be_set() -> None:
             "POD_NAME": "p",
             "POD_UID": "u",
             "POD_IP": "127.1.2.3",
-            "NODE_NAME": "n",
             "WABIZ_LISTEN": "127.1.2.3",
             "WABIZ_UPSTREAM": "db.example:99",
             "WABIZ_STATE_DIR": "/state",

@@ -16,7 +16,7 @@ from whatsapp_operator.core.actions import GenerateSecret
 from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.names import Ref
 from whatsapp_operator.settings import Settings
-from whatsapp_operator.shell.loop.execute import filled_secret
+from whatsapp_operator.shell.objects.generated import filled_secret
 from whatsapp_operator.shell.objects.reading import desired_of
 from whatsapp_operator.shell.objects.secret_keys import findings_of
 

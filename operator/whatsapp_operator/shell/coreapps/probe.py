@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,12 +15,12 @@ import aiohttp
 from whatsapp_operator.core.actions import AssignRole
 from whatsapp_operator.core.manifests import CONTROL_PORT, HEALTHCHECK_PORT
 from whatsapp_operator.core.names import Key
-from whatsapp_operator.core.snapshot import Report, Silence
+from whatsapp_operator.core.snapshot import Silence
 from whatsapp_operator.shell.addresses import host_port
 from whatsapp_operator.shell.clock import Clock
 
 from .loop_lag import LoopLag
-from .schedule import Pace, ProbeSchedule, Target
+from .schedule import Pace, ProbeResult, ProbeSchedule, Target
 from .tether import Tether
 from .wire import read_report
 
@@ -37,20 +37,8 @@ class Coreapps(Protocol):
         """Keep a tether to exactly these pods of a cluster, by uid. A pod whose role changed keeps its connection."""
         ...
 
-    def report_of(self, uid: str) -> Report | None:
-        """Return the last report of a pod, or None if it has not answered since its connection was last lost."""
-        ...
-
-    def broken_at(self, uid: str) -> datetime | None:
-        """Return since when a pod refuses connections, or None."""
-        ...
-
-    def unresponsive_since(self, uid: str) -> datetime | None:
-        """Return when the first probe was sent that is unanswered beyond its deadline, or None."""
-        ...
-
-    def never_responded(self, uid: str) -> bool:
-        """Return whether a pod has never answered this process."""
+    def result_of(self, uid: str) -> ProbeResult:
+        """Return what the probes of a pod have shown."""
         ...
 
     def silence(self) -> Silence:
@@ -114,21 +102,17 @@ class Tethers:
         for tether in tuple(self._tethers.values()):
             tether.compensate(late)
 
-    def report_of(self, uid: str) -> Report | None:
-        """Return the last report of a pod, or None if it has not answered since its connection was last lost."""
-        return self._tethers[uid].report if uid in self._tethers else None
-
-    def broken_at(self, uid: str) -> datetime | None:
-        """Return since when a pod refuses connections, or None."""
-        return self._tethers[uid].broken_at if uid in self._tethers else None
-
-    def unresponsive_since(self, uid: str) -> datetime | None:
-        """Return when the first probe was sent that is unanswered beyond its deadline, or None."""
-        return self._tethers[uid].unresponsive_since if uid in self._tethers else None
-
-    def never_responded(self, uid: str) -> bool:
-        """Return whether a pod has never answered this process."""
-        return uid not in self._tethers or self._tethers[uid] not in self._schedule.known
+    def result_of(self, uid: str) -> ProbeResult:
+        """Return what the probes of a pod have shown."""
+        tether = self._tethers.get(uid)
+        if tether is None:
+            return ProbeResult(never_responded=True)
+        return ProbeResult(
+            report=tether.report,
+            broken_at=tether.broken_at,
+            unresponsive_since=tether.unresponsive_since,
+            never_responded=tether not in self._schedule.known,
+        )
 
     def not_reached(self) -> int:
         """Return how many Coreapps have neither answered nor refused a connection, and have not left a probe unanswered either."""

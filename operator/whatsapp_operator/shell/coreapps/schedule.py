@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from zlib import crc32
 
 from whatsapp_operator.core.desired import Probe
+from whatsapp_operator.core.snapshot import Report
 from whatsapp_operator.shell.clock import Clock
 
 if TYPE_CHECKING:
@@ -32,6 +33,20 @@ class Target:
     """Seconds without an answer after which the cluster's loop is woken."""
     ready: bool = False
     """Its kubelet calls the pod ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """What this process knows from its own connection to a pod."""
+
+    report: Report | None = None
+    """The last one; None: the pod has not answered since its connection was last lost."""
+    broken_at: datetime | None = None
+    """Since when it refuses connections."""
+    unresponsive_since: datetime | None = None
+    """When the first probe was sent that is unanswered beyond its deadline."""
+    never_responded: bool = False
+    """It has never answered this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,16 +120,7 @@ class Kube(Protocol):
         """Replace the object of that resourceVersion and return it as stored; Conflict, NotFound."""
         ...
 
-    async def delete(
-        self,
-        kind: Kind,
-        namespace: str | None,
-        name: str,
-        *,
-        uid: str,
-        resource_version: str | None = None,
-        grace_seconds: int | None = None,
-    ) -> bool:
+    async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str, resource_version: str | None = None) -> bool:
         """Delete the object with that uid (and `resource_version`). True: accepted, False: it was gone already; Conflict."""
         ...
 
@@ -141,6 +132,28 @@ MOST_EVENTS = 200
 """Events about one object that are read; controllers combine repeated ones."""
 MAX_IDLE_CONNECTIONS = 30
 """Idle connections that are kept: a failover uses no more."""
+
+
+def configuration(path: str | Path | None) -> SingleConfig:
+    """Read the current context of a kubeconfig file, or (None) the service account of this pod.
+
+    In a pod the server is KUBERNETES_SERVICE_HOST and _PORT, so no DNS is needed. Rejected: there is no usable configuration.
+    """
+    where = "the service account of this pod" if path is None else f"kubeconfig {path}"
+    try:
+        config = (KubeConfig.from_service_account() if path is None else KubeConfig.from_file(path)).get()
+    except KeyError as e:
+        where = "the environment of this pod" if path is None else where
+        msg = f"read how to reach the API server: {e} is missing in {where}."
+        raise Rejected(msg) from None
+    except (ConfigError, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as e:  # an odd file breaks the parser anywhere
+        text = str(e) if isinstance(e, ConfigError | OSError) else type(e).__name__
+        msg = f"read how to reach the API server from {where}: {text}; outside of a cluster name a kubeconfig."
+        raise Rejected(msg) from None
+    if config is None:
+        msg = f"{where} has no current context."
+        raise Rejected(msg)
+    return config
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +170,9 @@ class LightKube:
     Connections go straight to the API server: proxy variables of the environment are ignored.
     """
 
-    def __init__(
-        self,
-        config: SingleConfig,
-        *,
-        fence: Fence | None = None,
-        limits: CallLimits | None = None,
-        field_manager: str = FIELD_MANAGER,
-    ) -> None:
-        """Prepare for the API server of `config`; nothing is sent yet. A `fence` of None lets every write pass."""
-        self._fence: Fence = fence or Unfenced()
+    def __init__(self, config: SingleConfig, *, limits: CallLimits | None = None) -> None:
+        """Prepare for the API server of `config`; nothing is sent yet. No fence holds back its writes: see `fenced`."""
+        self._fence: Fence = Unfenced()
         self._limits = limits or CallLimits()
         self.writes: Counter[tuple[str, str]] = Counter()
         """Writes sent so far by (verb, kind), rejected ones too; shared with all `fenced` views. Metrics read it."""
@@ -191,38 +197,18 @@ class LightKube:
         self._api: Any = AsyncClient(  # Any: its types do not cover classes that are made at run time
             config._replace(user=config.user or User()),
             timeout=httpx2.Timeout(self._limits.read),
-            field_manager=field_manager,
+            field_manager=FIELD_MANAGER,
             trust_env=False,
             transport=RetryThrottled(self._transport),
         )
 
     @classmethod
-    def from_kubeconfig(
-        cls,
-        path: str | Path | None,
-        *,
-        limits: CallLimits | None = None,
-    ) -> Self:
-        """Use the current context of a kubeconfig file, or (None) the service account of this pod.
+    def from_kubeconfig(cls, path: str | Path | None, *, limits: CallLimits | None = None) -> Self:
+        """Use the current context of a kubeconfig file, or (None) the service account of this pod. Rejected: see ``configuration``.
 
-        In a pod the server is KUBERNETES_SERVICE_HOST and _PORT, so no DNS is needed; a rotated token is read again.
-        Raises Rejected if there is no usable configuration.
+        A rotated token is read again.
         """
-        try:
-            config = (KubeConfig.from_service_account() if path is None else KubeConfig.from_file(path)).get()
-        except KeyError as e:
-            where = "the environment of this pod" if path is None else f"kubeconfig {path}"
-            msg = f"read how to reach the API server: {e} is missing in {where}."
-            raise Rejected(msg) from None
-        except (ConfigError, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as e:  # an odd file breaks the parser anywhere
-            where = "the service account of this pod" if path is None else f"kubeconfig {path}"
-            text = str(e) if isinstance(e, ConfigError | OSError) else type(e).__name__
-            msg = f"read how to reach the API server from {where}: {text}; outside of a cluster name a kubeconfig."
-            raise Rejected(msg) from None
-        if config is None:
-            msg = f"kubeconfig {path} has no current context."
-            raise Rejected(msg)
-        return cls(config, limits=limits)
+        return cls(configuration(path), limits=limits)
 
     def fenced(self, fence: Fence) -> LightKube:
         """Return a view whose writes ask `fence` first. Connections and counters are shared. The election uses the unfenced client."""
@@ -380,21 +366,10 @@ class LightKube:
         async with self._write(call, json_patch=how is PatchType.JSON):
             return _slim(dict(await self._api.patch(resource, call.name, body, patch_type=how, **within)))
 
-    async def delete(
-        self,
-        kind: Kind,
-        namespace: str | None,
-        name: str,
-        *,
-        uid: str,
-        resource_version: str | None = None,
-        grace_seconds: int | None = None,
-    ) -> bool:
+    async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str, resource_version: str | None = None) -> bool:
         """See Kube."""
         only = {"uid": uid} | ({} if resource_version is None else {"resourceVersion": resource_version})
         options: Obj = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": only}
-        if grace_seconds is not None:
-            options["gracePeriodSeconds"] = grace_seconds
         within = _within(kind, namespace)
         inner = self._api._client  # noqa: SLF001  AsyncClient.delete cannot send preconditions; a test guards this path
         try:

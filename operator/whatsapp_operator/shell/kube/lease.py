@@ -14,29 +14,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
+
+from whatsapp_operator.shell.clock import boottime, micro_time, utc_now
 
 from .errors import AlreadyExists, Conflict, KubeError, NotFound
 from .kinds import LEASE, Kind, Obj
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
 logger = logging.getLogger(__name__)
-
-
-def boottime() -> float:
-    """Return seconds of a clock that never jumps and, where the system has one, goes on while the machine is suspended."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-def utc_now() -> datetime:
-    """Return the wall clock, which is written into the record for people to read."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +111,8 @@ class Election:
         """Prepare; nothing is sent before `run`.
 
         `identity` must be unique for each process (a pod's name is not: its container restarts). `watch` None: the record is polled each
-        `retry` instead, and a released Lease is acquired that much later. `clock` returns seconds that never go back.
+        `retry` instead, and a released Lease is acquired that much later. `clock` returns seconds that never go back; `wall` the time
+        that is written into the record for people to read.
         """
         if not identity:
             msg = "an election needs an identity that is unique for this process."
@@ -190,7 +182,7 @@ class Election:
 
     # ---------------------------------------------------------------------------------------------------------------- run
 
-    async def run(self, work: Callable[[Leadership], Awaitable[None]]) -> None:
+    async def run(self, work: Callable[[Leadership], Coroutine[Any, Any, None]]) -> None:
         """Campaign until cancelled. While this process leads, run `work`, which is cancelled and awaited when the Lease is lost.
 
         When the work returns or raises, which is logged, the Lease is released and the campaign goes on a `retry` later. When this is
@@ -210,11 +202,11 @@ class Election:
             listening.cancel()
             await asyncio.wait({listening}, timeout=self._timings.call)
 
-    async def _lead(self, term: Leadership, work: Callable[[Leadership], Awaitable[None]]) -> None:
+    async def _lead(self, term: Leadership, work: Callable[[Leadership], Coroutine[Any, Any, None]]) -> None:
         logger.info("Leading as %s in epoch %d.", term.identity, term.epoch)
         self._resign.clear()
         self._abstention = 0.0
-        working = asyncio.create_task(_perform(work, term), name="leader-work")
+        working = asyncio.create_task(work(term), name="leader-work")
         keeping = asyncio.create_task(self._renew_until_lost(term), name="lease-keep")
         resigning = asyncio.create_task(self._resign.wait(), name="leader-resigns")
         try:
@@ -425,16 +417,18 @@ class Election:
         spec = {**_spec(found)}
         record |= {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "spec": spec}
         now = self._wall()
-        if _stamp(now) == spec.get("renewTime"):  # the server drops a write that changes nothing, and then no candidate would see a renewal
+        if micro_time(now) == spec.get(
+            "renewTime"
+        ):  # the server drops a write that changes nothing, and then no candidate would see a renewal
             now += timedelta(microseconds=1)
         spec |= {
             "holderIdentity": holder,
             "leaseDurationSeconds": int(self._timings.duration),
             "leaseTransitions": epoch,
-            "renewTime": _stamp(now),
+            "renewTime": micro_time(now),
         }
         if new_term:
-            spec["acquireTime"] = _stamp(now)
+            spec["acquireTime"] = micro_time(now)
         return record
 
 
@@ -464,15 +458,7 @@ def _duration(record: Obj, otherwise: float) -> float:
     return float(_spec(record).get("leaseDurationSeconds") or otherwise)
 
 
-def _stamp(at: datetime) -> str:
-    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 # --------------------------------------------------------------------------------------------------------------- tasks
-
-
-async def _perform(work: Callable[[Leadership], Awaitable[None]], term: Leadership) -> None:
-    await work(term)
 
 
 async def _uninterrupted(ending: Coroutine[Any, Any, None]) -> None:

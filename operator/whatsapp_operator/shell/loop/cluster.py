@@ -3,16 +3,99 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from whatsapp_operator.core import pace
-from whatsapp_operator.core.names import Key, Obj
+from whatsapp_operator.core.desired import Desired
+from whatsapp_operator.core.names import Key, Obj, Ref
+from whatsapp_operator.core.snapshot import Attempt, HandoverTimes, Overruled, Route
+from whatsapp_operator.shell.objects.assemble import Slow
 from whatsapp_operator.shell.whatsapp.access import Access
 
 from .event_log import EventLog
-from .observe import Memory
+
+UNSENT_KEPT = 20
+"""Intents without a call that are remembered: a write may still take effect seconds after its time-out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The answer of the API server when it last rejected an object, the time, and the generation of the spec."""
+
+    text: str
+    at: datetime
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """The answer of the API server that rejected another write of the last plan, and since when each plan had such an answer."""
+
+    text: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NotKept:
+    """Fields of an intent that the API server did not store, and when."""
+
+    fields: tuple[str, ...]
+    at: datetime
+
+
+@dataclass(slots=True)
+class Memory:
+    """What one cluster's loop remembers between observations. If it is lost, the next observations restore it."""
+
+    desired: tuple[Obj, Desired] | None = None
+    """The last desired state and what it was read from. While that is unchanged it is used again, with what was derived from it."""
+    slow: Slow | None = None
+    reading: asyncio.Task[Slow] | None = None
+    """Reads the next ``slow``; an observation does not wait for its end."""
+    routes: dict[str, Route] = field(default_factory=dict)
+    """Routes of the last snapshot, by the name of their Service."""
+    since: dict[str, datetime] = field(default_factory=dict)
+    handover_times: dict[str, HandoverTimes] = field(default_factory=dict)
+    committed: dict[str, Route] = field(default_factory=dict)
+    """By epoch: handovers of this process that no status contains yet."""
+    settled_at: datetime | None = None
+    """When this process last observed the client with the desired shards."""
+    rejection: Rejection | None = None
+    denial: Denial | None = None
+    written: dict[Ref, dict[str, Attempt]] = field(default_factory=dict)
+    """What was stored of the fields that this process wrote, by path: values that admission changed are not written again."""
+    not_kept: NotKept | None = None
+    is_call_due: bool = False
+    """Set Shards only waits for an observation that has read the Secrets itself."""
+    overruled: Overruled | None = None
+    anchored_for: int | None = None
+    """The shards for which the StatefulSet's resourceVersion was bumped, since it was last scaled or an intent noted."""
+    intent: tuple[str, datetime] | None = None
+    """The last observed intent: its id, and when this process first observed it."""
+    unsent: deque[str] = field(default_factory=lambda: deque(maxlen=UNSENT_KEPT))
+    """Ids of intents that this process tried to note, that may be in status, and that had no call."""
+    unassigned: bool = False
+    """A Coreapp did not accept its role; it is assigned again soon."""
+    admin: Mapping[str, str] | None = field(default=None, repr=False)
+    """Content of the generated Secret with which this process has logged in: the client has that password, and nobody else knows it."""
+    keeper: Key | None = None
+    """The other cluster that keeps this one's phone number, as it was logged last."""
+    ended: dict[str, str] = field(default_factory=dict)
+    """Pods that this process deleted and that are not back yet: uid by name."""
+    pods_at: int = 0
+    """The newest resourceVersion of a pod that was listed last."""
+    lost: frozenset[str] = frozenset()
+    """Holders that were gone or terminating by the events before the last observation, or refused connections."""
+
+    def close(self) -> None:
+        """Cancel the read in progress."""
+        if self.reading is not None:
+            self.reading.cancel()
+            self.reading = None
 
 
 @dataclass(slots=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.actions import EmitEvent
 from whatsapp_operator.core.names import Key
-from whatsapp_operator.shell.clock import Clock
+from whatsapp_operator.shell.clock import Clock, micro_time
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import NotFound
 from whatsapp_operator.shell.kube.kinds import EVENT
@@ -53,7 +52,7 @@ class EventWriter:
 
     async def _repeat(self, key: Key, last: _Written) -> bool:
         """Count an Event in a series; return False if the first of the series is gone."""
-        series = {"count": last.count + 1, "lastObservedTime": _micro_time(self._clock.wall())}
+        series = {"count": last.count + 1, "lastObservedTime": micro_time(self._clock.wall())}
         try:
             await self._kube.patch_merge(EVENT, key.namespace, last.name, {"series": series})
         except NotFound:
@@ -77,12 +76,7 @@ class EventWriter:
             # Required; a reason is the name of the rule that acts.
             "action": str(event.reason),
             "note": event.message[:NOTE_LIMIT],
-            "eventTime": _micro_time(self._clock.wall()),
+            "eventTime": micro_time(self._clock.wall()),
             "reportingController": "multiconnect.dev/whatsapp-operator",
             "reportingInstance": self._identity[:INSTANCE_LIMIT],
         }
-
-
-def _micro_time(at: datetime) -> str:
-    """Spell an aware time as a MicroTime of Kubernetes, which has exactly six digits."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import ipaddress
 import logging
-import secrets
-import string
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from whatsapp_operator.core import manifests, scaling
 from whatsapp_operator.core.actions import (
@@ -50,12 +41,14 @@ from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import AlreadyExists, Conflict, KubeError, NotFound, Rejected, TestFailed
 from whatsapp_operator.shell.metrics import Metrics, Phase
+from whatsapp_operator.shell.objects.generated import filled_secret
 from whatsapp_operator.shell.tracing import Timeline, Tracing
 from whatsapp_operator.shell.whatsapp.access import Access
 from whatsapp_operator.shell.whatsapp.session import Clients
 
+from .cluster import Denial, Memory, Rejection
 from .events import EventWriter
-from .observe import Denial, Memory, Observation, Rejection
+from .observe import Observation
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +62,6 @@ MOST_ACTIONS = 128
 """Actions after one observation, without handovers; a cluster of 32 shards needs half of that."""
 AT_A_TIME = 16
 """Concurrent writes of one cluster, without handovers: the client has a hundred connections for all clusters."""
-CERTIFICATE_LIFETIME = timedelta(days=3650)
 
 
 @dataclass(slots=True)
@@ -337,7 +329,7 @@ class Executor:
         logs.note(shard=one.route.shard)
         committed_at = self._clock.now()
         # A new leader observed before its tethers were connected: by now they may have a report that the observation lacks.
-        report = self._coreapps.report_of(one.to.uid) or one.to.report
+        report = self._coreapps.result_of(one.to.uid).report or one.to.report
         shards = report.shards if report is not None and report.shards is not None else one.shards
         if shards is None:
             return
@@ -358,14 +350,10 @@ class Executor:
 
     # --- events -----------------------------------------------------------------------------------------------------
 
-    async def emit(self, observation: Observation, event: EmitEvent) -> None:
-        """Write an Event about the cluster."""
-        await self._events.write(observation.desired.key, observation.desired.uid, event)
-
     async def _try_emit(self, observation: Observation, event: EmitEvent) -> bool:
         """Write an Event; a failure stops nothing. Return whether it needs no further attempt: written, or rejected for good."""
         try:
-            await self.emit(observation, event)
+            await self._events.write(observation.desired.key, observation.desired.uid, event)
         except KubeError as error:
             log.warning("%s: %s", observation.desired.key, error)
             return isinstance(error, Rejected) and error.code in NEVER_ACCEPTED
@@ -415,47 +403,3 @@ def handed_over(one: Handover, times: HandoverTimes | None) -> EmitEvent:
         f": {durations}." if durations else "."
     )
     return EmitEvent(reason=Reason.HANDED_OVER, message=message)
-
-
-# --- Secrets that are generated once -------------------------------------------------------------------------------------
-
-
-def filled_secret(action: GenerateSecret, now: datetime) -> dict[str, Any]:
-    """Return the Secret with random content: a password, or a self-signed certificate for ``action.host_names``."""
-    data = _certificate(action.host_names, now) if action.recipe == "tls" else _password()
-    return {**action.obj, "data": {key: base64.b64encode(value).decode() for key, value in data.items()}}
-
-
-def _password() -> dict[str, bytes]:
-    """Return credentials; the password fits the client's rules (client#login): a digit, an upper, a lower and a special character."""
-    drawn = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(32))
-    return {"username": b"admin", "password": f"{drawn}aA1!".encode(), "initialPassword": b"secret"}
-
-
-def _subject(host: str) -> x509.GeneralName:
-    """Return a name as a certificate lists it: clients search for an address among addresses only."""
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
-
-
-def _certificate(host_names: tuple[str, ...], now: datetime) -> dict[str, bytes]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host_names[0][:64])])
-    start = now.astimezone(UTC) - timedelta(minutes=5)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + CERTIFICATE_LIFETIME)
-        .add_extension(x509.SubjectAlternativeName([_subject(host) for host in host_names]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return {"tls.crt": pem, "tls.key": private, "ca.crt": pem}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import ChainMap, deque
+from collections import ChainMap
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from whatsapp_operator.core import manifests, missing, pace, record, scaling
 from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.names import Key, Obj, Ref
 from whatsapp_operator.core.numbers import Claim
-from whatsapp_operator.core.snapshot import Attempt, Call, Client, HandoverTimes, Login, Node, Overruled, Record, Route, Snapshot
+from whatsapp_operator.core.snapshot import Call, Client, Login, Node, Record, Route, Snapshot
 from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.coreapps.probe import Coreapps
 from whatsapp_operator.shell.coreapps.schedule import Holders
@@ -26,13 +26,16 @@ from whatsapp_operator.shell.kube.kinds import Kind
 from whatsapp_operator.shell.objects import (
     assemble,
     pem,  # noqa: F401  # so that no observation waits until it is loaded
+    secret_keys,
 )
-from whatsapp_operator.shell.objects.assemble import Gathered, Known, Parts, ProbeResult, Slow
+from whatsapp_operator.shell.objects.assemble import Gathered, Parts, Slow
 from whatsapp_operator.shell.objects.reading import claim_of, desired_of, is_ready, source_of, targets_of
 from whatsapp_operator.shell.objects.rejections import missing_names, rejection_of
 from whatsapp_operator.shell.objects.shapes import bare, damage_of, version_of
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 from whatsapp_operator.shell.whatsapp.session import Clients
+
+from .cluster import Memory
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +51,6 @@ DENIED_FOR = timedelta(seconds=5)
 """How long writes are rejected before that is reported: an API server that comes back rejects everything until it has read the roles."""
 NOT_KEPT_AGAIN = timedelta(seconds=30)
 """Pause before an intent is noted again that was not stored completely: a newer CRD takes effect within this time."""
-UNSENT_KEPT = 20
-"""Intents without a call that are remembered: a write may still take effect seconds after its time-out."""
 
 
 # --- the observation -------------------------------------------------------------------------------------------------------------
@@ -65,129 +66,37 @@ class Observation:
     credentials: Credentials = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """The answer of the API server when it last rejected an object, the time, and the generation of the spec."""
-
-    text: str
-    at: datetime
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Denial:
-    """The answer of the API server that rejected another write of the last plan, and since when each plan had such an answer."""
-
-    text: str
-    since: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class NotKept:
-    """Fields of an intent that the API server did not store, and when."""
-
-    fields: tuple[str, ...]
-    at: datetime
-
-
-@dataclass(slots=True)
-class Memory:
-    """What one cluster's loop remembers between observations. If it is lost, the next observations restore it."""
-
-    desired: tuple[Obj, Desired] | None = None
-    """The last desired state and what it was read from. While that is unchanged it is used again, with what was derived from it."""
-    slow: Slow | None = None
-    reading: asyncio.Task[Slow] | None = None
-    """Reads the next ``slow``; an observation does not wait for its end."""
-    routes: dict[str, Route] = field(default_factory=dict)
-    """Routes of the last snapshot, by the name of their Service."""
-    since: dict[str, datetime] = field(default_factory=dict)
-    handover_times: dict[str, HandoverTimes] = field(default_factory=dict)
-    committed: dict[str, Route] = field(default_factory=dict)
-    """By epoch: handovers of this process that no status contains yet."""
-    settled_at: datetime | None = None
-    """When this process last observed the client with the desired shards."""
-    rejection: Rejection | None = None
-    denial: Denial | None = None
-    written: dict[Ref, dict[str, Attempt]] = field(default_factory=dict)
-    """What was stored of the fields that this process wrote, by path: values that admission changed are not written again."""
-    not_kept: NotKept | None = None
-    is_call_due: bool = False
-    """Set Shards only waits for an observation that has read the Secrets itself."""
-    overruled: Overruled | None = None
-    anchored_for: int | None = None
-    """The shards for which the StatefulSet's resourceVersion was bumped, since it was last scaled or an intent noted."""
-    intent: tuple[str, datetime] | None = None
-    """The last observed intent: its id, and when this process first observed it."""
-    unsent: deque[str] = field(default_factory=lambda: deque(maxlen=UNSENT_KEPT))
-    """Ids of intents that this process tried to note, that may be in status, and that had no call."""
-    unassigned: bool = False
-    """A Coreapp did not accept its role; it is assigned again soon."""
-    admin: Mapping[str, str] | None = field(default=None, repr=False)
-    """Content of the generated Secret with which this process has logged in: the client has that password, and nobody else knows it."""
-    keeper: Key | None = None
-    """The other cluster that keeps this one's phone number, as it was logged last."""
-    ended: dict[str, str] = field(default_factory=dict)
-    """Pods that this process deleted and that are not back yet: uid by name."""
-    pods_at: int = 0
-    """The newest resourceVersion of a pod that was listed last."""
-    lost: frozenset[str] = frozenset()
-    """Holders that were gone or terminating by the events before the last observation, or refused connections."""
-
-    def close(self) -> None:
-        """Cancel the read in progress."""
-        if self.reading is not None:
-            self.reading.cancel()
-            self.reading = None
-
-
+@dataclass(slots=True, kw_only=True)
 class Observer:
     """Reads everything about one cluster at a time."""
 
-    def __init__(
-        self,
-        *,
-        kube: Kube,
-        clients: Clients,
-        coreapps: Coreapps,
-        clock: Clock,
-        image: str,
-        tuning: Tuning,
-        nodes: Callable[[], Mapping[str, Node] | None] = lambda: None,
-        nodes_unread: Callable[[], Mapping[str, str]] = dict,
-        holders: Callable[[Key], Holders] = lambda _: Holders(),
-        number_keeper: Callable[[Claim], Key | None] = lambda _: None,
-        cluster_gone: Callable[[Key], object] = lambda _: None,
-        server_time: Callable[[], datetime | None] = lambda: None,
-    ) -> None:
-        """Prepare; nothing is read yet. ``nodes`` returns the known nodes; ``nodes_unread`` why they cannot be read, by kind.
-
-        ``holders`` returns the holders of a cluster by the events so far.
-        ``number_keeper`` returns the other cluster that keeps the phone number of one, by the events so far; ``cluster_gone`` gets one
-        that is not there any more.
-        ``server_time``: by the API server's clock, when it answered last.
-        """
-        self._kube = kube
-        self._clients = clients
-        self._coreapps = coreapps
-        self._nodes = nodes
-        self._nodes_unread = nodes_unread
-        self._holders = holders
-        self._number_keeper = number_keeper
-        self._cluster_gone = cluster_gone
-        self._server_time = server_time
-        self._clock = clock
-        self._image = image
-        self._tuning = tuning
+    kube: Kube
+    clients: Clients
+    coreapps: Coreapps
+    clock: Clock
+    image: str
+    tuning: Tuning
+    nodes: Callable[[], Mapping[str, Node] | None] = lambda: None
+    """Returns the known nodes."""
+    nodes_unread: Callable[[], Mapping[str, str]] = dict
+    """Returns why nodes cannot be read, by kind."""
+    holders: Callable[[Key], Holders] = lambda _: Holders()
+    """Returns the holders of a cluster by the events so far."""
+    number_keeper: Callable[[Claim], Key | None] = lambda _: None
+    """Returns the other cluster that keeps the phone number of one, by the events so far."""
+    cluster_gone: Callable[[Key], object] = lambda _: None
+    """Gets a keeper that is not there any more."""
+    server_time: Callable[[], datetime | None] = lambda: None
+    """Returns the time by the API server's clock, when it answered last."""
 
     def has_lost_holders(self, key: Key, memory: Memory) -> bool:
         """Return whether holders are gone or terminating by the events so far or refuse connections, and others than when last asked.
 
         Before the first observation of a new leader the events alone say who holds.
         """
-        known = self._holders(key)
+        known = self.holders(key)
         holders = {route.holder_uid for route in memory.routes.values() if route.holder_uid} if memory.routes else known.uids
-        gone = (uid for uid in holders if uid in known.leaving or self._coreapps.broken_at(uid) is not None)
+        gone = (uid for uid in holders if uid in known.leaving or self.coreapps.result_of(uid).broken_at is not None)
         before, memory.lost = memory.lost, frozenset(gone)
         return not memory.lost <= before
 
@@ -214,13 +123,13 @@ class Observer:
             parts = assemble.parts_of(desired, gathered, memory.routes, strays=slow.pods)
         if not from_cache:
             await self._forget_absent_keepers(gathered.cluster)
-            self._coreapps.hold(key, targets_of(desired, parts.coreapp_pods, parts.routes))
+            self.coreapps.hold(key, targets_of(desired, parts.coreapp_pods, parts.routes))
             memory.routes = {route.name: route for route in parts.routes}
             memory.pods_at = max(map(version_of, parts.listed), default=0)
             memory.ended = assemble.still_ended(memory.ended, parts.coreapps, parts.coreapp_pods)
-        snapshot = assemble.snapshot_of(
-            desired, gathered.cluster, parts, slow, self._known(desired, gathered, parts, memory, nonce=nonce, leader_epoch=leader_epoch)
-        )
+        responses = {uid: self.coreapps.result_of(uid) for uid in (pod["metadata"]["uid"] for pod in parts.coreapp_pods)}
+        known = self._known(desired, gathered.cluster, memory, nonce=nonce, leader_epoch=leader_epoch)
+        snapshot = assemble.snapshot_of(desired, gathered.cluster, parts, slow, known, responses=responses)
         admin = slow.secrets.get(manifests.admin_secret_name(desired))
         if admin is not None and desired.admin_secret is None and snapshot.client.login is Login.DONE:
             memory.admin = admin.get("data")
@@ -230,7 +139,7 @@ class Observer:
 
     async def _gather(self, key: Key, memory: Memory, *, from_cache: bool) -> tuple[Desired, Gathered] | None:
         """Read what a failover depends on, and start to read the rest; None if the cluster does not exist."""
-        known = self._holders(key)
+        known = self.holders(key)
         pods_at = max(memory.pods_at, known.pods_at) if from_cache else 0
         services_at = max((known.services_at, *(route.version for route in memory.routes.values()))) if from_cache else 0
         labels = manifests.cluster_labels(key.name)
@@ -240,7 +149,7 @@ class Observer:
         cluster_task = asyncio.ensure_future(self._read_cluster(key, memory, None if from_cache else fast))
         pods_task = asyncio.ensure_future(self._list(kinds.POD, key, labels, pods_at))
         services_task = asyncio.ensure_future(self._list(kinds.SERVICE, key, labels, services_at))
-        sets_task = asyncio.gather(*(self._kube.get(kinds.STATEFULSET, key.namespace, name) for name in names))
+        sets_task = asyncio.gather(*(self.kube.get(kinds.STATEFULSET, key.namespace, name) for name in names))
         try:
             # Await all of them: a cancelled call costs its connection.
             await asyncio.gather(cluster_task, pods_task, services_task, sets_task, return_exceptions=True)
@@ -264,19 +173,19 @@ class Observer:
         The API server keeps a cache. Before it lists objects as they are, it may wait a tenth of a second until the cache is up to date.
         """
         if not at_least:
-            return await self._kube.list(kind, key.namespace, labels)
-        return await self._kube.list(kind, key.namespace, labels, at_least=str(at_least))
+            return await self.kube.list(kind, key.namespace, labels)
+        return await self.kube.list(kind, key.namespace, labels, at_least=str(at_least))
 
     async def _read_cluster(self, key: Key, memory: Memory, fast: asyncio.Future[Fast | None] | None) -> tuple[Desired, Obj] | None:
         """Read the cluster itself. With ``fast``, also start to read what no failover depends on, while the other reads go on."""
-        cluster = await self._kube.get(kinds.WAC, key.namespace, key.name)
+        cluster = await self.kube.get(kinds.WAC, key.namespace, key.name)
         if cluster is None:
             return None
         if damage := damage_of(cluster, kinds.WAC.kind):
             raise Unavailable(damage)
         source = source_of(cluster)
         if memory.desired is None or memory.desired[0] != source:
-            memory.desired = source, desired_of(cluster, image=self._image, tuning=self._tuning)
+            memory.desired = source, desired_of(cluster, image=self.image, tuning=self.tuning)
         _, desired = memory.desired
         if fast is not None:
             self._begin_slow(desired, memory, fast)
@@ -292,43 +201,36 @@ class Observer:
     def _may_have_failed(self, parts: Parts) -> bool:
         """Return whether a holder is not listed, terminating, not ready or unresponsive: then the observation waits for nothing else."""
         sound = {pod["metadata"]["uid"] for pod in parts.listed if is_ready(pod)}
-        known = self._coreapps
         holders = [route.holder_uid for route in parts.routes if route.holder_uid]
-        return any(uid not in sound or known.broken_at(uid) is not None or known.unresponsive_since(uid) is not None for uid in holders)
+        results = map(self.coreapps.result_of, holders)
+        return not sound.issuperset(holders) or any(one.broken_at is not None or one.unresponsive_since is not None for one in results)
 
-    def _known(self, desired: Desired, gathered: Gathered, parts: Parts, memory: Memory, *, nonce: str, leader_epoch: int) -> Known:
-        """Return what this process knows in addition to what it has just read."""
-        now, coreapps = self._clock.now(), self._coreapps
-        noted = self._own_times(record.read(gathered.cluster.get("status") or {}, uid=desired.uid), memory)
+    def _known(self, desired: Desired, cluster: Obj, memory: Memory, *, nonce: str, leader_epoch: int) -> Snapshot:
+        """Return a snapshot of what this process knows in addition to what it has just read, and of nothing else."""
+        now = self.clock.now()
+        noted = self._own_times(record.read(cluster.get("status") or {}, uid=desired.uid), memory)
+        client = _with_unsent_call(self.clients.state_of(desired.key), noted, memory)
         rejection = memory.rejection if memory.rejection is not None and memory.rejection.generation == desired.generation else None
         denial = memory.denial if memory.denial is not None and now - memory.denial.since >= DENIED_FOR else None
         lost = memory.not_kept if memory.not_kept is not None and now - memory.not_kept.at < NOT_KEPT_AGAIN else None
-        claim = claim_of(gathered.cluster)
-        keeper = self._number_keeper(claim) if claim is not None else None
+        claim = claim_of(cluster)
+        keeper = self.number_keeper(claim) if claim is not None else None
         if keeper != memory.keeper:
             memory.keeper = keeper
             if keeper is not None:
                 log.warning("%s has the phone number of %s, which keeps it.", desired.key, keeper)
-        return Known(
+        return Snapshot(
             now=now,
-            wall=self._clock.wall(),
-            server_time=self._server_time(),
+            wall=self.clock.wall(),
+            server_time=self.server_time(),
             nonce=nonce,
             leader_epoch=leader_epoch,
-            client=_with_unsent_call(self._clients.state_of(desired.key), noted, memory),
+            client=client,
             record=noted,
-            responses={
-                uid: ProbeResult(
-                    report=coreapps.report_of(uid),
-                    broken_at=coreapps.broken_at(uid),
-                    unresponsive_since=coreapps.unresponsive_since(uid),
-                    never_responded=coreapps.never_responded(uid),
-                )
-                for uid in (pod["metadata"]["uid"] for pod in parts.coreapp_pods)
-            },
-            silence=coreapps.silence(),
-            nodes=self._nodes(),
-            nodes_unread=self._nodes_unread(),
+            account_is_new=_was_set_up_since(client, memory.settled_at),
+            silence=self.coreapps.silence(),
+            nodes=self.nodes(),
+            unread=self.nodes_unread(),
             rejection=rejection.text if rejection else None,
             rejected_at=rejection.at if rejection else None,
             denied=denial.text if denial else None,
@@ -336,7 +238,6 @@ class Observer:
             not_kept=lost.fields if lost else (),
             overruled=memory.overruled if memory.overruled is not None and now - memory.overruled.at < scaling.REMEMBERED else None,
             anchored_for=memory.anchored_for,
-            settled_at=memory.settled_at,
             number_kept_by=str(keeper) if keeper is not None else None,
             ended=frozenset(memory.ended),
             committed=tuple(memory.committed.values()),
@@ -347,13 +248,13 @@ class Observer:
     async def _forget_absent_keepers(self, cluster: Obj) -> None:
         """Read the cluster that keeps this one's number, if there is one: no event may have reported its deletion."""
         claim = claim_of(cluster)
-        while claim is not None and (keeper := self._number_keeper(claim)) is not None:
+        while claim is not None and (keeper := self.number_keeper(claim)) is not None:
             try:
-                if await self._kube.get(kinds.WAC, keeper.namespace, keeper.name) is not None:
+                if await self.kube.get(kinds.WAC, keeper.namespace, keeper.name) is not None:
                     return
             except KubeError:
                 return
-            self._cluster_gone(keeper)
+            self.cluster_gone(keeper)
 
     def _own_times(self, noted: Record, memory: Memory) -> Record:
         """Return the record with the times of its intent on the clock of this process.
@@ -366,7 +267,7 @@ class Observer:
             memory.intent = None
             return noted
         if memory.intent is None or memory.intent[0] != operation.id:
-            memory.intent = operation.id, self._clock.now()
+            memory.intent = operation.id, self.clock.now()
         shift = memory.intent[1] - operation.started_at
         if abs(shift) < timedelta(milliseconds=1):
             return noted
@@ -382,9 +283,9 @@ class Observer:
         """Return the Services of a cluster that exist under their expected names and lack the label. A failover may need them."""
         meta = cluster["metadata"]
         key, settled = Key(meta["namespace"], meta["name"]), record.read(cluster.get("status") or {}, uid=meta["uid"]).settled_shards
-        names = manifests.service_names(key.name, max(self._clients.state_of(key).shards or 0, settled or 0))
+        names = manifests.service_names(key.name, max(self.clients.state_of(key).shards or 0, settled or 0))
         listed = {service["metadata"]["name"] for service in assemble.sound(services, "Service", {})}
-        found = await asyncio.gather(*(self._kube.get(kinds.SERVICE, key.namespace, name) for name in names if name not in listed))
+        found = await asyncio.gather(*(self.kube.get(kinds.SERVICE, key.namespace, name) for name in names if name not in listed))
         return [service for service in found if service is not None]
 
     async def _unlisted_holders(self, key: Key, routes: Iterable[Route], pods: Iterable[Obj]) -> list[Obj]:
@@ -394,7 +295,7 @@ class Observer:
         """
         listed = {pod["metadata"]["uid"] for pod in pods}
         missing = [route for route in routes if route.holder and route.holder_uid not in listed]
-        found = await asyncio.gather(*(self._kube.get(kinds.POD, key.namespace, route.holder or "") for route in missing))
+        found = await asyncio.gather(*(self.kube.get(kinds.POD, key.namespace, route.holder or "") for route in missing))
         for pod in found:
             if pod is not None and (damage := damage_of(bare(pod), kinds.POD.kind)):
                 # It may be the holder: "could not be read" is not "is gone".
@@ -409,8 +310,8 @@ class Observer:
         if memory.reading is not None:
             return
         since = memory.since.get(missing.MISSING)
-        reads_events = since is not None and self._clock.now() - since >= missing.ASKED_AFTER
-        is_due = memory.slow is None or self._clock.monotonic() - memory.slow.read_at >= slow_for(memory.slow)
+        reads_events = since is not None and self.clock.now() - since >= missing.ASKED_AFTER
+        is_due = memory.slow is None or self.clock.monotonic() - memory.slow.read_at >= slow_for(memory.slow)
         if is_due or (reads_events and memory.slow is not None and not memory.slow.events_were_read):
             read = self._read_slow(desired, fast, reads_events=reads_events)
             memory.reading = asyncio.create_task(read, name=f"slow objects of {desired.key}")
@@ -431,7 +332,7 @@ class Observer:
                     return self._nothing_read(desired, why)
                 memory.is_call_due = False
                 # It may have been begun by an earlier observation, and this one have waited long for its turn.
-                memory.slow.again = self._clock.monotonic() - memory.slow.read_at >= pace.SLOW_FOR.total_seconds()
+                memory.slow.again = self.clock.monotonic() - memory.slow.read_at >= pace.SLOW_FOR.total_seconds()
                 if before is not None:
                     memory.slow.keep_findings(before)
                 if memory.slow.names >= _secret_names(desired):
@@ -445,19 +346,19 @@ class Observer:
     def _nothing_read(self, desired: Desired, why: str) -> Slow:
         """Return that none of the slow objects is known; ``why`` is empty while they are still being read."""
         unread = {kind.kind: why for kind in (*_kinds(desired), kinds.SECRET)}
-        return Slow(read_at=self._clock.monotonic(), objects={}, names=_secret_names(desired), secrets={}, unread=unread)
+        return Slow(read_at=self.clock.monotonic(), objects={}, names=_secret_names(desired), secrets={}, unread=unread)
 
     async def _read_slow(self, desired: Desired, fast: asyncio.Future[Fast | None], *, reads_events: bool) -> Slow:
         """Read what no failover depends on. ``fast``: the other objects once they are read, or None if that failed.
 
         ``reads_events``: also read why pods are missing.
         """
-        now, names, slow = self._clock.monotonic(), sorted(_secret_names(desired)), _kinds(desired)
+        now, names, slow = self.clock.monotonic(), sorted(_secret_names(desired)), _kinds(desired)
         namespace, labels = desired.key.namespace, manifests.cluster_labels(desired.key.name)
         unread: dict[str, str] = {}
         lists, gets = await asyncio.gather(
-            asyncio.gather(*(_attempt(partial(self._kube.list, kind, namespace, labels), kind, unread) for kind in slow)),
-            asyncio.gather(*(_attempt(partial(self._kube.get, kinds.SECRET, namespace, name), kinds.SECRET, unread) for name in names)),
+            asyncio.gather(*(_attempt(partial(self.kube.list, kind, namespace, labels), kind, unread) for kind in slow)),
+            asyncio.gather(*(_attempt(partial(self.kube.get, kinds.SECRET, namespace, name), kinds.SECRET, unread) for name in names)),
         )
         found = {name: one[0] for name, one in zip(names, gets, strict=True) if one}
         secrets = {name: obj for name, obj in found.items() if obj is None or assemble.sound([obj], "Secret", unread)}
@@ -491,7 +392,7 @@ class Observer:
         pods = [obj for obj in known if obj["kind"] == kinds.POD.kind]
         for ref, obj in assemble.by_ref(known, desired.uid).items():
             names = missing_names(obj, pods) if ref.kind == kinds.STATEFULSET.kind else []
-            read = partial(self._kube.list_events, desired.key.namespace, obj["metadata"]["uid"])
+            read = partial(self.kube.list_events, desired.key.namespace, obj["metadata"]["uid"])
             for events in await _attempt(read, kinds.CORE_EVENT, unread) if names else ():
                 if (why := rejection_of(assemble.sound(events, kinds.CORE_EVENT.kind, {}), names)) is not None:
                     return why
@@ -503,16 +404,14 @@ class Observer:
         Secrets are left out: they are always read by name.
         """
         requested = [(kind, ref) for ref in refs for kind in kinds.KINDS if kind.kind == ref.kind and ref.kind not in {*unread, "Secret"}]
-        gets = (_attempt(partial(self._kube.get, kind, desired.key.namespace, ref.name), kind, unread) for kind, ref in requested)
+        gets = (_attempt(partial(self.kube.get, kind, desired.key.namespace, ref.name), kind, unread) for kind, ref in requested)
         found = [obj for one in await asyncio.gather(*gets) for obj in one if obj is not None]
         return [obj for obj in found if assemble.sound([obj], str(obj.get("kind")), unread)]
 
 
 def _secret_names(desired: Desired) -> frozenset[str]:
     """Return the names of all Secrets that a cluster needs."""
-    account = desired.account.secret_name if desired.account else None
-    database = (desired.database.secret_name, desired.database.tls_secret_name) if desired.database else ()
-    return frozenset(filter(None, (manifests.admin_secret_name(desired), manifests.tls_secret_name(desired), account, *database)))
+    return frozenset(one.name for one in secret_keys.named(desired))
 
 
 def slow_for(slow: Slow) -> float:
@@ -539,3 +438,9 @@ def _with_unsent_call(client: Client, noted: Record, memory: Memory) -> Client:
     if noted.operation is None or noted.operation.id not in memory.unsent:
         return client
     return replace(client, call=Call(id=noted.operation.id, not_sent=True))
+
+
+def _was_set_up_since(client: Client, settled_at: datetime | None) -> bool:
+    """Return whether the client's first login came after it was last settled."""
+    first = client.first_login_at
+    return first is not None and (settled_at is None or first > settled_at)

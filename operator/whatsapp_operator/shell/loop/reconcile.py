@@ -22,9 +22,9 @@ from whatsapp_operator.shell.metrics import NOT_SENT, Metrics
 from whatsapp_operator.shell.objects.reading import SpecError
 from whatsapp_operator.shell.objects.shapes import key_of
 
-from .cluster import Cluster
+from .cluster import Cluster, NotKept
 from .execute import Executor, Outcome
-from .observe import NotKept, Observation, Observer
+from .observe import Observation, Observer
 from .schedule import PriorityLimiter
 from .status import StatusError, StatusWriter, named
 

@@ -7,28 +7,14 @@ gone: a pod with a damaged status exists, and a damaged Service keeps its last k
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
 
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.desired import Desired
 from whatsapp_operator.core.names import Obj, Ref
-from whatsapp_operator.core.snapshot import (
-    AccountSecret,
-    Attempt,
-    Client,
-    Coreapp,
-    HandoverTimes,
-    Node,
-    Overruled,
-    Record,
-    Report,
-    Route,
-    Silence,
-    Snapshot,
-    Workload,
-)
+from whatsapp_operator.core.snapshot import AccountSecret, Coreapp, Route, Snapshot, Workload
 from whatsapp_operator.shell.addresses import host_port
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
 from .reading import account_secret_of, component_of, coreapp_of, image_problem_of, is_ready, is_unobserved, pending_of, webapps_change
@@ -268,97 +254,38 @@ def by_ref(objects: Iterable[Obj], uid: str) -> dict[Ref, Obj]:
 # --- the snapshot ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeResult:
-    """What this process knows from its own connection to a pod."""
+def snapshot_of(
+    desired: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Snapshot, *, responses: Mapping[str, ProbeResult]
+) -> Snapshot:
+    """Return the snapshot of ``cluster``: ``known``, which holds what this process itself knows, and the gathered objects.
 
-    report: Report | None = None
-    broken_at: datetime | None = None
-    unresponsive_since: datetime | None = None
-    never_responded: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """The parts of a snapshot that are not gathered: time, random values, and what this process itself knows."""
-
-    now: datetime
-    wall: datetime | None = None
-    server_time: datetime | None = None
-    nonce: str
-    leader_epoch: int
-    client: Client
-    record: Record
-    """The record in status, with the times of its intent on the clock of this process."""
-    responses: Mapping[str, ProbeResult] = field(default_factory=dict)
-    """By uid of the pod."""
-    silence: Silence = field(default_factory=Silence)
-    nodes: Mapping[str, Node] | None = None
-    nodes_unread: Mapping[str, str] = field(default_factory=dict)
-    """Why nodes cannot be read, by kind."""
-    rejection: str | None = None
-    rejected_at: datetime | None = None
-    denied: str | None = None
-    written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
-    not_kept: tuple[str, ...] = ()
-    overruled: Overruled | None = None
-    anchored_for: int | None = None
-    settled_at: datetime | None = None
-    number_kept_by: str | None = None
-    ended: frozenset[str] = frozenset()
-    committed: tuple[Route, ...] = ()
-    handover_times: Mapping[str, HandoverTimes] = field(default_factory=dict)
-    since: Mapping[str, datetime] = field(default_factory=dict)
-
-
-def snapshot_of(desired: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Known) -> Snapshot:
-    """Return the snapshot of ``cluster``: the gathered objects, and what is known in addition."""
-    objects = {**slow.objects, **parts.objects}
+    ``responses``: by uid of the pod.
+    """
     status: Obj = cluster.get("status") or {}
     account = desired.account.secret_name if desired.account else None
-    deployment = objects.get(manifests.webapp_deployment(desired.key.name))
-    return Snapshot(
-        now=known.now,
-        wall=known.wall,
-        server_time=known.server_time,
-        nonce=known.nonce,
-        leader_epoch=known.leader_epoch,
+    deployment = slow.objects.get(manifests.webapp_deployment(desired.key.name))
+    findings = slow.findings(desired)
+    return replace(
+        known,
         generation=desired.generation,
         resource_version=cluster["metadata"]["resourceVersion"],
         status=status,
-        objects=objects,
+        objects={**slow.objects, **parts.objects},
         name_conflicts=slow.name_conflicts,
-        unread={**slow.unread, **parts.problems, **known.nodes_unread},
-        rejection=known.rejection,
-        rejected_at=known.rejected_at,
-        denied=known.denied,
-        written=known.written,
-        not_kept=known.not_kept,
+        unread={**slow.unread, **parts.problems, **known.unread},
         image_problem=image_problem_of(parts.pods),
         pending_pod=pending_of(parts.pods),
         rejected_pods=slow.rejected_pods or replica_failure_of(deployment),
-        overruled=known.overruled,
         mislabelled=parts.mislabelled,
         statefulset=_workload(parts.coreapps),
         webapp=Workload(uid="", resource_version="", replicas=_webapp_replicas(desired, deployment, status), ready=len(webapps_of(parts))),
         webapps_change=webapps_change(deployment, parts.pods),
-        coreapps=_coreapps(parts, known),
+        coreapps=_coreapps(parts, responses),
         routes=parts.routes,
-        record=known.record,
-        client=known.client,
         account=account_secret_of(account, slow.secrets[account]) if account and account in slow.secrets else None,
-        checksums=slow.findings(desired).checksums,
-        anchored_for=known.anchored_for,
-        missing=slow.findings(desired).missing,
-        malformed=slow.findings(desired).malformed,
-        number_kept_by=known.number_kept_by,
-        account_is_new=_is_new(known.client, known.settled_at),
-        nodes=known.nodes,
-        silence=known.silence,
-        ended=known.ended,
-        committed=known.committed,
-        handover_times=known.handover_times,
-        since=known.since,
+        checksums=findings.checksums,
+        missing=findings.missing,
+        malformed=findings.malformed,
     )
 
 
@@ -371,25 +298,14 @@ def _webapp_replicas(desired: Desired, deployment: Obj | None, status: Obj) -> i
     return int((status.get("webapp") or {}).get("desired", manifests.FIRST_WEBAPPS))
 
 
-def _coreapps(parts: Parts, known: Known) -> tuple[Coreapp, ...]:
-    found: list[Coreapp] = []
-    for pod in parts.coreapp_pods:
-        responses = known.responses.get(pod["metadata"]["uid"], ProbeResult())
-        coreapp = coreapp_of(
-            pod, responses.report, responses.broken_at, responses.unresponsive_since, never_responded=responses.never_responded
-        )
-        found += [coreapp] if coreapp is not None else []
-    return tuple(sorted(found, key=lambda pod: pod.ordinal))
+def _coreapps(parts: Parts, responses: Mapping[str, ProbeResult]) -> tuple[Coreapp, ...]:
+    found = (coreapp_of(pod, responses.get(pod["metadata"]["uid"], ProbeResult())) for pod in parts.coreapp_pods)
+    return tuple(sorted((one for one in found if one is not None), key=lambda one: one.ordinal))
 
 
 def webapps_of(parts: Parts) -> tuple[Obj, ...]:
     """Return the pods of Webapps that can be called."""
     return tuple(pod for pod in parts.pods if component_of(pod) == "webapp" and is_ready(pod) and pod["status"].get("podIP"))
-
-
-def _is_new(client: Client, settled_at: datetime | None) -> bool:
-    first = client.first_login_at
-    return first is not None and (settled_at is None or first > settled_at)
 
 
 def without_content(secret: Obj) -> Obj:

@@ -13,8 +13,8 @@ from whatsapp_operator.core import certificate, manifests
 from whatsapp_operator.core.desired import SHARD_COUNTS, Desired, Switchover, Tuning
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.core.numbers import Claim
-from whatsapp_operator.core.snapshot import AccountSecret, Coreapp, Report, Route
-from whatsapp_operator.shell.coreapps.schedule import Target
+from whatsapp_operator.core.snapshot import AccountSecret, Coreapp, Route
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult, Target
 
 from .fields import read
 from .secret_keys import decoded, digest_of
@@ -217,15 +217,8 @@ def image_problem_of(pods: Iterable[Obj]) -> str | None:
     return None
 
 
-def coreapp_of(
-    pod: Obj,
-    report: Report | None,
-    broken_at: datetime | None,
-    unresponsive_since: datetime | None = None,
-    *,
-    never_responded: bool = False,
-) -> Coreapp | None:
-    """Return a pod as a Coreapp, or None if its name has no ordinal."""
+def coreapp_of(pod: Obj, last: ProbeResult) -> Coreapp | None:
+    """Return a pod as a Coreapp, or None if its name has no ordinal. ``last``: what its probes have shown."""
     meta, status, spec = pod["metadata"], pod.get("status") or {}, pod.get("spec") or {}
     ordinal = meta["name"].rpartition("-")[2]
     if not re.fullmatch("[0-9]{1,9}", ordinal):
@@ -248,10 +241,10 @@ def coreapp_of(
         pending_because=_pending_because(status),
         held_by=held_by(pod),
         labels=labels,
-        report=report,
-        broken_at=broken_at,
-        unresponsive_since=unresponsive_since,
-        never_responded=never_responded,
+        report=last.report,
+        broken_at=last.broken_at,
+        unresponsive_since=last.unresponsive_since,
+        never_responded=last.never_responded,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -14,13 +13,14 @@ from typing import Any, Protocol, cast
 
 import aiohttp
 import kopf
-import yaml
 from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
+from lightkube.config.models import User
 
 from whatsapp_operator.core.manifests import API_VERSION, CLUSTER_LABEL, cluster_of
 from whatsapp_operator.core.names import Key, Obj
-from whatsapp_operator.shell.addresses import host_port
+from whatsapp_operator.shell.kube.client import configuration
 from whatsapp_operator.shell.kube.kinds import POD, SERVICE, STATEFULSET, WAC, Kind
+from whatsapp_operator.shell.kube.transport import socket_options
 
 from .health import WatchHealth, name_of
 
@@ -38,7 +38,6 @@ HELPERS = ("cleaner of ", "spawner of ")
 """Prefixes of the names of Kopf's tasks that start and end others."""
 STREAM_SECONDS = 30
 """Length of one stream: a dead connection shows when the server does not end it in time."""
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class _Endless:
@@ -95,36 +94,25 @@ def settings(namespaces: Iterable[str] = ()) -> kopf.OperatorSettings:
 
 
 def connection(kubeconfig: Path | None) -> kopf.ConnectionInfo:
-    """Return Kopf's connection to the API server: by the kubeconfig, or by the pod's service account."""
-    if kubeconfig is None:
-        host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-        return kopf.ConnectionInfo(
-            server=f"https://{host_port(host, port)}",
-            ca_path=str(SERVICE_ACCOUNT / "ca.crt"),
-            token=(SERVICE_ACCOUNT / "token").read_text(encoding="utf-8").strip(),
-            scheme="Bearer",
-        )
-    return _from_kubeconfig(yaml.safe_load(kubeconfig.read_text(encoding="utf-8")))
+    """Return Kopf's connection to the API server, as the Kubernetes client finds it. Rejected: it cannot be found."""
+    config = configuration(kubeconfig)
+    cluster, user = config.cluster, config.user or User()
 
+    def path(name: str | None) -> str | None:
+        return str(config.abs_file(name)) if name else None
 
-def _from_kubeconfig(config: dict[str, Any]) -> kopf.ConnectionInfo:
-    def entry(kind: str, name: str) -> dict[str, Any]:
-        return next((one[kind] for one in config.get(f"{kind}s") or () if one.get("name") == name), {})
-
-    context = entry("context", config.get("current-context", ""))
-    cluster, user = entry("cluster", context.get("cluster", "")), entry("user", context.get("user", ""))
-    token = user.get("token")
+    token_file = path(user.token_file)
+    token = Path(token_file).read_text(encoding="utf-8") if token_file else user.token
     return kopf.ConnectionInfo(
-        server=cluster["server"],
-        ca_path=cluster.get("certificate-authority"),
-        ca_data=cluster.get("certificate-authority-data"),
-        insecure=cluster.get("insecure-skip-tls-verify"),
-        token=token,
-        scheme="Bearer" if token else None,
-        certificate_path=user.get("client-certificate"),
-        certificate_data=user.get("client-certificate-data"),
-        private_key_path=user.get("client-key"),
-        private_key_data=user.get("client-key-data"),
+        server=cluster.server,
+        ca_path=path(cluster.certificate_auth),
+        ca_data=cluster.certificate_auth_data,
+        insecure=cluster.insecure,
+        token=token.strip() if token else None,
+        certificate_path=path(user.client_cert),
+        certificate_data=user.client_cert_data,
+        private_key_path=path(user.client_key),
+        private_key_data=user.client_key_data,
     )
 
 
@@ -201,10 +189,8 @@ def _keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
     """Return a socket that detects within about ten seconds that the other side is gone, even if nothing is sent."""
     made = socket.socket(*address[:3])
     made.setblocking(False)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 4), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):  # not all systems have all of them
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    for option in socket_options():
+        made.setsockopt(*option)
     return made
 
 

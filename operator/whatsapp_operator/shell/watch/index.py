@@ -9,8 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, TypeVar
 
 from whatsapp_operator.core import manifests, numbers
 from whatsapp_operator.core.desired import Desired, Probe
@@ -30,14 +29,6 @@ SWEEP: Final = 600.0
 """Seconds between two searches for clusters whose deletion was missed: a watch that is restarted has no event for it."""
 
 
-class Warm(Protocol):
-    """The prober."""
-
-    def hold(self, key: Key, targets: Mapping[str, Target]) -> None:
-        """Probe exactly these Coreapps of a cluster, by the uid of their pod."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class _PodState:
     ip: str
@@ -47,15 +38,10 @@ class _PodState:
 
 
 @dataclass(frozen=True, slots=True)
-class _ProbeSettings:
-    probe: Probe
-    unhealthy_after: float
-
-
-@dataclass(frozen=True, slots=True)
 class _ClusterState:
-    settings: _ProbeSettings
     claim: Claim | None
+    probe: Probe = field(default_factory=Probe)
+    unhealthy_after: float = 3.0
 
 
 class _ByName(Generic[T]):
@@ -110,15 +96,14 @@ class _Entry:
         cluster = next(iter(self.clusters.by_uid().values()), None)
         if cluster is None:
             return {}
-        settings = cluster.settings
         holders = set(self.holders.by_uid().values())
         return {
             uid: Target(
                 ip=pod.ip,
                 node=pod.node,
                 holds=uid in holders,
-                probe=settings.probe,
-                unhealthy_after=settings.unhealthy_after,
+                probe=cluster.probe,
+                unhealthy_after=cluster.unhealthy_after,
                 ready=pod.ready,
             )
             for uid, pod in self.pods.by_uid().items()
@@ -128,9 +113,12 @@ class _Entry:
 class PodIndex:
     """Clusters, their Coreapps and holders, by events."""
 
-    def __init__(self, warm: Warm, *, read: Callable[[Obj], Desired]) -> None:
-        """Prepare. `read` returns the spec of a WhatsAppCluster; if it raises SpecError, the defaults apply."""
-        self._warm = warm
+    def __init__(self, probe: Callable[[Key, Mapping[str, Target]], None], *, read: Callable[[Obj], Desired]) -> None:
+        """Prepare. `probe` sets which Coreapps of a cluster are probed, by the uid of their pod.
+
+        `read` returns the spec of a WhatsAppCluster; if it raises SpecError, the defaults apply.
+        """
+        self._probe = probe
         self._read = read
         self._entries: dict[Key, _Entry] = {}
         self._on: dict[str, set[Key]] = {}
@@ -147,7 +135,7 @@ class PodIndex:
         meta = obj["metadata"]
         key = Key(meta["namespace"], meta["name"])
         entry = self._entry(key)
-        entry.clusters.take(obj, None if gone else _ClusterState(self._probe_settings_of(obj), claim_of(obj)))
+        entry.clusters.take(obj, None if gone else self._state_of(obj))
         if gone and not entry.clusters:
             self._end(key, entry)
         self._refresh(key)
@@ -192,12 +180,12 @@ class PodIndex:
         entry.services_at = max(entry.services_at, route.version)
         self._refresh(key)
 
-    def _probe_settings_of(self, obj: Obj) -> _ProbeSettings:
+    def _state_of(self, obj: Obj) -> _ClusterState:
         try:
             desired = self._read(obj)
         except SpecError:  # the loop reports it
-            return _ProbeSettings(Probe(), 3.0)
-        return _ProbeSettings(desired.probe, desired.unhealthy_after / timedelta(seconds=1))
+            return _ClusterState(claim_of(obj))
+        return _ClusterState(claim_of(obj), desired.probe, desired.unhealthy_after.total_seconds())
 
     def _entry(self, key: Key) -> _Entry:
         return self._entries.setdefault(key, _Entry())
@@ -233,7 +221,7 @@ class PodIndex:
 
     def _hold(self, key: Key, targets: Mapping[str, Target]) -> None:
         if not self._is_closed:
-            self._warm.hold(key, targets)
+            self._probe(key, targets)
 
     def _end(self, key: Key, entry: _Entry) -> None:
         """End all probes of a cluster that is gone, also while this process leads: its loop may have ended before its pods did."""

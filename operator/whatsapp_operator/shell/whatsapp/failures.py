@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from itertools import islice
 
 import httpx
@@ -12,6 +13,7 @@ import httpx
 from whatsapp_operator.core import answers
 
 from .access import Access
+from .masking import masked
 
 LONGEST_TEXT = 200
 """Characters of the client's error texts that are shown."""
@@ -60,7 +62,18 @@ def tls_problem(error: Exception, access: Access) -> str | None:
     return f"its TLS certificate is not trusted: {why[1]}; see {where}" if why else None
 
 
-def faults_of(answer: httpx.Response) -> Iterator[answers.ApiFault]:
+def rejection_of(call: str, answer: httpx.Response, secrets: tuple[str, ...], *, wall: datetime) -> ApiError:
+    """Return the error of an answer that is no success. Its texts are masked; ``wall``: the time by the wall clock."""
+    faults = tuple(replace(one, text=masked(one.text, secrets)) for one in _faults_of(answer))
+    code = faults[0].code if faults else None
+    message = f"{call}: HTTP {answer.status_code}" + (f", error {code}" if code else "")
+    # A date in Retry-After is of the client's clock, which is in its header Date.
+    now = answers.moment(answer.headers.get("Date", "")) or wall
+    retry_after = answers.pause(answer.headers.get("Retry-After"), now=now)
+    return ApiError(message, status=answer.status_code, faults=faults, retry_after=retry_after)
+
+
+def _faults_of(answer: httpx.Response) -> Iterator[answers.ApiFault]:
     """Yield the errors of the documented envelope, as far as it is valid."""
     try:
         found = answer.json()["errors"]

@@ -25,8 +25,8 @@ from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.kube.transport import HandshakeGuard
 
 from .access import Access, Credentials
-from .failures import ApiError, describe, faults_of, tls_problem
-from .masking import masked, secrets_of
+from .failures import ApiError, describe, rejection_of, tls_problem
+from .masking import secrets_of
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +68,6 @@ class Clients(Protocol):
 
     def set_shards(self, key: Key, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
         """Start the call whose intent was noted at the monotonic time ``noted_at``."""
-        ...
-
-    def forget(self, key: Key) -> None:
-        """Drop everything about a cluster."""
         ...
 
 
@@ -365,13 +361,7 @@ class ApiSession:
         answer.stream = httpx.ByteStream(b"")
         if not answer.is_success:
             secrets = (*secrets_of(access, body or {}), self._token[0] if self._token else "")
-            faults = tuple(replace(one, text=masked(one.text, secrets)) for one in faults_of(answer))
-            code = faults[0].code if faults else None
-            msg = f"{what}: HTTP {answer.status_code}" + (f", error {code}" if code else "")
-            # A date in Retry-After is of the client's clock, which is in its header Date.
-            now = answers.moment(answer.headers.get("Date", "")) or self._clock.wall()
-            retry_after = answers.pause(answer.headers.get("Retry-After"), now=now)
-            raise ApiError(msg, status=answer.status_code, faults=faults, retry_after=retry_after)
+            raise rejection_of(what, answer, secrets, wall=self._clock.wall())
         try:
             read = answer.json() if answer.content else {}
         except (ValueError, RecursionError):
