@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from .schedule import ProbeSchedule
+from .schedule import Probed, ProbeSchedule
 
-if TYPE_CHECKING:
-    from .tether import Tether
+
+class Owner(Probed, Protocol):
+    """The tether of a silence."""
+
+    def on_silence(self) -> None:
+        """A probe's deadline has expired."""
+
+    def on_lasting_silence(self) -> None:
+        """The silence is as long as the spec allows."""
+
+    def on_silence_end(self) -> None:
+        """A Coreapp that was unresponsive has answered, or its kernel has."""
 
 
 class Silence:
@@ -18,7 +28,7 @@ class Silence:
 
     __slots__ = ("_alarm", "_owner", "_schedule", "asked_at", "responded_at", "since")
 
-    def __init__(self, owner: Tether, schedule: ProbeSchedule) -> None:
+    def __init__(self, owner: Owner, schedule: ProbeSchedule) -> None:
         self._owner, self._schedule = owner, schedule
         self._alarm: asyncio.TimerHandle | None = None
         self.asked_at: datetime | None = None
