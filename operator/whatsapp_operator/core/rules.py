@@ -225,13 +225,13 @@ RULES: tuple[Rule, ...] = (
         name=Reason.ASSIGNING_SHARDS,
         state=State.WORKING,
         # No matter what is in progress: GET reports that these shards exist.
-        when=lambda f: bool([*f.shards_without_service()]) or bool(handovers.assignments(f)),
+        when=lambda f: bool([*f.shards_without_service(f.shards)]) or bool(handovers.assignments(f)),
         then=lambda f: (
-            *(Create(obj=manifests.shard_service(f.desired, shard)) for shard in f.shards_without_service()),
+            *(Create(obj=manifests.shard_service(f.desired, shard)) for shard in f.shards_without_service(f.shards)),
             *handovers.assignments(f),
         ),
         why=lambda f: (
-            f"Assigning holders to shards {', '.join(map(str, [*f.shards_without_service(), *(r.shard for r in f.unassigned)]))}."
+            f"Assigning holders to shards {', '.join(map(str, [*f.shards_without_service(f.shards), *(r.shard for r in f.unassigned)]))}."
         ),
     ),
     Rule(
