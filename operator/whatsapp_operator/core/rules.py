@@ -1,9 +1,10 @@
 """The main table. Every decision that changes what the cluster does is in this file, in order of priority.
 
-``plan`` checks ``RULES`` from the top. The first rule whose ``when`` holds wins and decides what is done. Failover comes before order, so
-that a resize that waits never delays a failover. The first matching rule that is ``Stuck`` and the first that is still moving are kept
-too: each condition answers its own question, no matter which rule won. While a person must act, only the few rules that wait for no person
-and end within seconds count as moving: otherwise tools would wait for progress that cannot come.
+``plan`` checks ``RULES`` from the top. The first rule whose ``when`` holds wins and decides what is done; a requested move only if
+something can be done for it now. Failover comes before order, so that a resize that waits never delays a failover. The first matching rule
+that is ``Stuck`` and the first that is still moving are kept too: each condition answers its own question, no matter which rule won. While
+a person must act, only the few rules that wait for no person and end within seconds count as moving: otherwise tools would wait for
+progress that cannot come.
 
 A rule's name is the condition's reason, the Event's reason, the metric's label and the test's name: search for one word to find everything.
 """
@@ -286,7 +287,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.SCALING_DOWN,
         state=State.WORKING,
-        when=lambda f: f.is_settled and f.replicas > f.desired_replicas and scaling.may_lower(f),
+        # A move that is asked for comes first, also while it waits: it may be to one that would go.
+        when=lambda f: f.is_settled and f.replicas > f.desired_replicas and scaling.may_lower(f) and not f.desired.switchovers,
         then=_shrink,
         why=lambda f: (
             f"Coreapps {f.replicas} -> {f.desired_replicas}{scaling.whose(f)}"
@@ -504,8 +506,8 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
 def plan_of(f: Facts) -> Plan:
     """Return what to do after the observation with these facts."""
     matches = [*_matching(f)]
-    winner = matches[0]
-    actions = list(winner.then(f))
+    # A requested move that waits for its Coreapp is reported, and holds nothing else up.
+    winner, actions = next((rule, found) for rule in matches if (found := [*rule.then(f)]) or not rule.despite_stall)
     actions += always.actions(f, always.Busy.of(actions))
     if pace.asks(f, winner.name, winner.state):
         actions.append(GetShards(quiet=winner.state is State.READY and not f.is_unsettled))
