@@ -41,7 +41,7 @@ async def test_a_served_shard_moves_to_no_coreapp_that_does_not_know_the_number_
 
 
 @pytest.mark.parametrize("is_named", [False, True])
-@simulated(3)
+@simulated(8)
 async def test_a_requested_move_waits_until_the_standby_knows_the_number_of_shards(world: World, is_named: bool) -> None:
     """The only standby has just started when the move is requested. It is moved once it can be served there."""
     operator = await world.started(shards=2, spares=1)

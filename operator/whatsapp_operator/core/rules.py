@@ -43,6 +43,8 @@ class Rule:
     """Where it holds, no later rule is checked."""
     despite_stall: bool = False
     """It goes on, and ends within seconds, although something else waits for a person."""
+    holds_up: bool = True
+    """Where it holds and nothing can be done for it now, no later rule decides."""
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
@@ -147,6 +149,8 @@ RULES: tuple[Rule, ...] = (
         name=Reason.SWITCHOVER_REQUESTED,
         state=State.WORKING,
         despite_stall=True,
+        # It may wait for a Coreapp for which just a later rule can do something.
+        holds_up=False,
         when=lambda f: bool(f.desired.switchovers or f.desired.switchover_problem) and f.shards is not None and not f.set_shards_is_open,
         then=handovers.switch_over,
         why=sentences.switchovers,
@@ -506,8 +510,7 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
 def plan_of(f: Facts) -> Plan:
     """Return what to do after the observation with these facts."""
     matches = [*_matching(f)]
-    # A requested move that waits for its Coreapp is reported, and holds nothing else up.
-    winner, actions = next((rule, found) for rule in matches if (found := [*rule.then(f)]) or not rule.despite_stall)
+    winner, actions = next((rule, found) for rule in matches if (found := [*rule.then(f)]) or rule.holds_up)
     actions += always.actions(f, always.Busy.of(actions))
     if pace.asks(f, winner.name, winner.state):
         actions.append(GetShards(quiet=winner.state is State.READY and not f.is_unsettled))
