@@ -261,7 +261,7 @@ class Reconciler:
         handovers = [one for one in plan.actions if isinstance(one, Handover)]
         if moves := [one for one in handovers if evidence.is_proven_by_old_lists(one.evidence, one.old)]:
             outcome = await self._executor.perform(observation, moves, cluster.memory, is_part=True)
-            self._emit(cluster, observation, outcome.events)
+            self._emit_steps(cluster, observation, replace(plan, actions=tuple(moves)), outcome)
             for sentence in outcome.failed:
                 log.warning("%s: %s", cluster.key, sentence)
 
@@ -365,11 +365,14 @@ class Reconciler:
                 outcome.wrote = True
             else:
                 outcome.is_outdated = True
-        events = report.plan_events(
-            observation.snapshot, plan, done=outcome.done, reported_after=observation.desired.tuning.busy_reported_after
-        )
-        self._emit(cluster, observation, [*outcome.events, *cluster.events.not_yet_emitted(events)])
+        self._emit_steps(cluster, observation, plan, outcome)
         return outcome
+
+    def _emit_steps(self, cluster: Cluster, observation: Observation, plan: Plan, outcome: Outcome) -> None:
+        """Emit what was done of a plan."""
+        often = observation.desired.tuning.busy_reported_after
+        events = report.plan_events(observation.snapshot, plan, done=outcome.done, reported_after=often)
+        self._emit(cluster, observation, [*outcome.events, *cluster.events.not_yet_emitted(events)])
 
     async def _note(self, cluster: Cluster, observation: Observation, plan: Plan, call: SetShards) -> bool:
         """Note the intent of a call and check that it is stored completely; return False if the call may not be made now."""
