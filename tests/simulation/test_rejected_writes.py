@@ -10,7 +10,7 @@ import pytest
 from whatsapp_operator.shell.kube.errors import Rejected
 from whatsapp_operator.shell.kube.kinds import Kind
 
-from .kinds import SERVICE
+from .kinds import PDB, SERVICE, STATEFULSET
 from .kube import SimKube
 from .world import NAME, NAMESPACE, World, simulated
 
@@ -108,6 +108,23 @@ async def test_no_call_is_made_while_a_Service_of_a_new_shard_is_rejected(world:
     world.network.dropped = 0.0
     await world.until_done()
     await world.stays_silent(60)
+
+
+@simulated()
+async def test_Coreapps_are_raised_although_another_object_is_rejected(world: World) -> None:  # noqa: N802
+    """laws#4: raising them comes first, before the StatefulSet's controller ends those that hold shards. A policy may reject for days."""
+    kube = await settled(world)
+    world.network.dropped = 1e-12
+    kube.denied.append("create PodDisruptionBudget")
+    world.server.delete("user", PDB, (NAMESPACE, f"{NAME}-webapp"))
+    await world.until(lambda: world.condition("Stalled")[:2] == ("True", "ObjectsRejected"), within=60, what="it is said")
+    coreapps = (NAMESPACE, f"{NAME}-coreapp")
+    world.server.merge("autoscaler", STATEFULSET, coreapps, {"spec": {"replicas": 1}}, scale=True)
+    await world.until(lambda: (world.server.get(STATEFULSET, coreapps) or {})["spec"]["replicas"] == 3, within=0.1, what="they are raised")
+    assert world.condition("Stalled")[:2] == ("True", "ObjectsRejected")
+    kube.denied.clear()
+    world.network.dropped = 0.0
+    await world.until_done()
 
 
 @pytest.mark.parametrize("shards", [1, 2])

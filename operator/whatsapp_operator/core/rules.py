@@ -178,6 +178,15 @@ RULES: tuple[Rule, ...] = (
         ),
         is_last=True,
     ),
+    # --- order: as many Coreapps as shards
+    Rule(
+        name=Reason.SCALING_UP,
+        state=State.WORKING,
+        # Should there be more shards than pods, raising R comes before all else, also while a person must act (laws#4).
+        when=lambda f: f.snapshot.statefulset is not None and f.replicas < _raised(f),
+        then=lambda f: _scale(f, _raised(f)),
+        why=lambda f: f"Coreapps {f.replicas} -> {_raised(f)}{scaling.whose(f)}.",
+    ),
     # --- order: what must exist
     Rule(
         name=Reason.LOGIN_REJECTED,
@@ -210,14 +219,6 @@ RULES: tuple[Rule, ...] = (
             if f.settled_shards is None
             else "Creating again what was deleted: " + ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in f.absent) + "."
         ),
-    ),
-    Rule(
-        name=Reason.SCALING_UP,
-        state=State.WORKING,
-        # First of all numbers: should there be more shards than pods, raising R comes before everything (laws#4).
-        when=lambda f: f.snapshot.statefulset is not None and f.replicas < _raised(f),
-        then=lambda f: _scale(f, _raised(f)),
-        why=lambda f: f"Coreapps {f.replicas} -> {_raised(f)}{scaling.whose(f)}.",
     ),
     Rule(
         name=Reason.NAME_CONFLICT,
