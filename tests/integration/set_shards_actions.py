@@ -7,9 +7,11 @@ import base64
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from localkube.errors import LocalKubeError
 from wabiz_sim.certificate import decode, fingerprint, read
 
 from .set_shards_environment import LONG, RESTART_TIMEOUT, SECRET, SETTLES, SHUT, Trial
@@ -318,6 +320,32 @@ async def _until_kubectl(s: Trial, output: str, wanted: str, *what: str) -> None
     while (got := await s.kubectl("get", *what, "-o", output)) != wanted:
         assert time.monotonic() < deadline, f"{what} shows {got!r} instead of {wanted!r}"
         await asyncio.sleep(0.1)
+
+
+async def services_denied(s: Trial) -> None:
+    """A policy takes no Service of a new shard: the call waits, for without it nobody could serve that shard."""
+    name = f"{s.namespace}.example.com"
+    here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": s.namespace}}}
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["services"]}
+    validation = {"expression": "!object.metadata.name.startsWith('acme-shard-')", "message": "no more Services here", "reason": "Invalid"}
+    policy, binding = "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"
+    for kind, spec in (
+        (policy, {"matchConstraints": {**here, "resourceRules": [rule]}, "validations": [validation]}),
+        (binding, {"policyName": name, "validationActions": ["Deny"]}),
+    ):
+        obj = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        await s.kubectl("create", "-f", "-", input=json.dumps(obj))
+    attempt = ("create", "service", "clusterip", "acme-shard-31", "--tcp=80", "--dry-run=server")
+    async with asyncio.timeout(LONG):
+        # The API server learns of a policy a moment after it was made.
+        with suppress(LocalKubeError):
+            while await s.kubectl(*attempt):
+                await asyncio.sleep(0.1)
+    await s.resize()
+    assert "no more Services here" in await s.word("Stalled", "ChangeRejected")
+    assert await s.made() == []
+    await s.kubectl("delete", policy, name)
+    await s.kubectl("delete", binding, name)
 
 
 async def webapp_down(s: Trial) -> None:

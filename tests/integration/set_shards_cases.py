@@ -301,6 +301,7 @@ CASES = (
         events=(DONE,),
     ),
     Case(name="without-spares", lane="scarce", start=1, action=actions.without_spares, calls=ONCE, restarts=1),
+    Case(name="services-denied", lane="scarce", start=1, action=actions.services_denied, calls=ONCE, restarts=1),
     Case(
         name="webapp-down",
         lane="down",

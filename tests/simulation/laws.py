@@ -457,6 +457,10 @@ class Laws:
         """Return when an intent was noted in truth; the times in it are of a clock that may be an hour apart."""
         return self._noted[entry["id"]][0] if entry["id"] in self._noted else self.now()
 
+    def intended(self) -> int:
+        """Return the number of shards of the intent that stands in status, which may still come to be; 0 if there is none."""
+        return int((_own_intent(self.wac()) or {}).get("to", 0))
+
     def unsent(self) -> str | None:
         """Return the id of an intent that stands in status although no call followed its note."""
         entry = _own_intent(self.wac()) or {}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from .apiserver import Change
+from .client import Coreapp
 from .kinds import POD, SERVICE, is_ready
 from .laws import HOLDER
-from .world import UnfitError, World, simulated
+from .world import NAME, NAMESPACE, UnfitError, World, simulated
 
 
 def note_moves(world: World) -> list[str]:
@@ -40,7 +41,7 @@ async def test_a_served_shard_moves_to_no_coreapp_that_does_not_know_the_number_
 
 
 @pytest.mark.parametrize("is_named", [False, True])
-@simulated(3)
+@simulated(8)
 async def test_a_requested_move_waits_until_the_standby_knows_the_number_of_shards(world: World, is_named: bool) -> None:
     """The only standby has just started when the move is requested. It is moved once it can be served there."""
     operator = await world.started(shards=2, spares=1)
@@ -57,3 +58,27 @@ async def test_a_requested_move_waits_until_the_standby_knows_the_number_of_shar
     world.annotate(switchover=f"0={standby.name[1]}" if is_named else "0")
     await world.until(lambda: world.holder(0) is standby, within=10, what="the shard is moved")
     assert found == ["acme-shard-0: served, to one that knows"]
+
+
+@simulated()
+async def test_a_requested_move_that_waits_holds_nothing_else_up(world: World) -> None:
+    """The only standby learns no number of shards: what it asks is away. That may be just what the operator has to make again."""
+    operator = await world.started(shards=2, spares=1)
+    standby = next(machine for machine in world.coreapps() if machine not in {world.holder(0), world.holder(1)})
+    registered = Coreapp._registered
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(Coreapp, "_registered", lambda coreapp, life: None if coreapp.uid == standby.uid else registered(coreapp, life))
+        world.cluster.crash(standby)
+        await world.until(
+            lambda: (heard := operator.hears(standby.uid)) is not None and heard.shards is None, within=60, what="it is heard"
+        )
+        await world.until(lambda: is_ready(world.server.get(POD, standby.name) or {}), within=60, what="it is ready again")
+        world.annotate(switchover="0")
+        world.server.delete("user", SERVICE, (NAMESPACE, f"{NAME}-webapp"))
+        await world.until(lambda: world.server.get(SERVICE, (NAMESPACE, f"{NAME}-webapp")) is not None, within=60, what="it is made again")
+        await world.until(lambda: "to learn the number of shards" in world.condition("Reconciling")[2], within=10, what="it is said")
+        assert world.holding(0) is not standby
+    assert standby.coreapp is not None
+    registered(standby.coreapp, standby.coreapp._life)
+    await world.until(lambda: world.holder(0) is standby, within=30, what="the shard is moved")
+    await world.until_done()

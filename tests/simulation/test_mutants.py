@@ -291,12 +291,12 @@ def deletes_without_the_version(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_pin_in_an_event(patch: pytest.MonkeyPatch) -> None:
-    real = Executor._try_emit
+    real = Reconciler._emit
 
-    async def indiscreet(self: Executor, observation: Any, event: Any) -> bool:
-        return await real(self, observation, replace(event, message=f"{event.message} {observation.credentials.pin}"))
+    def indiscreet(self: Reconciler, cluster: Any, observation: Any, events: Any) -> None:
+        real(self, cluster, observation, [replace(one, message=f"{one.message} {observation.credentials.pin}") for one in events])
 
-    patch.setattr(Executor, "_try_emit", indiscreet)
+    patch.setattr(Reconciler, "_emit", indiscreet)
 
 
 def surplus_services_stay(patch: pytest.MonkeyPatch) -> None:

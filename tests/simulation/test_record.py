@@ -99,6 +99,7 @@ async def test_a_ban_is_remembered_when_another_rule_speaks_first(world: World) 
     world.edit(shards=4)
     await world.until(lambda: world.condition("Stalled")[:2] == ("True", "Banned"), within=60, what="Banned")
     foreign = {"metadata": {"namespace": NAMESPACE, "name": f"{NAME}-shard-3"}, "spec": {"selector": {"app": "other"}}}
+    world.server.delete("user", SERVICE, (NAMESPACE, f"{NAME}-shard-3"))
     world.server.create("squatter", {"apiVersion": "v1", "kind": "Service", **foreign})
     await world.until(lambda: world.condition("Stalled")[:2] == ("True", "NameConflict"), within=30, what="NameConflict")
     operator.kill()

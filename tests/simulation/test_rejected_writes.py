@@ -10,8 +10,9 @@ import pytest
 from whatsapp_operator.shell.kube.errors import Rejected
 from whatsapp_operator.shell.kube.kinds import Kind
 
+from .kinds import PDB, SERVICE, STATEFULSET
 from .kube import SimKube
-from .world import World, simulated
+from .world import NAME, NAMESPACE, World, simulated
 
 T = TypeVar("T")
 
@@ -79,6 +80,64 @@ async def test_a_write_that_is_rejected_for_long_is_named_and_tried_again(
     world.network.dropped = 0.0
     await world.until_done()
     await world.until(lambda: world.condition("Stalled")[0] == "False", within=1, what="nothing waits for a person")
+    await world.stays_silent(60)
+
+
+@simulated()
+async def test_no_call_is_made_while_a_Service_of_a_new_shard_is_rejected(world: World) -> None:  # noqa: N802
+    """A quota of Services is used up. After the call a part of all messages would have no Service until a person acts."""
+    kube = await settled(world)
+    restarts = world.account.restarts
+    world.network.dropped = 1e-12
+    kube.denied.append("create Service acme-shard-3")
+    world.edit(shards=4)
+    await world.until(lambda: world.condition("Stalled")[:2] == ("True", "ChangeRejected"), within=45, what="it is said")
+    await world.pause(60)
+    assert (world.account.shards, world.account.restarts) == (2, restarts)
+    assert world.condition("Ready")[0] == "True"
+    # A leader that does not know the client's number yet gives no Coreapp a shard that is still to come.
+    world.living()[0].kill()
+    world.api_faults = 1.0
+    other, kube = world.operator_by(Denied)
+    kube.denied.append("create Service acme-shard-3")
+    other.lead(2)
+    await world.pause(20)
+    assert (world.holder(2), world.condition("Ready")[1]) == (None, "WebappNotResponding")
+    world.api_faults = 0.0
+    kube.denied.clear()
+    world.network.dropped = 0.0
+    await world.until_done()
+    await world.stays_silent(60)
+
+
+@simulated()
+async def test_Coreapps_are_raised_although_another_object_is_rejected(world: World) -> None:  # noqa: N802
+    """laws#4: raising them comes first, before the StatefulSet's controller ends those that hold shards. A policy may reject for days."""
+    kube = await settled(world)
+    world.network.dropped = 1e-12
+    kube.denied.append("create PodDisruptionBudget")
+    world.server.delete("user", PDB, (NAMESPACE, f"{NAME}-webapp"))
+    await world.until(lambda: world.condition("Stalled")[:2] == ("True", "ObjectsRejected"), within=60, what="it is said")
+    coreapps = (NAMESPACE, f"{NAME}-coreapp")
+    world.server.merge("autoscaler", STATEFULSET, coreapps, {"spec": {"replicas": 1}}, scale=True)
+    await world.until(lambda: (world.server.get(STATEFULSET, coreapps) or {})["spec"]["replicas"] == 3, within=0.1, what="they are raised")
+    assert world.condition("Stalled")[:2] == ("True", "ObjectsRejected")
+    kube.denied.clear()
+    world.network.dropped = 0.0
+    await world.until_done()
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@simulated()
+async def test_the_Services_of_shards_that_are_not_wanted_any_more_go_away(world: World, shards: int) -> None:  # noqa: N802
+    kube = await settled(world)
+    kube.denied.append("create Service acme-shard-3")
+    world.edit(shards=4)
+    made = (NAMESPACE, f"{NAME}-shard-2")
+    await world.until(lambda: world.server.get(SERVICE, made) is not None, within=45, what="one is made")
+    world.edit(shards=shards)
+    await world.until_done()
+    assert world.server.get(SERVICE, made) is None
     await world.stays_silent(60)
 
 

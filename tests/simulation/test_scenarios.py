@@ -42,6 +42,22 @@ async def test_a_crashed_holder_is_replaced_at_once(world: World) -> None:
     await world.until_done()
 
 
+@pytest.mark.parametrize("evidence", ["PodDeleted", "ConnectionLost", "ProbeTimeout"])
+@simulated()
+async def test_each_failover_is_emitted_as_a_failure_and_as_a_handover(world: World, evidence: str) -> None:
+    await world.started(shards=2, spares=2)
+    await world.pause(30)
+    fail = {"PodDeleted": world.delete_pod, "ConnectionLost": world.cluster.crash, "ProbeTimeout": world.cluster.hang}[evidence]
+    for shard in range(2):
+        world.server.events.clear()
+        machine = world.holding(shard)
+        fail(machine)
+        await world.until(lambda: world.holder(shard) not in (machine, None), within=10, what="replaced")  # noqa: B023
+        await world.pause(1)
+        found = {one["reason"]: (one["type"], f"({evidence})" in one["message"]) for one in world.server.events}
+        assert (found.get("FailingOver"), found.get("HandedOver")) == (("Warning", True), ("Normal", True))
+
+
 @simulated()
 async def test_shards_go_on_without_any_operator(world: World) -> None:
     """Law 10: with the operator gone, holders serve on, over a crash of their container too."""

@@ -29,7 +29,7 @@ class World:
         self.created: list[dict[str, Any]] = []
         self.patched: list[tuple[str, dict[str, Any]]] = []
         self.gone: set[str] = set()
-        clock = SystemClock(wall=lambda: START + timedelta(seconds=self.seconds), seconds=lambda: self.seconds)
+        clock = SystemClock(wall=lambda: START, seconds=lambda: self.seconds)
         self.writer = EventWriter(cast("Kube", self), clock=clock, identity="pod_" + "x" * 200)
 
     async def create(self, obj: dict[str, Any]) -> dict[str, Any]:
@@ -44,13 +44,17 @@ class World:
         return body
 
     @property
+    def at(self) -> datetime:
+        return START + timedelta(seconds=self.seconds)
+
+    @property
     def counts(self) -> list[int]:
         return [body["series"]["count"] for _, body in self.patched]
 
 
 async def test_an_event_has_all_fields_that_the_api_requires() -> None:
     world = World()
-    await world.writer.write(KEY, "u", EmitEvent(reason=Reason.SPARE_LOST, message="x" * 2000))
+    await world.writer.write(KEY, "u", EmitEvent(reason=Reason.SPARE_LOST, message="x" * 2000), world.at)
     (event,) = world.created
     assert kind_of(event) is EVENT
     assert event["metadata"].pop("name").startswith("acme.")
@@ -78,7 +82,7 @@ async def test_an_event_has_all_fields_that_the_api_requires() -> None:
 async def test_an_equal_event_counts_in_the_series_of_the_first() -> None:
     world = World()
     for _ in range(3):
-        await world.writer.write(KEY, "u", LOST)
+        await world.writer.write(KEY, "u", LOST, world.at)
         world.seconds += SERIES_FOR - 1
     assert (len(world.created), world.counts) == (1, [2, 3])
     name = world.created[0]["metadata"]["name"]
@@ -96,18 +100,18 @@ async def test_an_equal_event_counts_in_the_series_of_the_first() -> None:
 )
 async def test_another_event_is_a_new_one(uid: str, event: EmitEvent) -> None:
     world = World()
-    await world.writer.write(KEY, "u", LOST)
-    await world.writer.write(KEY, uid, event)
+    await world.writer.write(KEY, "u", LOST, world.at)
+    await world.writer.write(KEY, uid, event, world.at)
     assert (len(world.created), world.patched) == (2, [])
 
 
 async def test_a_series_ends_after_a_pause_and_with_its_event() -> None:
     world = World()
-    await world.writer.write(KEY, "u", LOST)
+    await world.writer.write(KEY, "u", LOST, world.at)
     world.seconds += SERIES_FOR
-    await world.writer.write(KEY, "u", LOST)
+    await world.writer.write(KEY, "u", LOST, world.at)
     assert (len(world.created), world.patched) == (2, [])
     world.gone.add(world.created[-1]["metadata"]["name"])
-    await world.writer.write(KEY, "u", LOST)
-    await world.writer.write(KEY, "u", LOST)
+    await world.writer.write(KEY, "u", LOST, world.at)
+    await world.writer.write(KEY, "u", LOST, world.at)
     assert (len(world.created), world.counts) == (3, [2]), "the series begins again"

@@ -473,7 +473,8 @@ async def test_a_handover_prepares_commits_assigns_and_is_emitted() -> None:
 
     outcome = await cluster.perform(handover(old=old, failed_at=NOW - seconds(3.2)))
 
-    assert cluster.called() == [("json Pod", "acme-coreapp-2"), ("merge Service", "acme-shard-0"), ("create", "Event")]
+    assert cluster.called() == [("json Pod", "acme-coreapp-2"), ("merge Service", "acme-shard-0")]
+    assert [event.reason for event in outcome.events] == ["HandedOver"]
     assert [(one.coreapp.name, one.shard, one.holder and one.holder.name) for one in cluster.assigned] == [
         ("acme-coreapp-2", 0, None),
         ("acme-coreapp-0", 0, "acme-coreapp-2"),
@@ -525,8 +526,8 @@ async def test_no_handover_waits_for_the_old_holder_nor_for_its_error() -> None:
 
     cluster.assign_answer = answer
     async with asyncio.timeout(60):
-        await cluster.perform(handover(old=pod(0)))
-        assert ("create", "Event") in cluster.called()
+        outcome = await cluster.perform(handover(old=pod(0)))
+        assert [event.reason for event in outcome.events] == ["HandedOver"]
         gate.set()
         await failed.wait()
 
@@ -593,7 +594,7 @@ async def test_an_Event_is_tried_again_unless_it_was_written_or_rejected_for_goo
     if answer is not None:
         cluster.answers["create", "Event"] = answer
 
-    assert await cluster.executor.emit_all(cluster.observation(), [SAID]) == ([SAID] if is_done else [])
+    assert await cluster.executor.emit(cluster.one.desired.key, cluster.one.desired.uid, SAID, NOW) == is_done
     ((_, _, sent),) = cluster.calls
     assert (sent["type"], sent["reason"], len(sent["note"]), sent["reportingInstance"]) == ("Warning", "FailingOver", 1024, "operator-0")
 

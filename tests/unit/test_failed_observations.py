@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from types import ModuleType, SimpleNamespace
@@ -83,8 +83,8 @@ class World:
     async def perform(self, *_: object, **__: object) -> Outcome:
         return Outcome()
 
-    async def emit_all(self, _: object, events: Sequence[object]) -> Sequence[object]:
-        return events
+    async def emit(self, *_: object) -> bool:
+        return True
 
     def set_shards(self, *_: object) -> None: ...
 

@@ -238,9 +238,11 @@ def _is_elsewhere(f: Facts, route: Route) -> bool:
 def is_surplus(f: Facts, route: Route) -> bool:
     """Whether the client no longer has this shard, by a fresh observation and with no call in progress that could bring it back.
 
-    Not while its holder is connected for it: each change of the number ends all connections, so what a Webapp answered is wrong.
+    Not while its holder is connected for it: each change of the number ends all connections, so what a Webapp answered is wrong. Nor if it
+    was made for a shard that is still to come.
     """
-    return f.is_verified and _is_beyond(f, route.shard) and not _is_connected(f, route)
+    is_to_come = route.holder_uid is None and route.shard < f.desired.shards
+    return f.is_verified and _is_beyond(f, route.shard) and not is_to_come and not _is_connected(f, route)
 
 
 def _is_connected(f: Facts, route: Route) -> bool:

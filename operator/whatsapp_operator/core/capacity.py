@@ -81,7 +81,13 @@ class Counts:
     @cached_property
     def routes(self) -> tuple[Route, ...]:
         """The routes that count: the cluster's own, of shards that exist as far as is known."""
-        return tuple(route for route in self.snapshot.routes if not route.foreign and (self.shards is None or route.shard < self.shards))
+        return tuple(route for route in self.snapshot.routes if not route.foreign and self._may_exist(route))
+
+    def _may_exist(self, route: Route) -> bool:
+        """Whether the client may have the shard of a route. Services are made before their shards: one without a holder proves nothing."""
+        if self.shards is not None:
+            return route.shard < self.shards
+        return route.holder_uid is not None or route.shard < (self.settled_shards or 0)
 
     def holder(self, route: Route) -> Coreapp | None:
         """Return the pod that the route names, if it is there."""
@@ -97,12 +103,12 @@ class Counts:
         """Routes that never had a holder, lowest shard first."""
         return tuple(route for route in self.routes if route.holder_uid is None)
 
-    def shards_without_service(self) -> Iterator[int]:
-        """Yield the shards that the client has and that have no Service yet; none while one of the Services cannot be read."""
+    def shards_without_service(self, shards: int | None) -> Iterator[int]:
+        """Yield those of so many shards that have no Service yet; none while one of the Services cannot be read."""
         if "Service" in self.snapshot.unread:
             return
         there = {route.shard for route in self.snapshot.routes}
-        yield from (shard for shard in range(self.shards or 0) if shard not in there)
+        yield from (shard for shard in range(shards or 0) if shard not in there)
 
     @property
     def webapp_ready(self) -> bool:

@@ -1,9 +1,10 @@
 """The main table. Every decision that changes what the cluster does is in this file, in order of priority.
 
-``plan`` checks ``RULES`` from the top. The first rule whose ``when`` holds wins and decides what is done. Failover comes before order, so
-that a resize that waits never delays a failover. The first matching rule that is ``Stuck`` and the first that is still moving are kept
-too: each condition answers its own question, no matter which rule won. While a person must act, only the few rules that wait for no person
-and end within seconds count as moving: otherwise tools would wait for progress that cannot come.
+``plan`` checks ``RULES`` from the top. The first rule whose ``when`` holds wins and decides what is done; a requested move only if
+something can be done for it now. Failover comes before order, so that a resize that waits never delays a failover. The first matching rule
+that is ``Stuck`` and the first that is still moving are kept too: each condition answers its own question, no matter which rule won. While
+a person must act, only the few rules that wait for no person and end within seconds count as moving: otherwise tools would wait for
+progress that cannot come.
 
 A rule's name is the condition's reason, the Event's reason, the metric's label and the test's name: search for one word to find everything.
 """
@@ -42,6 +43,8 @@ class Rule:
     """Where it holds, no later rule is checked."""
     despite_stall: bool = False
     """It goes on, and ends within seconds, although something else waits for a person."""
+    holds_up: bool = True
+    """Where it holds and nothing can be done for it now, no later rule decides."""
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
@@ -146,6 +149,8 @@ RULES: tuple[Rule, ...] = (
         name=Reason.SWITCHOVER_REQUESTED,
         state=State.WORKING,
         despite_stall=True,
+        # It may wait for a Coreapp for which just a later rule can do something.
+        holds_up=False,
         when=lambda f: bool(f.desired.switchovers or f.desired.switchover_problem) and f.shards is not None and not f.set_shards_is_open,
         then=handovers.switch_over,
         why=sentences.switchovers,
@@ -172,6 +177,15 @@ RULES: tuple[Rule, ...] = (
             + (f". Kubernetes waits for {', '.join(f.desired.finalizers)}." if f.desired.finalizers else ".")
         ),
         is_last=True,
+    ),
+    # --- order: as many Coreapps as shards
+    Rule(
+        name=Reason.SCALING_UP,
+        state=State.WORKING,
+        # Should there be more shards than pods, raising R comes before all else, also while a person must act (laws#4).
+        when=lambda f: f.snapshot.statefulset is not None and f.replicas < _raised(f),
+        then=lambda f: _scale(f, _raised(f)),
+        why=lambda f: f"Coreapps {f.replicas} -> {_raised(f)}{scaling.whose(f)}.",
     ),
     # --- order: what must exist
     Rule(
@@ -207,14 +221,6 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name=Reason.SCALING_UP,
-        state=State.WORKING,
-        # First of all numbers: should there be more shards than pods, raising R comes before everything (laws#4).
-        when=lambda f: f.snapshot.statefulset is not None and f.replicas < _raised(f),
-        then=lambda f: _scale(f, _raised(f)),
-        why=lambda f: f"Coreapps {f.replicas} -> {_raised(f)}{scaling.whose(f)}.",
-    ),
-    Rule(
         name=Reason.NAME_CONFLICT,
         state=State.STUCK,
         when=lambda f: bool(_foreign_objects(f)),
@@ -225,13 +231,13 @@ RULES: tuple[Rule, ...] = (
         name=Reason.ASSIGNING_SHARDS,
         state=State.WORKING,
         # No matter what is in progress: GET reports that these shards exist.
-        when=lambda f: bool([*f.shards_without_service()]) or bool(handovers.assignments(f)),
+        when=lambda f: bool([*f.shards_without_service(f.shards)]) or bool(handovers.assignments(f)),
         then=lambda f: (
-            *(Create(obj=manifests.shard_service(f.desired, shard)) for shard in f.shards_without_service()),
+            *(Create(obj=manifests.shard_service(f.desired, shard)) for shard in f.shards_without_service(f.shards)),
             *handovers.assignments(f),
         ),
         why=lambda f: (
-            f"Assigning holders to shards {', '.join(map(str, [*f.shards_without_service(), *(r.shard for r in f.unassigned)]))}."
+            f"Assigning holders to shards {', '.join(map(str, [*f.shards_without_service(f.shards), *(r.shard for r in f.unassigned)]))}."
         ),
     ),
     Rule(
@@ -286,7 +292,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.SCALING_DOWN,
         state=State.WORKING,
-        when=lambda f: f.is_settled and f.replicas > f.desired_replicas and scaling.may_lower(f),
+        # A move that is asked for comes first, also while it waits: it may be to one that would go.
+        when=lambda f: f.is_settled and f.replicas > f.desired_replicas and scaling.may_lower(f) and not f.desired.switchovers,
         then=_shrink,
         why=lambda f: (
             f"Coreapps {f.replicas} -> {f.desired_replicas}{scaling.whose(f)}"
@@ -504,8 +511,7 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
 def plan_of(f: Facts) -> Plan:
     """Return what to do after the observation with these facts."""
     matches = [*_matching(f)]
-    winner = matches[0]
-    actions = list(winner.then(f))
+    winner, actions = next((rule, found) for rule in matches if (found := [*rule.then(f)]) or rule.holds_up)
     actions += always.actions(f, always.Busy.of(actions))
     if pace.asks(f, winner.name, winner.state):
         actions.append(GetShards(quiet=winner.state is State.READY and not f.is_unsettled))

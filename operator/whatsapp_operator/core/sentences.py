@@ -26,7 +26,7 @@ def pending(f: Facts) -> str:
 
 
 def switchovers(f: Facts) -> str:
-    """Say which shards move as the annotation asks, and what a move waits for: as long as that lasts, nothing else is done."""
+    """Say which shards move as the annotation asks, and what a move waits for."""
     requests, standbys = f.desired.switchovers, f.standbys()
     named = {request.to for request in requests}
     is_any = None in named and not any(map(knows_shards, standbys))

@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any, Final
 
 from . import manifests, objections, windows
-from .actions import Action, BumpVersion, SetShards
+from .actions import Action, BumpVersion, Create, SetShards
 from .certificate import NO_CERTIFICATE
 from .desired import SHARD_COUNTS, Desired
 from .facts import Facts
@@ -41,7 +41,13 @@ def is_calling(f: Facts) -> bool:
 
 
 def call_for(f: Facts) -> tuple[Action, ...]:
-    """Call; but first void every write that could still take away pods which the call needs (laws#4)."""
+    """Call; but first make the Services of new shards, and void every write that could still take away pods that the call needs (laws#4).
+
+    A quota or admission may reject a Service: then its shard would be without service until a person acts, had the call been made.
+    """
+    services = (manifests.shard_service(f.desired, shard) for shard in f.shards_without_service(f.desired.shards))
+    if absent := tuple(Create(obj=service) for service in services if not f.is_there(service)):
+        return absent
     workload = f.snapshot.statefulset
     if workload is not None and f.snapshot.anchored_for != f.desired.shards:
         ref = manifests.coreapp_statefulset(f.desired.key.name)

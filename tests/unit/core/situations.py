@@ -153,9 +153,9 @@ class Situation:
     # --- small steps ---
 
     def wanting(self, **changes: Any) -> Situation:
-        """Change the spec; objects are kept in shape for it, and the StatefulSet is anchored for it."""
+        """Change the spec; objects are kept in shape for it, and what comes before a call for it is done."""
         desired = replace(self.desired, **changes)
-        return replace(self, desired=desired).seeing(anchored_for=desired.shards).kept()
+        return replace(self, desired=desired).seeing(anchored_for=desired.shards).kept().with_services(desired.shards)
 
     def seeing(self, **changes: Any) -> Situation:
         """Change the observation, or its record."""
@@ -279,6 +279,13 @@ class Situation:
         others = [one for one in self.snapshot.routes if one.shard != shard]
         made = replace(there or route(shard), **changes)
         return self.seeing(routes=tuple(sorted([*others, made], key=lambda one: one.shard)))
+
+    def with_services(self, shards: int) -> Situation:
+        """If the cluster has Services, then for so many shards; new ones lead nowhere."""
+        found, there = self, {one.shard for one in self.snapshot.routes}
+        for shard in sorted({*range(shards)} - there) if there else ():
+            found = found.with_route(shard)
+        return found
 
     def without_route(self, shard: int) -> Situation:
         return self.seeing(routes=tuple(one for one in self.snapshot.routes if one.shard != shard))

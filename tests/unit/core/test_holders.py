@@ -123,10 +123,21 @@ def test_the_pods_that_some_route_of_ours_names_also_one_that_is_about_to_go() -
 def test_shards_without_a_Service_are_not_guessed_from_a_failed_read() -> None:  # noqa: N802
     one = SETTLED.without_route(1)
 
-    assert [*one.facts().shards_without_service()] == [1]
-    assert [*one.seeing(unread={"Service": "HTTP 403"}).facts().shards_without_service()] == []
-    assert [*SETTLED.without_route(0).reporting(None).facts().shards_without_service()] == []
-    assert [*one.with_route(1, foreign=True).facts().shards_without_service()] == []
+    assert [*one.facts().shards_without_service(2)] == [1]
+    assert [*one.facts().shards_without_service(4)] == [1, 2, 3]
+    assert [*one.seeing(unread={"Service": "HTTP 403"}).facts().shards_without_service(2)] == []
+    assert [*SETTLED.without_route(0).facts().shards_without_service(None)] == []
+    assert [*one.with_route(1, foreign=True).facts().shards_without_service(2)] == []
+
+
+@pytest.mark.parametrize(("settled", "counting"), [(2, [0, 1, 5]), (3, [0, 1, 2, 5]), (None, [1, 5])])
+def test_while_the_number_is_not_known_a_Service_without_a_holder_is_no_shard(settled: int | None, counting: list[int]) -> None:  # noqa: N802
+    """It may have been made for a shard that is still to come. One with a holder was a shard once."""
+    one = SETTLED.with_route(0, holder_uid=None).with_route(2).with_route(5, holder_uid="uid-2").reporting(None)
+    one = one.seeing(settled_shards=settled)
+
+    assert [route.shard for route in one.facts().routes] == counting
+    assert [route.shard for route in one.facts().unassigned] == [shard for shard in counting if shard in {0, 2}]
 
 
 @pytest.mark.parametrize(

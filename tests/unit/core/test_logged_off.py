@@ -24,7 +24,7 @@ def calls(plan: Plan) -> list[SetShards]:
 
 def gateways(one: Situation, status: str) -> Situation:
     """Every holder says this of its connection to WhatsApp."""
-    for route in one.snapshot.routes:
+    for route in one.facts().routes:
         report = one.holder_of(route.shard).report
         assert report is not None
         one = one.with_holder(route.shard, report=replace(report, gateway=status))

@@ -244,7 +244,8 @@ def test_SwitchoverRequested_waits_for_no_busy_client_and_for_no_Coreapp_that_do
 
 
 def test_AssigningShards_makes_the_Services_of_new_shards_first() -> None:
-    plan = WITNESSES["AssigningShards"].plan()
+    """Another party may have changed the number: then they were not made before."""
+    plan = WITNESSES["AssigningShards"].without_route(2).without_route(3).plan()
 
     assert [action.obj["metadata"]["name"] for action in of(plan, Create)] == ["acme-shard-2", "acme-shard-3"]
     assert all(action.obj["spec"]["selector"][manifests.EPOCH_LABEL] == "none" for action in of(plan, Create))

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from whatsapp_operator.core.actions import Create
 from whatsapp_operator.core.desired import Switchover
 from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import Answer, Call, Login, Report, Workload
 
+from .plans import of
 from .situations import NOW, Situation, seconds, situation
 from .witnesses import WITNESSES, growing
 
@@ -66,31 +68,10 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         "SwitchoverRequested",
         "Moving shards as annotation multiconnect.dev/switchover says: 0, 2.",
     ),
-    "a request of a standby that has just started": (
-        FOUR.with_pod(4, report=Report(shards=None)).wanting(
-            switchovers=(Switchover(shard=0, to="acme-coreapp-4"),), switchover_text="0=acme-coreapp-4"
-        ),
-        "SwitchoverRequested",
-        f"{MOVING} 0; waiting for acme-coreapp-4 to learn the number of shards.",
-    ),
     "a request of any standby when one has just started": (
         FOUR.with_pod(4, report=Report(shards=None)).wanting(switchovers=(Switchover(shard=0),), switchover_text="0"),
         "SwitchoverRequested",
         f"{MOVING} 0.",
-    ),
-    "a request of any standby when all have just started": (
-        FOUR.with_pod(4, report=Report(shards=None))
-        .with_pod(5, report=Report(shards=None))
-        .wanting(switchovers=(Switchover(shard=0),), switchover_text="0"),
-        "SwitchoverRequested",
-        f"{MOVING} 0; waiting for acme-coreapp-4, acme-coreapp-5 to learn the number of shards.",
-    ),
-    "a request of one of two that have just started": (
-        FOUR.with_pod(4, report=Report(shards=None))
-        .with_pod(5, report=Report(shards=None))
-        .wanting(switchovers=(Switchover(shard=0, to="acme-coreapp-5"),), switchover_text="0=acme-coreapp-5"),
-        "SwitchoverRequested",
-        f"{MOVING} 0; waiting for acme-coreapp-5 to learn the number of shards.",
     ),
     "a request of another standby than that": (
         FOUR.with_pod(4, report=Report(shards=None)).wanting(
@@ -251,6 +232,47 @@ def test_a_rule_says_what_is_so(one: Situation, rule: str, sentence: str) -> Non
     decision = one.plan().decision
 
     assert (decision.rule, decision.why) == (rule, sentence)
+
+
+WAITS: dict[str, tuple[Situation, str]] = {
+    "a request of a standby that has just started": (
+        FOUR.with_pod(4, report=Report(shards=None)).wanting(
+            switchovers=(Switchover(shard=0, to="acme-coreapp-4"),), switchover_text="0=acme-coreapp-4"
+        ),
+        f"{MOVING} 0; waiting for acme-coreapp-4 to learn the number of shards.",
+    ),
+    "a request of any standby when all have just started": (
+        FOUR.with_pod(4, report=Report(shards=None))
+        .with_pod(5, report=Report(shards=None))
+        .wanting(switchovers=(Switchover(shard=0),), switchover_text="0"),
+        f"{MOVING} 0; waiting for acme-coreapp-4, acme-coreapp-5 to learn the number of shards.",
+    ),
+    "a request of one of two that have just started": (
+        FOUR.with_pod(4, report=Report(shards=None))
+        .with_pod(5, report=Report(shards=None))
+        .wanting(switchovers=(Switchover(shard=0, to="acme-coreapp-5"),), switchover_text="0=acme-coreapp-5"),
+        f"{MOVING} 0; waiting for acme-coreapp-5 to learn the number of shards.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("one", "sentence"), WAITS.values(), ids=WAITS)
+def test_a_requested_move_that_waits_is_reported_and_holds_nothing_else_up(one: Situation, sentence: str) -> None:
+    """What it waits for may be just what another rule brings about."""
+    plan = one.plan()
+    assert plan.moving is not None
+    assert (plan.decision.rule, plan.moving.rule, plan.moving.why) == ("UpToDate", "SwitchoverRequested", sentence)
+    other = one.without_object("StatefulSet", "acme-simulator").plan()
+    assert other.moving is not None
+    assert (other.decision.rule, other.moving.rule) == ("Bootstrapping", "SwitchoverRequested")
+    assert [action.obj["metadata"]["name"] for action in of(other, Create)] == ["acme-simulator"]
+
+
+def test_Coreapps_are_not_ended_before_a_requested_move_is_made() -> None:  # noqa: N802
+    """It may be to one of them."""
+    waits = WITNESSES["ScalingDown"].wanting(switchovers=(Switchover(shard=0, to="acme-coreapp-3"),), switchover_text="0=acme-coreapp-3")
+
+    assert (row(WITNESSES["ScalingDown"]), row(waits)) == ("ScalingDown", "UpToDate")
 
 
 # --- what goes on although something waits for a person

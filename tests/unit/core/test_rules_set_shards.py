@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import pytest
 
-from whatsapp_operator.core.actions import AssignRole, Create, GetShards, Scale, SetShards
+from whatsapp_operator.core import manifests
+from whatsapp_operator.core.actions import AssignRole, Create, Delete, GetShards, Scale, SetShards
+from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import Answer, Call, Report
 
 from .plans import of, only
@@ -100,6 +102,47 @@ def test_ServerBusy_still_makes_a_deleted_shard_Service_again() -> None:
     one = growing().without_route(1).noted(4, Answer.BUSY)
 
     assert [action.obj["metadata"]["name"] for action in of(one.plan(), Create)] == ["acme-shard-1"]
+
+
+def test_SettingShards_first_makes_the_Services_of_new_shards() -> None:
+    """A quota or admission may reject them: before the call that interrupts nothing, after it these shards would have no service."""
+    one = growing().without_route(2).without_route(3)
+
+    assert [action.obj["metadata"]["name"] for action in of(one.plan(), Create)] == ["acme-shard-2", "acme-shard-3"]
+    assert all(action.obj["spec"]["selector"][manifests.EPOCH_LABEL] == "none" for action in of(one.plan(), Create))
+    assert of(one.plan(), SetShards) == []
+    assert of(growing().without_route(3).plan(), SetShards) == []
+    assert len(of(growing().plan(), SetShards)) == 1
+
+
+def test_SettingShards_makes_no_Service_that_is_there_without_its_label() -> None:
+    ref = Ref("Service", "acme-shard-3")
+    service = manifests.shard_service(growing().desired, 3)
+    live = {**service, "metadata": {**service["metadata"], "uid": "service-3", "resourceVersion": "7"}}
+    plan = growing().without_route(3).seeing(objects={**growing().snapshot.objects, ref: live}).plan()
+
+    assert (of(plan, Create), len(of(plan, SetShards))) == ([], 1)
+
+
+def test_SettingShards_makes_no_Service_before_all_else_is_ready() -> None:
+    one = growing().without_route(3)
+
+    assert of(one.with_pod(4, ready=False).with_pod(3, ready=False).plan(), Create) == []
+    assert of(one.client(asked_at=NOW - seconds(60)).plan(), Create) == []
+
+
+@pytest.mark.parametrize(("shards", "deleted"), [(4, []), (2, ["acme-shard-2", "acme-shard-3"])])
+def test_the_Services_of_shards_to_come_are_surplus_once_these_are_not_wanted(shards: int, deleted: list[str]) -> None:
+    one = growing().wanting(shards=shards)
+
+    assert [action.ref.name for action in of(one.plan(), Delete) if action.ref.kind == "Service"] == deleted
+
+
+def test_a_Service_of_a_shard_that_is_no_more_is_surplus_although_it_is_wanted_again() -> None:
+    """It has a holder: that Coreapp could not take a shard over."""
+    one = situation().settled().reporting(1).restarted(1).all_pods(labels={manifests.ROLE_LABEL: "standby"})
+
+    assert [action.ref.name for action in of(one.plan(), Delete)] == ["acme-shard-1"]
 
 
 @pytest.mark.parametrize("answer", [Answer.BUSY, Answer.UNKNOWN])

@@ -125,9 +125,14 @@ class Cluster:
     counted: str = ""
     """The id of the Set Shards call whose answer was counted last."""
 
+    def close(self) -> None:
+        """End what goes on in the background."""
+        self.memory.close()
+        self.events.close()
+
     def reset(self, uid: str) -> None:
         """Drop everything that is remembered about the former cluster of this name (laws#14)."""
-        self.memory.close()
+        self.close()
         self.uid, self.memory, self.quiet, self.reported, self.counted = uid, Memory(), None, None, ""
         self.events, self.failures = EventLog(), 0
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from whatsapp_operator.core import pace, report
 from whatsapp_operator.core.actions import EmitEvent
@@ -13,8 +14,8 @@ from whatsapp_operator.core.names import Obj
 MOST_PENDING = 20
 """Events that could not be written and are kept for the next observation; older ones are dropped."""
 
-Write = Callable[[Iterable[EmitEvent]], Awaitable[list[EmitEvent]]]
-"""Writes Events; returns those that need no further attempt."""
+Write = Callable[[EmitEvent, datetime], Awaitable[bool]]
+"""Writes an Event with the time of its cause; returns whether it needs no further attempt."""
 
 
 @dataclass(slots=True)
@@ -25,14 +26,19 @@ class EventLog:
     """Reason and message of those that were emitted while their condition lasted."""
     _emitted: dict[str, report.Emitted] = field(default_factory=dict)
     """By reason: the last Event of a current condition."""
-    _pending: list[EmitEvent] = field(default_factory=list)
-    """Events that could not be written, oldest first."""
+    _pending: list[tuple[EmitEvent, datetime]] = field(default_factory=list)
+    """Events that are to be written, and when their causes were; oldest first."""
     _requested: tuple[EmitEvent, ...] = ()
     """Events that the last plan requested: they are written once while plans go on requesting them."""
     _failures: int = 0
     """Consecutive failures to write Events."""
-    _write_at: float = 0.0
-    """When Events are written again, by the monotonic clock."""
+    _writing: asyncio.Task[None] | None = None
+    """Writes what is pending; the loop of the cluster does not wait for it."""
+
+    def close(self) -> None:
+        """Give up what is pending."""
+        if self._writing is not None:
+            self._writing.cancel()
 
     def newly_requested(self, requested: tuple[EmitEvent, ...]) -> list[EmitEvent]:
         """Return those of a plan's events that the plan before did not request."""
@@ -59,24 +65,25 @@ class EventLog:
                 fresh.append(event)
         return fresh
 
-    async def write(self, events: Iterable[EmitEvent], write: Write, monotonic: Callable[[], float]) -> None:
-        """Write Events, pending ones first. Events that cannot be written are kept, because the next plan does not request them again.
+    def write(self, events: Iterable[EmitEvent], at: datetime, write: Write) -> None:
+        """Begin to write Events whose causes are of this time, after pending ones.
 
-        While writing fails, one is tried at a time, with pauses, and only the newest are kept.
+        Those that cannot be written are kept, because the next plan does not request them again. While writing fails, one is tried at a
+        time, with pauses, and only the newest are kept.
         """
-        waiting, self._pending = [*self._pending, *events], []
-        while waiting and monotonic() >= self._write_at:
-            trying = waiting[:1] if self._failures else waiting
-            done = await write(trying)
-            waiting = [event for event in waiting if event not in done]
-            if len(done) < len(trying):
-                self._failures += 1
-                pause = pace.retry_after(self._failures, pace.FIRST_EVENT_RETRY, pace.LAST_EVENT_RETRY)
-                self._write_at = monotonic() + pause.total_seconds()
-            else:
-                self._failures = 0
-        self._pending = waiting[-MOST_PENDING:]
+        self._pending += [(event, at) for event in events]
+        if self._failures:
+            del self._pending[:-MOST_PENDING]
+        if self._pending and (self._writing is None or self._writing.done()):
+            self._writing = asyncio.create_task(self._write_pending(write))
 
-    def due_in(self, monotonic: float) -> timedelta | None:
-        """Return in what time pending Events are to be written; None: there are none."""
-        return timedelta(seconds=max(0.0, self._write_at - monotonic)) if self._pending else None
+    async def _write_pending(self, write: Write) -> None:
+        while self._pending:
+            trying = self._pending[:1] if self._failures else [*self._pending]
+            done = await asyncio.gather(*(write(event, at) for event, at in trying))
+            written = [one for one, is_done in zip(trying, done, strict=True) if is_done]
+            self._pending = [one for one in self._pending if one not in written]
+            self._failures = 0 if all(done) else self._failures + 1
+            if self._failures:
+                pause = pace.retry_after(self._failures, pace.FIRST_EVENT_RETRY, pace.LAST_EVENT_RETRY)
+                await asyncio.sleep(pause.total_seconds())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from whatsapp_operator.core import manifests
@@ -39,27 +40,27 @@ class EventWriter:
         self._written: dict[tuple[str, EmitEvent], _Written] = {}
         """By the uid of the cluster and the Event: what was written in the last ``SERIES_FOR`` seconds."""
 
-    async def write(self, key: Key, uid: str, event: EmitEvent) -> None:
-        """Write an Event about a cluster, or count it in the series of an equal one. KubeError."""
+    async def write(self, key: Key, uid: str, event: EmitEvent, at: datetime) -> None:
+        """Write an Event about a cluster, or count it in the series of an equal one; ``at``: the time of its cause. KubeError."""
         now = self._clock.monotonic()
         self._written = {which: one for which, one in self._written.items() if now - one.at < SERIES_FOR}
         last = self._written.get((uid, event))
-        if last is None or not await self._repeat(key, last):
+        if last is None or not await self._repeat(key, last, at):
             name = f"{key.name}.{uuid.uuid4().hex[:16]}"
-            await self._kube.create(self._new(key, uid, name, event))
+            await self._kube.create(self._new(key, uid, name, event, at))
             last = self._written[uid, event] = _Written(name, 0, now)
         last.count, last.at = last.count + 1, now
 
-    async def _repeat(self, key: Key, last: _Written) -> bool:
+    async def _repeat(self, key: Key, last: _Written, at: datetime) -> bool:
         """Count an Event in a series; return False if the first of the series is gone."""
-        series = {"count": last.count + 1, "lastObservedTime": micro_time(self._clock.wall())}
+        series = {"count": last.count + 1, "lastObservedTime": micro_time(at)}
         try:
             await self._kube.patch_merge(EVENT, key.namespace, last.name, {"series": series})
         except NotFound:
             return False
         return True
 
-    def _new(self, key: Key, uid: str, name: str, event: EmitEvent) -> dict[str, Any]:
+    def _new(self, key: Key, uid: str, name: str, event: EmitEvent, at: datetime) -> dict[str, Any]:
         return {
             "apiVersion": EVENT.api_version,
             "kind": EVENT.kind,
@@ -76,7 +77,7 @@ class EventWriter:
             # Required; a reason is the name of the rule that acts.
             "action": str(event.reason),
             "note": event.message[:NOTE_LIMIT],
-            "eventTime": micro_time(self._clock.wall()),
+            "eventTime": micro_time(at),
             "reportingController": "multiconnect.dev/whatsapp-operator",
             "reportingInstance": self._identity[:INSTANCE_LIMIT],
         }

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from whatsapp_operator.core import manifests, scaling
@@ -76,8 +76,10 @@ class Outcome:
     """Actions that succeeded, without handovers."""
     failed: list[str] = field(default_factory=list)
     """One sentence for each action that failed."""
+    events: list[EmitEvent] = field(default_factory=list)
+    """Events of the handovers that were made."""
     denied: list[str] = field(default_factory=list)
-    """Of these, those that the API server rejected, without objects that are made or put right: these are known in another way."""
+    """Of those that failed: rejected by the API server, without objects that are made or put right, which are known in another way."""
 
     def fail(self, error: KubeError, *, is_object: bool = False) -> None:
         """Note why an action failed. ``is_object``: it makes an object or puts one right."""
@@ -282,7 +284,7 @@ class Executor:
         finally:
             for timeline in timelines.values():
                 timeline.finish()
-        await self.emit_all(observation, [handed_over(one, memory.handover_times.get(str(one.epoch))) for one in committed])
+        outcome.events += [handed_over(one, memory.handover_times.get(str(one.epoch))) for one in committed]
 
     def _timeline(self, observation: Observation, one: Handover) -> Timeline:
         return Timeline(observation.desired.key, one, self._metrics, self._clock, self._tracing)
@@ -350,20 +352,14 @@ class Executor:
 
     # --- events -----------------------------------------------------------------------------------------------------
 
-    async def _try_emit(self, observation: Observation, event: EmitEvent) -> bool:
-        """Write an Event; a failure stops nothing. Return whether it needs no further attempt: written, or rejected for good."""
+    async def emit(self, key: Key, uid: str, event: EmitEvent, at: datetime) -> bool:
+        """Write an Event about a cluster, with the time of its cause. Return whether it was written, or rejected for good."""
         try:
-            await self._events.write(observation.desired.key, observation.desired.uid, event)
+            await self._events.write(key, uid, event, at)
         except KubeError as error:
-            log.warning("%s: %s", observation.desired.key, error)
+            log.warning("%s: %s", key, error)
             return isinstance(error, Rejected) and error.code in NEVER_ACCEPTED
         return True
-
-    async def emit_all(self, observation: Observation, events: Iterable[EmitEvent]) -> list[EmitEvent]:
-        """Write Events; return those that need no further attempt."""
-        attempted_events = list(events)
-        written = await _all(self._try_emit(observation, event) for event in attempted_events)
-        return [event for event, done in zip(attempted_events, written, strict=True) if done]
 
     # --- GET shards ---------------------------------------------------------------------------------------------
 

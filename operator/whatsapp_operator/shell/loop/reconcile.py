@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 from whatsapp_operator.core import evidence, pace, record, report, rules
 from whatsapp_operator.core.actions import EmitEvent, Handover, Plan, SetShards, State
@@ -133,7 +134,7 @@ class Reconciler:
     def _drop(self, key: Key) -> None:
         cluster = self._clusters.pop(key, None)
         if cluster is not None:
-            cluster.memory.close()
+            cluster.close()
         self._forget(key)
         self._metrics.clusters.forget(key)
         self._metrics.count_clusters(len(self._clusters))
@@ -260,6 +261,7 @@ class Reconciler:
         handovers = [one for one in plan.actions if isinstance(one, Handover)]
         if moves := [one for one in handovers if evidence.is_proven_by_old_lists(one.evidence, one.old)]:
             outcome = await self._executor.perform(observation, moves, cluster.memory, is_part=True)
+            self._emit_steps(cluster, observation, replace(plan, actions=tuple(moves)), outcome)
             for sentence in outcome.failed:
                 log.warning("%s: %s", cluster.key, sentence)
 
@@ -324,8 +326,7 @@ class Reconciler:
             rest = min(rest, pace.retry_after(cluster.failures))
         if cluster.memory.unassigned:
             rest = min(rest, pace.REASSIGN_AFTER)
-        due = cluster.events.due_in(self._clock.monotonic())
-        return rest if due is None else min(rest, due)
+        return rest
 
     def _remember(self, cluster: Cluster, observation: Observation, plan: Plan) -> None:
         memory, now = cluster.memory, observation.snapshot.now
@@ -345,11 +346,7 @@ class Reconciler:
         """Execute the plan; a call of Set Shards last, and only after its intent was noted."""
         self._remember(cluster, observation, plan)
         requested = tuple(action for action in plan.actions if isinstance(action, EmitEvent))
-        fresh = cluster.events.newly_requested(requested)
-        # Events come before the annotation that they answer is removed. But no handover waits for Events.
-        is_urgent = any(isinstance(action, Handover) for action in plan.actions)
-        if fresh and not is_urgent:
-            await self._emit(cluster, observation, fresh)
+        self._emit(cluster, observation, cluster.events.newly_requested(requested))
         outcome = await self._executor.perform(observation, plan.actions, cluster.memory)
         for sentence in outcome.failed:
             log.warning("%s: %s", observation.desired.key, sentence)
@@ -364,15 +361,18 @@ class Reconciler:
                 cluster.memory.unsent.remove(call.operation.id)
                 cluster.memory.intent = call.operation.id, call.operation.started_at
                 self._executor.set_shards(observation, call, noted_at)
-                await self._emit(cluster, observation, [report.set_shards_sent(call.operation)])
+                self._emit(cluster, observation, [report.set_shards_sent(call.operation)])
                 outcome.wrote = True
             else:
                 outcome.is_outdated = True
-        events = report.plan_events(
-            observation.snapshot, plan, done=outcome.done, reported_after=observation.desired.tuning.busy_reported_after
-        )
-        await self._emit(cluster, observation, [*(fresh if is_urgent else ()), *cluster.events.not_yet_emitted(events)])
+        self._emit_steps(cluster, observation, plan, outcome)
         return outcome
+
+    def _emit_steps(self, cluster: Cluster, observation: Observation, plan: Plan, outcome: Outcome) -> None:
+        """Emit what was done of a plan."""
+        often = observation.desired.tuning.busy_reported_after
+        events = report.plan_events(observation.snapshot, plan, done=outcome.done, reported_after=often)
+        self._emit(cluster, observation, [*outcome.events, *cluster.events.not_yet_emitted(events)])
 
     async def _note(self, cluster: Cluster, observation: Observation, plan: Plan, call: SetShards) -> bool:
         """Note the intent of a call and check that it is stored completely; return False if the call may not be made now."""
@@ -412,11 +412,13 @@ class Reconciler:
             kept = stored.get("status") or {}
             cluster.reported = (after, kept) if report.patch(kept, after) is not None else None
         if events := cluster.events.of_conditions(observation.snapshot.status, after, observation.snapshot.now):
-            await self._emit(cluster, observation, events)
+            self._emit(cluster, observation, events)
         return True
 
-    async def _emit(self, cluster: Cluster, observation: Observation, events: Iterable[EmitEvent]) -> None:
-        await cluster.events.write(events, lambda some: self._executor.emit_all(observation, some), self._clock.monotonic)
+    def _emit(self, cluster: Cluster, observation: Observation, events: Iterable[EmitEvent]) -> None:
+        """Begin to write Events: nothing waits for them. What was observed is not held meanwhile."""
+        write = partial(self._executor.emit, observation.desired.key, observation.desired.uid)
+        cluster.events.write(events, observation.snapshot.wall or observation.snapshot.now, write)
 
 
 def _log_failure(key: Key, error: BaseException) -> BaseException:
