@@ -80,5 +80,5 @@ async def test_what_is_pending_is_given_up_with_the_cluster() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
     assert server.written == []
-    assert log._writing is not None
-    assert log._writing.cancelled()
+    assert log.writing is not None
+    assert log.writing.cancelled()

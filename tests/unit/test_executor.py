@@ -38,7 +38,7 @@ from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound, Rejected, TestFailed, Unavailable
 from whatsapp_operator.shell.loop.cluster import Denial, Memory
-from whatsapp_operator.shell.loop.execute import AT_A_TIME, MOST_ACTIONS, Executor, Outcome, handed_over
+from whatsapp_operator.shell.loop.execute import AT_A_TIME, MOST_ACTIONS, Executor, Outcome
 from whatsapp_operator.shell.loop.observe import Observation
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
@@ -597,19 +597,3 @@ async def test_an_Event_is_tried_again_unless_it_was_written_or_rejected_for_goo
     assert await cluster.executor.emit(cluster.one.desired.key, cluster.one.desired.uid, SAID, NOW) == is_done
     ((_, _, sent),) = cluster.calls
     assert (sent["type"], sent["reason"], len(sent["note"]), sent["reportingInstance"]) == ("Warning", "FailingOver", 1024, "operator-0")
-
-
-@pytest.mark.parametrize(
-    ("times", "says"),
-    [
-        (None, "acme-coreapp-0 -> acme-coreapp-2, epoch 100-n0nce (PodDeleted)."),
-        (HandoverTimes(commit=40), "(PodDeleted): commit 40 ms."),
-        (HandoverTimes(detect=3200, commit=999, serve=1000), "(PodDeleted): detect 3.2 s, commit 999 ms, serve 1.0 s."),
-    ],
-)
-def test_the_Event_of_a_handover_says_from_where_to_where_why_and_how_fast(times: HandoverTimes | None, says: str) -> None:  # noqa: N802
-    assert handed_over(handover(), times).message.endswith(says)
-
-
-def test_the_Event_of_the_first_holder_names_no_other() -> None:  # noqa: N802
-    assert handed_over(handover(route=route(0)), None).message == "Shard 0 -> acme-coreapp-2, epoch 100-n0nce: first holder."

@@ -11,7 +11,9 @@ from typing import Any, cast
 import pytest
 
 from whatsapp_operator.core import pace, rules
+from whatsapp_operator.core.actions import EmitEvent
 from whatsapp_operator.core.names import Key, Obj
+from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
 from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.loop import reconcile
@@ -286,3 +288,30 @@ async def test_a_loop_that_rests_holds_nothing_of_an_observation_that_failed(mon
     assert [one() for one in held] == [None]
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
+
+
+async def test_no_Event_is_written_any_more_when_the_leadership_is_over() -> None:  # noqa: N802
+    """Only then is the Lease released, and another process may lead."""
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def write(*_: object) -> bool:
+        begun.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await asyncio.sleep(0.01)  # to be cancelled may take a while, as on a connection that is closed
+            ended.set()
+        return True
+
+    class Emitting(Fakes):
+        async def observe(self, key: Key, *_: object, **__: object) -> None:
+            cluster = loop._clusters[key]
+            cluster.events.write([EmitEvent(reason=Reason.FAILING_OVER, message="Shard 0")], self.wall(), write)
+            await begun.wait()
+            await super().observe(key)
+            await asyncio.get_running_loop().create_future()
+
+    fakes = Emitting(["c0"])
+    loop = reconciler(fakes)
+    await lead_until_observed(loop, fakes, 1)
+    assert ended.is_set()

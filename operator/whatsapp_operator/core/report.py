@@ -255,6 +255,21 @@ def set_shards_sent(operation: Operation) -> EmitEvent:
     return EmitEvent(reason=Reason.SET_SHARDS_SENT, message=message)
 
 
+def handed_over(one: Handover, times: HandoverTimes | None) -> EmitEvent:
+    """Return the Event of a committed handover."""
+    old = one.route.holder
+    steps = (("detect", times.detect), ("commit", times.commit), ("serve", times.serve)) if times else ()
+    durations = ", ".join(
+        f"{step} {span / 1000:.1f} s" if span >= 1000 else f"{step} {span} ms" for step, span in steps if span is not None
+    )
+    if old is None:
+        return EmitEvent(reason=Reason.HANDED_OVER, message=f"Shard {one.route.shard} -> {one.to.name}, epoch {one.epoch}: first holder.")
+    message = f"Shard {one.route.shard}: {old} -> {one.to.name}, epoch {one.epoch} ({one.evidence})" + (
+        f": {durations}." if durations else "."
+    )
+    return EmitEvent(reason=Reason.HANDED_OVER, message=message)
+
+
 def _replacing(snapshot: Snapshot, name: str) -> EmitEvent:
     """Return the Event of a Coreapp that was deleted: for its template, or because it does not answer."""
     newest = snapshot.statefulset.revision if snapshot.statefulset else None

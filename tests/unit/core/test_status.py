@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 
-from whatsapp_operator.core import conditions, report
+from whatsapp_operator.core import conditions, handovers, report
 from whatsapp_operator.core.actions import SetShards
 from whatsapp_operator.core.conditions import Condition
 from whatsapp_operator.core.reasons import Reason
@@ -510,3 +510,21 @@ def test_a_failover_is_emitted_before_it_is_done() -> None:
 
     (said,) = report.plan_events(one.snapshot, one.plan(), done=(), reported_after=5)
     assert said.message == "Shard 0: acme-coreapp-0 (node-0) failed (ContainerTerminated)."
+
+
+@pytest.mark.parametrize(
+    ("times", "says"),
+    [
+        (None, "acme-coreapp-0 -> acme-coreapp-2, epoch 100-n0nce (ContainerTerminated)."),
+        (HandoverTimes(commit=40), "(ContainerTerminated): commit 40 ms."),
+        (HandoverTimes(detect=3200, commit=999, serve=1000), "(ContainerTerminated): detect 3.2 s, commit 999 ms, serve 1.0 s."),
+    ],
+)
+def test_the_Event_of_a_handover_says_from_where_to_where_why_and_how_fast(times: HandoverTimes | None, says: str) -> None:
+    (move,) = handovers.failovers(situation().settled().with_holder(0, terminated=True).facts())
+    assert report.handed_over(move, times).message.endswith(says)
+
+
+def test_the_Event_of_the_first_holder_names_no_other() -> None:
+    (move,) = handovers.assignments(situation().settled().with_route(0, holder=None, holder_uid=None).facts())
+    assert report.handed_over(move, None).message == f"Shard 0 -> {move.to.name}, epoch {move.epoch}: first holder."

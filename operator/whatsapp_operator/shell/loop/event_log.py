@@ -32,13 +32,13 @@ class EventLog:
     """Events that the last plan requested: they are written once while plans go on requesting them."""
     _failures: int = 0
     """Consecutive failures to write Events."""
-    _writing: asyncio.Task[None] | None = None
+    writing: asyncio.Task[None] | None = None
     """Writes what is pending; the loop of the cluster does not wait for it."""
 
     def close(self) -> None:
         """Give up what is pending."""
-        if self._writing is not None:
-            self._writing.cancel()
+        if self.writing is not None:
+            self.writing.cancel()
 
     def newly_requested(self, requested: tuple[EmitEvent, ...]) -> list[EmitEvent]:
         """Return those of a plan's events that the plan before did not request."""
@@ -74,8 +74,8 @@ class EventLog:
         self._pending += [(event, at) for event in events]
         if self._failures:
             del self._pending[:-MOST_PENDING]
-        if self._pending and (self._writing is None or self._writing.done()):
-            self._writing = asyncio.create_task(self._write_pending(write))
+        if self._pending and (self.writing is None or self.writing.done()):
+            self.writing = asyncio.create_task(self._write_pending(write))
 
     async def _write_pending(self, write: Write) -> None:
         while self._pending:

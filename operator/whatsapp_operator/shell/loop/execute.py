@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from whatsapp_operator.core import manifests, scaling
+from whatsapp_operator.core import manifests, report, scaling
 from whatsapp_operator.core.actions import (
     Action,
     Annotate,
@@ -31,7 +31,6 @@ from whatsapp_operator.core.actions import (
     Touch,
 )
 from whatsapp_operator.core.names import Key, Obj, Ref
-from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.core.snapshot import HandoverTimes
 from whatsapp_operator.core.upkeep import attempted
 from whatsapp_operator.shell import logs
@@ -284,7 +283,7 @@ class Executor:
         finally:
             for timeline in timelines.values():
                 timeline.finish()
-        outcome.events += [handed_over(one, memory.handover_times.get(str(one.epoch))) for one in committed]
+        outcome.events += [report.handed_over(one, memory.handover_times.get(str(one.epoch))) for one in committed]
 
     def _timeline(self, observation: Observation, one: Handover) -> Timeline:
         return Timeline(observation.desired.key, one, self._metrics, self._clock, self._tracing)
@@ -384,18 +383,3 @@ async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 def _retrieve_error(task: asyncio.Task[bool]) -> None:
     if not task.cancelled():
         task.exception()
-
-
-def handed_over(one: Handover, times: HandoverTimes | None) -> EmitEvent:
-    """Return the Event of a committed handover."""
-    old = one.route.holder
-    steps = (("detect", times.detect), ("commit", times.commit), ("serve", times.serve)) if times else ()
-    durations = ", ".join(
-        f"{step} {span / 1000:.1f} s" if span >= 1000 else f"{step} {span} ms" for step, span in steps if span is not None
-    )
-    if old is None:
-        return EmitEvent(reason=Reason.HANDED_OVER, message=f"Shard {one.route.shard} -> {one.to.name}, epoch {one.epoch}: first holder.")
-    message = f"Shard {one.route.shard}: {old} -> {one.to.name}, epoch {one.epoch} ({one.evidence})" + (
-        f": {durations}." if durations else "."
-    )
-    return EmitEvent(reason=Reason.HANDED_OVER, message=message)

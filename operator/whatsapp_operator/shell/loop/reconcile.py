@@ -112,7 +112,7 @@ class Reconciler:
         cluster.task.add_done_callback(ended)
 
     async def run(self, leadership: Leadership) -> None:
-        """Lead: reconcile every cluster until cancelled. When this returns, no loop of this process runs any more."""
+        """Lead: reconcile every cluster until cancelled. When this returns, no loop of this process runs, and it writes no Event."""
         self._leadership = leadership
         # The first observation of many clusters takes a while. Clusters whose holders may have failed without a leader come first.
         missed, self._missed = self._missed, {}
@@ -124,7 +124,7 @@ class Reconciler:
             await asyncio.get_running_loop().create_future()
         finally:
             self._leadership = None
-            tasks = [cluster.task for cluster in self._clusters.values() if cluster.task is not None]
+            tasks = [task for one in self._clusters.values() for task in (one.task, one.events.writing) if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
