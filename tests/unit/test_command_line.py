@@ -101,7 +101,7 @@ def test_the_operators_help_lists_each_setting_with_its_default(run: Run) -> Non
 
 
 @pytest.mark.parametrize(
-    "tool", ["bench", "chaos", "charts", "cluster", "dashboard-picture", "demo", "e2e", "figures", "kind-offline", "wheels"]
+    "tool", ["bench", "chaos", "charts", "dashboard-picture", "demo", "e2e", "figures", "kind-offline", "programs", "wheels"]
 )
 def test_the_tools_of_a_checkout(run: Run, tool: str) -> None:
     path = str(ROOT / "hack" / tool)
