@@ -472,7 +472,7 @@ MUTANTS = (
     Mutant("epochs without chance", epochs_without_chance, "2", first=20),
     Mutant("prepare without the label test", prepare_without_the_label_test, "2", first=7),
     # Two operators that both commit take a shard from each other's holders, also while these restart.
-    Mutant("take a pending label without a touch", take_a_pending_label_without_a_touch, "2", also=frozenset({"9"}), first=80),
+    Mutant("take a pending label without a touch", take_a_pending_label_without_a_touch, "2", also=frozenset({"9"}), first=24),
     Mutant("commit before prepare", commit_before_prepare, "2"),
     Mutant("new Services lead somewhere", services_that_lead_somewhere_at_once, "1", resizes),
     Mutant("replicas follow the spec", replicas_follow_the_spec_alone, "4", resizes),
@@ -502,7 +502,7 @@ MUTANTS = (
     Mutant("the self-check never fails", self_check_never_fails, "of self-check", deafness),
     Mutant("every node lives", every_node_lives, "of hung pods", elected, first=2),
     # A move that was asked for at the same time is reported with the hasty evidence.
-    Mutant("one lost probe will do", one_lost_probe_will_do, "of sound holders", overlapping, also=frozenset({"of claims"}), first=2),
+    Mutant("one lost probe will do", one_lost_probe_will_do, "of sound holders", overlapping, also=frozenset({"of claims"}), first=5),
     Mutant("hung holders end first", hung_holders_end_before_their_shard_moved, "of hung pods", hangs_without_spares),
     Mutant("replicas without bound", replicas_without_bound, "4", elected, first=2),
     Mutant("wait for the dead", wait_for_the_old_holder, "3", a_switched_off_node),
