@@ -141,7 +141,8 @@ def standing(f: Facts, rule: str) -> str:
 
 def is_quiet(f: Facts) -> bool:
     """Return whether nothing is in progress that could change without an event."""
-    return f.desired.deleting or (not f.is_unsettled and f.snapshot.client.unresponsive_since is None)
+    changes = f.is_unsettled or f.snapshot.webapps_change or f.snapshot.client.unresponsive_since is not None
+    return f.desired.deleting or not changes
 
 
 def pause(f: Facts, rule: str) -> timedelta:

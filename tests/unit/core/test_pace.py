@@ -124,6 +124,14 @@ def test_no_known_time_is_missed(one: Situation, left: float) -> None:
     assert found.wake_after == seconds(left)
 
 
+def test_Webapps_that_are_replaced_are_observed_soon_again() -> None:  # noqa: N802
+    """That the Deployment's controller has observed the newest template has no event: no pod need change for it."""
+    one = situation().settled().seeing(webapps_change=True)
+    assert one.row() == "ReplacingPods"
+    assert one.plan().wake_after == timedelta(milliseconds=250)
+    assert pace.standing(one.facts(), "ReplacingPods") in one.plan().holds, "less and less often, should it last"
+
+
 def test_a_step_that_an_event_allows_is_not_held_up_by_an_old_answer() -> None:
     """Shrinking needs a fresh number of shards; the event that allows it finds one that is 20 s old."""
     one = situation().settled().with_pods([3]).client(asked_at=NOW - seconds(20))
