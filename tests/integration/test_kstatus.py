@@ -21,7 +21,7 @@ from .environment import Environment, Obj
 pytestmark = pytest.mark.integration
 
 IN_TIME = 10.0
-"""Seconds within which a failure must be reported."""
+"""Seconds within which a failure must be reported, and that it is over."""
 STUCK: dict[str, tuple[Obj, Obj]] = {
     "SecretMissing": ({"webapp": {"tls": {"secretRef": {"name": "nowhere"}}}}, {"webapp": {"tls": None}}),
     "WindowInvalid": (
@@ -109,7 +109,7 @@ async def test_kstatus_from_creation_to_deletion(environment: Environment) -> No
         assigned = await until(environment, Verdict.FAILED, reason, IN_TIME)
         assert words(assigned)["Reconciling"][0] == "False", reason
         await environment.patch(**right)
-        await until(environment, Verdict.CURRENT)
+        await until(environment, Verdict.CURRENT, within=IN_TIME)
         await environment.at_rest()
 
     await put_certificate(environment, "2026-01-01T00:00:00Z")

@@ -417,9 +417,8 @@ class Election:
         spec = {**_spec(found)}
         record |= {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "spec": spec}
         now = self._wall()
-        if micro_time(now) == spec.get(
-            "renewTime"
-        ):  # the server drops a write that changes nothing, and then no candidate would see a renewal
+        # The server drops a write that changes nothing, and then no candidate would see a renewal.
+        if micro_time(now) == spec.get("renewTime"):
             now += timedelta(microseconds=1)
         spec |= {
             "holderIdentity": holder,

@@ -12,7 +12,7 @@ from whatsapp_operator.core.actions import EmitEvent
 from whatsapp_operator.core.names import Obj
 
 MOST_PENDING = 20
-"""Events that could not be written and are kept for the next observation; older ones are dropped."""
+"""Events that are kept while none can be written; older ones are dropped."""
 
 Write = Callable[[EmitEvent, datetime], Awaitable[bool]]
 """Writes an Event with the time of its cause; returns whether it needs no further attempt."""

@@ -416,7 +416,7 @@ class Reconciler:
         return True
 
     def _emit(self, cluster: Cluster, observation: Observation, events: Iterable[EmitEvent]) -> None:
-        """Begin to write Events: nothing waits for them. What was observed is not held meanwhile."""
+        """Begin to write Events; nothing waits for them. The observation is not kept in memory meanwhile."""
         write = partial(self._executor.emit, observation.desired.key, observation.desired.uid)
         cluster.events.write(events, observation.snapshot.wall or observation.snapshot.now, write)
 
