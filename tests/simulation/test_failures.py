@@ -7,6 +7,7 @@ import pytest
 from .kinds import POD, STATEFULSET
 from .laws import EPOCH, ROLE, SHARD
 from .machines import Machine
+from .spares import watch_the_promise
 from .world import NAME, NAMESPACE, UnfitError, World, simulated
 
 SEEDS = 5
@@ -84,6 +85,8 @@ async def test_a_lost_node_is_left_made_good_and_taken_back(world: World) -> Non
     assert 60 <= world.loop.time() - before <= 80
     assert is_there(world, old), "Terminating, and nothing waits for it"
     await world.pause(30)
+    watch_the_promise(world, shards=2, spares=2)
+    world.cluster.start_seconds = (5.0, 8.0)
     world.cluster.node_pool.restore(old.node.name)
     await world.until_done()
     assert replicas(world) == 4

@@ -10,43 +10,20 @@ from whatsapp_operator.core import facts, rollout
 from whatsapp_operator.core.actions import Delete
 from whatsapp_operator.core.facts import Facts
 
-from .apiserver import Change
-from .kinds import POD, STATEFULSET, WAC, Obj, is_ready
+from .kinds import STATEFULSET, WAC, is_ready
 from .laws import LawBroken
 from .machines import NOWHERE, revision_of
+from .spares import watch_the_promise
 from .world import NAME, NAMESPACE, REVISION, World, simulate, simulated
 
 RELEASE = {"pod": {"annotations": {"example.com/release": "b"}}}
-
-
-def coreapp_pods(world: World) -> list[Obj]:
-    return world.laws.pods()
 
 
 def outdated(world: World) -> list[str]:
     workload = world.server.get(STATEFULSET, (NAMESPACE, f"{NAME}-coreapp"))
     assert workload is not None
     wanted = revision_of(workload)
-    return [pod["metadata"]["name"] for pod in coreapp_pods(world) if pod["metadata"]["labels"][REVISION] != wanted]
-
-
-def watch_the_promise(world: World, *, shards: int, spares: int) -> list[Change]:
-    """From now on: whenever an operator deletes a ready Coreapp, all promised ones are ready without it. Returns those deletions."""
-    deleted: list[Change] = []
-
-    def check(change: Change) -> None:
-        if change.kind is not POD or change.verb != "delete" or not change.actor.startswith("operator-"):
-            return
-        before = change.before or {}
-        if "coreapp" not in before["metadata"]["name"] or not is_ready(before):
-            return
-        deleted.append(change)
-        others = [pod for pod in coreapp_pods(world) if pod["metadata"]["uid"] != before["metadata"]["uid"] and is_ready(pod)]
-        if len(others) < shards + spares:
-            world.laws.breaks("of roll-outs", f"{before['metadata']['name']} was ended with {len(others)} ready besides")
-
-    world.server.checks.append(check)
-    return deleted
+    return [pod["metadata"]["name"] for pod in world.laws.pods() if pod["metadata"]["labels"][REVISION] != wanted]
 
 
 def assert_nothing_failed_over(world: World, *, moves: int) -> None:
@@ -82,10 +59,10 @@ async def test_every_coreapp_gets_the_new_template_and_no_spare_is_missed(world:
 @simulated()
 async def test_an_image_that_cannot_be_pulled_touches_nothing_and_the_right_one_goes_on(world: World) -> None:
     await world.started(shards=2, spares=1)
-    before = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
+    before = {pod["metadata"]["uid"] for pod in world.laws.pods()}
     world.edit(client={"images": {"coreapp": f"{NOWHERE}coreapp:1", "webapp": "wabiz-sim:1"}})
     await world.pause(120.0)
-    after = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
+    after = {pod["metadata"]["uid"] for pod in world.laws.pods()}
     assert before < after, "all that were there run on"
     assert len(after - before) == 1, "one more tries the new template"
     status = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]
@@ -106,7 +83,7 @@ async def test_the_first_image_that_cannot_be_pulled_is_replaced_by_the_right_on
     world.create(shards=2, spares=1, client={"type": "Simulator", "images": {"coreapp": f"{NOWHERE}coreapp:1", "webapp": "wabiz-sim:1"}})
     world.operator().lead(1)
     await world.pause(30.0)
-    assert not any(map(is_ready, coreapp_pods(world)))
+    assert not any(map(is_ready, world.laws.pods()))
     world.edit(client={"images": {"coreapp": "wabiz-sim:2", "webapp": "wabiz-sim:1"}})
     await world.until_done(within=120)
 
@@ -114,19 +91,19 @@ async def test_the_first_image_that_cannot_be_pulled_is_replaced_by_the_right_on
 @simulated()
 async def test_a_roll_out_is_held_by_pause_and_turned_back_by_an_edit(world: World) -> None:
     await world.started(shards=2, spares=1)
-    first = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
+    first = {pod["metadata"]["uid"] for pod in world.laws.pods()}
     watch_the_promise(world, shards=2, spares=1)
     world.edit(coreapp=RELEASE)
     await world.until(lambda: 0 < len(outdated(world)) < 3, within=60, what="half rolled out")
     world.edit(paused=True)
     await world.pause(20.0)
-    held = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
+    held = {pod["metadata"]["uid"] for pod in world.laws.pods()}
     await world.pause(60.0)
-    assert {pod["metadata"]["uid"] for pod in coreapp_pods(world)} == held, "nothing goes on while it is paused"
+    assert {pod["metadata"]["uid"] for pod in world.laws.pods()} == held, "nothing goes on while it is paused"
     world.edit(coreapp=None, paused=False)
     await world.until_done(within=300)
     assert outdated(world) == []
-    assert first & {pod["metadata"]["uid"] for pod in coreapp_pods(world)}, "what was not touched yet stays"
+    assert first & {pod["metadata"]["uid"] for pod in world.laws.pods()}, "what was not touched yet stays"
     await world.stays_silent()
 
 
@@ -170,6 +147,11 @@ def no_further_coreapp(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(facts, "SURGE", 0)
 
 
+def no_stand_in(patch: pytest.MonkeyPatch) -> None:
+    """The added one goes as soon as the last outdated one was ended."""
+    patch.setattr(Facts, "_awaited", lambda *_: 0)
+
+
 def holders_like_standbys(patch: pytest.MonkeyPatch) -> None:
     """Holders are ended like standbys: each is a failover."""
 
@@ -180,7 +162,12 @@ def holders_like_standbys(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rollout, "next_switchover", rude)
 
 
-MUTANTS = ((never_wait, "of roll-outs"), (no_further_coreapp, "of roll-outs"), (holders_like_standbys, "of hung pods"))
+MUTANTS = (
+    (never_wait, "of spares"),
+    (no_further_coreapp, "of spares"),
+    (no_stand_in, "of spares"),
+    (holders_like_standbys, "of hung pods"),
+)
 
 
 @pytest.mark.parametrize(("broken", "law"), MUTANTS, ids=lambda one: getattr(one, "__name__", one))

@@ -37,8 +37,23 @@ class Facts(Holders):
 
     @property
     def desired_replicas(self) -> int:
-        """R' of laws#4: max(S, D, target of the unsettled intent) + X, and what a lost node or a roll-out adds."""
-        return self.baseline_replicas + len(self.compensated) + self._surge
+        """R' of laws#4: max(S, D, target of the unsettled intent) + X, and what a lost node or a roll-out adds.
+
+        What is not wanted any more stays as long as it stands in for one that will be ready: spares would be missed otherwise.
+        """
+        wanted = self.baseline_replicas + len(self.compensated) + self._surge
+        return max(wanted, min(self.replicas, wanted + self._awaited(wanted)))
+
+    def _awaited(self, staying: int) -> int:
+        """Return how many Coreapps the baseline lacks for now, if only so many stay.
+
+        One that no node takes, or that the API server rejects, is not waited for: it may need the room of those that are to go.
+        """
+        pods = [pod for pod in self.snapshot.coreapps if pod.ordinal < staying]
+        ready = sum(map(self.is_healthy, pods))
+        stuck = sum(pod.node is None and pod.pending_because is not None for pod in pods)
+        rejected = staying - len(pods) if self.snapshot.rejected_pods is not None else 0
+        return self.baseline_replicas - ready - stuck - rejected
 
     @property
     def baseline_replicas(self) -> int:

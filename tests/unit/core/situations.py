@@ -35,6 +35,8 @@ FINGERPRINT = "ab" * 32
 REVISION = "rev-1"
 RECORD = {field.name for field in fields(Record)}
 """What is remembered in status."""
+UNSCHEDULABLE: dict[str, Any] = {"node": None, "phase": "Pending", "ready": False, "pending_because": "0/3 nodes are available."}
+"""Of a pod that no node takes."""
 
 
 def seconds(number: float) -> timedelta:

@@ -11,7 +11,7 @@ from whatsapp_operator.core import checksums, manifests
 from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import Answer
 
-from .situations import NOW, Situation, seconds, situation
+from .situations import NOW, UNSCHEDULABLE, Situation, seconds, situation
 from .witnesses import changed_by_admission, out_of_reach, rolling_out
 
 SETTLED = situation().settled()
@@ -49,6 +49,42 @@ def test_no_shard_is_too_high_if_nothing_is_to_be_lowered(replicas: int, high: l
     one = SETTLED.with_pod(3).held_by(0, 3).replicas(replicas)
 
     assert [route.shard for route in one.facts().too_high] == high
+
+
+SURPLUS = situation().settled().with_pods([3, 4])
+"""Three Coreapps are wanted, and two more are there."""
+
+
+@pytest.mark.parametrize(
+    ("one", "number"),
+    [
+        (SURPLUS, 3),
+        (SURPLUS.with_pod(0, ready=False), 4),
+        (SURPLUS.with_pod(0, ready=False).with_pod(1, deleting=True), 5),
+        (SURPLUS.without_pod(2), 4),
+        (SURPLUS.with_pod(4, ready=False), 3),
+        (SURPLUS.with_pods([5]).with_pod(0, ready=False), 4),
+        (SURPLUS.with_pod(0, **UNSCHEDULABLE), 3),
+        (SURPLUS.with_pod(0, **UNSCHEDULABLE).with_pod(1, ready=False), 4),
+        (SURPLUS.without_pod(2).seeing(rejected_pods="exceeded quota"), 3),
+        (SURPLUS.replicas(3).with_pod(0, ready=False), 3),
+    ],
+    ids=[
+        "all ready",
+        "one starts",
+        "two away",
+        "one not made yet",
+        "one that goes",
+        "more than are awaited",
+        "no room",
+        "no room, and one starts",
+        "rejected",
+        "no more",
+    ],
+)
+def test_a_Coreapp_that_is_not_wanted_any_more_stays_for_one_that_is_not_back(one: Situation, number: int) -> None:  # noqa: N802
+    """It takes no room from those that wait for room."""
+    assert one.facts().desired_replicas == number
 
 
 def test_a_shard_beyond_those_wanted_is_still_in_the_way() -> None:

@@ -12,7 +12,7 @@ from whatsapp_operator.core.actions import Annotate, BumpVersion, ClearLabels, H
 from whatsapp_operator.core.desired import Switchover
 from whatsapp_operator.core.names import Epoch, Ref
 
-from .situations import NONCE, Situation, labels_for, situation
+from .situations import NONCE, UNSCHEDULABLE, Situation, labels_for, situation
 from .witnesses import WITNESSES
 
 SETTLED = situation().settled()
@@ -68,8 +68,8 @@ def test_a_mark_that_no_leader_can_have_made_is_cleared_before_the_number_is_wri
 
 def test_a_holder_that_would_go_is_not_marked_even_if_its_labels_were_taken_away() -> None:
     """Without labels it is like any standby that goes; but its shard's Service names it."""
-    serving = situation().settled(shards=1, spares=0).with_pods([1]).held_by(0, 1).with_pod(0, phase="Pending", ready=False, report=None)
-    one = serving.with_pod(1, labels={})
+    serving = situation().settled(shards=1, spares=0).with_pods([1]).held_by(0, 1)
+    one = serving.with_pod(0, **UNSCHEDULABLE, report=None).with_pod(1, labels={})
 
     assert (one.row(), done(one, Retire), done(one, Scale)) == ("ScalingDown", [], [])
     assert [again.coreapp.ordinal for again in done(one, Relabel)] == [1]

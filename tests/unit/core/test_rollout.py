@@ -61,6 +61,13 @@ def test_when_all_are_updated_the_added_one_goes() -> None:
     assert only(one.plan(), Scale).replicas == 3
 
 
+def test_it_stays_until_the_last_one_is_back() -> None:
+    one = updated(rolling_out(), 0, 1, 2).retiring(3)
+
+    assert of(one.with_pod(1, ready=False).plan(), Scale) == []
+    assert of(one.without_pod(1).plan(), Scale) == []
+
+
 def test_one_that_is_about_to_go_does_not_stand_for_one_that_is_not_back() -> None:
     """The StatefulSet has just become smaller, and its controller has not deleted the one beyond the replicas yet."""
     one = rolling_out().with_pods([4])

@@ -12,7 +12,7 @@ from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import Answer, Call, Login, Report, Workload
 
 from .plans import of
-from .situations import NOW, Situation, seconds, situation
+from .situations import NOW, UNSCHEDULABLE, Situation, seconds, situation
 from .witnesses import WITNESSES, growing
 
 SETTLED = situation().settled()
@@ -166,7 +166,7 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         f"Set Shards 2 -> 4 {UNCLEAR} 2027-01-04T12:13:59Z.",
     ),
     "shrinking below a high holder": (
-        SETTLED.with_pods([3, 4]).held_by(0, 3).with_pod(0, ready=False).with_pod(2, ready=False),
+        SETTLED.with_pods([3, 4]).held_by(0, 3).with_pod(0, **UNSCHEDULABLE).with_pod(2, **UNSCHEDULABLE),
         "ScalingDown",
         "Coreapps 5 -> 3, once every shard is served.",
     ),
