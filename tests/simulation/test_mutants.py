@@ -22,6 +22,7 @@ from whatsapp_operator.core import (
     objections,
     report,
     rules,
+    scaling,
     self_check,
     set_shards,
 )
@@ -151,7 +152,7 @@ def replicas_follow_the_spec_alone(patch: pytest.MonkeyPatch) -> None:
         replace(
             row,
             when=lambda f: f.snapshot.statefulset is not None and f.replicas != f.spec_replicas,
-            then=lambda f: rules._scale(f, f.spec_replicas),
+            then=lambda f: scaling.scale(f, f.spec_replicas),
         )
         if row.name == "ScalingUp"
         else row
@@ -166,7 +167,7 @@ def shrink_without_asking(patch: pytest.MonkeyPatch) -> None:
 
 
 def shrink_without_a_mark(patch: pytest.MonkeyPatch) -> None:
-    rows = (replace(row, then=lambda f: rules._scale(f, f.desired_replicas)) if row.name == "ScalingDown" else row for row in rules.RULES)
+    rows = (replace(row, then=lambda f: scaling.scale(f, f.desired_replicas)) if row.name == "ScalingDown" else row for row in rules.RULES)
     patch.setattr(rules, "RULES", tuple(rows))
 
 

@@ -15,6 +15,7 @@ from .kube import SimKube
 from .world import NAME, NAMESPACE, World, simulated
 
 T = TypeVar("T")
+BUDGET = (NAMESPACE, f"{NAME}-webapp")
 
 
 class Denied(SimKube):
@@ -125,6 +126,46 @@ async def test_Coreapps_are_raised_although_another_object_is_rejected(world: Wo
     kube.denied.clear()
     world.network.dropped = 0.0
     await world.until_done()
+
+
+def reject_an_object(world: World, kube: Denied) -> None:
+    kube.denied.append("create PodDisruptionBudget")
+    world.server.delete("user", PDB, BUDGET)
+
+
+def reject_more_coreapps(world: World, kube: Denied) -> None:
+    kube.denied.append("patch StatefulSet")
+    world.edit(spares=2)
+
+
+def reject_a_request(world: World, kube: Denied) -> None:
+    kube.denied.append("patch WhatsAppCluster")
+    world.annotate(switchover="1")
+
+
+def take_a_name(world: World, _: Denied) -> None:
+    world.server.delete("user", PDB, BUDGET)
+    spec = {"selector": {"matchLabels": {"app": "other"}}, "maxUnavailable": 1}
+    meta = {"namespace": NAMESPACE, "name": BUDGET[1]}
+    world.server.create("user", {"apiVersion": PDB.api_version, "kind": PDB.kind, "metadata": meta, "spec": spec})
+
+
+@pytest.mark.parametrize("hinder", [reject_an_object, reject_more_coreapps, reject_a_request, take_a_name])
+@simulated()
+async def test_what_cannot_be_written_holds_up_no_shard_and_no_other_object(world: World, hinder: Callable[[World, Denied], None]) -> None:
+    """A policy may reject for days. Meanwhile messages of a shard without a Service would be lost."""
+    kube = await settled(world)
+    world.network.dropped = 1e-12
+    hinder(world, kube)
+    await world.until(lambda: world.condition("Stalled")[0] == "True", within=60, what="it is said")
+    said = world.condition("Stalled")[1]
+    for name in ("shard-0", "webapp"):
+        world.server.delete("user", SERVICE, (NAMESPACE, f"{NAME}-{name}"))
+    await world.until(lambda: world.holder(0) is not None, within=1, what="the shard has a Service and a holder")
+    await world.until(lambda: world.server.get(SERVICE, (NAMESPACE, f"{NAME}-webapp")) is not None, within=1, what="so have the Webapps")
+    await world.pause(20)
+    assert world.condition("Stalled")[:2] == ("True", said)
+    assert world.condition("Ready")[0] == "True"
 
 
 @pytest.mark.parametrize("shards", [1, 2])

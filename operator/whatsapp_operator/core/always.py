@@ -6,8 +6,23 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from . import health, manifests, rollout
-from .actions import Action, AssignRole, BumpVersion, ClearLabels, Delete, Handover, Label, Relabel, Replace, Retire, Scale, Touch
+from . import handovers, health, manifests, rollout, scaling
+from .actions import (
+    Action,
+    AssignRole,
+    BumpVersion,
+    ClearLabels,
+    Create,
+    Delete,
+    GenerateSecret,
+    Handover,
+    Label,
+    Relabel,
+    Replace,
+    Retire,
+    Scale,
+    Touch,
+)
 from .facts import Facts
 from .names import Epoch, Ref
 from .snapshot import Coreapp, Route
@@ -16,7 +31,7 @@ from .upkeep import corrected
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Busy:
-    """What the rule that won writes now, so that nothing else does: uids of pods and of shard Services, and numbers of shards."""
+    """What earlier rules write now, so that no later one does: uids of pods and of shard Services, and numbers of shards."""
 
     pods: frozenset[str]
     routes: frozenset[str]
@@ -45,9 +60,30 @@ class AlwaysRule:
     name: str
     why: str
     then: Callable[[Facts, Busy], Iterable[Action]]
+    makes: bool = False
+    """It makes what the garbage collector is to take away when the cluster is deleted: so not then."""
 
 
 ALWAYS: tuple[AlwaysRule, ...] = (
+    # What shards live on comes first. A rule that waits, or whose writes are rejected for days, holds none of it up.
+    AlwaysRule(
+        name="CoreappsTooFew",
+        why="Raises the number of Coreapps: with fewer than there are shards, one is without service.",
+        then=lambda f, busy: () if busy.replicas else raising(f),
+        makes=True,
+    ),
+    AlwaysRule(
+        name="ShardsUnassigned",
+        why="Makes missing shard Services, and gives each shard without a holder one.",
+        then=lambda f, busy: assigning(f, busy.shards, busy.pods),
+        makes=True,
+    ),
+    AlwaysRule(
+        name="ObjectsAbsent",
+        why="Makes objects that do not exist.",
+        then=lambda f, _: making(f),
+        makes=True,
+    ),
     AlwaysRule(
         name="PodsUnresponsive",
         why="Deletes Coreapps that do not answer or cannot become ready, so that they come back as spares; never more than spares.",
@@ -86,10 +122,46 @@ ALWAYS: tuple[AlwaysRule, ...] = (
 )
 
 
-def actions(f: Facts, busy: Busy) -> Iterator[Action]:
-    """Yield what every one of these rules does, in their order."""
+def adding(f: Facts, actions: Iterable[Action]) -> list[Action]:
+    """Return the actions of the rule that won, followed by what every one of these rules does, in their order."""
+    done = [*actions]
     for rule in ALWAYS:
-        yield from rule.then(f, busy)
+        if not (rule.makes and f.desired.deleting):
+            done += rule.then(f, Busy.of(done))
+    return done
+
+
+def raising(f: Facts) -> tuple[Scale, ...]:
+    """Return the write that raises the number of Coreapps, if they are too few."""
+    return scaling.scale(f, scaling.raised(f)) if scaling.are_too_few(f) else ()
+
+
+def assigning(f: Facts, moving: frozenset[int], busy: frozenset[str]) -> Iterator[Action]:
+    """Yield the missing Services of shards that exist, and a holder for each shard that never had one.
+
+    ``moving`` shards and ``busy`` pods are written by the rule that won: with one more move an epoch would be on two pods (laws#2).
+    """
+    services = (manifests.shard_service(f.desired, shard) for shard in f.shards_without_service(f.known_shards))
+    yield from (Create(obj=service) for service in services if not f.is_there(service))
+    yield from handovers.assignments(f, moving, busy)
+
+
+def making(f: Facts) -> Iterator[Create | GenerateSecret]:
+    """Yield what makes the objects that do not exist."""
+    tls = manifests.tls_secret_name(f.desired)
+    for obj in f.absent if f.may_write_objects else ():
+        name = obj["metadata"]["name"]
+        if obj["kind"] == "Secret":
+            hosts = (manifests.server_name(f.desired), manifests.webapp_host(f.desired.key), manifests.webapp_name(f.desired.key.name))
+            yield GenerateSecret(
+                obj=obj,
+                recipe="tls" if name == tls else "admin",
+                host_names=tuple(dict.fromkeys(hosts)),
+            )
+        elif Ref(obj["kind"], name) == manifests.coreapp_statefulset(f.desired.key.name):
+            yield Create(obj=manifests.coreapps(f.desired, replicas=f.desired_replicas))
+        else:
+            yield Create(obj=obj)
 
 
 def role_assignments(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[AssignRole]:
