@@ -123,7 +123,7 @@ def commit_before_prepare(patch: pytest.MonkeyPatch) -> None:
         committed = await self._each(
             handovers, lambda one: self._commit(observation, one, memory, self._timeline(observation, one)), outcome
         )
-        await self._each(committed, lambda one: self._prepare(observation, one, self._timeline(observation, one)), outcome)
+        await self._each(committed, lambda one: self._prepare(observation, one, memory, self._timeline(observation, one)), outcome)
         outcome.wrote |= bool(committed)
 
     patch.setattr(Executor, "_hand_over", reversed_steps)

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from whatsapp_operator.core.desired import Tuning
-from whatsapp_operator.core.names import Key
-from whatsapp_operator.core.snapshot import Client, Login
+from whatsapp_operator.core.names import Key, Ref
+from whatsapp_operator.core.snapshot import Client, Login, RejectedWrite
 from whatsapp_operator.shell.coreapps.schedule import Holders, ProbeResult
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
 from whatsapp_operator.shell.kube.kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
@@ -409,3 +409,13 @@ async def test_a_failover_does_not_wait_for_the_cluster_that_keeps_the_number() 
     assert found is not None
     assert found.snapshot.number_kept_by == "other/a"
     assert kube.asked == []
+
+
+async def test_a_rejected_write_is_known_for_a_minute_and_by_the_spec_that_was_rejected() -> None:
+    now, ref = Clock().now(), Ref("Service", "acme-webapp")
+    generation = world()[WAC][0]["metadata"]["generation"]
+    for ago, of, is_known in ((0, generation, True), (59, generation, True), (60, generation, False), (0, generation - 1, False)):
+        memory = Memory(rejected={ref: RejectedWrite("exceeded quota", now - timedelta(seconds=ago), of)})
+        seen = await observe(observer(FakeKube(world())), memory)
+        assert seen.snapshot.now == now
+        assert (ref in seen.snapshot.rejected, ref in memory.rejected) == (is_known, is_known)

@@ -149,8 +149,10 @@ def assigning(f: Facts, moving: frozenset[int], busy: frozenset[str]) -> Iterato
 def making(f: Facts) -> Iterator[Create | GenerateSecret]:
     """Yield what makes the objects that do not exist."""
     tls = manifests.tls_secret_name(f.desired)
-    for obj in f.absent if f.may_write_objects else ():
+    for obj in f.absent:
         name = obj["metadata"]["name"]
+        if not f.may_write(Ref(obj["kind"], name)):
+            continue
         if obj["kind"] == "Secret":
             hosts = (manifests.server_name(f.desired), manifests.webapp_host(f.desired.key), manifests.webapp_name(f.desired.key.name))
             yield GenerateSecret(
@@ -206,8 +208,8 @@ def replacing(f: Facts) -> Iterator[Delete]:
     the successor of the last one is ready. A successor that fails in its turn may be ended again: that makes no further pod go.
     """
     ends = {pod.uid: pod for pod in (*_hung(f), *rollout.unrecoverable(f))}
-    # Those without a shard first: as spares they take shards over.
-    pods = sorted(ends.values(), key=lambda pod: pod.uid in f.holder_uids)
+    # Those without a shard first: as spares they take shards over. What must not be deleted keeps no place.
+    pods = sorted(ends.values(), key=lambda pod: (Ref("Pod", pod.name) in f.snapshot.rejected, pod.uid in f.holder_uids))
     again = [pod for pod in pods if pod.name in f.ending]
     others = [pod for pod in pods if pod.name not in f.ending]
     room = max(0, max(1, f.desired.spares) - len(f.ending))
@@ -237,12 +239,13 @@ def mending(f: Facts, busy: frozenset[str]) -> Iterator[Replace]:
 
     When all else is held, the budget for disruptions still follows Set Shards, and shards get their traffic.
     """
-    for obj in f.changed if f.may_write_objects else ():
+    for obj in f.changed:
         ref = Ref(obj["kind"], obj["metadata"]["name"])
         live = f.snapshot.objects[ref]
         is_route = manifests.SHARD_LABEL in obj["metadata"]["labels"]
         is_held = f.desired.deleting or (f.desired.paused and not is_route)
-        if (not is_held or ref == manifests.coreapp_budget(f.desired.key.name)) and live["metadata"]["uid"] not in busy:
+        is_due = f.may_write(ref) and live["metadata"]["uid"] not in busy
+        if is_due and (not is_held or ref == manifests.coreapp_budget(f.desired.key.name)):
             yield Replace(obj=corrected(live, obj), desired=obj, live=live)
 
 
@@ -262,7 +265,8 @@ def outgrowing(f: Facts) -> Iterator[Delete]:
     """Yield the end of objects under names that earlier releases gave, once there is what stands in their place."""
     for former, successor in manifests.outgrown(f.desired.key.name).items():
         live = f.snapshot.objects.get(former)
-        if live is not None and successor in f.snapshot.objects and f.may_write_objects and not (f.desired.paused or f.desired.deleting):
+        is_held = f.desired.paused or f.desired.deleting or not f.may_write(former)
+        if live is not None and successor in f.snapshot.objects and not is_held:
             yield Delete(ref=former, uid=live["metadata"]["uid"], resource_version=live["metadata"]["resourceVersion"])
 
 

@@ -267,8 +267,7 @@ def _times_due(f: Facts) -> Iterator[timedelta]:
     if f.snapshot.overruled is not None:
         # Until then it is said.
         yield f.snapshot.overruled.at + scaling.REMEMBERED - now
-    if f.snapshot.rejected_at is not None:
-        yield RETRY_REJECTED_AFTER - (now - f.snapshot.rejected_at)
+    yield from (RETRY_REJECTED_AFTER - (now - one.at) for one in f.snapshot.rejected.values())
 
 
 def _silences_due(f: Facts) -> Iterator[timedelta]:

@@ -172,10 +172,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.OBJECTS_REJECTED,
         state=State.STUCK,
-        when=lambda f: f.snapshot.rejection is not None and bool(f.absent),
+        when=lambda f: f.rejection(f.absent) is not None,
         why=lambda f: (
             "The API server rejects an object of this cluster; it is tried again. Make room in the quota, or correct what is named: "
-            f"{f.snapshot.rejection}"
+            f"{f.rejection(f.absent)}"
         ),
     ),
     Rule(
@@ -384,13 +384,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.CHANGE_REJECTED,
         state=State.STUCK,
-        when=lambda f: f.snapshot.denied is not None or (f.snapshot.rejection is not None and bool(f.changed)),
+        when=lambda f: f.snapshot.denied is not None or f.rejection(f.changed) is not None,
         why=lambda f: (
             "The API server rejects a step of the operator, which is tried again. Give the operator its rights back, or correct what is "
             f"named: {f.snapshot.denied}"
             if f.snapshot.denied is not None
             else "The API server rejects a change of this cluster's objects, which run on as they were. Correct in the spec what is named: "
-            f"{f.snapshot.rejection}"
+            f"{f.rejection(f.changed)}"
         ),
     ),
     Rule(

@@ -110,7 +110,9 @@ HINDRANCES: dict[str, Callable[[Situation], Situation]] = {
     "a switchover of the same shard": lambda one: one.wanting(switchovers=(Switchover(shard=0, to="acme-coreapp-3"),)),
     "too few Coreapps": lambda one: one.replicas(1),
     "no login": lambda one: one.client(login=Login.REJECTED, asked_at=NOW - seconds(600)).wanting(shards=1),
-    "a rejected object": lambda one: one.without_object("PodDisruptionBudget", "acme-webapp").seeing(rejection="no", rejected_at=NOW),
+    "a rejected object": lambda one: one.without_object("PodDisruptionBudget", "acme-webapp").rejecting(
+        "PodDisruptionBudget", "acme-webapp", ago=0
+    ),
     "an absent object": lambda one: one.without_object("PodDisruptionBudget", "acme-webapp"),
     "a name that another one has": lambda one: one.seeing(name_conflicts=(Ref("PodDisruptionBudget", "acme-webapp"),)),
 }

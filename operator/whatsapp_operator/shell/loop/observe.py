@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from whatsapp_operator.core import manifests, missing, pace, record, scaling
 from whatsapp_operator.core.desired import Desired, Tuning
+from whatsapp_operator.core.facts import REJECTED_FOR
 from whatsapp_operator.core.names import Key, Obj, Ref
 from whatsapp_operator.core.numbers import Claim
 from whatsapp_operator.core.snapshot import Call, Client, Login, Node, Record, Route, Snapshot
@@ -210,7 +211,10 @@ class Observer:
         now = self.clock.now()
         noted = self._own_times(record.read(cluster.get("status") or {}, uid=desired.uid), memory)
         client = _with_unsent_call(self.clients.state_of(desired.key), noted, memory)
-        rejection = memory.rejection if memory.rejection is not None and memory.rejection.generation == desired.generation else None
+        # What an edit of the spec makes of an object may be accepted.
+        memory.rejected = {
+            ref: one for ref, one in memory.rejected.items() if one.generation == desired.generation and now - one.at < REJECTED_FOR
+        }
         denial = memory.denial if memory.denial is not None and now - memory.denial.since >= DENIED_FOR else None
         lost = memory.not_kept if memory.not_kept is not None and now - memory.not_kept.at < NOT_KEPT_AGAIN else None
         claim = claim_of(cluster)
@@ -231,8 +235,7 @@ class Observer:
             silence=self.coreapps.silence(),
             nodes=self.nodes(),
             unread=self.nodes_unread(),
-            rejection=rejection.text if rejection else None,
-            rejected_at=rejection.at if rejection else None,
+            rejected=dict(memory.rejected),
             denied=denial.text if denial else None,
             written=dict(memory.written),
             not_kept=lost.fields if lost else (),
