@@ -174,6 +174,20 @@ async def test_what_cannot_be_written_holds_up_no_shard_and_no_other_object(worl
     assert (world.condition("Stalled")[0], world.condition("Ready")[0]) == ("True", "True")
 
 
+@pytest.mark.parametrize("after", [6.0, 60.0])
+@simulated()
+async def test_a_name_that_is_free_again_is_noticed_after_a_quarter_of_the_time(world: World, after: float) -> None:
+    """No event tells of it: budgets are not watched."""
+    kube = await settled(world)
+    take_a_name(world, kube)
+    await world.until(lambda: world.condition("Stalled")[1] == "NameConflict", within=60, what="it is said")
+    await world.pause(after)
+    world.server.delete("user", PDB, BUDGET)
+    await world.until(lambda: world.condition("Stalled")[0] == "False", within=after / 4 + 2, what="it is no longer said")
+    await world.until_done(within=5)
+    await world.stays_silent(60)
+
+
 @simulated()
 async def test_an_edited_Service_does_not_wait_until_another_object_is_tried_again(world: World) -> None:  # noqa: N802
     kube = await settled(world)

@@ -499,8 +499,8 @@ def plan_of(f: Facts) -> Plan:
         is_reportable=f.has_asked
         and f.snapshot.failed_reads.keys() == f.snapshot.unread.keys()
         and not (winner.state is State.READY and (f.is_template_settling or bool(f.changed))),
-        holds=frozenset(pace.held(f, winner.name)),
-        wake_after=pace.observe_after(f, winner.name),
+        holds=frozenset(pace.held(f, winner.name, stuck.rule if stuck else None)),
+        wake_after=pace.observe_after(f, winner.name, stuck.rule if stuck else None),
     )
 
 
