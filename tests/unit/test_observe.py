@@ -12,11 +12,12 @@ import pytest
 from whatsapp_operator.core.desired import Tuning
 from whatsapp_operator.core.names import Key, Ref
 from whatsapp_operator.core.snapshot import Client, Login, RejectedWrite
-from whatsapp_operator.shell.coreapps.schedule import Holders, ProbeResult
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
 from whatsapp_operator.shell.kube.kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
 from whatsapp_operator.shell.loop.cluster import Memory
 from whatsapp_operator.shell.loop.observe import Observation, Observer
+from whatsapp_operator.shell.objects.reading import KnownHolders
 
 from .test_snapshot import KEY, NOW, Clock, FakeKube, NothingHeard, world
 
@@ -177,7 +178,7 @@ class RecordingKube(FakeKube):
 @pytest.mark.parametrize("event", [1, 900_000])
 async def test_lists_from_the_cache_are_at_least_as_new_as_all_that_was_known(event: int) -> None:
     kube, memory = RecordingKube(), Memory()
-    eyes = observer(kube, holders=lambda _: Holders(pods_at=event, services_at=event))
+    eyes = observer(kube, holders=lambda _: KnownHolders(pods_at=event, services_at=event))
     await observe(eyes, memory)
     assert {kube.listed[POD], kube.listed[SERVICE]} == {""}
 
@@ -200,7 +201,7 @@ async def test_what_is_observed_from_the_cache_is_not_remembered() -> None:
 async def test_each_holder_that_leaves_is_a_reason_once() -> None:
     left: frozenset[str] = frozenset()
     memory = Memory()
-    eyes = observer(RecordingKube(), holders=lambda _: Holders(leaving=left))
+    eyes = observer(RecordingKube(), holders=lambda _: KnownHolders(leaving=left))
     first = await observe(eyes, memory)
     one, other = (route.holder_uid or "" for route in first.snapshot.routes)
     assert not eyes.has_lost_holders(KEY, memory)
@@ -223,7 +224,7 @@ class Refusing(NothingHeard):
 
 
 async def test_before_the_first_observation_the_events_say_who_holds() -> None:
-    known = Holders(uids=frozenset({"one", "other"}), leaving=frozenset({"one"}), pods_at=3, services_at=5)
+    known = KnownHolders(uids=frozenset({"one", "other"}), leaving=frozenset({"one"}), pods_at=3, services_at=5)
     kube, memory, heard = RecordingKube(), Memory(), Refusing()
     eyes = observer(kube, holders=lambda _: known, coreapps=heard)
     assert [eyes.has_lost_holders(KEY, memory) for _ in range(2)] == [True, False]

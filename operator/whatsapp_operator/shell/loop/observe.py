@@ -19,7 +19,6 @@ from whatsapp_operator.core.numbers import Claim
 from whatsapp_operator.core.snapshot import Call, Client, Login, Node, Record, Route, Snapshot
 from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.coreapps.probe import Coreapps
-from whatsapp_operator.shell.coreapps.schedule import Holders
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
@@ -30,7 +29,7 @@ from whatsapp_operator.shell.objects import (
     secret_keys,
 )
 from whatsapp_operator.shell.objects.assemble import Gathered, Parts, Slow
-from whatsapp_operator.shell.objects.reading import claim_of, desired_of, is_ready, source_of, targets_of
+from whatsapp_operator.shell.objects.reading import KnownHolders, claim_of, desired_of, is_ready, source_of, targets_of
 from whatsapp_operator.shell.objects.rejections import missing_names, rejection_of
 from whatsapp_operator.shell.objects.shapes import bare, damage_of, version_of
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
@@ -81,7 +80,7 @@ class Observer:
     """Returns the known nodes."""
     nodes_unread: Callable[[], Mapping[str, str]] = dict
     """Returns why nodes cannot be read, by kind."""
-    holders: Callable[[Key], Holders] = lambda _: Holders()
+    holders: Callable[[Key], KnownHolders] = lambda _: KnownHolders()
     """Returns the holders of a cluster by the events so far."""
     number_keeper: Callable[[Claim], Key | None] = lambda _: None
     """Returns the other cluster that keeps the phone number of one, by the events so far."""
