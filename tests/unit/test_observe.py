@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
@@ -188,6 +189,10 @@ async def test_lists_from_the_cache_are_at_least_as_new_as_all_that_was_known(ev
     newest = max(route.version for route in found.snapshot.routes)
     expected = {POD: str(max(kube.newest(POD), event)), SERVICE: str(max(newest, event))}
     assert kube.listed == expected, "and nothing else is listed"
+
+    memory.committed["1000000-n0nce"] = replace(found.snapshot.routes[0], version=1_000_001)
+    await eyes.observe(KEY, memory, nonce="n0nce", leader_epoch=1, from_cache=True)
+    assert kube.listed[SERVICE] == "1000001", "what this process wrote is known as well"
 
 
 async def test_what_is_observed_from_the_cache_is_not_remembered() -> None:

@@ -99,6 +99,8 @@ class Cluster:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     is_urgent: bool = False
     """It was woken by an event that a failover may depend on."""
+    alarmed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Such an event has come while the loop waits for its writes."""
     memory: Memory = field(default_factory=Memory)
     quiet: Access | None = field(default=None, repr=False)
     """Access for asking the client again while the cluster is quiet; None: it is not quiet."""

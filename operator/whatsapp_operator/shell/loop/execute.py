@@ -54,6 +54,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+AwaitAll = Callable[[Coroutine[Any, Any, object]], Awaitable[object]]
+"""Awaits the writes of a plan."""
+
 OUTDATED = (AlreadyExists, Conflict, NotFound, TestFailed)
 """Answers that mean that the cluster changed since the observation. Nothing is wrong; the next observation decides."""
 NEVER_ACCEPTED = frozenset({400, 413, 422})
@@ -107,6 +110,10 @@ def _ref_of(action: Action) -> Ref | None:
     return None
 
 
+async def _plainly(work: Coroutine[Any, Any, object]) -> None:
+    await work
+
+
 class Executor:
     """Executes plans."""
 
@@ -130,11 +137,20 @@ class Executor:
         self._clock = clock
         self._events = EventWriter(kube, clock=clock, identity=identity)
 
-    async def perform(self, observation: Observation, actions: Iterable[Action], memory: Memory, *, is_part: bool = False) -> Outcome:
+    async def perform(
+        self,
+        observation: Observation,
+        actions: Iterable[Action],
+        memory: Memory,
+        *,
+        is_part: bool = False,
+        await_all: AwaitAll = _plainly,
+    ) -> Outcome:
         """Execute all actions of a plan except Set Shards, which follows its note, and Events. Handovers come first, all together.
 
         The number of actions after one observation and of concurrent writes is limited, because other clusters write too.
         ``is_part``: the plan has more actions; what was rejected or not accepted among those is not known to be over.
+        ``await_all`` awaits what comes after the handovers, each of which may take its full time-out.
         """
         outcome = Outcome()
         todo = [action for action in actions if not isinstance(action, SetShards | EmitEvent)]
@@ -148,7 +164,8 @@ class Executor:
         if len(rest) > MOST_ACTIONS:
             rest, outcome.is_outdated = rest[:MOST_ACTIONS], True
         room = asyncio.Semaphore(AT_A_TIME)
-        await _all(self._tried(observation, action, memory, outcome, room) for action in rest)
+        if rest:
+            await await_all(_all(self._tried(observation, action, memory, outcome, room) for action in rest))
         was_said = observation.snapshot.denied is not None
         if outcome.denied or not is_part:
             memory.denial = self._denial(outcome, memory)

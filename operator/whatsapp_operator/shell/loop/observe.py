@@ -141,7 +141,9 @@ class Observer:
         """Read what a failover depends on, and start to read the rest; None if the cluster does not exist."""
         known = self.holders(key)
         pods_at = max(memory.pods_at, known.pods_at) if from_cache else 0
-        services_at = max((known.services_at, *(route.version for route in memory.routes.values()))) if from_cache else 0
+        # This process may just have committed handovers, of which no event has come.
+        routes = (*memory.routes.values(), *memory.committed.values())
+        services_at = max((known.services_at, *(route.version for route in routes))) if from_cache else 0
         labels = manifests.cluster_labels(key.name)
         fast: asyncio.Future[Fast | None] = asyncio.get_running_loop().create_future()
         names = manifests.coreapp_name(key.name), manifests.simulator_name(key.name)
