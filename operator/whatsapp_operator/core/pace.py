@@ -8,7 +8,7 @@ a person costs almost nothing. A change without an event is noticed after at mos
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -147,15 +147,19 @@ def is_quiet(f: Facts) -> bool:
     return f.desired.deleting or not changes
 
 
-def awaited(f: Facts, rule: str, stuck: str | None = None) -> str | None:
-    """Return the name of what may end without an event, None: nothing may. ``rule`` has won; a person must act by ``stuck``.
+UNWATCHED = frozenset({Reason.NAME_CONFLICT, Reason.READ_FAILED, Reason.PODS_REJECTED}) | frozenset(
+    one.name for one in objections.OBJECTIONS
+)
+"""Rules that hold also in a quiet cluster, and whose end has no event: an object, a right, a quota or a Secret of a person."""
 
-    Also in a quiet cluster: what a person does may have no event, such as a Secret, a right or an object of another owner.
-    """
+
+def awaited(f: Facts, rule: str, others: Iterable[str] = ()) -> str | None:
+    """Return the name of what may end without an event, None: nothing may. ``rule`` has won; ``others`` hold as well."""
     if not is_quiet(f):
         return rule
     objection = objections.objection_to_account(f)
-    return None if f.desired.deleting else stuck or (objection.name if objection is not None else None)
+    said = next((one for one in others if one in UNWATCHED), objection.name if objection is not None else None)
+    return None if f.desired.deleting else said
 
 
 def pause(f: Facts, rule: str | None) -> timedelta:
@@ -169,9 +173,9 @@ def pause(f: Facts, rule: str | None) -> timedelta:
     return min(max(first, age / 4), entry.longest, rest)
 
 
-def observe_after(f: Facts, rule: str, stuck: str | None = None) -> timedelta:
-    """Return how long to rest after an observation in which this rule won, if no event comes; ``stuck``: see ``awaited``."""
-    return min([pause(f, awaited(f, rule, stuck)), *due(f)])
+def observe_after(f: Facts, rule: str, others: Iterable[str] = ()) -> timedelta:
+    """Return how long to rest after an observation in which this rule won, if no event comes; ``others``: see ``awaited``."""
+    return min([pause(f, awaited(f, rule, others)), *due(f)])
 
 
 def asks(f: Facts, rule: str, state: State) -> bool:
@@ -198,10 +202,10 @@ def asks(f: Facts, rule: str, state: State) -> bool:
 # --- facts whose age decides, and known times ---------------------------------------------------------------------------
 
 
-def held(f: Facts, rule: str, stuck: str | None = None) -> Iterator[str]:
-    """Name the facts whose age the next observation wants to know; ``stuck``: see ``awaited``."""
+def held(f: Facts, rule: str, others: Iterable[str] = ()) -> Iterator[str]:
+    """Name the facts whose age the next observation wants to know; ``others``: see ``awaited``."""
     yield from _deciding(f)
-    if (one := awaited(f, rule, stuck)) is not None:
+    if (one := awaited(f, rule, others)) is not None:
         yield standing(f, one)
 
 

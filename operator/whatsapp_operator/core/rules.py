@@ -476,6 +476,7 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
 def plan_of(f: Facts) -> Plan:
     """Return what to do after the observation with these facts."""
     matches = [*_matching(f)]
+    names = [rule.name for rule in matches]
     winner, actions = next((rule, found) for rule in matches if (found := [*rule.then(f)]) or rule.holds_up)
     actions = always.adding(f, actions)
     if pace.asks(f, winner.name, winner.state):
@@ -499,8 +500,8 @@ def plan_of(f: Facts) -> Plan:
         is_reportable=f.has_asked
         and f.snapshot.failed_reads.keys() == f.snapshot.unread.keys()
         and not (winner.state is State.READY and (f.is_template_settling or bool(f.changed))),
-        holds=frozenset(pace.held(f, winner.name, stuck.rule if stuck else None)),
-        wake_after=pace.observe_after(f, winner.name, stuck.rule if stuck else None),
+        holds=frozenset(pace.held(f, winner.name, names)),
+        wake_after=pace.observe_after(f, winner.name, names),
     )
 
 

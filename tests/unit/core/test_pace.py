@@ -136,12 +136,12 @@ FIVE = Workload(uid="deploy", resource_version="8", replicas=5, ready=2)
 NOTHING_TELLS: dict[str, Situation] = {
     "a name is free again": WITNESSES["NameConflict"],
     "a right is back": WITNESSES["ReadFailed"],
+    "a right is back, and something else stays wrong": WITNESSES["ReadFailed"].wanting(invalid="what"),
     "a Secret is put right": situation().settled().seeing(malformed="Key tls.crt of Secret tls is no certificate."),
     "a certificate is there": situation().settled().with_account(secret=AccountSecret()),
     "the Deployment's controller makes pods again": rejected_webapp(),
     "the same while a pod is missing": rejected_webapp().with_pod(2, ready=False),
     "an autoscaler wants fewer Webapps": situation().settled().wanting(webapps=None).seeing(webapp=FIVE),
-    "an image is there": WITNESSES["ImageUnavailable"],
 }
 """Something is said of a cluster that is as it should be otherwise, and what ends it."""
 
