@@ -22,6 +22,7 @@ from whatsapp_operator.core import (
     objections,
     report,
     rules,
+    scaling,
     self_check,
     set_shards,
 )
@@ -122,7 +123,7 @@ def commit_before_prepare(patch: pytest.MonkeyPatch) -> None:
         committed = await self._each(
             handovers, lambda one: self._commit(observation, one, memory, self._timeline(observation, one)), outcome
         )
-        await self._each(committed, lambda one: self._prepare(observation, one, self._timeline(observation, one)), outcome)
+        await self._each(committed, lambda one: self._prepare(observation, one, memory, self._timeline(observation, one)), outcome)
         outcome.wrote |= bool(committed)
 
     patch.setattr(Executor, "_hand_over", reversed_steps)
@@ -151,7 +152,7 @@ def replicas_follow_the_spec_alone(patch: pytest.MonkeyPatch) -> None:
         replace(
             row,
             when=lambda f: f.snapshot.statefulset is not None and f.replicas != f.spec_replicas,
-            then=lambda f: rules._scale(f, f.spec_replicas),
+            then=lambda f: scaling.scale(f, f.spec_replicas),
         )
         if row.name == "ScalingUp"
         else row
@@ -166,7 +167,7 @@ def shrink_without_asking(patch: pytest.MonkeyPatch) -> None:
 
 
 def shrink_without_a_mark(patch: pytest.MonkeyPatch) -> None:
-    rows = (replace(row, then=lambda f: rules._scale(f, f.desired_replicas)) if row.name == "ScalingDown" else row for row in rules.RULES)
+    rows = (replace(row, then=lambda f: scaling.scale(f, f.desired_replicas)) if row.name == "ScalingDown" else row for row in rules.RULES)
     patch.setattr(rules, "RULES", tuple(rows))
 
 
@@ -502,7 +503,7 @@ MUTANTS = (
     Mutant("the self-check never fails", self_check_never_fails, "of self-check", deafness),
     Mutant("every node lives", every_node_lives, "of hung pods", elected, first=2),
     # A move that was asked for at the same time is reported with the hasty evidence.
-    Mutant("one lost probe will do", one_lost_probe_will_do, "of sound holders", overlapping, also=frozenset({"of claims"}), first=5),
+    Mutant("one lost probe will do", one_lost_probe_will_do, "of sound holders", overlapping, also=frozenset({"of claims"}), first=9),
     Mutant("hung holders end first", hung_holders_end_before_their_shard_moved, "of hung pods", hangs_without_spares),
     Mutant("replicas without bound", replicas_without_bound, "4", elected, first=2),
     Mutant("wait for the dead", wait_for_the_old_holder, "3", a_switched_off_node),

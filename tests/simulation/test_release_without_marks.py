@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from whatsapp_operator.core import always, claims, rules
+from whatsapp_operator.core import always, claims, rules, scaling
 
 from .kinds import STATEFULSET
 from .laws import ROLE
@@ -20,7 +20,7 @@ STATES = {"one is marked": 1, "two are marked": 2, "all are marked": 3, "the num
 def know_no_marks(patch: pytest.MonkeyPatch) -> None:
     """Make the operator one that takes a mark for a label like others, and lowers the number without it."""
     patch.setattr(claims.Claims, "retires_by", staticmethod(lambda _: None))
-    lower = lambda f: rules._scale(f, f.desired_replicas) if rules._may_shrink(f) else ()  # noqa: E731
+    lower = lambda f: scaling.scale(f, f.desired_replicas) if rules._may_shrink(f) else ()  # noqa: E731
     rows = (replace(row, then=lower) if row.name == "ScalingDown" else row for row in rules.RULES)
     patch.setattr(rules, "RULES", tuple(rows))
     patch.setattr(always, "ALWAYS", tuple(row for row in always.ALWAYS if row.name != "ShrinkGivenUp"))

@@ -40,3 +40,18 @@ async def test_an_edited_service_of_a_shard_is_put_right(world: World, seed: int
     await world.until(is_right, within=15, what="the Service is as it was")
     await world.until_done(within=60)
     await world.stays_silent(60.0)
+
+
+@simulated()
+async def test_a_deleted_Service_of_a_shard_is_made_again_while_the_client_does_not_say_its_number(world: World) -> None:  # noqa: N802
+    """As after a password that is lost: a new leader knows the number from the record alone, and the Webapps go on taking messages."""
+    first = await world.started(shards=2, spares=1)
+    first.kill()
+    world.api_faults = 1.0
+    world.operator().lead(2)
+    await world.until(lambda: world.condition("Ready")[1] == "WebappNotResponding", within=60, what="it is said")
+    world.server.delete("user", SERVICE, (NAMESPACE, f"{NAME}-shard-1"))
+    await world.until(lambda: world.holder(1) is not None, within=1, what="the shard has a Service and a holder")
+    world.api_faults = 0.0
+    await world.until_done(within=120)
+    await world.stays_silent(60.0)

@@ -286,7 +286,7 @@ async def test_the_service_of_a_shard_that_is_rejected_is_remembered_in_this_way
         cluster = Cluster()
         cluster.answers["create", obj["metadata"]["name"]] = FORBIDDEN
         await cluster.perform(Create(obj=obj))
-        assert (cluster.memory.denial is not None, cluster.memory.rejection is not None) == (denied, True)
+        assert (cluster.memory.denial is not None, [*cluster.memory.rejected]) == (denied, [Ref("Service", obj["metadata"]["name"])])
 
 
 @pytest.mark.parametrize("broken", ["touch", "a handover"])

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
 import pytest
 
 from whatsapp_operator.core.desired import Tuning
-from whatsapp_operator.core.names import Key
-from whatsapp_operator.core.snapshot import Client, Login
-from whatsapp_operator.shell.coreapps.schedule import Holders, ProbeResult
+from whatsapp_operator.core.names import Key, Ref
+from whatsapp_operator.core.snapshot import Client, Login, RejectedWrite
+from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
 from whatsapp_operator.shell.kube.kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
 from whatsapp_operator.shell.loop.cluster import Memory
 from whatsapp_operator.shell.loop.observe import Observation, Observer
+from whatsapp_operator.shell.objects.reading import KnownHolders
 
 from .test_snapshot import KEY, NOW, Clock, FakeKube, NothingHeard, world
 
@@ -177,7 +179,7 @@ class RecordingKube(FakeKube):
 @pytest.mark.parametrize("event", [1, 900_000])
 async def test_lists_from_the_cache_are_at_least_as_new_as_all_that_was_known(event: int) -> None:
     kube, memory = RecordingKube(), Memory()
-    eyes = observer(kube, holders=lambda _: Holders(pods_at=event, services_at=event))
+    eyes = observer(kube, holders=lambda _: KnownHolders(pods_at=event, services_at=event))
     await observe(eyes, memory)
     assert {kube.listed[POD], kube.listed[SERVICE]} == {""}
 
@@ -187,6 +189,10 @@ async def test_lists_from_the_cache_are_at_least_as_new_as_all_that_was_known(ev
     newest = max(route.version for route in found.snapshot.routes)
     expected = {POD: str(max(kube.newest(POD), event)), SERVICE: str(max(newest, event))}
     assert kube.listed == expected, "and nothing else is listed"
+
+    memory.committed["1000000-n0nce"] = replace(found.snapshot.routes[0], version=1_000_001)
+    await eyes.observe(KEY, memory, nonce="n0nce", leader_epoch=1, from_cache=True)
+    assert kube.listed[SERVICE] == "1000001", "what this process wrote is known as well"
 
 
 async def test_what_is_observed_from_the_cache_is_not_remembered() -> None:
@@ -200,7 +206,7 @@ async def test_what_is_observed_from_the_cache_is_not_remembered() -> None:
 async def test_each_holder_that_leaves_is_a_reason_once() -> None:
     left: frozenset[str] = frozenset()
     memory = Memory()
-    eyes = observer(RecordingKube(), holders=lambda _: Holders(leaving=left))
+    eyes = observer(RecordingKube(), holders=lambda _: KnownHolders(leaving=left))
     first = await observe(eyes, memory)
     one, other = (route.holder_uid or "" for route in first.snapshot.routes)
     assert not eyes.has_lost_holders(KEY, memory)
@@ -223,7 +229,7 @@ class Refusing(NothingHeard):
 
 
 async def test_before_the_first_observation_the_events_say_who_holds() -> None:
-    known = Holders(uids=frozenset({"one", "other"}), leaving=frozenset({"one"}), pods_at=3, services_at=5)
+    known = KnownHolders(uids=frozenset({"one", "other"}), leaving=frozenset({"one"}), pods_at=3, services_at=5)
     kube, memory, heard = RecordingKube(), Memory(), Refusing()
     eyes = observer(kube, holders=lambda _: known, coreapps=heard)
     assert [eyes.has_lost_holders(KEY, memory) for _ in range(2)] == [True, False]
@@ -409,3 +415,13 @@ async def test_a_failover_does_not_wait_for_the_cluster_that_keeps_the_number() 
     assert found is not None
     assert found.snapshot.number_kept_by == "other/a"
     assert kube.asked == []
+
+
+async def test_a_rejected_write_is_known_for_a_minute_and_by_the_spec_that_was_rejected() -> None:
+    now, ref = Clock().now(), Ref("Service", "acme-webapp")
+    generation = world()[WAC][0]["metadata"]["generation"]
+    for ago, of, is_known in ((0, generation, True), (59, generation, True), (60, generation, False), (0, generation - 1, False)):
+        memory = Memory(rejected={ref: RejectedWrite("exceeded quota", now - timedelta(seconds=ago), of)})
+        seen = await observe(observer(FakeKube(world())), memory)
+        assert seen.snapshot.now == now
+        assert (ref in seen.snapshot.rejected, ref in memory.rejected) == (is_known, is_known)

@@ -23,7 +23,6 @@ from whatsapp_operator.core.snapshot import Client, Node, Route, Silence
 from whatsapp_operator.settings import Settings
 from whatsapp_operator.shell.cluster_series import ClusterSeries
 from whatsapp_operator.shell.coreapps.probe import Tethers
-from whatsapp_operator.shell.coreapps.schedule import Holders
 from whatsapp_operator.shell.kube.client import LightKube
 from whatsapp_operator.shell.kube.errors import NotFound
 from whatsapp_operator.shell.kube.history import DataWentBack, History
@@ -34,6 +33,7 @@ from whatsapp_operator.shell.kube.warm import WarmConnections
 from whatsapp_operator.shell.loop.cluster import Memory
 from whatsapp_operator.shell.loop.observe import Observation
 from whatsapp_operator.shell.metrics import LoopLagMonitor
+from whatsapp_operator.shell.objects.reading import KnownHolders
 from whatsapp_operator.shell.watch import handlers, readiness
 from whatsapp_operator.shell.watch.health import WatchHealth
 from whatsapp_operator.shell.watch.index import PodIndex
@@ -194,7 +194,7 @@ async def test_the_clusters_of_a_list_are_known_before_they_are_observed(make: M
 
 
 def test_a_holder_that_leaves_by_an_event_is_handed_over_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = note(monkeypatch, PodIndex, "holders", Holders(leaving=frozenset({"pod-0"})))
+    asked = note(monkeypatch, PodIndex, "holders", KnownHolders(leaving=frozenset({"pod-0"})))
     memory = Memory(routes={"acme-shard-0": Route(shard=0, name="acme-shard-0", uid="s", version=1, holder_uid="pod-0")})
 
     assert make()._reconciler._observer.has_lost_holders(KEY, memory)

@@ -14,9 +14,9 @@ import pytest
 
 from whatsapp_operator.core.desired import Desired, Probe, Tuning
 from whatsapp_operator.core.names import Key, Obj
-from whatsapp_operator.shell.coreapps.schedule import Holders, Target
+from whatsapp_operator.shell.coreapps.schedule import Target
 from whatsapp_operator.shell.kube.errors import Unavailable
-from whatsapp_operator.shell.objects.reading import SpecError, claim_of, desired_of
+from whatsapp_operator.shell.objects.reading import KnownHolders, SpecError, claim_of, desired_of
 from whatsapp_operator.shell.watch.index import PodIndex
 
 KEY = Key("ns", "acme")
@@ -113,22 +113,22 @@ def test_holders_that_are_gone_or_terminating_are_known_from_events() -> None:
         return made
 
     pod_index, _ = a_pod_index()
-    assert pod_index.holders(KEY) == Holders()
+    assert pod_index.holders(KEY) == KnownHolders()
     for ordinal, version in enumerate((30, 29, 32, 31)):
         named = service(ordinal, f"p{ordinal}")
         named["metadata"]["resourceVersion"] = str(version)
         pod_index.note_service(named, gone=False)
     uids = frozenset({"p0", "p1", "p2", "p3"})
-    assert pod_index.holders(KEY) == Holders(uids=uids, services_at=32), "its pods are not listed yet"
+    assert pod_index.holders(KEY) == KnownHolders(uids=uids, services_at=32), "its pods are not listed yet"
     for ordinal in range(4):
         pod_index.note_pod(at(10 + ordinal, ordinal), gone=False)
     pod_index.note_pod(at(20, 4, deletionTimestamp="2030-01-01T00:00:30Z"), gone=False)
-    assert pod_index.holders(KEY) == Holders(uids=uids, pods_at=20, services_at=32), "a pod that holds nothing is no holder"
+    assert pod_index.holders(KEY) == KnownHolders(uids=uids, pods_at=20, services_at=32), "a pod that holds nothing is no holder"
 
     pod_index.note_pod(at(21, 0, deletionTimestamp="2030-01-01T00:00:30Z"), gone=False)
     pod_index.note_pod(at(23, 2), gone=True)
     pod_index.note_pod(at(15, 3), gone=False)
-    assert pod_index.holders(KEY) == Holders(uids=uids, leaving=frozenset({"p0", "p2"}), pods_at=23, services_at=32)
+    assert pod_index.holders(KEY) == KnownHolders(uids=uids, leaving=frozenset({"p0", "p2"}), pods_at=23, services_at=32)
 
 
 def test_an_event_that_changes_nothing_is_not_passed_on() -> None:

@@ -1,4 +1,4 @@
-"""What the API server rejected is said until it is accepted or the spec changes; an answer that says nothing ends nothing."""
+"""What the API server rejected is remembered for each object until it is accepted; an answer that says nothing ends nothing."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class Cluster:
             one.desired, one.snapshot, Access(addresses=(), server_name=""), Credentials(country_code="1", phone_number="2")
         )
 
-    async def round(self, *actions: Action, **answers: KubeError) -> str | None:
-        """What is said of rejections after a round in which objects were answered so."""
+    async def round(self, *actions: Action, **answers: KubeError) -> dict[str, str]:
+        """What is remembered of rejections, by the object's name, after a round in which objects were answered so."""
         self.fakes.answers = answers
         await self._executor.perform(self._observation, actions, self.memory)
-        return self.memory.rejection.text if self.memory.rejection else None
+        return {ref.name: one.text for ref, one in self.memory.rejected.items()}
 
 
 A, B = Create(obj=an_object("a")), Create(obj=an_object("b"))
@@ -76,34 +76,45 @@ async def test_no_answer_between_two_rejections_ends_nothing(action: Action, unk
 
     said = [await cluster.round(action, a=answer) for answer in (QUOTA, unknown, QUOTA, unknown)]
 
-    assert said == [str(QUOTA)] * 4
+    assert said == [{"a": str(QUOTA)}] * 4
 
 
 async def test_what_is_accepted_ends_the_rejection() -> None:
     cluster = Cluster()
 
-    assert await cluster.round(A, a=QUOTA) == str(QUOTA)
-    assert await cluster.round(A) is None
+    assert await cluster.round(A, a=QUOTA) == {"a": str(QUOTA)}
+    assert await cluster.round(A) == {}
 
 
 async def test_another_object_that_is_accepted_does_not_end_it() -> None:
     cluster = Cluster()
 
-    assert await cluster.round(A, B, a=QUOTA) == str(QUOTA)
-    assert await cluster.round(A, B, a=TIMED_OUT) == str(QUOTA)
+    assert await cluster.round(A, B, a=QUOTA) == {"a": str(QUOTA)}
+    assert await cluster.round(B) == {"a": str(QUOTA)}
+    assert await cluster.round(A, B, a=TIMED_OUT) == {"a": str(QUOTA)}
 
 
 async def test_a_round_without_such_a_write_does_not_end_it() -> None:
     cluster = Cluster()
     await cluster.round(A, a=QUOTA)
 
-    assert await cluster.round() == str(QUOTA)
+    assert await cluster.round() == {"a": str(QUOTA)}
 
 
-async def test_of_two_rejections_the_first_in_order_is_said() -> None:
-    """In each round the same one, whichever answer comes first: else the sentence would flap."""
+async def test_each_rejection_is_remembered_and_none_of_them_counts_as_another_write() -> None:
     cluster = Cluster()
     other = Rejected("create StatefulSet default/b: 422 Invalid")
 
-    assert await cluster.round(A, B, a=QUOTA, b=other) == str(QUOTA)
-    assert await cluster.round(B, A, a=QUOTA, b=other) == str(other)
+    assert await cluster.round(A, B, a=QUOTA, b=other) == {"a": str(QUOTA), "b": str(other)}
+    assert cluster.memory.denial is None
+
+
+def test_of_two_rejections_the_first_in_the_order_of_objects_is_said() -> None:
+    """In each round the same one, whichever answer comes first: else the sentence would flap."""
+    one = situation()
+    first, second, *_ = one.facts().absent
+    for both in ((first, second), (second, first)):
+        rejected = one
+        for obj in both:
+            rejected = rejected.rejecting(obj["kind"], obj["metadata"]["name"], f"no {obj['metadata']['name']}")
+        assert rejected.plan().decision.why.endswith(f"no {first['metadata']['name']}")

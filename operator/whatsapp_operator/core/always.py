@@ -6,8 +6,23 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from . import health, manifests, rollout
-from .actions import Action, AssignRole, BumpVersion, ClearLabels, Delete, Handover, Label, Relabel, Replace, Retire, Scale, Touch
+from . import handovers, health, manifests, rollout, scaling
+from .actions import (
+    Action,
+    AssignRole,
+    BumpVersion,
+    ClearLabels,
+    Create,
+    Delete,
+    GenerateSecret,
+    Handover,
+    Label,
+    Relabel,
+    Replace,
+    Retire,
+    Scale,
+    Touch,
+)
 from .facts import Facts
 from .names import Epoch, Ref
 from .snapshot import Coreapp, Route
@@ -16,7 +31,7 @@ from .upkeep import corrected
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Busy:
-    """What the rule that won writes now, so that nothing else does: uids of pods and of shard Services, and numbers of shards."""
+    """What earlier rules write now, so that no later one does: uids of pods and of shard Services, and numbers of shards."""
 
     pods: frozenset[str]
     routes: frozenset[str]
@@ -45,9 +60,30 @@ class AlwaysRule:
     name: str
     why: str
     then: Callable[[Facts, Busy], Iterable[Action]]
+    makes: bool = False
+    """It makes what the garbage collector is to take away when the cluster is deleted: so not then."""
 
 
 ALWAYS: tuple[AlwaysRule, ...] = (
+    # What shards live on comes first. A rule that waits, or whose writes are rejected for days, holds none of it up.
+    AlwaysRule(
+        name="CoreappsTooFew",
+        why="Raises the number of Coreapps: with fewer than there are shards, one is without service.",
+        then=lambda f, busy: () if busy.replicas else raising(f),
+        makes=True,
+    ),
+    AlwaysRule(
+        name="ShardsUnassigned",
+        why="Makes missing shard Services, and gives each shard without a holder one.",
+        then=lambda f, busy: assigning(f, busy.shards, busy.pods),
+        makes=True,
+    ),
+    AlwaysRule(
+        name="ObjectsAbsent",
+        why="Makes objects that do not exist.",
+        then=lambda f, _: making(f),
+        makes=True,
+    ),
     AlwaysRule(
         name="PodsUnresponsive",
         why="Deletes Coreapps that do not answer or cannot become ready, so that they come back as spares; never more than spares.",
@@ -86,10 +122,48 @@ ALWAYS: tuple[AlwaysRule, ...] = (
 )
 
 
-def actions(f: Facts, busy: Busy) -> Iterator[Action]:
-    """Yield what every one of these rules does, in their order."""
+def adding(f: Facts, actions: Iterable[Action]) -> list[Action]:
+    """Return the actions of the rule that won, followed by what every one of these rules does, in their order."""
+    done = [*actions]
     for rule in ALWAYS:
-        yield from rule.then(f, busy)
+        if not (rule.makes and f.desired.deleting):
+            done += rule.then(f, Busy.of(done))
+    return done
+
+
+def raising(f: Facts) -> tuple[Scale, ...]:
+    """Return the write that raises the number of Coreapps, if they are too few."""
+    return scaling.scale(f, scaling.raised(f)) if scaling.are_too_few(f) else ()
+
+
+def assigning(f: Facts, moving: frozenset[int], busy: frozenset[str]) -> Iterator[Action]:
+    """Yield the missing Services of shards that exist, and a holder for each shard that never had one.
+
+    ``moving`` shards and ``busy`` pods are written by the rule that won: with one more move an epoch would be on two pods (laws#2).
+    """
+    services = (manifests.shard_service(f.desired, shard) for shard in f.shards_without_service(f.known_shards))
+    yield from (Create(obj=service) for service in services if not f.is_there(service))
+    yield from handovers.assignments(f, moving, busy)
+
+
+def making(f: Facts) -> Iterator[Create | GenerateSecret]:
+    """Yield what makes the objects that do not exist."""
+    tls = manifests.tls_secret_name(f.desired)
+    for obj in f.absent:
+        name = obj["metadata"]["name"]
+        if not f.may_write(Ref(obj["kind"], name)):
+            continue
+        if obj["kind"] == "Secret":
+            hosts = (manifests.server_name(f.desired), manifests.webapp_host(f.desired.key), manifests.webapp_name(f.desired.key.name))
+            yield GenerateSecret(
+                obj=obj,
+                recipe="tls" if name == tls else "admin",
+                host_names=tuple(dict.fromkeys(hosts)),
+            )
+        elif Ref(obj["kind"], name) == manifests.coreapp_statefulset(f.desired.key.name):
+            yield Create(obj=manifests.coreapps(f.desired, replicas=f.desired_replicas))
+        else:
+            yield Create(obj=obj)
 
 
 def role_assignments(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[AssignRole]:
@@ -134,8 +208,8 @@ def replacing(f: Facts) -> Iterator[Delete]:
     the successor of the last one is ready. A successor that fails in its turn may be ended again: that makes no further pod go.
     """
     ends = {pod.uid: pod for pod in (*_hung(f), *rollout.unrecoverable(f))}
-    # Those without a shard first: as spares they take shards over.
-    pods = sorted(ends.values(), key=lambda pod: pod.uid in f.holder_uids)
+    # Those without a shard first: as spares they take shards over. What must not be deleted keeps no place.
+    pods = sorted(ends.values(), key=lambda pod: (Ref("Pod", pod.name) in f.snapshot.rejected, pod.uid in f.holder_uids))
     again = [pod for pod in pods if pod.name in f.ending]
     others = [pod for pod in pods if pod.name not in f.ending]
     room = max(0, max(1, f.desired.spares) - len(f.ending))
@@ -165,12 +239,13 @@ def mending(f: Facts, busy: frozenset[str]) -> Iterator[Replace]:
 
     When all else is held, the budget for disruptions still follows Set Shards, and shards get their traffic.
     """
-    for obj in f.changed if f.may_write_objects else ():
+    for obj in f.changed:
         ref = Ref(obj["kind"], obj["metadata"]["name"])
         live = f.snapshot.objects[ref]
         is_route = manifests.SHARD_LABEL in obj["metadata"]["labels"]
         is_held = f.desired.deleting or (f.desired.paused and not is_route)
-        if (not is_held or ref == manifests.coreapp_budget(f.desired.key.name)) and live["metadata"]["uid"] not in busy:
+        is_due = f.may_write(ref) and live["metadata"]["uid"] not in busy
+        if is_due and (not is_held or ref == manifests.coreapp_budget(f.desired.key.name)):
             yield Replace(obj=corrected(live, obj), desired=obj, live=live)
 
 
@@ -190,7 +265,8 @@ def outgrowing(f: Facts) -> Iterator[Delete]:
     """Yield the end of objects under names that earlier releases gave, once there is what stands in their place."""
     for former, successor in manifests.outgrown(f.desired.key.name).items():
         live = f.snapshot.objects.get(former)
-        if live is not None and successor in f.snapshot.objects and f.may_write_objects and not (f.desired.paused or f.desired.deleting):
+        is_held = f.desired.paused or f.desired.deleting or not f.may_write(former)
+        if live is not None and successor in f.snapshot.objects and not is_held:
             yield Delete(ref=former, uid=live["metadata"]["uid"], resource_version=live["metadata"]["resourceVersion"])
 
 

@@ -5,7 +5,7 @@ Predicates and selections that rules and status share. Nothing here decides what
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -23,6 +23,8 @@ Differing: TypeAlias = tuple[tuple[Obj, tuple[tuple[str, Difference], ...]], ...
 
 RETRY_REJECTED_AFTER = timedelta(seconds=5)
 """Pause before a rejected object is tried again: a quota may have room by then. After an edit of the spec it is tried at once."""
+REJECTED_FOR = 12 * RETRY_REJECTED_AFTER
+"""How long a rejection is remembered: what is still wanted has been tried again by then."""
 SURGE = 1
 """Coreapps beyond those wanted while a new pod template is rolled out, so that no spare is missed meanwhile."""
 
@@ -234,8 +236,12 @@ class Facts(Holders):
         )
         return tuple((ref, paths) for ref, paths in settled if paths)
 
-    @property
-    def may_write_objects(self) -> bool:
-        """Whether objects may be created or changed now: rejected objects are not tried again at every observation."""
-        at = self.snapshot.rejected_at
-        return at is None or self.snapshot.now - at >= RETRY_REJECTED_AFTER
+    def rejection(self, objects: Iterable[Obj]) -> str | None:
+        """Return why the API server rejected the first of these objects that it rejected; None: it rejected none."""
+        rejected = (self.snapshot.rejected.get(Ref(obj["kind"], obj["metadata"]["name"])) for obj in objects)
+        return next((one.text for one in rejected if one is not None), None)
+
+    def may_write(self, ref: Ref) -> bool:
+        """Return whether an object may be written now: one that was rejected is not tried again at every observation."""
+        rejected = self.snapshot.rejected.get(ref)
+        return rejected is None or self.snapshot.now - rejected.at >= RETRY_REJECTED_AFTER

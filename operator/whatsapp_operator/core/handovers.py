@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 
 from . import manifests
@@ -15,9 +15,11 @@ from .reasons import Reason
 from .snapshot import Coreapp, Evidence, Route
 
 
-def paired(f: Facts, moves: Iterable[tuple[Route, Evidence, bool]], *, only: Coreapp | None = None) -> Iterator[Handover]:
-    """Pair routes with standbys, lowest shard first; each pod is taken once."""
-    used: set[str] = set()
+def paired(
+    f: Facts, moves: Iterable[tuple[Route, Evidence, bool]], *, only: Coreapp | None = None, busy: Iterable[str] = ()
+) -> Iterator[Handover]:
+    """Pair routes with standbys, lowest shard first; each pod is taken once, and none that is ``busy``."""
+    used = {*busy}
     for route, evidence, planned in moves:
         choices = [pod for pod in f.standbys(route, used) if only is None or pod.uid == only.uid]
         if evidence is Evidence.POD_DRAINING and planned:
@@ -60,9 +62,10 @@ def drain_switchovers(f: Facts) -> tuple[Handover, ...]:
     return tuple(paired(f, ((route, Evidence.POD_DRAINING, True) for route in f.draining)))
 
 
-def assignments(f: Facts) -> tuple[Handover, ...]:
-    """Return a handover for each shard that never had a holder."""
-    return tuple(paired(f, ((route, Evidence.REQUESTED, True) for route in f.unassigned)))
+def assignments(f: Facts, shards: Collection[int] = (), pods: Collection[str] = ()) -> tuple[Handover, ...]:
+    """Return a handover for each shard that never had a holder, but of none of these ``shards`` and to none of these ``pods``."""
+    routes = (route for route in f.unassigned if route.shard not in shards)
+    return tuple(paired(f, ((route, Evidence.REQUESTED, True) for route in routes), busy=pods))
 
 
 def consolidations(f: Facts) -> tuple[Handover, ...]:

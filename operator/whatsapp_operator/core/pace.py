@@ -8,7 +8,7 @@ a person costs almost nothing. A change without an event is noticed after at mos
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -111,11 +111,11 @@ CADENCES: tuple[Cadence, ...] = (
                 Reason.LOGIN_REJECTED,
             }
         )
-        | frozenset({Reason.PODS_REJECTED, Reason.DELETION_BLOCKED, Reason.REPLICAS_OVERRULED})
+        | frozenset({Reason.PODS_REJECTED, Reason.DELETION_BLOCKED, Reason.REPLICAS_OVERRULED, Reason.READ_FAILED})
         | frozenset(one.name for one in objections.OBJECTIONS),
         first=SECOND,
         longest=REST,
-        why="It waits for a person or for the calendar. An edit has an event, the calendar a known time; a Secret has neither.",
+        why="It waits for a person or for the calendar. An edit has an event, the calendar a known time; a Secret or a right has neither.",
     ),
     Cadence(
         rules=frozenset(),
@@ -141,14 +141,31 @@ def standing(f: Facts, rule: str) -> str:
 
 def is_quiet(f: Facts) -> bool:
     """Return whether nothing is in progress that could change without an event."""
-    changes = f.is_unsettled or f.snapshot.webapps_change or f.snapshot.client.unresponsive_since is not None
+    # The Deployment is not watched: neither what its controller observes nor the number that an autoscaler writes.
+    webapps_change = f.snapshot.webapps_change or f.lacks_webapps
+    changes = f.is_unsettled or webapps_change or f.snapshot.client.unresponsive_since is not None
     return f.desired.deleting or not changes
 
 
-def pause(f: Facts, rule: str) -> timedelta:
-    """Return the longest time until the next observation without known moments: a quarter of the time that has passed."""
+UNWATCHED = frozenset({Reason.NAME_CONFLICT, Reason.READ_FAILED, Reason.PODS_REJECTED}) | frozenset(
+    one.name for one in objections.OBJECTIONS
+)
+"""Rules that hold also in a quiet cluster, and whose end has no event: an object, a right, a quota or a Secret of a person."""
+
+
+def awaited(f: Facts, rule: str, others: Iterable[str] = ()) -> str | None:
+    """Return the name of what may end without an event, None: nothing may. ``rule`` has won; ``others`` hold as well."""
+    if not is_quiet(f):
+        return rule
+    objection = objections.objection_to_account(f)
+    said = next((one for one in others if one in UNWATCHED), objection.name if objection is not None else None)
+    return None if f.desired.deleting else said
+
+
+def pause(f: Facts, rule: str | None) -> timedelta:
+    """Return the longest time until the next observation without known moments: a quarter of the time that ``rule`` was awaited."""
     rest = f.desired.tuning.rest
-    if is_quiet(f):
+    if rule is None:
         return rest
     entry = cadence(rule)
     first = entry.first if f.snapshot.client.unresponsive_since is None else max(entry.first, SECOND)
@@ -156,9 +173,9 @@ def pause(f: Facts, rule: str) -> timedelta:
     return min(max(first, age / 4), entry.longest, rest)
 
 
-def observe_after(f: Facts, rule: str) -> timedelta:
-    """Return how long to rest after an observation in which this rule won, if no event comes."""
-    return min([pause(f, rule), *due(f)])
+def observe_after(f: Facts, rule: str, others: Iterable[str] = ()) -> timedelta:
+    """Return how long to rest after an observation in which this rule won, if no event comes; ``others``: see ``awaited``."""
+    return min([pause(f, awaited(f, rule, others)), *due(f)])
 
 
 def asks(f: Facts, rule: str, state: State) -> bool:
@@ -185,11 +202,11 @@ def asks(f: Facts, rule: str, state: State) -> bool:
 # --- facts whose age decides, and known times ---------------------------------------------------------------------------
 
 
-def held(f: Facts, rule: str) -> Iterator[str]:
-    """Name the facts whose age the next observation wants to know."""
+def held(f: Facts, rule: str, others: Iterable[str] = ()) -> Iterator[str]:
+    """Name the facts whose age the next observation wants to know; ``others``: see ``awaited``."""
     yield from _deciding(f)
-    if not is_quiet(f):
-        yield standing(f, rule)
+    if (one := awaited(f, rule, others)) is not None:
+        yield standing(f, one)
 
 
 def _deciding(f: Facts) -> Iterator[str]:
@@ -267,8 +284,7 @@ def _times_due(f: Facts) -> Iterator[timedelta]:
     if f.snapshot.overruled is not None:
         # Until then it is said.
         yield f.snapshot.overruled.at + scaling.REMEMBERED - now
-    if f.snapshot.rejected_at is not None:
-        yield RETRY_REJECTED_AFTER - (now - f.snapshot.rejected_at)
+    yield from (RETRY_REJECTED_AFTER - (now - one.at) for one in f.snapshot.rejected.values())
 
 
 def _silences_due(f: Facts) -> Iterator[timedelta]:

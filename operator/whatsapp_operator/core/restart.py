@@ -21,6 +21,11 @@ class Restart(Counts):
         return self.shards is not None and asked is not None and self.snapshot.now - asked <= self.desired.tuning.ask_fresh
 
     @property
+    def known_shards(self) -> int | None:
+        """S; while that is unknown the number last settled, unless a call may have changed it."""
+        return self.shards if self.shards is not None or self.call_in_effect is not None else self.settled_shards
+
+    @property
     def has_asked(self) -> bool:
         """Whether this process knows something about the client, even if only that it does not answer; or cannot ask it."""
         client = self.snapshot.client

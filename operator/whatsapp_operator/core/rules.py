@@ -1,10 +1,11 @@
 """The main table. Every decision that changes what the cluster does is in this file, in order of priority.
 
 ``plan`` checks ``RULES`` from the top. The first rule whose ``when`` holds wins and decides what is done; a requested move only if
-something can be done for it now. Failover comes before order, so that a resize that waits never delays a failover. The first matching rule
-that is ``Stuck`` and the first that is still moving are kept too: each condition answers its own question, no matter which rule won. While
-a person must act, only the few rules that wait for no person and end within seconds count as moving: otherwise tools would wait for
-progress that cannot come.
+something can be done for it now. What the shards that exist live on is done whichever rule wins (``always``): here, its rules say that it
+is being done, and hold up what comes after. Failover comes before order, so that a resize that waits never delays a failover. The first
+matching rule that is ``Stuck`` and the first that is still moving are kept too: each condition answers its own question, no matter which
+rule won. While a person must act, only the few rules that wait for no person and end within seconds count as moving: otherwise tools would
+wait for progress that cannot come.
 
 A rule's name is the condition's reason, the Event's reason, the metric's label and the test's name: search for one word to find everything.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from . import always, handovers, manifests, missing, objections, pace, rollout, scaling, sentences, set_shards, windows
-from .actions import Action, Create, Decision, GenerateSecret, GetShards, Plan, Retire, Scale, State
+from .actions import Action, Decision, GetShards, Plan, Retire, State
 from .desired import Desired
 from .facts import Facts
 from .names import Epoch, Ref
@@ -50,36 +51,6 @@ class Rule:
 # --- order ------------------------------------------------------------------------------------------------------------
 
 
-def _create_absent(f: Facts) -> Iterator[Action]:
-    tls = manifests.tls_secret_name(f.desired)
-    for obj in f.absent if f.may_write_objects else ():
-        name = obj["metadata"]["name"]
-        if obj["kind"] == "Secret":
-            hosts = (manifests.server_name(f.desired), manifests.webapp_host(f.desired.key), manifests.webapp_name(f.desired.key.name))
-            yield GenerateSecret(
-                obj=obj,
-                recipe="tls" if name == tls else "admin",
-                host_names=tuple(dict.fromkeys(hosts)),
-            )
-        elif Ref(obj["kind"], name) == manifests.coreapp_statefulset(f.desired.key.name):
-            yield Create(obj=manifests.coreapps(f.desired, replicas=f.desired_replicas))
-        else:
-            yield Create(obj=obj)
-
-
-def _raised(f: Facts) -> int:
-    """How many replicas there must be at once: what is wanted, or when paused only what already exists."""
-    return f.min_replicas if f.desired.paused else f.desired_replicas
-
-
-def _scale(f: Facts, replicas: int) -> tuple[Action, ...]:
-    workload = f.snapshot.statefulset
-    if workload is None:
-        return ()
-    ref = manifests.coreapp_statefulset(f.desired.key.name)
-    return (Scale(ref=ref, uid=workload.uid, resource_version=workload.resource_version, replicas=replicas),)
-
-
 def _lacks_coreapps(f: Facts) -> bool:
     if not f.resize_is_wanted or len(f.ready_to_stay) >= f.spec_replicas:
         return False
@@ -104,7 +75,7 @@ def _shrink(f: Facts) -> tuple[Action, ...]:
     surplus = (pod for pod in f.snapshot.coreapps if pod.ordinal >= f.desired_replicas and not pod.deleting)
     unmarked = [pod for pod in surplus if f.claim(pod) != "retiring" or f.retires_by(pod) != n]
     if not unmarked:
-        return _scale(f, f.desired_replicas)
+        return scaling.scale(f, f.desired_replicas)
     # Another label is first made dead, or cleared.
     free = (pod for pod in unmarked if f.claim(pod) in {"none", "dead"})
     return tuple(Retire(coreapp=pod, epoch=Epoch(n, f"{f.snapshot.nonce}-{pod.ordinal}")) for pod in free)
@@ -182,10 +153,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.SCALING_UP,
         state=State.WORKING,
-        # Should there be more shards than pods, raising R comes before all else, also while a person must act (laws#4).
-        when=lambda f: f.snapshot.statefulset is not None and f.replicas < _raised(f),
-        then=lambda f: _scale(f, _raised(f)),
-        why=lambda f: f"Coreapps {f.replicas} -> {_raised(f)}{scaling.whose(f)}.",
+        # Should there be more shards than pods, that is what is said first, also while a person must act (laws#4).
+        when=scaling.are_too_few,
+        why=lambda f: f"Coreapps {f.replicas} -> {scaling.raised(f)}{scaling.whose(f)}.",
     ),
     # --- order: what must exist
     Rule(
@@ -202,18 +172,16 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.OBJECTS_REJECTED,
         state=State.STUCK,
-        when=lambda f: f.snapshot.rejection is not None and bool(f.absent),
-        then=_create_absent,
+        when=lambda f: f.rejection(f.absent) is not None,
         why=lambda f: (
             "The API server rejects an object of this cluster; it is tried again. Make room in the quota, or correct what is named: "
-            f"{f.snapshot.rejection}"
+            f"{f.rejection(f.absent)}"
         ),
     ),
     Rule(
         name=Reason.BOOTSTRAPPING,
         state=State.WORKING,
         when=lambda f: bool(f.absent) or (f.shards is None and f.settled_shards is None and not f.must_wait_for_names),
-        then=_create_absent,
         why=lambda f: (
             f"Creating the first pods; the client has not reported its shards yet{_problem(f)}{sentences.pending(f)}."
             if f.settled_shards is None
@@ -230,14 +198,11 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.ASSIGNING_SHARDS,
         state=State.WORKING,
-        # No matter what is in progress: GET reports that these shards exist.
-        when=lambda f: bool([*f.shards_without_service(f.shards)]) or bool(handovers.assignments(f)),
-        then=lambda f: (
-            *(Create(obj=manifests.shard_service(f.desired, shard)) for shard in f.shards_without_service(f.shards)),
-            *handovers.assignments(f),
-        ),
+        # No matter what is in progress: these shards exist.
+        when=lambda f: bool([*f.shards_without_service(f.known_shards)]) or bool(handovers.assignments(f)),
         why=lambda f: (
-            f"Assigning holders to shards {', '.join(map(str, [*f.shards_without_service(f.shards), *(r.shard for r in f.unassigned)]))}."
+            "Assigning holders to shards "
+            f"{', '.join(map(str, [*f.shards_without_service(f.known_shards), *(route.shard for route in f.unassigned)]))}."
         ),
     ),
     Rule(
@@ -419,13 +384,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.CHANGE_REJECTED,
         state=State.STUCK,
-        when=lambda f: f.snapshot.denied is not None or (f.snapshot.rejection is not None and bool(f.changed)),
+        when=lambda f: f.snapshot.denied is not None or f.rejection(f.changed) is not None,
         why=lambda f: (
             "The API server rejects a step of the operator, which is tried again. Give the operator its rights back, or correct what is "
             f"named: {f.snapshot.denied}"
             if f.snapshot.denied is not None
             else "The API server rejects a change of this cluster's objects, which run on as they were. Correct in the spec what is named: "
-            f"{f.snapshot.rejection}"
+            f"{f.rejection(f.changed)}"
         ),
     ),
     Rule(
@@ -511,8 +476,9 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
 def plan_of(f: Facts) -> Plan:
     """Return what to do after the observation with these facts."""
     matches = [*_matching(f)]
+    names = [rule.name for rule in matches]
     winner, actions = next((rule, found) for rule in matches if (found := [*rule.then(f)]) or rule.holds_up)
-    actions += always.actions(f, always.Busy.of(actions))
+    actions = always.adding(f, actions)
     if pace.asks(f, winner.name, winner.state):
         actions.append(GetShards(quiet=winner.state is State.READY and not f.is_unsettled))
     stuck = _first(f, matches, State.STUCK)
@@ -534,8 +500,8 @@ def plan_of(f: Facts) -> Plan:
         is_reportable=f.has_asked
         and f.snapshot.failed_reads.keys() == f.snapshot.unread.keys()
         and not (winner.state is State.READY and (f.is_template_settling or bool(f.changed))),
-        holds=frozenset(pace.held(f, winner.name)),
-        wake_after=pace.observe_after(f, winner.name),
+        holds=frozenset(pace.held(f, winner.name, names)),
+        wake_after=pace.observe_after(f, winner.name, names),
     )
 
 

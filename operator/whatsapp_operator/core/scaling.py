@@ -1,4 +1,4 @@
-"""Replicas that others wrote: the number from the spec counts, another number is overruled and reported. Pure."""
+"""The number of Coreapps: the one from the spec counts, another number that others wrote is overruled and reported. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from . import manifests
+from .actions import Scale
 from .facts import Facts
 from .snapshot import Overruled
 
@@ -17,6 +18,25 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=30), timedelta(minutes=5)
 """The pause doubles from the first to the second. Extra Coreapps do no harm meanwhile."""
 INSISTS: Final = 2
 """After so many consecutive times it is no mistake of a person, and must be ended by one."""
+
+
+def raised(f: Facts) -> int:
+    """Return how many replicas there must be at once: what is wanted, or when paused only what already exists."""
+    return f.min_replicas if f.desired.paused else f.desired_replicas
+
+
+def are_too_few(f: Facts) -> bool:
+    """Return whether there must be more replicas at once."""
+    return f.snapshot.statefulset is not None and f.replicas < raised(f)
+
+
+def scale(f: Facts, replicas: int) -> tuple[Scale, ...]:
+    """Return the write of this number."""
+    workload = f.snapshot.statefulset
+    if workload is None:
+        return ()
+    ref = manifests.coreapp_statefulset(f.desired.key.name)
+    return (Scale(ref=ref, uid=workload.uid, resource_version=workload.resource_version, replicas=replicas),)
 
 
 def noted(last: Overruled | None, *, by: str, replicas: int, now: datetime) -> Overruled:

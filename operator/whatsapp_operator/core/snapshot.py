@@ -367,6 +367,15 @@ class Attempt:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class RejectedWrite:
+    """The answer of the API server when it last rejected a write of an object, the time, and the generation of the spec."""
+
+    text: str
+    at: datetime
+    generation: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """One observation: everything that was read, as one frozen value."""
@@ -392,9 +401,8 @@ class Snapshot:
 
     What is not known of them is not "not there".
     """
-    rejection: str | None = None
-    """The API server's error when it rejected an own object of this generation of the spec."""
-    rejected_at: datetime | None = None
+    rejected: Mapping[Ref, RejectedWrite] = field(default_factory=dict)
+    """Objects of which the API server just rejected a write, by the present spec."""
     denied: str | None = None
     """The API server's error when it rejects another write of this process, such as of labels or of a number, for longer than a moment."""
     written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)

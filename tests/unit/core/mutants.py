@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest import mock
 
-from whatsapp_operator.core import always, evidence, handovers, manifests, objections, rules, set_shards
+from whatsapp_operator.core import always, evidence, handovers, manifests, objections, rules, scaling, set_shards
 from whatsapp_operator.core.actions import Action, AssignRole, ClearLabels, Handover, Plan, Relabel, Scale, SetShards, Touch
 from whatsapp_operator.core.desired import Desired
 from whatsapp_operator.core.facts import Facts
@@ -114,18 +114,18 @@ def _no_claims(_: Facts, __: Coreapp) -> str:
     return "none"
 
 
-def _epoch_before(f: Facts, moves: Any, *, only: Coreapp | None = None) -> Iterator[Handover]:
-    for move in HANDOVERS(f, moves, only=only):
+def _epoch_before(f: Facts, moves: Any, **options: Any) -> Iterator[Handover]:
+    for move in HANDOVERS(f, moves, **options):
         yield replace(move, epoch=Epoch(move.route.version - 1, move.epoch.random))
 
 
-def _one_pod_for_all(f: Facts, moves: Any, *, only: Coreapp | None = None) -> Iterator[Handover]:
-    made = list(HANDOVERS(f, moves, only=only))
+def _one_pod_for_all(f: Facts, moves: Any, **options: Any) -> Iterator[Handover]:
+    made = list(HANDOVERS(f, moves, **options))
     yield from (replace(move, to=made[0].to) for move in made)
 
 
-def _one_shard_for_all(f: Facts, moves: Any, *, only: Coreapp | None = None) -> Iterator[Handover]:
-    made = list(HANDOVERS(f, moves, only=only))
+def _one_shard_for_all(f: Facts, moves: Any, **options: Any) -> Iterator[Handover]:
+    made = list(HANDOVERS(f, moves, **options))
     yield from (replace(move, route=made[0].route) for move in made)
 
 
@@ -144,7 +144,7 @@ ALWAYS: Callable[[Facts], bool] = lambda _: True  # noqa: E731
 NEVER: Callable[[Facts], bool] = lambda _: False  # noqa: E731
 NO_CLAIMS = patched((Facts, "claim", _no_claims))
 CALL_ANYWAY = patched((set_shards, "may_call", lambda f: f.resize_is_wanted))
-SHRINK_AT_ONCE = row("ScalingDown", then=lambda f: rules._scale(f, f.desired_replicas))
+SHRINK_AT_ONCE = row("ScalingDown", then=lambda f: scaling.scale(f, f.desired_replicas))
 SHRINK_ANYWAY = patched((rules, "_may_shrink", ALWAYS))
 
 # --- where they break the laws --------------------------------------------------------------------------------------------
@@ -477,20 +477,20 @@ RESTARTS = [
         restarting().restarted(4, [4]).holder_deleted(0),
     ),
 ]
-WITHOUT_GUARD = row("Deleting", when=lambda _: False)
+MAKES_TO_THE_END = patched((always, "ALWAYS", tuple(replace(one, makes=False) for one in always.ALWAYS)))
 DELETIONS = [
     Mutant(
         "what is to go is made again",
         laws.a_deletion_makes_nothing,
         "something is made",
-        patched(WITHOUT_GUARD),
+        MAKES_TO_THE_END,
         SETTLED.wanting(deleting=True).without_object("Service", "acme-webapp"),
     ),
     Mutant(
         "a cluster grows at its end",
         laws.a_deletion_makes_nothing,
         "the number of Coreapps or shards is changed",
-        patched(WITHOUT_GUARD),
+        MAKES_TO_THE_END,
         SETTLED.wanting(deleting=True, shards=4),
     ),
 ]

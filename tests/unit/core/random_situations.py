@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.certificate import CertificateFacts
 from whatsapp_operator.core.desired import Account, Desired, Switchover
+from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import (
     AccountSecret,
     Answer,
@@ -22,6 +23,7 @@ from whatsapp_operator.core.snapshot import (
     Operation,
     Overruled,
     Record,
+    RejectedWrite,
     Rejection,
     Report,
     Route,
@@ -31,6 +33,8 @@ from whatsapp_operator.core.snapshot import (
 )
 
 from .situations import FINGERPRINT, NONCE, NOW, REVISION, Situation, kept_objects, labels_for, pod, route, seconds, situation
+
+REJECTED = [("Deployment", "acme-webapp"), ("PodDisruptionBudget", "acme-coreapp"), ("Pod", "acme-coreapp-1")]
 
 COUNTS = st.sampled_from([1, 2, 4])
 MAYBE_COUNT = st.none() | COUNTS
@@ -215,7 +219,7 @@ def situations(draw: st.DrawFn) -> Situation:
             nonce=NONCE,
             leader_epoch=5,
             objects=objects,
-            rejection=draw(st.sampled_from([None, None, None, "quota"])),
+            rejected=draw(st.sampled_from([{}, {}, {}, *({Ref(*one): RejectedWrite("quota", NOW)} for one in REJECTED)])),
             denied=draw(st.sampled_from([None] * 9 + ["patch Pod: 403 Forbidden"])),
             rejected_pods=draw(st.sampled_from([None, None, None, "quota"])),
             overruled=draw(st.sampled_from([None, None, *(Overruled(by="hpa", replicas=7, times=times, at=NOW) for times in (1, 9))])),

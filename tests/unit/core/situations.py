@@ -23,6 +23,7 @@ from whatsapp_operator.core.snapshot import (
     Node,
     Operation,
     Record,
+    RejectedWrite,
     Report,
     Route,
     Snapshot,
@@ -177,6 +178,11 @@ class Situation:
             return self
         fresh = kept_objects(self.desired, operation=self.snapshot.record.operation)
         return self.seeing(objects={ref: obj for ref, obj in fresh.items() if ref in self.snapshot.objects})
+
+    def rejecting(self, kind: str, name: str, text: str = "exceeded quota", ago: float = 5) -> Situation:
+        """The API server rejected a write of an object so many seconds ago."""
+        answer = RejectedWrite(text, self.snapshot.now - seconds(ago))
+        return self.seeing(rejected={**self.snapshot.rejected, Ref(kind, name): answer})
 
     def later(self, span: float) -> Situation:
         """Time passes, and GET is asked again meanwhile if it was before."""

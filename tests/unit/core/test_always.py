@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from whatsapp_operator.core import always, manifests, rules
-from whatsapp_operator.core.actions import Action, AssignRole, BumpVersion, ClearLabels, Delete, Handover, Label, Replace
-from whatsapp_operator.core.desired import WebappService
-from whatsapp_operator.core.snapshot import Report
+from whatsapp_operator.core.actions import Action, AssignRole, BumpVersion, ClearLabels, Create, Delete, Handover, Label, Replace, Scale
+from whatsapp_operator.core.desired import Switchover, WebappService
+from whatsapp_operator.core.names import Ref
+from whatsapp_operator.core.snapshot import Login, Report
 
-from .situations import Situation, labels_for, situation
+from .plans import of
+from .situations import NOW, Situation, labels_for, seconds, situation
 from .test_evidence import hung
 from .witnesses import WITNESSES
 
-ORDER = ["PodsUnresponsive", "ObjectsChanged", "LabelsLost", "NamesOutgrown", "HandoversUnfinished", "ShrinkGivenUp", "RolesDiffer"]
+ORDER = [
+    "CoreappsTooFew",
+    "ShardsUnassigned",
+    "ObjectsAbsent",
+    "PodsUnresponsive",
+    "ObjectsChanged",
+    "LabelsLost",
+    "NamesOutgrown",
+    "HandoversUnfinished",
+    "ShrinkGivenUp",
+    "RolesDiffer",
+]
 
 
 def unlabelled() -> Situation:
@@ -46,6 +60,9 @@ def unassigned() -> Situation:
 
 
 CASES: dict[str, tuple[Situation, type[Action]]] = {
+    "CoreappsTooFew": (situation().settled().replicas(1), Scale),
+    "ShardsUnassigned": (situation().settled().without_route(0), Create),
+    "ObjectsAbsent": (situation().settled().without_object("Service", "acme-webapp"), Create),
     "PodsUnresponsive": (hung(), Delete),
     "ObjectsChanged": (edited(), Replace),
     "LabelsLost": (unlabelled(), Label),
@@ -80,11 +97,47 @@ def test_they_act_with_every_rule_and_after_it(name: str) -> None:
     """The actions of the rule that won come first, then those of each rule of this table, in its order."""
     one = WITNESSES[name]
     facts = one.facts()
-    own = [*next(rule for rule in rules.RULES if rule.name == name).then(facts)]
-    busy = always.Busy.of(own)
-    expected = [*own, *(action for rule in always.ALWAYS for action in rule.then(facts, busy))]
+    expected = [*next(rule for rule in rules.RULES if rule.name == name).then(facts)]
+    for rule in always.ALWAYS:
+        expected += rule.then(facts, always.Busy.of(expected))
 
     assert [*one.plan().actions][: len(expected)] == expected
+
+
+HINDRANCES: dict[str, Callable[[Situation], Situation]] = {
+    "a failover": lambda one: one.holder_deleted(1),
+    "a switchover": lambda one: one.wanting(switchovers=(Switchover(shard=1),), switchover_text="1"),
+    "a switchover of the same shard": lambda one: one.wanting(switchovers=(Switchover(shard=0, to="acme-coreapp-3"),)),
+    "too few Coreapps": lambda one: one.replicas(1),
+    "no login": lambda one: one.client(login=Login.REJECTED, asked_at=NOW - seconds(600)).wanting(shards=1),
+    "a rejected object": lambda one: one.without_object("PodDisruptionBudget", "acme-webapp").rejecting(
+        "PodDisruptionBudget", "acme-webapp", ago=0
+    ),
+    "an absent object": lambda one: one.without_object("PodDisruptionBudget", "acme-webapp"),
+    "a name that another one has": lambda one: one.seeing(name_conflicts=(Ref("PodDisruptionBudget", "acme-webapp"),)),
+}
+
+
+@pytest.mark.parametrize("hinder", HINDRANCES.values(), ids=HINDRANCES)
+def test_whatever_else_wins_shards_and_their_coreapps_are_kept(hinder: Callable[[Situation], Situation]) -> None:
+    """The rule that wins may do nothing, or be rejected for days."""
+    lacking = hinder(situation().settled(shards=2, spares=2)).without_route(0)
+    made = {action.obj["metadata"]["name"] for action in of(lacking.plan(), Create)}
+    moved = hinder(situation().settled(shards=2, spares=2)).with_route(0, epoch=None, holder=None, holder_uid=None).plan()
+
+    assert "acme-shard-0" in made
+    pairs = [(move.route.shard, move.to.uid) for move in of(moved, Handover)]
+    assert 0 in dict(pairs)
+    assert all(len({*each}) == len(pairs) for each in zip(*pairs, strict=True)), "no shard goes to two pods, no pod gets two shards"
+    assert len(of(hinder(situation().settled().replicas(1)).plan(), Scale)) == 1
+
+
+@pytest.mark.parametrize("name", ["CoreappsTooFew", "ShardsUnassigned", "ObjectsAbsent"])
+def test_what_a_cluster_lacks_is_not_made_when_it_is_deleted(name: str) -> None:
+    one, _ = CASES[name]
+
+    kinds = {type(action) for action in one.wanting(deleting=True).plan().actions}
+    assert not kinds & {Scale, Create}
 
 
 def test_what_the_winning_rule_moves_is_busy() -> None:

@@ -343,6 +343,8 @@ def test_as_many_Coreapps_are_ended_at_a_time_as_there_are_spares_and_one_at_lea
         one = one.with_pod(ordinal, unresponsive_since=NOW - seconds(20), report=None)
 
     assert ended(one) == names
+    spared = one.rejecting("Pod", "acme-coreapp-3")
+    assert ended(spared) == ["acme-coreapp-4", "acme-coreapp-3"][: len(names)], "what must not be deleted keeps no place"
 
 
 @pytest.mark.parametrize(("span", "manual", "names"), [(5.9, False, []), (6, False, ["acme-coreapp-0"]), (6, True, [])])
@@ -383,9 +385,9 @@ def outgrown(*, successor: bool = True) -> Situation:
         (outgrown(), True),
         (SETTLED, False),
         (outgrown(successor=False), False),
-        (outgrown().seeing(rejected_at=NOW - seconds(1)), False),
+        (outgrown().rejecting("NetworkPolicy", "acme", ago=1), False),
     ],
-    ids=["replaced", "not there", "not replaced yet", "a write was just rejected"],
+    ids=["replaced", "not there", "not replaced yet", "that was just rejected"],
 )
 def test_an_object_under_a_former_name_goes_once_its_successor_exists(one: Situation, goes: bool) -> None:
     expected = [Delete(ref=Ref("NetworkPolicy", "acme"), uid="u", resource_version="5")]

@@ -167,8 +167,10 @@ def test_the_budget_forbids_disruptions_no_longer_than_a_restart_may_take_also_i
 
 @pytest.mark.parametrize(("ago", "may"), [(0, False), (4.9, False), (5, True), (60, True)])
 def test_a_rejected_object_is_tried_again_after_five_seconds(ago: float, may: bool) -> None:
-    assert SETTLED.seeing(rejected_at=NOW - seconds(ago)).facts().may_write_objects is may
-    assert SETTLED.facts().may_write_objects
+    facts = SETTLED.rejecting("Service", "acme-webapp", ago=ago).facts()
+
+    assert facts.may_write(Ref("Service", "acme-webapp")) is may
+    assert facts.may_write(Ref("Deployment", "acme-webapp")), "no other one waits for it"
 
 
 # --- Webapps

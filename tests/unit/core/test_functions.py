@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core import answers, checksums, conditions, manifests, pace, report, rules, scaling, sentences, upkeep
+from whatsapp_operator.core import answers, checksums, conditions, manifests, pace, report, scaling, sentences, upkeep
 from whatsapp_operator.core.actions import BumpVersion, ClearLabels, Delete, EmitEvent
 from whatsapp_operator.core.desired import Database, Probe, Tls
 from whatsapp_operator.core.manifests.pods import DATABASE_KEYS
@@ -201,7 +201,7 @@ def test_of_a_call_that_there_is_not_nothing_is_said() -> None:
 
     assert conditions._deadline(facts) == ""
     assert scaling.tell(facts) == ""
-    assert rules._scale(situation().facts(), 3) == ()
+    assert scaling.scale(situation().facts(), 3) == ()
 
 
 @pytest.mark.parametrize(("said", "shown"), [("", "set."), ("HTTP 400: too weak", "set (HTTP 400: too weak).")])

@@ -367,25 +367,26 @@ THREE = situation().settled(spares=3).with_nodes()
     [
         THREE.with_pod(2, report=None),
         THREE.with_pod(2, unresponsive_since=NOW),
+        THREE.rejecting("Pod", "acme-coreapp-2"),
         THREE.with_node(2, leaving="cordoned"),
         THREE.with_node(2, ready=None),
         THREE.with_pod(2, node="node-0"),
         THREE.with_node(2, zone="zone-node-0"),
         THREE.with_pod(2, revision="rev-0"),
     ],
-    ids=["says nothing", "silent", "drained", "lost", "same node", "same zone", "old"],
+    ids=["says nothing", "silent", "takes no labels", "drained", "lost", "same node", "same zone", "old"],
 )
 def test_each_thing_that_speaks_against_a_standby_puts_it_behind_the_others(one: Situation) -> None:
     assert standbys(one) == [3, 4, 2]
 
 
 def test_what_weighs_more_comes_first() -> None:
-    """In this order: it answers, it stays, it is not surplus, another node, another zone, up to date, low."""
-    one = situation().settled(spares=6).with_pods([8]).with_nodes()
+    """In this order: it answers, it takes labels, it stays, it is not surplus, another node, another zone, up to date, low."""
+    one = situation().settled(spares=7).with_pods([9]).with_nodes().rejecting("Pod", "acme-coreapp-8")
     one = one.with_pod(2, report=None).with_node(3, leaving="cordoned").with_pod(4, node="node-0").with_node(5, zone="zone-node-0")
     one = one.with_pod(6, revision="rev-0")
 
-    assert standbys(one) == [7, 6, 5, 4, 8, 3, 2]
+    assert standbys(one) == [7, 6, 5, 4, 9, 3, 8, 2]
 
 
 def test_without_a_holder_or_a_zone_or_a_revision_nothing_of_that_counts() -> None:

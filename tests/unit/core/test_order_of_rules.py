@@ -128,7 +128,11 @@ CONTESTS: list[tuple[str, str, Situation]] = [
     ("ObjectsRejected", "Bootstrapping", WITNESSES["ObjectsRejected"]),
     ("ScalingUp", "Bootstrapping", situation().settled().without_object("Service", "acme-webapp").replicas(1)),
     ("ScalingUp", "LoginRejected", WITNESSES["LoginRejected"].replicas(1)),
-    ("ScalingUp", "ObjectsRejected", situation().settled().without_object("Service", "acme-webapp").replicas(1).seeing(rejection="no")),
+    (
+        "ScalingUp",
+        "ObjectsRejected",
+        situation().settled().without_object("Service", "acme-webapp").replicas(1).rejecting("Service", "acme-webapp"),
+    ),
     ("ScalingUp", "LoggingIn", WITNESSES["LoggingIn"].replicas(2)),
     ("ScalingUp", "AssigningShards", situation().settled().without_route(0).replicas(2)),
     ("ScalingUp", "SettingShards", WITNESSES["ScalingUp"]),

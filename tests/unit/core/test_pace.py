@@ -9,12 +9,12 @@ import pytest
 
 from whatsapp_operator.core import pace, rules
 from whatsapp_operator.core.actions import GetShards
-from whatsapp_operator.core.snapshot import Answer
+from whatsapp_operator.core.snapshot import AccountSecret, Answer, Workload
 from whatsapp_operator.core.windows import Window
 
 from .situations import NOW, Situation, seconds, situation
 from .test_order_of_rules import ORDER
-from .witnesses import WITNESSES, growing, out_of_reach, restarting
+from .witnesses import WITNESSES, growing, out_of_reach, rejected_webapp, restarting
 
 BUSY = {"Verifying", "Restarting", "AnswerUnknown"}
 """Rules under which only the client's answer moves anything on; each ends at a time that is noted."""
@@ -130,6 +130,38 @@ def test_Webapps_that_are_replaced_are_observed_soon_again() -> None:  # noqa: N
     assert one.row() == "ReplacingPods"
     assert one.plan().wake_after == timedelta(milliseconds=250)
     assert pace.standing(one.facts(), "ReplacingPods") in one.plan().holds, "less and less often, should it last"
+
+
+FIVE = Workload(uid="deploy", resource_version="8", replicas=5, ready=2)
+NOTHING_TELLS: dict[str, Situation] = {
+    "a name is free again": WITNESSES["NameConflict"],
+    "a right is back": WITNESSES["ReadFailed"],
+    "a right is back, and something else stays wrong": WITNESSES["ReadFailed"].wanting(invalid="what"),
+    "a Secret is put right": situation().settled().seeing(malformed="Key tls.crt of Secret tls is no certificate."),
+    "a certificate is there": situation().settled().with_account(secret=AccountSecret()),
+    "the Deployment's controller makes pods again": rejected_webapp(),
+    "the same while a pod is missing": rejected_webapp().with_pod(2, ready=False),
+    "an autoscaler wants fewer Webapps": situation().settled().wanting(webapps=None).seeing(webapp=FIVE),
+}
+"""Something is said of a cluster that is as it should be otherwise, and what ends it."""
+
+
+@pytest.mark.parametrize("one", NOTHING_TELLS.values(), ids=NOTHING_TELLS)
+def test_what_a_person_puts_right_without_an_event_is_noticed_after_a_quarter_of_the_time(one: Situation) -> None:
+    plan = one.plan()
+    (fact,) = (fact for fact in plan.holds if fact.startswith("Stands/"))
+
+    def wakes(stood: float) -> timedelta | None:
+        return one.seeing(since={**one.snapshot.since, fact: NOW - seconds(stood)}).plan().wake_after
+
+    assert plan.wake_after is not None
+    assert plan.wake_after <= seconds(1)
+    assert (wakes(40), wakes(1000)) == (seconds(10), seconds(30))
+
+
+def test_a_cluster_of_which_nothing_is_said_rests() -> None:
+    assert situation().settled().plan().wake_after == WITNESSES["Deleting"].plan().wake_after == seconds(30)
+    assert WITNESSES["ChangedByAdmission"].plan().wake_after == seconds(30)
 
 
 def test_a_step_that_an_event_allows_is_not_held_up_by_an_old_answer() -> None:

@@ -368,8 +368,8 @@ def test_the_end_of_a_restart_matters_while_it_explains_something(one: Situation
 
 
 def test_a_rejected_object_is_tried_again_at_a_known_moment() -> None:
-    assert seconds(4) in due(SETTLED.seeing(rejected_at=NOW - seconds(1)))
-    assert due(SETTLED.seeing(rejected_at=NOW - seconds(5))) == due(SETTLED) == set()
+    assert seconds(4) in due(SETTLED.rejecting("Service", "acme-webapp", ago=1))
+    assert due(SETTLED.rejecting("Service", "acme-webapp", ago=5)) == due(SETTLED) == set()
 
 
 def silent(span: float, renewed: float | None = 3) -> Situation:

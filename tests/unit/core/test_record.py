@@ -141,7 +141,9 @@ def said(before: Situation, after: Situation, emitted: dict[str, Emitted] | None
 
 
 def refused(what: str) -> Situation:
-    return situation().settled().without_object("PodDisruptionBudget", "acme-coreapp").seeing(rejection=what)
+    return (
+        situation().settled().without_object("PodDisruptionBudget", "acme-coreapp").rejecting("PodDisruptionBudget", "acme-coreapp", what)
+    )
 
 
 def test_a_new_sentence_under_the_same_reason_is_emitted() -> None:

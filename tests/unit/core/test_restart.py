@@ -8,9 +8,11 @@ from zlib import crc32
 
 import pytest
 
+from whatsapp_operator.core.actions import Create
 from whatsapp_operator.core.desired import Tuning
 from whatsapp_operator.core.snapshot import Answer, Login, Report
 
+from .plans import of
 from .situations import NOW, Situation, seconds, situation
 from .witnesses import NIGHT, growing, restarting
 
@@ -27,6 +29,25 @@ def test_a_number_is_fresh_for_five_seconds(ago: float | None, fresh: bool) -> N
 
     assert one.facts().shards_are_fresh is fresh
     assert not one.client(shards=None).facts().shards_are_fresh
+
+
+@pytest.mark.parametrize(
+    ("one", "known"),
+    [
+        (SETTLED.reporting(4), 4),
+        (SETTLED.reporting(None), 2),
+        (SETTLED.reporting(None).seeing(settled_shards=None), None),
+        (SETTLED.noted(4, Answer.BUSY).reporting(None), 2),
+        *((SETTLED.noted(4, answer).reporting(None), None) for answer in (Answer.NONE, Answer.UNKNOWN, Answer.ACCEPTED)),
+    ],
+    ids=["reported", "settled", "none was yet", "turned away", "a call may have begun", "a call is unknown", "a call was accepted"],
+)
+def test_while_the_client_says_no_number_the_last_settled_one_is_known_unless_a_call_may_have_changed_it(
+    one: Situation, known: int | None
+) -> None:
+    assert one.facts().known_shards == known
+    made = {action.obj["metadata"]["name"] for action in of(one.without_route(1).plan(), Create)}
+    assert ("acme-shard-1" in made) == (known is not None)
 
 
 UNASKED: dict[str, Any] = {"shards": None, "asked_at": None, "unresponsive_since": None, "login": Login.UNTRIED}

@@ -73,7 +73,8 @@ def test_ObjectsRejected_says_what_the_API_server_said_and_goes_on_trying() -> N
 
 
 def test_ObjectsRejected_ends_when_everything_is_there() -> None:
-    assert situation().settled().seeing(rejection="exceeded quota").row() == "UpToDate"
+    assert situation().settled().rejecting("Service", "acme-webapp").row() == "UpToDate"
+    assert situation().settled().rejecting("Service", "acme-webapp").without_object("Secret", "acme-admin").row() == "Bootstrapping"
 
 
 def test_Bootstrapping_makes_every_object_and_draws_the_Secrets() -> None:

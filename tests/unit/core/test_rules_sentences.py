@@ -377,8 +377,8 @@ def test_an_old_CRD_matters_for_a_call_only(one: Situation, says: bool) -> None:
 
 def test_a_rejected_change_is_over_when_nothing_is_left_to_change() -> None:
     assert row(WITNESSES["ChangeRejected"]) == "ChangeRejected"
-    assert row(SETTLED.seeing(rejection="Service is invalid")) == "UpToDate"
-    assert row(WITNESSES["ChangeRejected"].seeing(rejection=None)) != "ChangeRejected"
+    assert row(SETTLED.rejecting("Service", "acme-webapp")) == "UpToDate"
+    assert row(WITNESSES["ChangeRejected"].seeing(rejected={})) != "ChangeRejected"
 
 
 def test_a_step_that_is_rejected_is_said_no_matter_what_is_done() -> None:

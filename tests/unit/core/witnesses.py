@@ -58,7 +58,7 @@ def secret_missing(span: float) -> Situation:
 def refused_change() -> Situation:
     """The API server does not take what another type makes of the Webapps' Service."""
     wanted = situation().settled().wanting(webapp_service=WebappService(type="LoadBalancer"))
-    return wanted.seeing(objects=situation().settled().snapshot.objects, rejection="Service is invalid")
+    return wanted.seeing(objects=situation().settled().snapshot.objects).rejecting("Service", "acme-webapp", "Service is invalid")
 
 
 def changed_by_admission() -> Situation:
@@ -93,7 +93,7 @@ WITNESSES: Mapping[str, Situation] = {
     "NameConflict": situation().settled().seeing(name_conflicts=(Ref("Service", "acme-webapp"),)),
     "Draining": situation().settled().with_nodes().with_node(0, leaving="cordoned"),
     "LoginRejected": situation().settled().client(shards=None, asked_at=None, login=Login.REJECTED),
-    "ObjectsRejected": situation().seeing(rejection="exceeded quota: compute"),
+    "ObjectsRejected": situation().rejecting("Deployment", "acme-webapp", "exceeded quota: compute"),
     "Bootstrapping": situation(),
     "ScalingUp": situation().settled().wanting(shards=4),
     "LoggingIn": situation().settled().client(shards=None, asked_at=None, unresponsive_since=NOW),

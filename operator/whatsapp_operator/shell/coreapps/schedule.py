@@ -50,20 +50,6 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holders:
-    """The holders of a cluster's shards by the events so far, by the uid of their pod."""
-
-    uids: frozenset[str] = frozenset()
-    """All that a Service names."""
-    leaving: frozenset[str] = frozenset()
-    """Those whose pod is gone or terminating."""
-    pods_at: int = 0
-    """The newest resourceVersion in an event of a Coreapp's pod."""
-    services_at: int = 0
-    """The newest resourceVersion in an event of a shard's Service."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """Times of tethers, in seconds."""
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from whatsapp_operator.core import pace
 from whatsapp_operator.core.desired import Desired
 from whatsapp_operator.core.names import Key, Obj, Ref
-from whatsapp_operator.core.snapshot import Attempt, HandoverTimes, Overruled, Route
+from whatsapp_operator.core.snapshot import Attempt, HandoverTimes, Overruled, RejectedWrite, Route
 from whatsapp_operator.shell.objects.assemble import Slow
 from whatsapp_operator.shell.whatsapp.access import Access
 
@@ -20,15 +20,6 @@ from .event_log import EventLog
 
 UNSENT_KEPT = 20
 """Intents without a call that are remembered: a write may still take effect seconds after its time-out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """The answer of the API server when it last rejected an object, the time, and the generation of the spec."""
-
-    text: str
-    at: datetime
-    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +55,7 @@ class Memory:
     """By epoch: handovers of this process that no status contains yet."""
     settled_at: datetime | None = None
     """When this process last observed the client with the desired shards."""
-    rejection: Rejection | None = None
+    rejected: dict[Ref, RejectedWrite] = field(default_factory=dict)
     denial: Denial | None = None
     written: dict[Ref, dict[str, Attempt]] = field(default_factory=dict)
     """What was stored of the fields that this process wrote, by path: values that admission changed are not written again."""
@@ -108,6 +99,8 @@ class Cluster:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     is_urgent: bool = False
     """It was woken by an event that a failover may depend on."""
+    alarmed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Such an event has come while the loop waits for its writes."""
     memory: Memory = field(default_factory=Memory)
     quiet: Access | None = field(default=None, repr=False)
     """Access for asking the client again while the cluster is quiet; None: it is not quiet."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -31,7 +32,7 @@ from whatsapp_operator.core.actions import (
     Touch,
 )
 from whatsapp_operator.core.names import Key, Obj, Ref
-from whatsapp_operator.core.snapshot import HandoverTimes
+from whatsapp_operator.core.snapshot import HandoverTimes, RejectedWrite
 from whatsapp_operator.core.upkeep import attempted
 from whatsapp_operator.shell import logs
 from whatsapp_operator.shell.clock import Clock
@@ -45,13 +46,16 @@ from whatsapp_operator.shell.tracing import Timeline, Tracing
 from whatsapp_operator.shell.whatsapp.access import Access
 from whatsapp_operator.shell.whatsapp.session import Clients
 
-from .cluster import Denial, Memory, Rejection
+from .cluster import Denial, Memory
 from .events import EventWriter
 from .observe import Observation
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+AwaitAll = Callable[[Coroutine[Any, Any, object]], Awaitable[object]]
+"""Awaits the writes of a plan."""
 
 OUTDATED = (AlreadyExists, Conflict, NotFound, TestFailed)
 """Answers that mean that the cluster changed since the observation. Nothing is wrong; the next observation decides."""
@@ -94,6 +98,22 @@ def _is_object(observation: Observation, action: Action) -> bool:
     return action.obj["kind"] != "Service" or manifests.shard_of(action.obj["metadata"]["name"], observation.desired.key.name) is None
 
 
+def _ref_of(action: Action) -> Ref | None:
+    """Return the object of which a rejection is remembered; None: this action writes none."""
+    match action:
+        case Create() | GenerateSecret() | Replace():
+            return Ref(action.obj["kind"], action.obj["metadata"]["name"])
+        case Delete():
+            return action.ref
+        case Handover():
+            return Ref(kinds.POD.kind, action.to.name)
+    return None
+
+
+async def _plainly(work: Coroutine[Any, Any, object]) -> None:
+    await work
+
+
 class Executor:
     """Executes plans."""
 
@@ -117,11 +137,20 @@ class Executor:
         self._clock = clock
         self._events = EventWriter(kube, clock=clock, identity=identity)
 
-    async def perform(self, observation: Observation, actions: Iterable[Action], memory: Memory, *, is_part: bool = False) -> Outcome:
+    async def perform(
+        self,
+        observation: Observation,
+        actions: Iterable[Action],
+        memory: Memory,
+        *,
+        is_part: bool = False,
+        await_all: AwaitAll = _plainly,
+    ) -> Outcome:
         """Execute all actions of a plan except Set Shards, which follows its note, and Events. Handovers come first, all together.
 
         The number of actions after one observation and of concurrent writes is limited, because other clusters write too.
         ``is_part``: the plan has more actions; what was rejected or not accepted among those is not known to be over.
+        ``await_all`` awaits what comes after the handovers, each of which may take its full time-out.
         """
         outcome = Outcome()
         todo = [action for action in actions if not isinstance(action, SetShards | EmitEvent)]
@@ -135,14 +164,8 @@ class Executor:
         if len(rest) > MOST_ACTIONS:
             rest, outcome.is_outdated = rest[:MOST_ACTIONS], True
         room = asyncio.Semaphore(AT_A_TIME)
-        errors = await _all(self._tried(observation, action, memory, outcome, room) for action in rest)
-        tried = [error for action, error in zip(rest, errors, strict=True) if isinstance(action, Create | GenerateSecret | Replace)]
-        rejected = next((error for error in tried if isinstance(error, Rejected)), None)
-        if rejected is not None:
-            memory.rejection = Rejection(str(rejected), self._clock.now(), observation.desired.generation)
-        elif tried and not any(tried):
-            # An object that was rejected before is among the tried ones, and was accepted. No answer is neither.
-            memory.rejection = None
+        if rest:
+            await await_all(_all(self._tried(observation, action, memory, outcome, room) for action in rest))
         was_said = observation.snapshot.denied is not None
         if outcome.denied or not is_part:
             memory.denial = self._denial(outcome, memory)
@@ -154,28 +177,38 @@ class Executor:
         since = memory.denial.since if memory.denial is not None else self._clock.now()
         return Denial(outcome.denied[0], since) if outcome.denied else None
 
-    async def _tried(
-        self, observation: Observation, action: Action, memory: Memory, outcome: Outcome, room: asyncio.Semaphore
-    ) -> KubeError | None:
-        """Execute one action; return its error, if any."""
+    async def _tried(self, observation: Observation, action: Action, memory: Memory, outcome: Outcome, room: asyncio.Semaphore) -> None:
+        """Execute one action, and note in ``outcome`` what came of it."""
         try:
             if isinstance(action, AssignRole | GetShards):
                 # These go to the cluster's own pods, which may be dead; other actions must not wait for them.
                 done = await self._do(observation, action, memory)
             else:
                 async with room:
-                    done = await self._do(observation, action, memory)
+                    with self._remembering(observation, action, memory):
+                        done = await self._do(observation, action, memory)
         except OUTDATED as answer:
             log.debug("%s: %s", observation.desired.key, answer)
             outcome.is_outdated = True
             memory.slow = None
-            return answer
         except KubeError as error:
             outcome.fail(error, is_object=_is_object(observation, action))
-            return error
-        outcome.wrote |= done
-        outcome.done.append(action)
-        return None
+        else:
+            outcome.wrote |= done
+            outcome.done.append(action)
+
+    @contextmanager
+    def _remembering(self, observation: Observation, action: Action, memory: Memory) -> Iterator[None]:
+        """Remember whether the API server rejects the object that an action writes. No answer says neither, nor does an outdated one."""
+        ref = _ref_of(action)
+        try:
+            yield
+        except Rejected as answer:
+            if ref is not None:
+                memory.rejected[ref] = RejectedWrite(str(answer), self._clock.now(), observation.desired.generation)
+            raise
+        if ref is not None:
+            memory.rejected.pop(ref, None)
 
     async def _do(self, observation: Observation, action: Action, memory: Memory) -> bool:
         """Execute one action; return whether something changed that the next observation would see."""
@@ -276,7 +309,7 @@ class Executor:
         """Prepare all, commit those that are prepared, assign those that are committed. Nothing here waits for an old holder."""
         timelines = {one.epoch: self._timeline(observation, one) for one in handovers}
         try:
-            prepared = await self._each(handovers, lambda one: self._prepare(observation, one, timelines[one.epoch]), outcome)
+            prepared = await self._each(handovers, lambda one: self._prepare(observation, one, memory, timelines[one.epoch]), outcome)
             committed = await self._each(prepared, lambda one: self._commit(observation, one, memory, timelines[one.epoch]), outcome)
             outcome.wrote |= bool(prepared)
             await _all(self._assign_both(one, memory, timelines[one.epoch]) for one in committed)
@@ -302,14 +335,15 @@ class Executor:
                 raise result
         return done
 
-    async def _prepare(self, observation: Observation, one: Handover, timeline: Timeline) -> None:
+    async def _prepare(self, observation: Observation, one: Handover, memory: Memory, timeline: Timeline) -> None:
         logs.note(shard=one.route.shard)
         began = self._clock.now()
         if one.old is not None and (first := one.old.unresponsive_since or one.old.broken_at) is not None:
             timeline.observe(Phase.DETECT, first, one.detected_at)
         timeline.observe(Phase.DECIDE, observation.snapshot.now, began)
         patch = manifests.label_patch(one.to, one.route.shard, str(one.epoch))
-        await self._kube.patch_json(kinds.POD, observation.desired.key.namespace, one.to.name, patch)
+        with self._remembering(observation, one, memory):
+            await self._kube.patch_json(kinds.POD, observation.desired.key.namespace, one.to.name, patch)
         timeline.observe(Phase.PREPARE, began)
 
     async def _commit(self, observation: Observation, one: Handover, memory: Memory, timeline: Timeline) -> None:

@@ -13,12 +13,12 @@ from typing import TypeVar
 
 from whatsapp_operator.core import manifests, missing, pace, record, scaling
 from whatsapp_operator.core.desired import Desired, Tuning
+from whatsapp_operator.core.facts import REJECTED_FOR
 from whatsapp_operator.core.names import Key, Obj, Ref
 from whatsapp_operator.core.numbers import Claim
 from whatsapp_operator.core.snapshot import Call, Client, Login, Node, Record, Route, Snapshot
 from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.coreapps.probe import Coreapps
-from whatsapp_operator.shell.coreapps.schedule import Holders
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
@@ -29,7 +29,7 @@ from whatsapp_operator.shell.objects import (
     secret_keys,
 )
 from whatsapp_operator.shell.objects.assemble import Gathered, Parts, Slow
-from whatsapp_operator.shell.objects.reading import claim_of, desired_of, is_ready, source_of, targets_of
+from whatsapp_operator.shell.objects.reading import KnownHolders, claim_of, desired_of, is_ready, source_of, targets_of
 from whatsapp_operator.shell.objects.rejections import missing_names, rejection_of
 from whatsapp_operator.shell.objects.shapes import bare, damage_of, version_of
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
@@ -80,7 +80,7 @@ class Observer:
     """Returns the known nodes."""
     nodes_unread: Callable[[], Mapping[str, str]] = dict
     """Returns why nodes cannot be read, by kind."""
-    holders: Callable[[Key], Holders] = lambda _: Holders()
+    holders: Callable[[Key], KnownHolders] = lambda _: KnownHolders()
     """Returns the holders of a cluster by the events so far."""
     number_keeper: Callable[[Claim], Key | None] = lambda _: None
     """Returns the other cluster that keeps the phone number of one, by the events so far."""
@@ -141,7 +141,9 @@ class Observer:
         """Read what a failover depends on, and start to read the rest; None if the cluster does not exist."""
         known = self.holders(key)
         pods_at = max(memory.pods_at, known.pods_at) if from_cache else 0
-        services_at = max((known.services_at, *(route.version for route in memory.routes.values()))) if from_cache else 0
+        # This process may just have committed handovers, of which no event has come.
+        routes = (*memory.routes.values(), *memory.committed.values())
+        services_at = max((known.services_at, *(route.version for route in routes))) if from_cache else 0
         labels = manifests.cluster_labels(key.name)
         fast: asyncio.Future[Fast | None] = asyncio.get_running_loop().create_future()
         names = manifests.coreapp_name(key.name), manifests.simulator_name(key.name)
@@ -210,7 +212,10 @@ class Observer:
         now = self.clock.now()
         noted = self._own_times(record.read(cluster.get("status") or {}, uid=desired.uid), memory)
         client = _with_unsent_call(self.clients.state_of(desired.key), noted, memory)
-        rejection = memory.rejection if memory.rejection is not None and memory.rejection.generation == desired.generation else None
+        # What an edit of the spec makes of an object may be accepted.
+        memory.rejected = {
+            ref: one for ref, one in memory.rejected.items() if one.generation == desired.generation and now - one.at < REJECTED_FOR
+        }
         denial = memory.denial if memory.denial is not None and now - memory.denial.since >= DENIED_FOR else None
         lost = memory.not_kept if memory.not_kept is not None and now - memory.not_kept.at < NOT_KEPT_AGAIN else None
         claim = claim_of(cluster)
@@ -231,8 +236,7 @@ class Observer:
             silence=self.coreapps.silence(),
             nodes=self.nodes(),
             unread=self.nodes_unread(),
-            rejection=rejection.text if rejection else None,
-            rejected_at=rejection.at if rejection else None,
+            rejected=dict(memory.rejected),
             denied=denial.text if denial else None,
             written=dict(memory.written),
             not_kept=lost.fields if lost else (),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from typing import Any, TypeVar
 
 from whatsapp_operator.core import evidence, pace, record, report, rules
 from whatsapp_operator.core.actions import EmitEvent, Handover, Plan, SetShards, State
@@ -30,6 +31,8 @@ from .schedule import PriorityLimiter
 from .status import StatusError, StatusWriter, named
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MOST_ROUNDS = 12
 """Rounds of observe, plan and act after which a report is due in any case."""
@@ -94,6 +97,8 @@ class Reconciler:
             self._metrics.count_clusters(len(self._clusters))
         cluster.is_urgent |= is_urgent
         cluster.woken.set()
+        if is_urgent:
+            cluster.alarmed.set()
 
     def _begin(self, cluster: Cluster, leadership: Leadership) -> None:
         """Start the loop of a cluster. It ends with the cluster or the leadership; if it ends otherwise, it is restarted."""
@@ -265,6 +270,22 @@ class Reconciler:
             for sentence in outcome.failed:
                 log.warning("%s: %s", cluster.key, sentence)
 
+    async def _handing_over(self, cluster: Cluster, leadership: Leadership, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of ``work``, which awaits writes. Holders that are lost meanwhile are replaced at once.
+
+        A write may take its full time-out, as when a webhook hangs for one object. What it writes and what the handover writes are each
+        tested by the API server, as if two leaders wrote (laws#2, laws#7).
+        """
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(work)
+            task.add_done_callback(lambda _: cluster.alarmed.set())
+            while not task.done():
+                await cluster.alarmed.wait()
+                cluster.alarmed.clear()
+                if not task.done():
+                    await self._hand_over_at_once(cluster, leadership)
+        return task.result()
+
     async def _rounds(self, cluster: Cluster, leadership: Leadership, *, is_urgent: bool) -> timedelta | None:
         await self._hand_over_at_once(cluster, leadership)
         conflicts = 0
@@ -285,7 +306,7 @@ class Reconciler:
             facts = rules.facts(observation.desired, observation.snapshot)
             plan = rules.plan_of(facts)
             logs.note(rule=str(plan.decision.rule))
-            outcome = await self._act(cluster, observation, plan)
+            outcome = await self._act(cluster, leadership, observation, plan)
             moving = (outcome.wrote or outcome.is_outdated) and not outcome.failed
             conflicts = conflicts + 1 if outcome.is_outdated and not outcome.wrote else 0
             if moving and rounds_left and conflicts < pace.MOST_CONFLICTS:
@@ -301,7 +322,9 @@ class Reconciler:
             cluster.quiet = observation.access if quiet and not moving and not outcome.failed and not cluster.memory.unassigned else None
             if cluster.memory.reading is not None:
                 cluster.memory.reading.add_done_callback(lambda _: cluster.woken.set())
-            reported = not plan.is_reportable or await self._report(cluster, observation, facts, plan)
+            reported = not plan.is_reportable or await self._handing_over(
+                cluster, leadership, self._report(cluster, observation, facts, plan)
+            )
             return self._rest_after(cluster, plan, failed=moving or bool(outcome.failed) or cluster.memory.unassigned or not reported)
         return timedelta(0)
 
@@ -342,12 +365,13 @@ class Reconciler:
             cluster.counted = call.id
             self._metrics.count_call(NOT_SENT if call.not_sent else str(call.answer))
 
-    async def _act(self, cluster: Cluster, observation: Observation, plan: Plan) -> Outcome:
+    async def _act(self, cluster: Cluster, leadership: Leadership, observation: Observation, plan: Plan) -> Outcome:
         """Execute the plan; a call of Set Shards last, and only after its intent was noted."""
         self._remember(cluster, observation, plan)
         requested = tuple(action for action in plan.actions if isinstance(action, EmitEvent))
         self._emit(cluster, observation, cluster.events.newly_requested(requested))
-        outcome = await self._executor.perform(observation, plan.actions, cluster.memory)
+        handing_over = partial(self._handing_over, cluster, leadership)
+        outcome = await self._executor.perform(observation, plan.actions, cluster.memory, await_all=handing_over)
         for sentence in outcome.failed:
             log.warning("%s: %s", observation.desired.key, sentence)
         call = next((action for action in plan.actions if isinstance(action, SetShards)), None)

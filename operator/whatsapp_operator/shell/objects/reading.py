@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
@@ -143,6 +143,20 @@ def registered_at_of(at: datetime | None) -> tuple[datetime | None, str | None]:
 
 
 # --- pods -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownHolders:
+    """The holders of a cluster's shards by the events so far, by the uid of their pod."""
+
+    uids: frozenset[str] = frozenset()
+    """All that a Service names."""
+    leaving: frozenset[str] = frozenset()
+    """Those whose pod is gone or terminating."""
+    pods_at: int = 0
+    """The newest resourceVersion in an event of a Coreapp's pod."""
+    services_at: int = 0
+    """The newest resourceVersion in an event of a shard's Service."""
 
 
 def _condition(conditions: Iterable[Obj] | None, kind: str) -> Obj:

@@ -15,11 +15,11 @@ from whatsapp_operator.core import manifests, numbers
 from whatsapp_operator.core.desired import Desired, Probe
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.core.numbers import Claim
-from whatsapp_operator.shell.coreapps.schedule import Holders, Target
+from whatsapp_operator.shell.coreapps.schedule import Target
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import KubeError
-from whatsapp_operator.shell.objects.reading import SpecError, claim_of, is_ready
+from whatsapp_operator.shell.objects.reading import KnownHolders, SpecError, claim_of, is_ready
 from whatsapp_operator.shell.objects.shapes import damage_of, key_of, version_of
 
 log = logging.getLogger(__name__)
@@ -238,14 +238,14 @@ class PodIndex:
         """Return the other cluster that keeps the number of this one, if there is one among those that are known."""
         return numbers.before(claim, self._claims.get(claim.number, {}).values())
 
-    def holders(self, key: Key) -> Holders:
+    def holders(self, key: Key) -> KnownHolders:
         """Return the holders of a cluster."""
         entry = self._entries.get(key) or _Entry()
         uids = frozenset(entry.holders.by_uid().values())
         stays = {uid for uid, pod in entry.pods.by_uid().items() if not pod.leaves}
         # Before the first event of a pod all of them seem gone.
         leaving = uids - stays if entry.pods_at else frozenset()
-        return Holders(uids=uids, leaving=leaving, pods_at=entry.pods_at, services_at=entry.services_at)
+        return KnownHolders(uids=uids, leaving=leaving, pods_at=entry.pods_at, services_at=entry.services_at)
 
     def __len__(self) -> int:
         """Return the number of known clusters."""
