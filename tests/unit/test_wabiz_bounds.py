@@ -94,6 +94,20 @@ async def test_the_longest_answer_is_read_whole(harness: SessionHarness) -> None
     assert harness.session.client.problem == "GET /v1/account/shards: unreadable answer"
 
 
+async def test_no_cookie_is_kept(harness: SessionHarness) -> None:
+    """They would be more with each answer, and be sent with each request."""
+    sent: list[str | None] = []
+
+    async def gives_one(request: web.Request) -> web.StreamResponse:
+        sent.append(request.headers.get("Cookie"))
+        return web.json_response({}, status=201, headers={"Set-Cookie": f"c{len(sent)}={'x' * 1000}"})
+
+    harness.client.posted = gives_one
+    for _ in range(2):
+        assert (await harness.call()).answer is Answer.ACCEPTED
+    assert sent == [None, None]
+
+
 @asynccontextmanager
 async def giving(token: Any, pair: Path) -> AsyncIterator[SessionHarness]:
     """A client whose login answers this token, and that takes any."""

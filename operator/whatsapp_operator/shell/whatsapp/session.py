@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Protocol
 
 import httpx
@@ -394,7 +395,9 @@ class ApiSession:
             if not access.verifies:
                 trust.check_hostname = False
                 trust.verify_mode = ssl.CERT_NONE
-            self._http = (trusted, httpx.AsyncClient(verify=trust, trust_env=False))
+            # Without cookies: each answer could bring more of them.
+            no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+            self._http = (trusted, httpx.AsyncClient(verify=trust, trust_env=False, cookies=no_cookies))
         return self._http[1]
 
 
