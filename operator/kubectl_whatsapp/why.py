@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Final
 
 from kubectl_whatsapp import Obj
-from kubectl_whatsapp.marks import moment
+from kubectl_whatsapp.marks import EPOCH_LABEL, moment
 from kubectl_whatsapp.reading import Read
 from kubectl_whatsapp.view import leader_of
 from kubectl_whatsapp.world import World, condition, counted
@@ -299,6 +299,8 @@ def _of_shard(f: Facts, number: int) -> ShardAnswer:
     standbys = f.standbys(route)
     if route.holder is None:
         sentence = "No Coreapp was ever given this shard."
+    elif route.copied_by is not None:
+        sentence = f"Its Service leads to {route.holder} and to pod {route.copied_by}, which is to lose its label {EPOCH_LABEL}."
     elif failure is not None:
         moves = any(move.route.shard == number for move in handovers.failovers(f)) and not f.desired.manual
         sentence = f"{route.holder} failed ({failure}); " + (f"{standbys[0].name} takes over." if moves else "no standby takes over.")

@@ -30,7 +30,7 @@ CLAIMS: dict[str, frozenset[str]] = {
     "ContainerTerminated": frozenset({"trouble"}),
     "ConnectionLost": frozenset({"trouble", "ended with its pod"}),
     "RestartOverdue": frozenset({"trouble"}),
-    "LabelConflict": frozenset({"labels", "named twice"}),
+    "LabelConflict": frozenset({"labels", "named twice", "copied"}),
     "Requested": frozenset({"asked"}),
     "Consolidated": frozenset({"surplus"}),
     "RolledOut": frozenset({"outdated"}),
@@ -106,6 +106,12 @@ class Causes:
     def labels_were_taken(self, uid: str) -> bool:
         """Whether a foreign writer wrote the operator's labels on a pod of late."""
         return self._is_recent(self._labels.get(uid))
+
+    def has_copy(self, pod: Obj) -> bool:
+        """Whether a foreign pod has the labels of a pod that holds a shard."""
+        meta = pod["metadata"]
+        alike = self._server.list(POD, meta["namespace"], {label: meta["labels"].get(label) for label in OURS})
+        return any(one["metadata"]["uid"] != meta["uid"] and not one["metadata"].get("ownerReferences") for one in alike)
 
     def was_asked_for(self, shard: int) -> bool:
         """Whether a user asked for a switchover of a shard, and that is not long done."""

@@ -227,6 +227,8 @@ class FailureLaws:
             found.add("surplus")
         if pod is None:
             return found | {"ended with its pod"}
+        if self.causes.has_copy(pod):
+            found.add("copied")
         if self.causes.is_troubled(machine):
             found.add("trouble")
         if self.connections.failed(move.uid):

@@ -82,6 +82,22 @@ async def test_a_holder_that_the_servers_fence_off_is_replaced(world: World, see
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 @simulated()
+async def test_a_holder_whose_service_is_older_than_the_fence_is_replaced_as_soon(world: World, seed: int) -> None:
+    """As after a restore of etcd: the servers know an epoch above the version of the Service, and below what is written next."""
+    await world.started(shards=2, spares=1, elected=True, within=120)
+    await world.pause(10)
+    old, known = world.holding(0), int(service(world)["metadata"]["resourceVersion"]) + 5
+    while world.server.revision <= known:
+        world.annotate(note=str(world.server.revision))
+    world.account.highest[0] = known, f"{known}-lost", "nobody"
+    world.account.disconnect(old.uid)
+    await world.until(lambda: is_served_again(world, old), within=10.0, what="another holds the shard")
+    await world.until_done(within=60)
+    await world.stays_silent(120.0)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+@simulated()
 async def test_that_all_are_logged_off_moves_no_shard(world: World, seed: int) -> None:
     await world.started(shards=2, spares=1, elected=True, within=120)
     count = len(world.laws.handovers)

@@ -302,6 +302,43 @@ async def test_strangers_pods_wake_nobody_and_are_not_written(world: World) -> N
     assert {name: metadata(world, POD, name)["labels"][CLUSTER] for name in STRANGERS} == STRANGERS
 
 
+@pytest.mark.parametrize("spares", [1, 0])
+@simulated()
+async def test_a_shard_moves_away_from_a_foreign_pod_with_the_labels_of_its_holder(world: World, spares: int) -> None:
+    """As `kubectl debug --copy-to --keep-labels` makes one: the Service of the shard leads to both."""
+    await settled(world, spares=spares)
+    await world.pause(10)
+    old = world.holding(0)
+    world.laws.copies.add("debug")
+    labels = {**metadata(world, POD, old.name[1])["labels"]}
+    world.server.create("user", stranger("debug", labels))
+    if spares:
+        await world.until(lambda: world.holder(0) is not old, within=32, what="moved")
+    else:
+        says_so = "shard 0: acme-coreapp-0 (LabelConflict with pod debug, whose label multiconnect.dev/epoch is to be removed)"
+        await world.until(lambda: world.condition("Ready")[:2] == ("False", "Unserved"), within=32, what="named")
+        assert says_so in world.condition("Ready")[2]
+        world.server.merge("user", POD, (NAMESPACE, "debug"), {"metadata": {"labels": {EPOCH: None}}})
+        del labels[EPOCH]
+    await world.until_done(within=60)
+    selector = (world.server.get(SERVICE, (NAMESPACE, f"{NAME}-shard-0")) or {})["spec"]["selector"]
+    assert len(world.server.list(POD, NAMESPACE, selector)) == 1
+    assert metadata(world, POD, "debug")["labels"] == labels, "it is not the operator's"
+    await world.stays_silent(120.0)
+
+
+@simulated()
+async def test_a_copy_that_is_made_again_and_again_is_no_endless_loop(world: World) -> None:
+    await settled(world)
+    before = len(world.laws.handovers)
+    world.laws.copies |= {f"debug-{number}" for number in range(100)}
+    for number in range(60):
+        labels = metadata(world, POD, world.holding(0).name[1])["labels"]
+        world.server.create("user", stranger(f"debug-{number}", labels))
+        await world.pause(1.0)
+    assert 1 <= len(world.laws.handovers) - before <= 3
+
+
 @simulated()
 async def test_a_strangers_pod_is_no_webapp_and_its_image_no_matter(world: World) -> None:
     await settled(world)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core.snapshot import Report
-from whatsapp_operator.shell.coreapps.wire import MOST_BYTES, Wire, question, read_report
+from whatsapp_operator.shell.coreapps.wire import MOST_BYTES, MOST_RECEIVED, Wire, question, read_report
 
 ASK = question("10.0.0.1", "/health")
 
@@ -116,6 +116,34 @@ def test_of_a_long_answer_the_beginning_is_kept() -> None:
     peer.receive(answer(b"x" * (MOST_BYTES + 1)))
 
     assert [len(body) for body in peer.bodies] == [MOST_BYTES]
+
+
+ENDLESS = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("asks", "before"),
+    [(False, b""), (True, b""), (True, ENDLESS), (True, answer())],
+    ids=["unasked", "no head", "no end", "after its answer"],
+)
+def test_a_server_that_sends_without_an_end_is_cut_off(asks: bool, before: bytes) -> None:
+    peer = Peer()
+    if asks:
+        peer.ask()
+    peer.receive(before)
+    for _ in range(MOST_RECEIVED // 2**14 + 1):
+        if peer.transport.is_cut:
+            break
+        peer.receive((b"x: y\r\n" * 2**12)[: 2**14])
+    assert peer.transport.is_cut
+
+
+def test_many_answers_over_one_connection_are_no_long_one() -> None:
+    peer = Peer()
+    for _ in range(3 * MOST_RECEIVED // MOST_BYTES):
+        peer.ask()
+        peer.receive(answer(b"x" * MOST_BYTES))
+    assert not peer.transport.is_cut
 
 
 def test_an_answer_that_ends_with_the_connection_is_delivered() -> None:

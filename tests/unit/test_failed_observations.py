@@ -136,6 +136,31 @@ async def test_an_observation_that_fails_is_emitted(error: BaseException, reason
     await run(world, reason, heal=lambda: setattr(world, "fails", lambda: None))
 
 
+@pytest.mark.parametrize("error", [Unavailable("list Pod default: 500"), RuntimeError("oops")])
+async def test_a_failure_that_lasts_is_logged_once_a_minute(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """Each of very many clusters fails every second or so while the API server is away."""
+    world = World()
+    world.fails = raising(error)
+    fake: Any = world
+    loop = Reconciler(kube=fake, observer=fake, executor=fake, clock=fake, forget=lambda _: None)
+    work = asyncio.create_task(loop.run(LEADS))
+    try:
+        await until(lambda: world.observations >= 3)
+        assert [record.name for record in caplog.records] == ["whatsapp_operator.shell.loop.reconcile"]
+        world.time += 60.0
+        loop.wake(ACME)
+        await until(lambda: len(caplog.records) == 2)
+        world.fails = lambda: None
+        loop.wake(ACME)
+        await until(lambda: world.condition("Ready")[0] == "True")
+        world.fails = raising(error)
+        loop.wake(ACME)
+        await until(lambda: len(caplog.records) == 3)
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+
 @pytest.mark.parametrize(("module", "part"), [(rules, "facts"), (rules, "plan_of"), (report, "report")], ids=["facts", "plan", "report"])
 async def test_an_error_in_plan_or_report_is_emitted(module: ModuleType, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, part, raising(RuntimeError("oops")))

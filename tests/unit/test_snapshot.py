@@ -259,6 +259,28 @@ def test_a_pod_whose_status_is_damaged_is_there_and_neither_ready_nor_gone() -> 
     assert "Pod" in seen.unread
 
 
+def test_a_foreign_pod_with_the_labels_of_a_holder_is_named() -> None:
+    def copies(**changes: Any) -> list[str | None]:
+        objects = world()
+        copy = copied_pod(objects[POD][0], **changes)
+        return [route.copied_by for route in snapshot_of({**objects, POD: [*objects[POD], copy]}).routes]
+
+    assert copies() == ["debug", None]
+    assert copies(labels={manifests.EPOCH_LABEL: "9-a"}) == [None, None]
+    assert copies(labels={manifests.SHARD_LABEL: "1"}) == [None, None]
+    assert copies(phase="Succeeded") == copies(phase="Failed") == [None, None]
+    assert copies(phase="Pending") == ["debug", None]
+    # Without its StatefulSet no pod is the cluster's own.
+    objects = world()
+    assert [route.copied_by for route in snapshot_of({**objects, STATEFULSET: []}).routes] == [None, None]
+
+
+def copied_pod(pod: Obj, *, labels: Mapping[str, str] | None = None, phase: str = "Running") -> Obj:
+    """What `kubectl debug --copy-to=debug --keep-labels` makes of a pod."""
+    meta = {**pod["metadata"], "name": "debug", "uid": "of-another", "labels": {**pod["metadata"]["labels"], **(labels or {})}}
+    return {**pod, "metadata": {key: value for key, value in meta.items() if key != "ownerReferences"}, "status": {"phase": phase}}
+
+
 def test_a_damaged_service_is_what_it_was() -> None:
     objects = world()
     before = snapshot_of(objects)

@@ -8,7 +8,9 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from aiohttp import web
 
@@ -248,11 +250,14 @@ async def test_a_call_that_fails_by_an_odd_error_of_the_library_is_unknown(
     """Without any answer it would be on its way without an end, and nothing else would be done."""
     await harness.ask()
 
-    async def breaks(*_: object, **__: object) -> None:
+    send = httpx.AsyncClient.send
+
+    async def breaks(*args: Any, **options: Any) -> None:
+        await (await send(*args, **options)).aclose()
         msg = f"a connection that sent {PASSWORD} is in an odd state"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr("httpx.AsyncClient.request", breaks)
+    monkeypatch.setattr("httpx.AsyncClient.send", breaks)
     call = await harness.call()
     assert (call.answer, call.not_sent, call.detail) == (Answer.UNKNOWN, False, "POST /v1/account/shards: RuntimeError")
     await harness.ask()

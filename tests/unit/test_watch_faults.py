@@ -235,6 +235,7 @@ async def test_a_namespace_that_is_gone_is_no_reason_to_give_the_lease_up_and_hi
 
 
 async def test_a_missing_crd_is_no_reason_to_give_the_lease_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    handlers.quieten()
     async with an_apiserver() as server, an_operator(server, tmp_path) as (operator, running):
         server.drop_crd()
         await until(lambda: operator._crd_was_missing, running)
@@ -244,6 +245,7 @@ async def test_a_missing_crd_is_no_reason_to_give_the_lease_up(tmp_path: Path, c
             worst = max(worst, operator._health.seconds_cut_off()["whatsappclusters"])
         assert worst < GAP
         assert "The self-check fails" not in caplog.text, "there is nothing to watch"
+        assert not [record.getMessage() for record in caplog.records if record.exc_info], "what is said in a sentence needs no traceback"
         server.bring_crd()
         await until(lambda: bool(server.streams[CLUSTERS]) and not operator._crd_was_missing, running)
 

@@ -10,7 +10,7 @@ from . import evidence, manifests, objections, sentences
 from .actions import Plan, State
 from .facts import Facts
 from .reasons import Reason
-from .snapshot import Route
+from .snapshot import Evidence, Route
 
 EXPIRES_SOON = timedelta(days=30)
 UNRESPONSIVE_AFTER = timedelta(seconds=10)
@@ -63,9 +63,13 @@ def _all_served(f: Facts) -> bool:
 
 
 def _name_shards(f: Facts, routes: Iterable[Route]) -> str:
-    return "; ".join(
-        f"shard {route.shard}: {route.holder or 'no holder'}" + (f" ({why})" if (why := f.failure(route)) else "") for route in routes
-    )
+    return "; ".join(f"shard {route.shard}: {route.holder or 'no holder'}{_why(f, route)}" for route in routes)
+
+
+def _why(f: Facts, route: Route) -> str:
+    if route.copied_by is not None:
+        return f" ({Evidence.LABEL_CONFLICT} with pod {route.copied_by}, whose label {manifests.EPOCH_LABEL} is to be removed)"
+    return f" ({why})" if (why := f.failure(route)) else ""
 
 
 def _is_behind(f: Facts, route: Route) -> bool:

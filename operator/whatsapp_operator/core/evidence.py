@@ -19,6 +19,8 @@ DISAGREES = timedelta(seconds=5)
 """A holder that answers and says for so long that it does not hold its shard is replaced. Assigning a role takes a second at most."""
 DISAGREES_AGAIN = timedelta(seconds=60)
 """The same for a holder that took over for that very reason: a new epoch did not help, so the next attempt is made later."""
+COPIED = timedelta(seconds=1)
+"""How long a foreign pod may have the labels of a holder."""
 
 
 class Certainty(StrEnum):
@@ -58,6 +60,19 @@ def _serves_another(f: Claims, route: Route, pod: Coreapp) -> bool:
         return False
     # The Service of another owner gives nobody a shard: a label of it is a wrong label, which a restart does not make worse.
     return not any(other.foreign and other.shard == pod.shard_label for other in f.snapshot.routes)
+
+
+def conflict_fact(route: Route) -> tuple[str, timedelta]:
+    """Return the name of the fact that a foreign pod has the labels of a route, and how long it is accepted.
+
+    Under a new epoch the Service does not select it any more. If it did not help, the labels may be copied again and again.
+    """
+    again = route.evidence == Evidence.LABEL_CONFLICT
+    return f"{Evidence.LABEL_CONFLICT}/{route.shard}/{route.epoch}", DISAGREES_AGAIN if again else COPIED
+
+
+def _has_conflict(f: Claims, route: Route, pod: Coreapp) -> bool:
+    return _serves_another(f, route, pod) or (route.copied_by is not None and f.has_held_for(*conflict_fact(route)))
 
 
 def _is_overdue(f: Claims, _: Route, pod: Coreapp) -> bool:
@@ -129,8 +144,9 @@ EVIDENCE: tuple[Proof, ...] = (
     Proof(evidence=Evidence.POD_DELETED, holds=lambda _, __, pod: pod.deleting, by_old_lists=lambda _: True),
     Proof(evidence=Evidence.NODE_GONE, holds=lambda f, _, pod: is_node_gone(f, pod), by_old_lists=lambda _: True),
     Proof(evidence=Evidence.POD_FAILED, holds=lambda _, __, pod: pod.phase in {"Failed", "Succeeded"}, by_old_lists=lambda _: True),
-    # Two Services name it, and its label is the other one's: an epoch is on one pod, so this route leads nowhere.
-    Proof(evidence=Evidence.LABEL_CONFLICT, holds=_serves_another),
+    # Two Services name it, and its label is the other one's: an epoch is on one pod, so this route leads nowhere. Or it leads to a
+    # foreign pod as well.
+    Proof(evidence=Evidence.LABEL_CONFLICT, holds=_has_conflict),
     Proof(evidence=Evidence.RESTART_OVERDUE, after=lambda desired: desired.tuning.missing_holder, holds=_is_overdue),
     # An old list may show the end of a container, and not that it runs again.
     Proof(evidence=Evidence.CONTAINER_TERMINATED, holds=_without_excuse(lambda _, pod: pod.terminated), by_old_lists=_refuses_connections),

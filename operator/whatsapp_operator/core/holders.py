@@ -43,6 +43,7 @@ class Holders(Claims):
             pod is not None
             and self.is_healthy(pod)
             and self.failure(route) is None
+            and route.copied_by is None
             and (pod.report is None or ((pod.report.shard, pod.report.epoch) == (route.shard, route.epoch) and not pod.report.fenced))
         )
 

@@ -229,8 +229,10 @@ def _deciding(f: Facts) -> Iterator[str]:
 
 
 def _disputed(f: Facts) -> Iterator[tuple[str, timedelta]]:
-    """Yield the facts by which holders say that they do not hold their shards, and for how long each is accepted."""
+    """Yield the facts that speak against holders, and for how long each is accepted."""
     for route in f.routes:
+        if route.copied_by is not None:
+            yield evidence.conflict_fact(route)
         pod = f.holder(route)
         if pod is not None and (found := evidence.disagreement(f, route, pod)) is not None:
             yield found

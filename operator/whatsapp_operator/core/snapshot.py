@@ -169,6 +169,8 @@ class Route:
     touched: str | None = None
     """The epoch for whose sake its version was moved last, since the last commit."""
     foreign: bool = False
+    copied_by: str | None = None
+    """A pod that is no Coreapp of this cluster, and that the Service selects all the same: it was made with a holder's labels."""
 
 
 class Answer(StrEnum):

@@ -405,3 +405,20 @@ def test_an_object_under_a_former_name_stays_while_changes_are_held(changes: dic
 
 def test_a_pod_without_marks_is_left() -> None:
     assert tidied(SETTLED.with_pod(2, labels=pod(2).labels)) == []
+
+
+def test_the_service_of_a_holder_that_the_servers_reject_is_touched_once() -> None:
+    """So that the next epoch is above all that there were, also after a restore of etcd."""
+
+    def touched(one: Situation) -> list[tuple[int, str | None]]:
+        return [(action.route.shard, action.epoch) for action in tidied(one) if isinstance(action, Touch)]
+
+    rejected = Report(shard=0, epoch=epoch_of(0), shards=2, fenced=True)
+    one = SETTLED.with_holder(0, report=rejected)
+    assert touched(one) == [(0, epoch_of(0))]
+    assert touched(one.with_route(0, touched=epoch_of(0))) == []
+    assert touched(one.with_route(0, foreign=True)) == []
+    assert touched(SETTLED.with_holder(0, report=replace(rejected, fenced=False))) == []
+    assert touched(SETTLED.with_holder(0, report=replace(rejected, epoch="1-former"))) == [], "it has not taken its role yet"
+    assert touched(SETTLED.with_holder(0, report=replace(rejected, shard=1))) == []
+    assert touched(one.with_holder(0, terminated=True)) == [], "it is replaced at once"

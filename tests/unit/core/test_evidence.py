@@ -534,3 +534,29 @@ def test_while_a_call_is_unsettled_nothing_is_lowered() -> None:
 def test_a_pod_that_hangs_does_not_count_as_ready() -> None:
     assert [one.name for one in silent(3).facts().ready] == ["acme-coreapp-1", "acme-coreapp-2"]
     assert pod(0, unresponsive_since=NOW).is_ready, "a single lost probe is nothing"
+
+
+# --- a foreign pod with the labels of a holder
+
+
+def copied(span: float, **changes: Any) -> Situation:
+    one = situation().settled().with_route(0, copied_by="debug", **changes)
+    return one.seeing(since={"LabelConflict/0/10-first": NOW - seconds(span)})
+
+
+def test_label_conflict_when_a_foreign_pod_has_the_labels_of_a_holder() -> None:
+    assert failure(copied(0.9)) is None
+    assert moved(copied(1)) == [(0, "acme-coreapp-2", Evidence.LABEL_CONFLICT, False)]
+    assert failure(copied(1), 1) is None
+    assert "LabelConflict/0/10-first" in copied(0).plan().holds
+    assert copied(0.75).plan().wake_after == seconds(0.25)
+
+
+def test_a_shard_whose_labels_are_copied_again_moves_again_after_a_minute() -> None:
+    assert failure(copied(59.9, evidence="LabelConflict")) is None
+    assert failure(copied(60, evidence="LabelConflict")) is Evidence.LABEL_CONFLICT
+
+
+@pytest.mark.parametrize("span", [0, 1])
+def test_a_shard_that_leads_to_a_foreign_pod_as_well_is_not_served(span: float) -> None:
+    assert not copied(span).facts().is_served(copied(span).route(0))

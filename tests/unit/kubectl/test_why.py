@@ -145,6 +145,22 @@ def test_a_shard_without_a_standby_and_one_that_does_not_exist() -> None:
     assert (none.state, none.sentence) == ("", "There is no shard 9; shards go from 0 to 1.")
 
 
+def test_a_foreign_pod_with_the_labels_of_a_holder_is_named() -> None:
+    def copied(found: dict[str, Any]) -> None:
+        pods = found["pods"]["items"]
+        holder = next(pod for pod in pods if pod["metadata"]["name"] == "acme-coreapp-0")
+        meta = {key: value for key, value in holder["metadata"].items() if key != "ownerReferences"}
+        pods.append({**holder, "metadata": {**meta, "name": "debug", "uid": "of-another"}})
+
+    found = why(a_cluster().but(copied).read(), 0).shard
+
+    assert found is not None
+    assert (found.state, found.sentence) == (
+        "Moving",
+        "Its Service leads to acme-coreapp-0 and to pod debug, which is to lose its label multiconnect.dev/epoch.",
+    )
+
+
 def test_a_node_that_was_lost_for_long_counts_by_its_own_times() -> None:
     def unknown(found: dict[str, Any]) -> None:
         for item in found["nodes"]["items"]:

@@ -67,7 +67,18 @@ from .common import (
     webapp_host,
     webapp_name,
 )
-from .patches import anchor_patch, bumped_for, commit_patch, label_patch, labels_patch, retire_patch, route_of, strip_patch, touch_patch
+from .patches import (
+    anchor_patch,
+    bumped_for,
+    commit_patch,
+    label_patch,
+    labels_patch,
+    retire_patch,
+    route_of,
+    strip_patch,
+    touch_patch,
+    with_copy,
+)
 from .simulator import simulator
 from .workloads import (
     admin_secret,
@@ -170,4 +181,5 @@ __all__ = [
     "webapp_name",
     "webapp_service",
     "webapps",
+    "with_copy",
 ]

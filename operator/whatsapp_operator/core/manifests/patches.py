@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -64,6 +65,17 @@ def route_of(service: Obj, cluster: str, cluster_uid: str) -> Route | None:
         touched=notes.get(TOUCHED_ANNOTATION),
         foreign=not is_owned(service, cluster_uid),
     )
+
+
+def with_copy(route: Route, foreign: Iterable[Obj]) -> Route:
+    """Return a route with the name of a foreign pod that its Service selects, if there is one among these pods with the cluster's label.
+
+    The holder itself may be among them, for as long as its StatefulSet is not there.
+    """
+    selected = {SHARD_LABEL: str(route.shard), EPOCH_LABEL: route.epoch}
+    alike = (pod["metadata"] for pod in foreign if selected.items() <= (pod["metadata"].get("labels") or {}).items())
+    copy = next((meta["name"] for meta in alike if meta["uid"] != route.holder_uid), None)
+    return route if route.copied_by == copy else replace(route, copied_by=copy)
 
 
 def _pointer(label: str) -> str:

@@ -15,14 +15,14 @@ import aiohttp
 from whatsapp_operator.core.actions import AssignRole
 from whatsapp_operator.core.manifests import CONTROL_PORT, HEALTHCHECK_PORT
 from whatsapp_operator.core.names import Key
-from whatsapp_operator.core.snapshot import Silence
+from whatsapp_operator.core.snapshot import Coreapp, Silence
 from whatsapp_operator.shell.addresses import host_port
 from whatsapp_operator.shell.clock import Clock
 
 from .loop_lag import LoopLag
 from .schedule import Pace, ProbeResult, ProbeSchedule, Target
 from .tether import Tether
-from .wire import read_report
+from .wire import MOST_BYTES, read_report
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,8 @@ class Tethers:
         self._ending: set[asyncio.Task[None]] = set()
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         """HTTP clients: True for Coreapps that are to serve, False for the others."""
+        self._not_accepted: dict[str, str] = {}
+        """By uid: why a Coreapp did not accept its role, as it was logged last."""
 
     def hold(self, key: Key, targets: Mapping[str, Target]) -> None:
         """Keep a tether to exactly these pods of a cluster, by uid. A pod whose role changed keeps its connection."""
@@ -92,6 +94,7 @@ class Tethers:
 
     def _drop(self, held: dict[str, Tether], uid: str) -> None:
         self._tethers.pop(uid, None)
+        self._not_accepted.pop(uid, None)
         task = held.pop(uid).stop()
         if task is not None:
             self._ending.add(task)
@@ -154,14 +157,20 @@ class Tethers:
         with suppress(aiohttp.ClientError, TimeoutError, OSError):
             timeout = aiohttp.ClientTimeout(total=self._pace.assign_timeout)
             async with self._session(serves=message.shard is not None and holder is None).post(
-                f"http://{host_port(str(pod.ip), self._control_port)}/role", json=body, timeout=timeout
+                f"http://{host_port(str(pod.ip), self._control_port)}/role", json=body, timeout=timeout, allow_redirects=False
             ) as answer:
-                content = await answer.read()
                 if answer.status == 200:
-                    self.take_report(pod.uid, content)
+                    self._not_accepted.pop(pod.uid, None)
+                    self.take_report(pod.uid, await _beginning_of(answer))
                     return True
-                log.info("%s did not accept shard %s with epoch %s: HTTP %s", pod.name, message.shard, message.epoch, answer.status)
+                self._log_once(pod, f"did not accept shard {message.shard} with epoch {message.epoch}: HTTP {answer.status}")
         return False
+
+    def _log_once(self, pod: Coreapp, text: str) -> None:
+        """Log why a Coreapp did not accept a role: it is assigned again and again."""
+        if pod.uid in self._tethers and self._not_accepted.get(pod.uid) != text:
+            self._not_accepted[pod.uid] = text
+            log.info("%s %s", pod.name, text)
 
     def _session(self, *, serves: bool) -> aiohttp.ClientSession:
         """Return the HTTP client for Coreapps that are to serve, or for the others.
@@ -171,7 +180,10 @@ class Tethers:
         """
         if serves not in self._sessions:
             connector = aiohttp.TCPConnector(limit=0 if serves else MAX_STOP_CONNECTIONS)
-            self._sessions[serves] = aiohttp.ClientSession(connector=connector, trust_env=False)
+            # What is compressed may be a thousand times longer.
+            self._sessions[serves] = aiohttp.ClientSession(
+                connector=connector, trust_env=False, auto_decompress=False, skip_auto_headers=("Accept-Encoding",)
+            )
         return self._sessions[serves]
 
     async def close(self) -> None:
@@ -182,3 +194,13 @@ class Tethers:
         await asyncio.gather(*self._ending, return_exceptions=True)
         sessions, self._sessions = self._sessions, {}
         await asyncio.gather(*(session.close() for session in sessions.values()))
+
+
+async def _beginning_of(answer: aiohttp.ClientResponse) -> bytes:
+    """Return an answer's body, which is cut after ``MOST_BYTES``: one Coreapp must not take the memory of the operator."""
+    body = bytearray()
+    async for part in answer.content.iter_any():
+        body += part
+        if len(body) > MOST_BYTES:
+            break
+    return bytes(body[:MOST_BYTES])

@@ -14,6 +14,8 @@ from whatsapp_operator.shell.addresses import bracketed
 
 MOST_BYTES = 65_536
 """Of an answer's body; the rest is dropped."""
+MOST_RECEIVED = 2**20
+"""Bytes between two requests; then the connection is cut. One Coreapp must not take the time and memory of the operator."""
 
 
 class Listener(Protocol):
@@ -31,7 +33,7 @@ class Listener(Protocol):
 class Wire(asyncio.Protocol):
     """One connection, with one request at a time."""
 
-    __slots__ = ("_body", "_http", "_listener", "_transport", "is_asked", "is_lost")
+    __slots__ = ("_body", "_http", "_listener", "_received", "_transport", "is_asked", "is_lost")
 
     def __init__(self, listener: Listener) -> None:
         """Prepare; asyncio connects it."""
@@ -39,6 +41,8 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._http: h11.Connection | None = None
         self._body = b""
+        self._received = 0
+        """Bytes since the last request."""
         self.is_asked = False
         """A request is unanswered."""
         self.is_lost = False
@@ -60,11 +64,15 @@ class Wire(asyncio.Protocol):
             self._http = h11.Connection(h11.CLIENT)
         elif self._http.our_state is h11.DONE:
             self._http.start_next_cycle()
-        self._body, self.is_asked = b"", True
+        self._body, self._received, self.is_asked = b"", 0, True
         self._transport.write((self._http.send(request) or b"") + (self._http.send(h11.EndOfMessage()) or b""))
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes; called by asyncio."""
+        self._received += len(data)
+        if self._received > MOST_RECEIVED:
+            self._cut()
+            return
         if self._http is None:
             # No request was sent: a server that speaks first is no healthcheck.
             return
@@ -79,8 +87,7 @@ class Wire(asyncio.Protocol):
                 elif isinstance(event, h11.ConnectionClosed):
                     return
         except h11.RemoteProtocolError:
-            if self._transport is not None:
-                self._transport.abort()
+            self._cut()
 
     def eof_received(self) -> bool:
         """Handle an answer that ends with the connection; called by asyncio, which then closes it."""
@@ -102,6 +109,9 @@ class Wire(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection; the listener gets no more events."""
         self._listener = None
+        self._cut()
+
+    def _cut(self) -> None:
         if self._transport is not None:
             self._transport.abort()
 

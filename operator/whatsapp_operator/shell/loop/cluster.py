@@ -113,6 +113,8 @@ class Cluster:
     """Consecutive observations that failed, or whose actions failed."""
     failing_since: float | None = None
     """Since when every observation failed, by the monotonic clock."""
+    logged: tuple[str, float] | None = None
+    """The failure that was logged last, and when, by the monotonic clock; None: the last observation did not fail."""
     reported: tuple[Obj, Obj] | None = None
     """The last status that was written, and what was stored of it; None: all of it was."""
     counted: str = ""

@@ -38,6 +38,8 @@ MOST_ROUNDS = 12
 """Rounds of observe, plan and act after which a report is due in any case."""
 REPORTED_AFTER = 5.0
 """Seconds after which failed observations are reported in the status if the API server causes them: one lost answer is not worth it."""
+LOGGED_AGAIN = 60.0
+"""Seconds after which the same failure of a cluster is logged again: very many may fail every second, as while the API server is away."""
 AT_ONCE_WITHIN = 0.5
 """Seconds that lists from the API server's cache may take. They save a tenth of one; a server that lags behind takes three for them."""
 MISSED_FOR = 60.0
@@ -173,7 +175,7 @@ class Reconciler:
             cluster.woken.clear()
             try:
                 rest = await self._tick(cluster, leadership)
-                cluster.failing_since = None
+                cluster.failing_since = cluster.logged = None
             except Exception as error:
                 # The loop ends with the cluster or the leadership, never by an error.
                 if self._leadership is not leadership:
@@ -193,7 +195,7 @@ class Reconciler:
 
         The error goes with this call: what its traceback holds is as large as everything that was read.
         """
-        cause = _log_failure(cluster.key, error)
+        cause = self._log_failure(cluster, error)
         self._metrics.count_error(named(cause)[0])
         if cluster.failing_since is None:
             cluster.failing_since = self._clock.monotonic()
@@ -205,6 +207,24 @@ class Reconciler:
         cluster.failures += 1
         last = pace.LAST_URGENT_RETRY if cluster.is_urgent else pace.LAST_RETRY
         return pace.retry_after(cluster.failures, last=last) if is_there else None
+
+    def _log_failure(self, cluster: Cluster, error: BaseException) -> BaseException:
+        """Log the error of an observation, unless it was logged a moment ago, and return its cause.
+
+        It is one sentence for an external error, the traceback for an internal one.
+        """
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        now, text = self._clock.monotonic(), f"{type(error).__name__}: {error}"
+        if cluster.logged is not None and cluster.logged[0] == text and now - cluster.logged[1] < LOGGED_AGAIN:
+            log.debug("%s: %s", cluster.key, text)
+            return error
+        cluster.logged = text, now
+        if isinstance(error, (KubeError, SpecError, StatusError)):
+            log.warning("%s: %s", cluster.key, error)
+        else:
+            log.error("%s: the observation failed by an internal error of the operator", cluster.key, exc_info=error)
+        return error
 
     async def _rest(self, cluster: Cluster, seconds: float) -> None:
         """Wait until the cluster is woken, at most for ``seconds``. What is too old to be used again is dropped meanwhile.
@@ -443,14 +463,3 @@ class Reconciler:
         """Begin to write Events; nothing waits for them. The observation is not kept in memory meanwhile."""
         write = partial(self._executor.emit, observation.desired.key, observation.desired.uid)
         cluster.events.write(events, observation.snapshot.wall or observation.snapshot.now, write)
-
-
-def _log_failure(key: Key, error: BaseException) -> BaseException:
-    """Log the error of an observation, and return its cause: one sentence for an external error, the traceback for an internal one."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, (KubeError, SpecError, StatusError)):
-        log.warning("%s: %s", key, error)
-    else:
-        log.error("%s: the observation failed by an internal error of the operator", key, exc_info=error)
-    return error

@@ -137,8 +137,9 @@ def parts_of(desired: Desired, gathered: Gathered, last: Mapping[str, Route], st
     sets = {ref.name: obj["metadata"]["uid"] for ref, obj in objects.items() if ref.kind == "StatefulSet"}
     own = [pod for pod in pods if manifests.is_pod_of(pod, desired.key.name, sets)]
     mislabelled = [obj for obj in (*objects.values(), *own, *others(strays, own)) if _lacks_labels(desired, obj)]
+    foreign = _foreign(pods, own)
     return Parts(
-        routes=tuple(sorted(routes.values(), key=lambda route: route.shard)),
+        routes=tuple(sorted((manifests.with_copy(one, foreign) for one in routes.values()), key=lambda route: route.shard)),
         listed=tuple(pods),
         pods=tuple(own),
         coreapp_pods=tuple(_coreapps_among(desired, own, mislabelled, routes.values())),
@@ -147,6 +148,13 @@ def parts_of(desired: Desired, gathered: Gathered, last: Mapping[str, Route], st
         objects=objects,
         problems=problems,
     )
+
+
+def _foreign(pods: Iterable[Obj], own: Iterable[Obj]) -> list[Obj]:
+    """Return the pods that are not the cluster's own and have not ended, which Services may select."""
+    known = {pod["metadata"]["uid"] for pod in own}
+    ended = {"Failed", "Succeeded"}
+    return [pod for pod in pods if pod["metadata"]["uid"] not in known and (pod.get("status") or {}).get("phase") not in ended]
 
 
 def _pods(pods: Iterable[Obj], problems: MutableMapping[str, str]) -> list[Obj]:

@@ -335,5 +335,6 @@ def quieten() -> None:
     """Raise the level of loggers that write a line for each event or request."""
     for name in ("kopf.objects", "kopf._core", "httpx", "httpx2", "httpcore", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It warns at each start that it handles no signals; the operator handles them itself.
-    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
+    # When a watch ends, both print a traceback, and the supervisor says why in a sentence.
+    for name in ("kopf._core.reactor.orchestration", "kopf._core.reactor.running"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

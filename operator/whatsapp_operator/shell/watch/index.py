@@ -45,21 +45,25 @@ class _ClusterState:
 
 
 class _ByName(Generic[T]):
-    """Objects by name. Events of an object and of its successor with the same name may come in any order: the newer one is kept."""
+    """Objects by name. Events of an object and of its successor with the same name may come in any order: the newer one is kept.
+
+    That is the one with the higher resourceVersion. By the times of creation, in whole seconds, both may be equally old; and after etcd was
+    restored from a backup the older one may be the one that there is.
+    """
 
     def __init__(self) -> None:
-        self._stored: dict[str, tuple[str, str, T]] = {}
+        self._stored: dict[str, tuple[int, str, T]] = {}
 
     def take(self, obj: Obj, value: T | None) -> None:
         """Store this object's value; None: the object is gone or no longer relevant."""
         meta = obj["metadata"]
-        name, created, uid = meta["name"], meta.get("creationTimestamp") or "", meta["uid"]
+        name, version, uid = meta["name"], version_of(obj), meta["uid"]
         kept = self._stored.get(name)
         if value is None:
             if kept is not None and kept[1] == uid:
                 del self._stored[name]
-        elif kept is None or kept[1] == uid or kept[0] <= created:
-            self._stored[name] = (created, uid, value)
+        elif kept is None or kept[1] == uid or kept[0] < version:
+            self._stored[name] = (version, uid, value)
 
     def by_uid(self) -> dict[str, T]:
         """Return the values by uid."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Protocol
 
 import httpx
@@ -42,8 +44,10 @@ TOKEN_RENEWAL = timedelta(days=6)
 """Age at which a token is renewed; the client's last 7 days (client#login)."""
 LONGEST_VERSION = 64
 """Characters of the client's version, as in the CRD."""
-NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
-"""Errors before anything of the request was sent: there was no connection, or none with TLS."""
+MOST_BYTES = 65_536
+"""Of an answer's body; the rest is not read, because one client must not take the memory of the operator."""
+TOKEN = re.compile(r"[!-~]{1,4096}")
+"""What a header can carry."""
 
 SHARDS = {spelled: number for number in SHARD_COUNTS for spelled in (number, str(number))}
 """What is a number of shards in an answer."""
@@ -272,11 +276,11 @@ class ApiSession:
                 raise
             answer = await self._change_password(access, tried, error)
         self._logins[1].append(now)
-        try:
-            self._token = (answer["users"][0]["token"], self._clock.now() + TOKEN_RENEWAL)
-        except (KeyError, IndexError, TypeError):
+        token = _token_in(answer)
+        if token is None:
             msg = "POST login: unreadable answer"
-            raise ApiError(msg) from None
+            raise ApiError(msg)
+        self._token = (token, self._clock.now() + TOKEN_RENEWAL)
         self.client = replace(self.client, login=Login.DONE, login_message="", is_new_password_rejected=False)
 
     async def _change_password(self, access: Access, tried: Passwords, first: ApiError) -> dict[str, Any]:
@@ -319,7 +323,8 @@ class ApiSession:
     ) -> dict[str, Any]:
         """Send one request to one Webapp; ApiError for everything that is not a readable 2xx answer.
 
-        Nothing is sent after the monotonic time ``send_by``, no matter how long the connection took.
+        It ends within ``timeout`` seconds, no matter how slowly the answer comes. Nothing is sent after the monotonic time ``send_by``, no
+        matter how long the connection took.
         """
         if access.problem is not None:
             raise ApiError(access.problem.rstrip("."), sent=False)  # it becomes a part of a sentence
@@ -327,38 +332,44 @@ class ApiSession:
             msg = "no Webapp is ready"
             raise ApiError(msg, sent=False)
 
-        guard = HandshakeGuard()
+        guard, is_sent = HandshakeGuard(), False
 
         async def check_time(event: str, info: Mapping[str, Any]) -> None:
+            nonlocal is_sent
             await guard(event, info)
-            if event == "http11.send_request_headers.started" and send_by is not None and self._clock.monotonic() > send_by:
-                raise TooLate
+            if event == "http11.send_request_headers.started":
+                if send_by is not None and self._clock.monotonic() > send_by:
+                    raise TooLate
+                is_sent = True
 
-        headers = {"Host": access.server_name}
+        # The answer is read as it is sent: what is compressed may be a thousand times longer.
+        headers = {"Host": access.server_name, "Accept-Encoding": "identity"}
         if basic is None and self._token is not None:
             headers["Authorization"] = f"Bearer {self._token[0]}"
         http = await self._connection(access)
         what = f"{method} {path}"
+        request = http.stream(
+            method,
+            f"https://{access.addresses[self._turn % len(access.addresses)]}{path}",
+            json=body,
+            headers=headers,
+            auth=httpx.BasicAuth(*basic) if basic else None,
+            timeout=httpx.Timeout(None, connect=None if send_by is None else SEND_WITHIN),
+            extensions={"sni_hostname": access.server_name, "trace": check_time},
+        )
         try:
-            answer = await http.request(
-                method,
-                f"https://{access.addresses[self._turn % len(access.addresses)]}{path}",
-                json=body,
-                headers=headers,
-                auth=httpx.BasicAuth(*basic) if basic else None,
-                timeout=httpx.Timeout(timeout, connect=timeout if send_by is None else min(timeout, SEND_WITHIN)),
-                extensions={"sni_hostname": access.server_name, "trace": check_time},
-            )
+            async with asyncio.timeout(timeout), request as streamed:
+                answer = await _beginning_of(streamed)
         except TooLate:
             msg = f"{what}: not sent within {SEND_WITHIN:g} s of its note"
             raise ApiError(msg, sent=False) from None
+        except TimeoutError:
+            msg = f"{what}: no {'answer' if is_sent else 'connection'} within {timeout:g} s"
+            raise ApiError(msg, sent=is_sent) from None
         except Exception as error:  # with any other one the call would seem to be on its way without an end
             # Not chained: httpx's error holds the request, which holds the token.
             msg = f"{what}: {tls_problem(error, access) or type(error).__name__}"
-            raise ApiError(msg, sent=not isinstance(error, NEVER_SENT)) from None
-        # In httpx an answer and its stream hold each other, and the stream holds the connection with its TLS state. Without this only the
-        # garbage collector would free them, which seldom runs.
-        answer.stream = httpx.ByteStream(b"")
+            raise ApiError(msg, sent=is_sent) from None
         if not answer.is_success:
             secrets = (*secrets_of(access, body or {}), self._token[0] if self._token else "")
             raise rejection_of(what, answer, secrets, wall=self._clock.wall())
@@ -384,8 +395,38 @@ class ApiSession:
             if not access.verifies:
                 trust.check_hostname = False
                 trust.verify_mode = ssl.CERT_NONE
-            self._http = (trusted, httpx.AsyncClient(verify=trust, trust_env=False))
+            # Without cookies: each answer could bring more of them.
+            no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+            self._http = (trusted, httpx.AsyncClient(verify=trust, trust_env=False, cookies=no_cookies))
         return self._http[1]
+
+
+async def _beginning_of(streamed: httpx.Response) -> httpx.Response:
+    """Return what is used of an answer, whose body is cut after ``MOST_BYTES``.
+
+    It is a new value: in httpx an answer and its stream hold each other, and the stream holds the connection with its TLS state. Only the
+    garbage collector would free them, which seldom runs.
+    """
+    body = bytearray()
+    try:
+        async for part in streamed.aiter_raw():
+            body += part
+            if len(body) > MOST_BYTES:
+                break
+    finally:
+        await streamed.aclose()
+        streamed.stream = httpx.ByteStream(b"")
+    headers = {name: streamed.headers[name] for name in ("Date", "Retry-After") if name in streamed.headers}
+    return httpx.Response(streamed.status_code, headers=headers, content=bytes(body[:MOST_BYTES]))
+
+
+def _token_in(answer: dict[str, Any]) -> str | None:
+    """Return the token in the answer to a login; None if there is none that can be sent."""
+    try:
+        token = answer["users"][0]["token"]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return token if isinstance(token, str) and TOKEN.fullmatch(token) else None
 
 
 def _body_of(credentials: Credentials, shards: int) -> dict[str, Any]:
