@@ -44,8 +44,8 @@ def foreign(refs: Sequence[Ref]) -> str:
     named = ", ".join(f"{ref.kind} {ref.name}" for ref in refs)
     them, are = ("it", "is") if len(refs) == 1 else ("them", "are")
     # One that lost its owner reference may have the cluster's own pods.
-    spare = " A workload that is deleted with --cascade=orphan leaves its pods running." if WORKLOADS & {ref.kind for ref in refs} else ""
-    return f"{named} {are} not owned by this cluster and {are} left alone. Delete or rename {them}, or give the cluster another name.{spare}"
+    more = " A workload that is deleted with --cascade=orphan leaves its pods running." if WORKLOADS & {ref.kind for ref in refs} else ""
+    return f"{named} {are} not owned by this cluster and {are} left alone. Delete or rename {them}, or give the cluster another name.{more}"
 
 
 def opening(f: Facts) -> str:
