@@ -165,7 +165,8 @@ class Reason(StrEnum):
     NAME_CONFLICT = "NameConflict"
     """An object with a name that the cluster needs is not owned by the cluster. It is never written or deleted.
 
-    Delete or rename that object, or give the cluster another name.
+    Delete or rename that object, or give the cluster another name. If it is the cluster's own and lost its owner reference, delete it: it
+    is made again. A StatefulSet or Deployment is deleted with `--cascade=orphan`, so that its pods run on.
     """
     NODES_UNREACHABLE = "NodesUnreachable"
     """Nodes are lost. More Coreapps replace theirs, and go when the nodes are back.

@@ -10,6 +10,8 @@ from .holders import knows_shards
 from .names import Ref
 from .snapshot import Coreapp
 
+WORKLOADS = frozenset({"StatefulSet", "Deployment"})
+
 
 def awaited(f: Facts) -> str:
     """Name the Coreapps that are not ready, with the scheduler's sentence if there is one."""
@@ -41,7 +43,9 @@ def foreign(refs: Sequence[Ref]) -> str:
     """Name the objects that stand in the way, and say what to do."""
     named = ", ".join(f"{ref.kind} {ref.name}" for ref in refs)
     them, are = ("it", "is") if len(refs) == 1 else ("them", "are")
-    return f"{named} {are} not owned by this cluster and {are} left alone. Delete or rename {them}, or give the cluster another name."
+    # One that lost its owner reference may have the cluster's own pods.
+    more = " A workload that is deleted with --cascade=orphan leaves its pods running." if WORKLOADS & {ref.kind for ref in refs} else ""
+    return f"{named} {are} not owned by this cluster and {are} left alone. Delete or rename {them}, or give the cluster another name.{more}"
 
 
 def opening(f: Facts) -> str:

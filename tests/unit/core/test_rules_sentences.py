@@ -445,3 +445,10 @@ def unwritten(one: Situation) -> Situation:
 )
 def test_nothing_to_do_is_not_said_of_a_change_that_is_only_being_written(one: Situation, reportable: bool) -> None:
     assert one.plan().is_reportable is reportable
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "Deployment"])
+def test_a_workload_that_may_have_own_pods_is_to_be_deleted_without_them(kind: str) -> None:
+    """One whose owner reference was removed: deleted in the usual way it would take all Coreapps along."""
+    said = SETTLED.seeing(name_conflicts=(Ref("Service", "acme-webapp"), Ref(kind, "acme-x"))).plan().decision.why
+    assert said == f"Service acme-webapp, {kind} acme-x {FOREIGN} A workload that is deleted with --cascade=orphan leaves its pods running."
