@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
+INSTALL := $(RUN)/python hack/packages
 export PYTHONPATH := operator:hack:tests
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -16,7 +17,9 @@ $(VENV)/.ready: hack/lock/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
 	@echo "setting up $(VENV) (once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r hack/lock/dev.txt
+	@sed -n '/^uv==/,/[^\\]$$/p' hack/lock/dev.txt > $(VENV)/uv.txt
+	@$(RUN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r $(VENV)/uv.txt
+	@$(INSTALL) --require-hashes -r hack/lock/dev.txt
 	@touch $@
 
 setup: $(VENV)/.ready ## Install the tools of this project into .venv, by hash
@@ -63,12 +66,12 @@ wheels: setup ## Fetch the images' dependencies into build/wheels, for builds wh
 # Of what is compiled only msgspec cannot do without. Its libraries are named by the version of Python, so one folder holds all of them.
 plugin: setup ## Make build/kubectl-whatsapp.pyz, the plugin as one file for machines without pip
 	@rm -rf build/plugin build/plugin-* && mkdir -p build
-	@$(RUN)/pip install --quiet --disable-pip-version-check --no-compile --target build/plugin --require-hashes -r hack/lock/kubectl.txt
+	@$(INSTALL) --target build/plugin --require-hashes -r hack/lock/kubectl.txt
 	@$(RUN)/pip install --quiet --disable-pip-version-check --no-compile --target build/plugin --upgrade --no-deps --no-build-isolation .
 	@sed -n '/^msgspec==/,/[^\\]$$/p' hack/lock/kubectl.txt > build/plugin-compiled.txt
 	@for python in 3.11 3.12 3.13 3.14; do \
-	  $(RUN)/pip install --quiet --disable-pip-version-check --no-compile --target build/plugin-$$python --python-version $$python --only-binary :all: --no-deps \
-	    --require-hashes -r build/plugin-compiled.txt && cp -n build/plugin-$$python/msgspec/*.so build/plugin/msgspec/ || exit 1; \
+	  $(INSTALL) --target build/plugin-$$python --python-version $$python --only-binary :all: --no-deps --require-hashes -r build/plugin-compiled.txt \
+	    && cp -n build/plugin-$$python/msgspec/*.so build/plugin/msgspec/ || exit 1; \
 	done; rm -rf build/plugin-*
 	@$(RUN)/shiv --site-packages build/plugin --compressed --reproducible --entry-point kubectl_whatsapp.__main__:run \
 	  --python '/usr/bin/env python3' --output-file build/kubectl-whatsapp.pyz

@@ -32,7 +32,7 @@ WEIGHT = ("global.", "install.", ":env:.")
 """Where pip finds a setting; the last that has it counts."""
 
 
-def main(argv: Sequence[str], *, root: Path) -> int:  # noqa: ARG001 - every command is given it
+def main(argv: Sequence[str], *, root: Path) -> int:
     """Install packages: ``argv`` is what would follow `pip install`. Returns the exit status. LocalKubeError if pip fails as well."""
     install(argv)
     return 0
