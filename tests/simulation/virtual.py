@@ -209,7 +209,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not handle._cancelled:  # a call for each of very many costs time
-                handle._run()
+                try:
+                    handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # as a handle does itself
+                    message = f"Exception in callback {handle._callback!r}"  # type: ignore[attr-defined]
+                    self.call_exception_handler({"message": message, "exception": error, "handle": handle})
 
     def _drop_cancelled(self) -> None:
         """Forget timers that were cancelled: the first ones, or all of them once they are many."""
