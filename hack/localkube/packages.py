@@ -44,12 +44,16 @@ def install(argv: Sequence[str], *, python: Path | None = None) -> None:
     ``argv``: options that uv and pip both know. Nothing is compiled: Python does that with what it imports.
     """
     environment = str(python or sys.executable)
-    env = {**os.environ, **for_uv(output([*PIP, "config", "list"]), os.environ)}
     try:
-        output([str(UV), "pip", "install", "--quiet", f"--python={environment}", *argv], env=env, timeout=SECONDS)
+        output([str(UV), "pip", "install", "--quiet", f"--python={environment}", *argv], env=as_pip(), timeout=SECONDS)
     except LocalKubeError as error:
         print(f"pip installs the packages, which takes longer: {error}", file=sys.stderr)  # rich, which shows progress, may be one of them
         output([*PIP, f"--python={environment}", "install", "--quiet", "--no-compile", *argv], timeout=SECONDS)
+
+
+def as_pip() -> dict[str, str]:
+    """This process's environment, with what tells uv how pip is configured. LocalKubeError if pip does not say it."""
+    return {**os.environ, **for_uv(output([*PIP, "config", "list"]), os.environ)}
 
 
 def for_uv(listed: str, environ: Mapping[str, str]) -> dict[str, str]:
