@@ -1,13 +1,16 @@
 # `make` alone says what there is. Everything installs what it needs by itself; nothing outside this folder and the user's cache is changed.
-PYTHON ?= python3
+# Of the same version rather that of the distribution: pyenv compiles Python without its optimizations, and then all of this takes a fifth longer.
+PYTHON ?= $(shell { [ "$$(python3 -V | cut -d. -f1,2)" = "$$(/usr/bin/python3 -V | cut -d. -f1,2)" ] && /usr/bin/python3 -c 'import ensurepip'; } 2> /dev/null && \
+  echo /usr/bin/python3 || echo python3)
 VENV := .venv
 RUN := $(VENV)/bin
+INSTALL := $(RUN)/python hack/packages
 export PYTHONPATH := operator:hack:tests
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup binaries control-plane lint types contracts texts docs check quick quick-tests charts wheels unit simulation coverage mutants charts-test tooling-test browser integration \
-  test plugin release-files release-check demo demo-down dashboard-picture bench chaos figures reference kind kind-down e2e lock clean
+  collected test plugin release-files release-check demo demo-down dashboard-picture bench chaos figures reference kind kind-down e2e lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -16,7 +19,9 @@ $(VENV)/.ready: hack/lock/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
 	@echo "setting up $(VENV) (once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r hack/lock/dev.txt
+	@sed -n '/^uv==/,/[^\\]$$/p' hack/lock/dev.txt > $(VENV)/uv.txt
+	@$(RUN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r $(VENV)/uv.txt
+	@$(INSTALL) --require-hashes -r hack/lock/dev.txt
 	@touch $@
 
 setup: $(VENV)/.ready ## Install the tools of this project into .venv, by hash
@@ -49,6 +54,10 @@ docs: setup ## The documents as a site in build/docs; warnings are errors
 	@$(RUN)/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet -c docs -d build/doctrees . build/docs
 	@echo "wrote build/docs/index.html"
 
+# Compiles what the tests import. Workers, which begin at the same time, would each compile all of it.
+collected: setup
+	@mkdir -p build && $(RUN)/pytest --collect-only -qq $(ALL_TESTS) > build/collected.txt 2>&1 || { cat build/collected.txt; exit 1; }
+
 check: lint types contracts texts docs ## Everything that runs no test
 
 charts: binaries ## As reference, then lint the Helm charts and render them into build/charts
@@ -63,12 +72,12 @@ wheels: setup ## Fetch the images' dependencies into build/wheels, for builds wh
 # Of what is compiled only msgspec cannot do without. Its libraries are named by the version of Python, so one folder holds all of them.
 plugin: setup ## Make build/kubectl-whatsapp.pyz, the plugin as one file for machines without pip
 	@rm -rf build/plugin build/plugin-* && mkdir -p build
-	@$(RUN)/pip install --quiet --disable-pip-version-check --no-compile --target build/plugin --require-hashes -r hack/lock/kubectl.txt
+	@$(INSTALL) --target build/plugin --require-hashes -r hack/lock/kubectl.txt
 	@$(RUN)/pip install --quiet --disable-pip-version-check --no-compile --target build/plugin --upgrade --no-deps --no-build-isolation .
 	@sed -n '/^msgspec==/,/[^\\]$$/p' hack/lock/kubectl.txt > build/plugin-compiled.txt
 	@for python in 3.11 3.12 3.13 3.14; do \
-	  $(RUN)/pip install --quiet --disable-pip-version-check --no-compile --target build/plugin-$$python --python-version $$python --only-binary :all: --no-deps \
-	    --require-hashes -r build/plugin-compiled.txt && cp -n build/plugin-$$python/msgspec/*.so build/plugin/msgspec/ || exit 1; \
+	  $(INSTALL) --target build/plugin-$$python --python-version $$python --only-binary :all: --no-deps --require-hashes -r build/plugin-compiled.txt \
+	    && cp -n build/plugin-$$python/msgspec/*.so build/plugin/msgspec/ || exit 1; \
 	done; rm -rf build/plugin-*
 	@$(RUN)/shiv --site-packages build/plugin --compressed --reproducible --entry-point kubectl_whatsapp.__main__:run \
 	  --python '/usr/bin/env python3' --output-file build/kubectl-whatsapp.pyz
@@ -79,6 +88,7 @@ PYTEST = $(RUN)/pytest --dist loadscope --no-loadscope-reorder --durations 10 -n
 # One for each of two processors, and two for the tests on real control planes, which mostly wait. With a third they fail by overload.
 WORKERS ?= 4
 TOOLING := hack/localkube/tests
+ALL_TESTS := $(addprefix tests/,unit simulation conformance charts images release browser integration) $(TOOLING)
 
 quick: setup ## Style, types, layers, unit tests but the slow ones, 28 seeds of the simulation: for the inner loop
 	@$(MAKE) --no-print-directory --jobs 4 lint types contracts quick-tests
@@ -114,8 +124,8 @@ integration: setup binaries ## Integration tests alone, on a real API server
 	$(PYTEST) 2 tests/integration tests/conformance
 
 test: binaries ## All checks, then all tests but those on kind (WORKERS=...)
-	@$(MAKE) --no-print-directory --jobs 2 check
-	$(PYTEST) $(WORKERS) tests/unit tests/simulation tests/conformance tests/charts tests/images tests/release tests/browser tests/integration $(TOOLING)
+	@$(MAKE) --no-print-directory --jobs 2 check collected
+	$(PYTEST) $(WORKERS) $(ALL_TESTS)
 
 release-files: setup binaries ## Make packages, charts, SBOMs and notes into build/release (REGISTRY=..., UNRELEASED=1: notes without a version)
 	@rm -rf build/release

@@ -9,7 +9,7 @@ The map, from the ground up (see the first line of each module):
 ``provenance``  the commit, machine, load and command that figures come from
 ``blocks``      figures as Markdown, in the documents and when a program ends
 ``programs``    which programs at which version, and where they come from
-``wheels``      the images' dependencies
+``packages``    Python packages, installed by uv; ``wheels`` the images' dependencies
 ``kubeconfig``  how a program reaches an API server, and as whom
 ``hollow``      the hollow nodes
 ``plane``       the control plane and the operator as processes, and their certificates

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tomllib
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from localkube.packages import as_pip
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = ("3.11.0", "3.12.0", "3.13.0", "3.14.0")
@@ -19,14 +20,18 @@ SECONDS = 300.0
 """The first time, the packages' own requirements are fetched."""
 
 
+@pytest.fixture(scope="module")
+def env() -> dict[str, str]:
+    """Asks the index that pip would ask."""
+    return as_pip()
+
+
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize(("lock", "platform"), [(lock, one) for lock, platforms in PLATFORMS.items() for one in platforms])
-def test_a_lock_can_be_installed(lock: str, platform: str, python: str, tmp_path: Path) -> None:
+def test_a_lock_can_be_installed(lock: str, platform: str, python: str, env: dict[str, str], tmp_path: Path) -> None:
     file = ROOT / "hack" / "lock" / f"{lock}.txt"
     argv = [f"{sys.prefix}/bin/uv", "pip", "install", "--dry-run", "--quiet", "--require-hashes", "--only-binary=:all:", "-r", str(file)]
     argv += ["--python", sys.executable, "--python-version", python, "--python-platform", platform, "--target", str(tmp_path)]
-    # As pip does: behind a proxy that ends TLS only the system knows its authority.
-    env = {**os.environ, "UV_SYSTEM_CERTS": "true"}
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -113,7 +113,7 @@ class Laws:
     """Called whenever a Set Shards call was just sent."""
     copies: set[str] = field(default_factory=set)
     """Names of pods that a test makes with the labels of a holder."""
-    log: deque[str] = field(default_factory=lambda: deque(maxlen=3000))
+    _log: deque[tuple[float, str | Callable[[], str]]] = field(default_factory=lambda: deque(maxlen=3000))
 
     def __post_init__(self) -> None:
         self._pods: tuple[list[Obj], list[Obj]] = [], []
@@ -166,9 +166,14 @@ class Laws:
             applied=self.applied,
         )
 
-    def emit(self, what: str) -> None:
-        """Keep a line for the report of a failure."""
-        self.log.append(f"{self.now():9.3f} {what}")
+    def emit(self, what: str | Callable[[], str]) -> None:
+        """Keep a line for the report of a failure, or what makes it: mostly nobody reads it."""
+        self._log.append((self.now(), what))
+
+    @property
+    def log(self) -> list[str]:
+        """What happened, a line each."""
+        return [f"{at:9.3f} {what if isinstance(what, str) else what()}" for at, what in self._log]
 
     def breaks(self, law: int | str, sentence: str) -> None:
         text = f"law {law} at {self.now():.3f}: {sentence}"
@@ -215,7 +220,7 @@ class Laws:
         """Judge one write that just took effect."""
         if change.kind is LEASE:
             return
-        self.emit(f"{change.actor:18} {change.verb:12} {change.kind.kind} {change.name[1]} {_short(change)}")
+        self.emit(lambda: f"{change.actor:18} {change.verb:12} {change.kind.kind} {change.name[1]} {_short(change)}")
         if change.kind is SECRET and change.after is not None:
             self._note_secrets(change.after)
         if self.is_operator(change.actor):

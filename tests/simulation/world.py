@@ -296,7 +296,7 @@ class World:
 
     def failure_text(self, head: str) -> str:
         """Return a report of a failure: the seed, the sentence, and what happened last."""
-        return f"seed {self.seed}: {head}\n" + "\n".join(list(self.laws.log)[-int(os.environ.get("SIMULATION_LINES", "120")) :])
+        return f"seed {self.seed}: {head}\n" + "\n".join(self.laws.log[-int(os.environ.get("SIMULATION_LINES", "120")) :])
 
     async def until(self, holds: Callable[[], bool], *, within: float, what: str) -> float:
         """Wait until something holds; return how long it took. AssertionError after `within` seconds."""

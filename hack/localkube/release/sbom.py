@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from localkube.errors import LocalKubeError
+from localkube.packages import install
 from localkube.run import output
 
 LOCKS = {"operator": "hack/lock/run.txt", "wabiz-sim": "hack/lock/simulator.txt"}
@@ -37,8 +38,7 @@ def described(root: Path, image: str, *, version: str, epoch: int, pip: Sequence
     with tempfile.TemporaryDirectory(prefix="sbom-") as folder:
         python = f"{folder}/bin/python"
         output([sys.executable, "-m", "venv", "--without-pip", folder], timeout=SECONDS)
-        argv = [sys.executable, "-m", "pip", f"--python={python}", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-        output([*argv, "--only-binary=:all:", "--no-deps", "--require-hashes", *pip, "-r", str(lock)], timeout=SECONDS)
+        install(["--only-binary=:all:", "--no-deps", "--require-hashes", *pip, "-r", str(lock)], python=Path(python))
         # not validated here: the whole is, once it is complete
         argv = [sys.executable, "-m", "cyclonedx_py", "environment", "--no-validate", "--output-reproducible", "--sv=1.6", "--of=JSON"]
         bom: Bom = json.loads(output([*argv, python], timeout=SECONDS, env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}))
