@@ -4,7 +4,7 @@ PYTHON ?= $(shell { [ "$$(python3 -V | cut -d. -f1,2)" = "$$(/usr/bin/python3 -V
   echo /usr/bin/python3 || echo python3)
 VENV := .venv
 RUN := $(VENV)/bin
-INSTALL := $(RUN)/python hack/packages
+INSTALL := $(RUN)/python -m localkube.packages
 export PYTHONPATH := operator:hack:tests
 export PYTHONDONTWRITEBYTECODE :=
 

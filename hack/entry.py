@@ -21,7 +21,6 @@ COMMANDS = {
     "e2e": "localkube.scenarios.e2e",  # the user's own path on a kind cluster, and everything that breaks there
     "figures": "localkube.pages",  # what was measured, into docs/figures and into the text
     "kind-offline": "localkube.offline.command",  # a kind cluster, also where no container registry is reached
-    "packages": "localkube.packages",  # Python packages: what would follow `pip install`, by uv
     "programs": "localkube.programs.binaries",  # those of the control plane and of the checks: found, fetched or built
     "wheels": "localkube.wheels",  # the images' dependencies
 }

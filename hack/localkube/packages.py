@@ -1,4 +1,4 @@
-"""The command ``hack/packages``: Python packages, installed by uv as pip would, in a twentieth of the processor time.
+"""``python -m localkube.packages``, and what would follow `pip install`: does the same by uv, in a tenth of the processor time.
 
 uv does not read pip's configuration, so it is handed over: which index, which authority. What uv cannot do, pip does.
 """
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from localkube.errors import LocalKubeError
+from localkube.errors import LocalKubeError, guarded
 from localkube.run import output
 
 SECONDS = 900.0
@@ -32,8 +32,8 @@ WEIGHT = ("global.", "install.", ":env:.")
 """Where pip finds a setting; the last that has it counts."""
 
 
-def main(argv: Sequence[str], *, root: Path) -> int:
-    """Install packages: ``argv`` is what would follow `pip install`. Returns the exit status. LocalKubeError if pip fails as well."""
+def main(argv: Sequence[str]) -> int:
+    """Install packages, see `install`. Returns the exit status."""
     install(argv)
     return 0
 
@@ -64,3 +64,7 @@ def for_uv(listed: str, environ: Mapping[str, str]) -> dict[str, str]:
     # As pip does: behind a proxy that ends TLS only the system knows its authority; every index may have what another lacks.
     given |= {"UV_SYSTEM_CERTS": "true", "UV_INDEX_STRATEGY": "unsafe-best-match"}
     return {name: value for name, value in given.items() if name not in environ and OWN.get(name, name) not in environ}
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("localkube.packages", lambda: main(sys.argv[1:])))
