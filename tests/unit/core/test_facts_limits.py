@@ -66,7 +66,9 @@ SURPLUS = situation().settled().with_pods([3, 4])
         (SURPLUS.with_pods([5]).with_pod(0, ready=False), 4),
         (SURPLUS.with_pod(0, **UNSCHEDULABLE), 3),
         (SURPLUS.with_pod(0, **UNSCHEDULABLE).with_pod(1, ready=False), 4),
+        (SURPLUS.with_pod(0, ready=False, node=None), 4),
         (SURPLUS.without_pod(2).seeing(rejected_pods="exceeded quota"), 3),
+        (SURPLUS.without_pod(2).seeing(rejected_pods="exceeded quota").with_pod(0, ready=False), 4),
         (SURPLUS.replicas(3).with_pod(0, ready=False), 3),
     ],
     ids=[
@@ -78,7 +80,9 @@ SURPLUS = situation().settled().with_pods([3, 4])
         "more than are awaited",
         "no room",
         "no room, and one starts",
+        "not scheduled yet",
         "rejected",
+        "rejected, and one starts",
         "no more",
     ],
 )

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from whatsapp_operator.core import manifests, missing, pace, record, scaling
 from whatsapp_operator.core.desired import Desired, Tuning
-from whatsapp_operator.core.facts import REJECTED_FOR
+from whatsapp_operator.core.facts import RETRY_REJECTED_AFTER
 from whatsapp_operator.core.names import Key, Obj, Ref
 from whatsapp_operator.core.numbers import Claim
 from whatsapp_operator.core.snapshot import Call, Client, Login, Node, Record, Route, Snapshot
@@ -51,6 +51,8 @@ DENIED_FOR = timedelta(seconds=5)
 """How long writes are rejected before that is reported: an API server that comes back rejects everything until it has read the roles."""
 NOT_KEPT_AGAIN = timedelta(seconds=30)
 """Pause before an intent is noted again that was not stored completely: a newer CRD takes effect within this time."""
+REJECTED_FOR = 12 * RETRY_REJECTED_AFTER
+"""How long a rejection is remembered: what is still wanted has been tried again by then."""
 
 
 # --- the observation -------------------------------------------------------------------------------------------------------------
