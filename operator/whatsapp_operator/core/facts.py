@@ -52,7 +52,7 @@ class Facts(Holders):
         pods = [pod for pod in self.snapshot.coreapps if pod.ordinal < staying]
         ready = sum(map(self.is_healthy, pods))
         stuck = sum(pod.node is None and pod.pending_because is not None for pod in pods)
-        rejected = staying - len(pods) if self.snapshot.rejected_pods is not None else 0
+        rejected = staying - len(pods) if self.snapshot.rejected_coreapp is not None else 0
         return self.baseline_replicas - ready - stuck - rejected
 
     @property

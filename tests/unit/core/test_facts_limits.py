@@ -67,8 +67,9 @@ SURPLUS = situation().settled().with_pods([3, 4])
         (SURPLUS.with_pod(0, **UNSCHEDULABLE), 3),
         (SURPLUS.with_pod(0, **UNSCHEDULABLE).with_pod(1, ready=False), 4),
         (SURPLUS.with_pod(0, ready=False, node=None), 4),
-        (SURPLUS.without_pod(2).seeing(rejected_pods="exceeded quota"), 3),
-        (SURPLUS.without_pod(2).seeing(rejected_pods="exceeded quota").with_pod(0, ready=False), 4),
+        (SURPLUS.without_pod(2).seeing(rejected_coreapp="exceeded quota"), 3),
+        (SURPLUS.without_pod(2).seeing(rejected_coreapp="exceeded quota").with_pod(0, ready=False), 4),
+        (SURPLUS.without_pod(2).seeing(rejected_pods="exceeded quota"), 4),
         (SURPLUS.replicas(3).with_pod(0, ready=False), 3),
     ],
     ids=[
@@ -83,6 +84,7 @@ SURPLUS = situation().settled().with_pods([3, 4])
         "not scheduled yet",
         "rejected",
         "rejected, and one starts",
+        "a Webapp rejected, and one not made yet",
         "no more",
     ],
 )
