@@ -15,7 +15,7 @@ from whatsapp_operator.core.names import Key, Ref
 from whatsapp_operator.core.snapshot import Client, Login, RejectedWrite
 from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
-from whatsapp_operator.shell.kube.kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
+from whatsapp_operator.shell.kube.kinds import DEPLOYMENT, PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
 from whatsapp_operator.shell.loop.cluster import Memory
 from whatsapp_operator.shell.loop.observe import Observation, Observer
 from whatsapp_operator.shell.objects.reading import KnownHolders
@@ -296,9 +296,20 @@ async def test_events_of_a_statefulset_that_lacks_pods_are_read_after_two_second
     memory.since = missing_for(2.0).since
     seen = (await observe(eyes, memory)).snapshot
     assert "acme-coreapp-2" in (seen.rejected_pods or "")
+    assert seen.rejected_coreapp == seen.rejected_pods
     assert seen.unread == {}
     await observe(eyes, memory)
-    assert kube.asked == [kube.workload["metadata"]["uid"]], "what was read a moment ago is good enough"
+    lacking = [workload["metadata"]["uid"] for workload in kube.objects[STATEFULSET]]
+    assert sorted(kube.asked) == sorted(lacking), "what was read a moment ago is good enough"
+
+
+async def test_a_rejected_Webapp_is_no_rejected_Coreapp() -> None:  # noqa: N802
+    objects = world()
+    failure = {"type": "ReplicaFailure", "status": "True", "message": 'pods "acme-webapp-1" is forbidden: exceeded quota'}
+    (webapp,) = objects[DEPLOYMENT]
+    webapp["status"] = {"conditions": [failure]}
+    seen = (await observe(observer(FakeKube(objects)), Memory())).snapshot
+    assert (seen.rejected_pods, seen.rejected_coreapp) == (failure["message"], None)
 
 
 async def test_events_that_cannot_be_read_keep_nothing_else_from_being_read() -> None:

@@ -23,8 +23,6 @@ Differing: TypeAlias = tuple[tuple[Obj, tuple[tuple[str, Difference], ...]], ...
 
 RETRY_REJECTED_AFTER = timedelta(seconds=5)
 """Pause before a rejected object is tried again: a quota may have room by then. After an edit of the spec it is tried at once."""
-REJECTED_FOR = 12 * RETRY_REJECTED_AFTER
-"""How long a rejection is remembered: what is still wanted has been tried again by then."""
 SURGE = 1
 """Coreapps beyond those wanted while a new pod template is rolled out, so that no spare is missed meanwhile."""
 
@@ -54,7 +52,7 @@ class Facts(Holders):
         pods = [pod for pod in self.snapshot.coreapps if pod.ordinal < staying]
         ready = sum(map(self.is_healthy, pods))
         stuck = sum(pod.node is None and pod.pending_because is not None for pod in pods)
-        rejected = staying - len(pods) if self.snapshot.rejected_pods is not None else 0
+        rejected = staying - len(pods) if self.snapshot.rejected_coreapp is not None else 0
         return self.baseline_replicas - ready - stuck - rejected
 
     @property

@@ -18,7 +18,7 @@ def awaited(f: Facts) -> str:
     ready = {pod.uid for pod in f.ready}
     late = [pod for pod in f.snapshot.coreapps if pod.uid not in ready]
     names = ", ".join(pod.name for pod in late[:5]) or "pods that do not exist yet"
-    because = next((pod.pending_because for pod in late if pod.pending_because), f.snapshot.rejected_pods if not late else None)
+    because = next((pod.pending_because for pod in late if pod.pending_because), f.snapshot.rejected_coreapp if not late else None)
     return f"waiting for {names}" + (f" ({because})" if because else "")
 
 

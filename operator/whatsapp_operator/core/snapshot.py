@@ -417,6 +417,8 @@ class Snapshot:
     """Which pod waits for which image, in the kubelet's words; None: none does for long."""
     rejected_pods: str | None = None
     """Which pod its controller cannot create, and why in the controller's words; None: none that is known."""
+    rejected_coreapp: str | None = None
+    """The same of Coreapps alone."""
     overruled: Overruled | None = None
     """The last overruled scaling of the Coreapps by another party, if it is recent."""
     mislabelled: tuple[Obj, ...] = ()

@@ -222,6 +222,7 @@ def situations(draw: st.DrawFn) -> Situation:
             rejected=draw(st.sampled_from([{}, {}, {}, *({Ref(*one): RejectedWrite("quota", NOW)} for one in REJECTED)])),
             denied=draw(st.sampled_from([None] * 9 + ["patch Pod: 403 Forbidden"])),
             rejected_pods=draw(st.sampled_from([None, None, None, "quota"])),
+            rejected_coreapp=draw(st.sampled_from([None, None, None, "quota"])),
             overruled=draw(st.sampled_from([None, None, *(Overruled(by="hpa", replicas=7, times=times, at=NOW) for times in (1, 9))])),
             statefulset=draw(st.sampled_from([None, *_scaled_by(replicas, "hpa"), *_scaled_by(replicas, None) * 8])),
             webapp=draw(st.sampled_from([None, Workload(uid="d", resource_version="8", replicas=2, ready=2)])),

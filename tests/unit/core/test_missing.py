@@ -50,7 +50,7 @@ def test_pods_of_the_webapps_are_missing_too() -> None:
 
 
 def test_what_waits_is_said_with_the_reason_at_once() -> None:
-    assert lacking(rejected_pods=SAID).condition("Reconciling")["message"] == (
+    assert lacking(rejected_pods=SAID, rejected_coreapp=SAID).condition("Reconciling")["message"] == (
         f"2 of 3 Coreapps are ready: waiting for pods that do not exist yet ({SAID})."
     )
 

@@ -52,14 +52,14 @@ def test_the_first_sentence_of_the_scheduler_is_passed_on() -> None:
 def test_why_no_pod_can_be_created_is_passed_on_only_where_pods_do_not_exist() -> None:
     """The pods that exist were not rejected."""
     rejected = "exceeded quota: compute"
-    some = waiting(1).seeing(rejected_pods=rejected)
-    none = SETTLED.wanting(shards=8).replicas(9).seeing(rejected_pods=rejected)
+    some = waiting(1).seeing(rejected_coreapp=rejected)
+    none = SETTLED.wanting(shards=8).replicas(9).seeing(rejected_coreapp=rejected)
 
     assert "quota" not in why(some, "AwaitingCoreapps")
     assert why(none, "AwaitingCoreapps") == (
         "3 of 9 Coreapps are ready for 8 shards: waiting for pods that do not exist yet (exceeded quota: compute)."
     )
-    assert why(none.seeing(rejected_pods=None), "AwaitingCoreapps").endswith("waiting for pods that do not exist yet.")
+    assert why(none.seeing(rejected_coreapp=None), "AwaitingCoreapps").endswith("waiting for pods that do not exist yet.")
 
 
 # --- the call

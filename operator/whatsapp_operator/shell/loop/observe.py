@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from whatsapp_operator.core import manifests, missing, pace, record, scaling
 from whatsapp_operator.core.desired import Desired, Tuning
-from whatsapp_operator.core.facts import REJECTED_FOR
+from whatsapp_operator.core.facts import RETRY_REJECTED_AFTER
 from whatsapp_operator.core.names import Key, Obj, Ref
 from whatsapp_operator.core.numbers import Claim
 from whatsapp_operator.core.snapshot import Call, Client, Login, Node, Record, Route, Snapshot
@@ -51,6 +51,8 @@ DENIED_FOR = timedelta(seconds=5)
 """How long writes are rejected before that is reported: an API server that comes back rejects everything until it has read the roles."""
 NOT_KEPT_AGAIN = timedelta(seconds=30)
 """Pause before an intent is noted again that was not stored completely: a newer CRD takes effect within this time."""
+REJECTED_FOR = 12 * RETRY_REJECTED_AFTER
+"""How long a rejection is remembered: what is still wanted has been tried again by then."""
 
 
 # --- the observation -------------------------------------------------------------------------------------------------------------
@@ -375,7 +377,7 @@ class Observer:
         known = None if others is None else [obj for listed, kind in others for obj in assemble.sound(listed, kind, {})]
         # Objects of kinds that could not be listed are not read by name.
         skipped = {} if known is not None else dict.fromkeys((kinds.SERVICE.kind, kinds.STATEFULSET.kind, kinds.POD.kind), "")
-        rejected = await self._rejected(desired, known or [], unread) if reads_events else None
+        rejected = await self._rejected(desired, known or [], unread) if reads_events else {}
         strays = await self._named(desired, assemble.unfound(desired, [*read, *(known or [])]), ChainMap(unread, skipped))
         named = assemble.sort_out(desired, read, known or [], strays)
         return Slow(
@@ -390,17 +392,17 @@ class Observer:
             rejected_pods=rejected,
         )
 
-    async def _rejected(self, desired: Desired, known: Iterable[Obj], unread: MutableMapping[str, str]) -> str | None:
-        """Return why a pod of a StatefulSet cannot be created. Only the Events of its controller say it."""
-        known = [*known]
+    async def _rejected(self, desired: Desired, known: Iterable[Obj], unread: MutableMapping[str, str]) -> dict[Ref, str]:
+        """Return why a pod cannot be created, by StatefulSet. Only the Events of its controller say it."""
+        known, found = [*known], {}
         pods = [obj for obj in known if obj["kind"] == kinds.POD.kind]
         for ref, obj in assemble.by_ref(known, desired.uid).items():
             names = missing_names(obj, pods) if ref.kind == kinds.STATEFULSET.kind else []
             read = partial(self.kube.list_events, desired.key.namespace, obj["metadata"]["uid"])
             for events in await _attempt(read, kinds.CORE_EVENT, unread) if names else ():
                 if (why := rejection_of(assemble.sound(events, kinds.CORE_EVENT.kind, {}), names)) is not None:
-                    return why
-        return None
+                    found[ref] = why
+        return found
 
     async def _named(self, desired: Desired, refs: Iterable[Ref], unread: MutableMapping[str, str]) -> list[Obj]:
         """Return those of these objects that exist, with any labels; note which kinds cannot be read.

@@ -46,8 +46,8 @@ class Slow:
     """Pods of the cluster that lack labels and so are not listed."""
     events_were_read: bool = False
     """The Events of StatefulSets with missing pods were read too."""
-    rejected_pods: str | None = None
-    """Why a pod cannot be created, from these Events."""
+    rejected_pods: Mapping[Ref, str] = field(default_factory=dict)
+    """Why a pod cannot be created, from these Events, by StatefulSet."""
     again: bool = False
     """A later observation has used this value without reading it again, or uses it long after it was read."""
     _findings: tuple[Desired, Findings] | None = field(default=None, repr=False)
@@ -283,7 +283,8 @@ def snapshot_of(
         unread={**slow.unread, **parts.problems, **known.unread},
         image_problem=image_problem_of(parts.pods),
         pending_pod=pending_of(parts.pods),
-        rejected_pods=slow.rejected_pods or replica_failure_of(deployment),
+        rejected_pods=next(iter(slow.rejected_pods.values()), None) or replica_failure_of(deployment),
+        rejected_coreapp=slow.rejected_pods.get(manifests.coreapp_statefulset(desired.key.name)),
         mislabelled=parts.mislabelled,
         statefulset=_workload(parts.coreapps),
         webapp=Workload(uid="", resource_version="", replicas=_webapp_replicas(desired, deployment, status), ready=len(webapps_of(parts))),
