@@ -296,14 +296,18 @@ class Reconciler:
         A write may take its full time-out, as when a webhook hangs for one object. What it writes and what the handover writes are each
         tested by the API server, as if two leaders wrote (laws#2, laws#7).
         """
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(work)
-            task.add_done_callback(lambda _: cluster.alarmed.set())
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(lambda _: cluster.alarmed.set())
+        try:
             while not task.done():
                 await cluster.alarmed.wait()
                 cluster.alarmed.clear()
                 if not task.done():
                     await self._hand_over_at_once(cluster, leadership)
+        finally:
+            # No task group: a write that fails must not end a handover between its two steps.
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         return task.result()
 
     async def _rounds(self, cluster: Cluster, leadership: Leadership, *, is_urgent: bool) -> timedelta | None:
