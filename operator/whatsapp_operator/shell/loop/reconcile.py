@@ -394,10 +394,12 @@ class Reconciler:
         self._remember(cluster, observation, plan)
         requested = tuple(action for action in plan.actions if isinstance(action, EmitEvent))
         self._emit(cluster, observation, cluster.events.newly_requested(requested))
-        handing_over = partial(self._handing_over, cluster, leadership)
+        handing_over, lost = partial(self._handing_over, cluster, leadership), cluster.memory.lost
         outcome = await self._executor.perform(observation, plan.actions, cluster.memory, await_all=handing_over)
         for sentence in outcome.failed:
             log.warning("%s: %s", observation.desired.key, sentence)
+        # A holder was lost meanwhile, and perhaps replaced: the plan, and a call of Set Shards in it, did not know of that (laws#5).
+        outcome.is_outdated |= not cluster.memory.lost <= lost
         call = next((action for action in plan.actions if isinstance(action, SetShards)), None)
         if call is not None and not (outcome.wrote or outcome.failed or outcome.is_outdated):
             noted_at, slow = self._clock.monotonic(), cluster.memory.slow
