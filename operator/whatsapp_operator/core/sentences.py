@@ -14,9 +14,9 @@ WORKLOADS = frozenset({"StatefulSet", "Deployment"})
 
 
 def awaited(f: Facts) -> str:
-    """Name the Coreapps that are not ready, with the scheduler's sentence if there is one."""
+    """Name the Coreapps that stay and are not ready, with the scheduler's sentence if there is one."""
     ready = {pod.uid for pod in f.ready}
-    late = [pod for pod in f.snapshot.coreapps if pod.uid not in ready]
+    late = [pod for pod in f.snapshot.coreapps if pod.uid not in ready and pod.ordinal < f.replicas]
     names = ", ".join(pod.name for pod in late[:5]) or "pods that do not exist yet"
     because = next((pod.pending_because for pod in late if pod.pending_because), f.snapshot.rejected_pods if not late else None)
     return f"waiting for {names}" + (f" ({because})" if because else "")

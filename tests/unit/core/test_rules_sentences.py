@@ -219,6 +219,11 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         "ReplacingPods",
         "2 of 2 Webapps are ready while they are replaced.",
     ),
+    "one is away while another one goes": (
+        SETTLED.with_pod(2, ready=False).with_pod(3, ready=False, deleting=True),
+        "ReplacingPods",
+        "2 of 3 Coreapps are ready: waiting for acme-coreapp-2.",
+    ),
     "Coreapps before Webapps": (
         SETTLED.with_pod(2, ready=False).seeing(webapps_change=True),
         "ReplacingPods",
