@@ -111,3 +111,20 @@ async def test_a_write_that_fails_ends_no_failover(world: World) -> None:
     assert took < 0.4
     kube.hangs = None
     await world.until_done()
+
+
+@simulated(3)
+async def test_nor_does_the_failover_of_the_one_that_has_just_taken_over(world: World) -> None:
+    operator, kube = world.operator_by(Unanswered)
+    world.create(shards=2, spares=3)
+    operator.lead(1)
+    await world.until_done()
+    await world.pause(30)
+    kube.hangs = "replace Service"
+    edit_the_service(world)
+    await world.until(lambda: kube.waiting > 0, within=10, what="the write hangs")
+    for _ in range(3):
+        await fail_over(world, 0)
+        await world.pause(0.1)
+    kube.hangs = None
+    await world.until_done()
