@@ -12,7 +12,7 @@ from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.kube.errors import Rejected
 from whatsapp_operator.shell.kube.kinds import POD as POD_KIND
 
-from .kinds import DEPLOYMENT, NETWORKPOLICY, PDB, POD, PVC, SERVICE, STATEFULSET, WAC, Kind, Obj
+from .kinds import DEPLOYMENT, NETWORKPOLICY, PDB, POD, PVC, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .operators import Operator
 from .test_partial_sight import Fault, PartlyBlind, says
 from .world import NAME, NAMESPACE, World, simulated
@@ -101,6 +101,21 @@ SPECS: Mapping[Kind, Obj] = {
     DEPLOYMENT: {"replicas": 0, "selector": THEIRS, "template": TEMPLATE},
     STATEFULSET: {"replicas": 0, "selector": THEIRS, "template": TEMPLATE, "serviceName": "theirs"},
 }
+
+
+@pytest.mark.parametrize(("kind", "name"), [(STATEFULSET, "coreapp"), (SECRET, "admin"), (PDB, "webapp"), (SERVICE, "shard-0")])
+@simulated()
+async def test_an_object_that_lost_its_owner_reference_needs_only_that_back(world: World, kind: Kind, name: str) -> None:
+    """To delete it would cost messages, or the password that the client has."""
+    await settled(world)
+    where = (NAMESPACE, f"{NAME}-{name}")
+    before, pods = metadata(world, kind, where[1]), {pod["metadata"]["uid"] for pod in world.laws.pods()}
+    world.server.merge("user", kind, where, {"metadata": {"ownerReferences": None}})
+    await world.until(lambda: world.condition("Stalled")[1] == "NameConflict", within=60, what="it is said")
+    world.server.merge("user", kind, where, {"metadata": {"ownerReferences": before["ownerReferences"]}})
+    await world.until_done(within=60)
+    assert metadata(world, kind, where[1])["uid"] == before["uid"]
+    assert {pod["metadata"]["uid"] for pod in world.laws.pods()} == pods
 
 
 @simulated()

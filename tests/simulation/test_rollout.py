@@ -149,7 +149,7 @@ def no_further_coreapp(patch: pytest.MonkeyPatch) -> None:
 
 def no_stand_in(patch: pytest.MonkeyPatch) -> None:
     """The added one goes as soon as the last outdated one was ended."""
-    patch.setattr(Facts, "_awaited", lambda *_: 0)
+    patch.setattr(Facts, "desired_replicas", Facts.wanted_replicas)
 
 
 def holders_like_standbys(patch: pytest.MonkeyPatch) -> None:

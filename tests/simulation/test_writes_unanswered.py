@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -71,5 +71,60 @@ async def test_no_failover_waits_for_another_write_of_its_cluster(world: World, 
     for shard in range(2):
         await world.until(lambda: kube.waiting > 0, within=10, what="the write hangs")
         await fail_over(world, shard)
+    kube.hangs = None
+    await world.until_done()
+
+
+class LosesTheReport(Unanswered):
+    """The same, and labels of pods take a while. A report gets its error while they are being written."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.prepares = asyncio.Event()
+
+    async def _write(self, what: str, kind: Kind, name: str, touch: Callable[[], None] | None, do: Callable[[], T]) -> T:
+        if self.hangs is not None and kind.kind == "Pod":
+            self.prepares.set()
+            await asyncio.sleep(0.3)
+        if self.hangs is None or kind.kind != "WhatsAppCluster":
+            return await super()._write(what, kind, name, touch, do)
+        self.waiting += 1
+        await self.prepares.wait()
+        await asyncio.sleep(0.25)
+        msg = f"{what} {name}: no answer"
+        raise Unavailable(msg)
+
+
+@simulated()
+async def test_a_write_that_fails_ends_no_failover(world: World) -> None:
+    operator, kube = world.operator_by(LosesTheReport)
+    world.create(shards=2, spares=2)
+    operator.lead(1)
+    await world.until_done()
+    await world.pause(30)
+    kube.hangs = "status"
+    want_one_more(world)
+    await world.until(lambda: kube.waiting > 0, within=10, what="the write hangs")
+    machine = world.holding(0)
+    world.delete_pod(machine)
+    took = await world.until(lambda: world.holder(0) not in (machine, None), within=10, what="replaced")
+    assert took < 0.4
+    kube.hangs = None
+    await world.until_done()
+
+
+@simulated(3)
+async def test_nor_does_the_failover_of_the_one_that_has_just_taken_over(world: World) -> None:
+    operator, kube = world.operator_by(Unanswered)
+    world.create(shards=2, spares=3)
+    operator.lead(1)
+    await world.until_done()
+    await world.pause(30)
+    kube.hangs = "replace Service"
+    edit_the_service(world)
+    await world.until(lambda: kube.waiting > 0, within=10, what="the write hangs")
+    for _ in range(3):
+        await fail_over(world, 0)
+        await world.pause(0.1)
     kube.hangs = None
     await world.until_done()

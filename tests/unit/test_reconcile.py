@@ -18,9 +18,13 @@ from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
 from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.loop import reconcile
 from whatsapp_operator.shell.loop.cluster import Cluster, Memory
+from whatsapp_operator.shell.loop.execute import Outcome
+from whatsapp_operator.shell.loop.observe import Observation
 from whatsapp_operator.shell.loop.reconcile import Reconciler
 from whatsapp_operator.shell.loop.schedule import PriorityLimiter
-from whatsapp_operator.shell.whatsapp.access import Access
+from whatsapp_operator.shell.whatsapp.access import Access, Credentials
+
+from .core.witnesses import WITNESSES
 
 LEADS = cast("Leadership", SimpleNamespace(epoch=1))
 ACCESS = Access(addresses=("10.0.0.1:8443",), server_name="webapp")
@@ -153,6 +157,32 @@ async def test_a_cluster_whose_holders_come_and_go_is_not_observed_more_often_fo
         async with asyncio.timeout(0.5):
             await loop._hand_over_at_once(cluster, LEADS)
     assert 0 < len(begun) <= 40
+
+
+@pytest.mark.parametrize("lost", [frozenset[str](), frozenset({"uid-0"})])
+async def test_no_call_is_made_by_an_observation_that_is_older_than_a_loss(monkeypatch: pytest.MonkeyPatch, lost: frozenset[str]) -> None:
+    """Other writes of the plan may take a while, and a holder be gone and replaced meanwhile (laws#5)."""
+    loop, calls, one = reconciler(Fakes([])), list[str](), WITNESSES["SettingShards"]
+    cluster, plan = Cluster(Key("default", "acme")), WITNESSES["SettingShards"].plan()
+    cluster.memory.slow = cast("Any", SimpleNamespace(again=False))
+
+    async def perform(*_: object, **__: object) -> Outcome:
+        cluster.memory.lost = lost
+        return Outcome()
+
+    async def note(*args: Any) -> bool:
+        cluster.memory.unsent.append(args[-1].operation.id)
+        return True
+
+    def call(*_: object) -> None:
+        calls.append("Set Shards")
+
+    monkeypatch.setattr(loop, "_executor", SimpleNamespace(perform=perform, set_shards=call))
+    monkeypatch.setattr(loop, "_note", note)
+    monkeypatch.setattr(loop, "_emit", lambda *_: None)
+    observation = Observation(one.desired, one.snapshot, ACCESS, Credentials(country_code="1", phone_number="2"))
+    outcome = await loop._act(cluster, LEADS, observation, plan)
+    assert (len(calls), outcome.is_outdated) == ((0, True) if lost else (1, False))
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "observed"), ("observed", "observed"), ("former", "former")])

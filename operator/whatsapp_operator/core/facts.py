@@ -36,24 +36,25 @@ class Facts(Holders):
     """All facts about one snapshot."""
 
     @property
+    def wanted_replicas(self) -> int:
+        """R' of laws#4: max(S, D, target of the unsettled intent) + X, and what a lost node or a roll-out adds."""
+        return self.baseline_replicas + len(self.compensated) + self._surge
+
+    @cached_property
     def desired_replicas(self) -> int:
-        """R' of laws#4: max(S, D, target of the unsettled intent) + X, and what a lost node or a roll-out adds.
+        """How many replicas there should be now: those wanted, and others as long as they stand in for some that will be ready.
 
-        What is not wanted any more stays as long as it stands in for one that will be ready: spares would be missed otherwise.
+        Spares would be missed otherwise. One that no node takes, or that the API server rejects, is not waited for: it may need the room of
+        those that are to go.
         """
-        wanted = self.baseline_replicas + len(self.compensated) + self._surge
-        return max(wanted, min(self.replicas, wanted + self._awaited(wanted)))
-
-    def _awaited(self, staying: int) -> int:
-        """Return how many Coreapps the baseline lacks for now, if only so many stay.
-
-        One that no node takes, or that the API server rejects, is not waited for: it may need the room of those that are to go.
-        """
-        pods = [pod for pod in self.snapshot.coreapps if pod.ordinal < staying]
-        ready = sum(map(self.is_healthy, pods))
-        stuck = sum(pod.node is None and pod.pending_because is not None for pod in pods)
-        rejected = staying - len(pods) if self.snapshot.rejected_coreapp is not None else 0
-        return self.baseline_replicas - ready - stuck - rejected
+        wanted = self.wanted_replicas
+        kept = [pod for pod in self.snapshot.coreapps if pod.ordinal < wanted]
+        stuck = sum(pod.node is None and pod.pending_because is not None for pod in kept)
+        rejected = wanted - len(kept) if self.snapshot.rejected_coreapp is not None else 0
+        needed = self.baseline_replicas - stuck - rejected
+        ready = sorted(pod.ordinal for pod in self.ready)
+        enough = self.replicas if needed > len(ready) else ready[needed - 1] + 1 if needed > 0 else 0
+        return max(wanted, min(self.replicas, enough))
 
     @property
     def baseline_replicas(self) -> int:
@@ -117,10 +118,11 @@ class Facts(Holders):
 
     @cached_property
     def too_high(self) -> tuple[Route, ...]:
-        """Routes whose holder has an ordinal that is removed when the StatefulSet shrinks to the desired size."""
-        if self.replicas <= self.desired_replicas or self.shards is None or self.shards > self.desired.shards:
+        """Routes whose holder has an ordinal that is removed at last: those that stay a while longer would only be a move more."""
+        wanted = self.wanted_replicas
+        if self.replicas <= wanted or self.shards is None or self.shards > self.desired.shards:
             return ()
-        return tuple(route for route in self.routes if (pod := self.holder(route)) is not None and pod.ordinal >= self.desired_replicas)
+        return tuple(route for route in self.routes if (pod := self.holder(route)) is not None and pod.ordinal >= wanted)
 
     @property
     def is_unsettled(self) -> bool:

@@ -26,7 +26,7 @@ def paired(
             choices = [pod for pod in f.standbys_that_stay(route) if pod.uid not in used]
         if evidence is Evidence.CONSOLIDATED:
             # Not onto a node that is being drained: the shard would be moved off it at once, and back, without an end.
-            low = (pod for pod in f.standbys_that_stay(route) if pod.uid not in used and pod.ordinal < f.desired_replicas)
+            low = (pod for pod in f.standbys_that_stay(route) if pod.uid not in used and pod.ordinal < f.wanted_replicas)
             choices = sorted(low, key=lambda pod: (pod.report is None, pod.ordinal))
         if evidence is Evidence.ROLLED_OUT:
             choices = [pod for pod in f.standbys_that_stay(route) if pod.uid in f.updated_by_uid]

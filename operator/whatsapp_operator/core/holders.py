@@ -71,8 +71,8 @@ class Holders(Claims):
     def standbys(self, route: Route | None = None, used: Collection[str] = ()) -> list[Coreapp]:
         """Return the pods that could take a shard, best first.
 
-        Ready, answering with a number of shards, not one of which labels were just rejected, not leaving, on another node than the failed
-        holder and if possible in another zone, up to date, lowest ordinal.
+        Ready, answering with a number of shards, not one that this process deletes or of which labels were just rejected, not leaving, on
+        another node than the failed holder and if possible in another zone, up to date, lowest ordinal.
         A pod whose label may still be committed is left out until its Service was touched.
         """
         failed = self.holder(route) if route is not None else None
@@ -91,6 +91,8 @@ class Holders(Claims):
             candidates,
             key=lambda pod: (
                 pod.report is None or pod.report.shards is None or pod.unresponsive_since is not None,
+                # Lists from the API server's cache may be older than a deletion by this process that is under way.
+                pod.name in self.snapshot.ended,
                 Ref("Pod", pod.name) in self.snapshot.rejected,
                 health.is_leaving(self, pod) or health.is_node_lost(self, pod),
                 pod.ordinal >= self.spec_replicas,

@@ -165,8 +165,9 @@ class Reason(StrEnum):
     NAME_CONFLICT = "NameConflict"
     """An object with a name that the cluster needs is not owned by the cluster. It is never written or deleted.
 
-    Delete or rename that object, or give the cluster another name. If it is the cluster's own and lost its owner reference, delete it: it
-    is made again. A StatefulSet or Deployment is deleted with `--cascade=orphan`, so that its pods run on.
+    Delete or rename that object, or give the cluster another name. If it is the cluster's own and lost its owner reference, put that back:
+    it is the same in all objects of the cluster. To delete a Secret would cost the password that the client has, a claim its data. A
+    StatefulSet or Deployment is deleted with `--cascade=orphan`, so that its pods run on.
     """
     NODES_UNREACHABLE = "NodesUnreachable"
     """Nodes are lost. More Coreapps replace theirs, and go when the nodes are back.

@@ -261,7 +261,7 @@ RULES: tuple[Rule, ...] = (
         when=lambda f: f.is_settled and f.replicas > f.desired_replicas and scaling.may_lower(f) and not f.desired.switchovers,
         then=_shrink,
         why=lambda f: (
-            f"Coreapps {f.replicas} -> {f.desired_replicas}{scaling.whose(f)}"
+            f"Coreapps {f.replicas} -> {f.wanted_replicas}{scaling.whose(f)}"
             + (
                 f", once {sentences.names_of(f.missing)} are back."
                 if f.missing

@@ -74,7 +74,7 @@ def tell(f: Facts) -> str:
         return ""
     return (
         f"{last.by} scales StatefulSet {manifests.coreapp_name(f.desired.key.name)}, to {last.replicas} last, and is overruled: "
-        f"{f.desired_replicas} Coreapps follow from spec.shards and spec.spares, and more pods make no more shards. "
+        f"{f.spec_replicas} Coreapps follow from spec.shards and spec.spares, and more pods make no more shards. "
         "Delete the HorizontalPodAutoscaler, or stop what else scales it."
     )
 

@@ -14,9 +14,9 @@ WORKLOADS = frozenset({"StatefulSet", "Deployment"})
 
 
 def awaited(f: Facts) -> str:
-    """Name the Coreapps that are not ready, with the scheduler's sentence if there is one."""
+    """Name the Coreapps that stay and are not ready, with the scheduler's sentence if there is one."""
     ready = {pod.uid for pod in f.ready}
-    late = [pod for pod in f.snapshot.coreapps if pod.uid not in ready]
+    late = [pod for pod in f.snapshot.coreapps if pod.uid not in ready and pod.ordinal < f.replicas]
     names = ", ".join(pod.name for pod in late[:5]) or "pods that do not exist yet"
     because = next((pod.pending_because for pod in late if pod.pending_because), f.snapshot.rejected_coreapp if not late else None)
     return f"waiting for {names}" + (f" ({because})" if because else "")
@@ -43,9 +43,13 @@ def foreign(refs: Sequence[Ref]) -> str:
     """Name the objects that stand in the way, and say what to do."""
     named = ", ".join(f"{ref.kind} {ref.name}" for ref in refs)
     them, are = ("it", "is") if len(refs) == 1 else ("them", "are")
-    # One that lost its owner reference may have the cluster's own pods.
+    one = "it" if len(refs) == 1 else "one of them"
+    # It may have the cluster's own pods, or the password that the client has.
     more = " A workload that is deleted with --cascade=orphan leaves its pods running." if WORKLOADS & {ref.kind for ref in refs} else ""
-    return f"{named} {are} not owned by this cluster and {are} left alone. Delete or rename {them}, or give the cluster another name.{more}"
+    return (
+        f"{named} {are} not owned by this cluster and {are} left alone. Delete or rename {them}, or give the cluster another name. "
+        f"If {one} only lost its owner reference, put that back instead.{more}"
+    )
 
 
 def opening(f: Facts) -> str:

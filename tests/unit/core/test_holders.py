@@ -368,13 +368,14 @@ THREE = situation().settled(spares=3).with_nodes()
         THREE.with_pod(2, report=None),
         THREE.with_pod(2, unresponsive_since=NOW),
         THREE.rejecting("Pod", "acme-coreapp-2"),
+        THREE.seeing(ended=frozenset({"acme-coreapp-2"})),
         THREE.with_node(2, leaving="cordoned"),
         THREE.with_node(2, ready=None),
         THREE.with_pod(2, node="node-0"),
         THREE.with_node(2, zone="zone-node-0"),
         THREE.with_pod(2, revision="rev-0"),
     ],
-    ids=["says nothing", "silent", "takes no labels", "drained", "lost", "same node", "same zone", "old"],
+    ids=["says nothing", "silent", "takes no labels", "being deleted", "drained", "lost", "same node", "same zone", "old"],
 )
 def test_each_thing_that_speaks_against_a_standby_puts_it_behind_the_others(one: Situation) -> None:
     assert standbys(one) == [3, 4, 2]

@@ -22,7 +22,8 @@ def test_NameConflict_leaves_the_object_alone_and_says_which() -> None:
 
     assert (plan.stuck, plan.actions) == (plan.decision, ())
     assert plan.decision.why == (
-        "Service acme-webapp is not owned by this cluster and is left alone. Delete or rename it, or give the cluster another name."
+        "Service acme-webapp is not owned by this cluster and is left alone. Delete or rename it, or give the cluster another name. "
+        "If it only lost its owner reference, put that back instead."
     )
 
 

@@ -47,7 +47,10 @@ DRIFT = (
 )
 MOVING = "Moving shards as annotation multiconnect.dev/switchover says:"
 PENDING = "acme-simulator-0 (0/3 nodes are available: 3 node(s) were unschedulable)"
-FOREIGN = "are not owned by this cluster and are left alone. Delete or rename them, or give the cluster another name."
+FOREIGN = (
+    "are not owned by this cluster and are left alone. Delete or rename them, or give the cluster another name. "
+    "If one of them only lost its owner reference, put that back instead."
+)
 UNCLEAR = "got no clear answer; only GET is sent until its outcome is known, at the latest at"
 FOLLOWS = "the number follows from spec.shards and spec.spares"
 
@@ -218,6 +221,11 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         SETTLED.seeing(webapps_change=True),
         "ReplacingPods",
         "2 of 2 Webapps are ready while they are replaced.",
+    ),
+    "one is away while another one goes": (
+        SETTLED.with_pod(2, ready=False).with_pod(3, ready=False, deleting=True),
+        "ReplacingPods",
+        "2 of 3 Coreapps are ready: waiting for acme-coreapp-2.",
     ),
     "Coreapps before Webapps": (
         SETTLED.with_pod(2, ready=False).seeing(webapps_change=True),

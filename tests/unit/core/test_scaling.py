@@ -76,6 +76,9 @@ def test_who_insists_is_named_with_what_to_do_until_it_has_ended() -> None:
     ):
         assert part in said["message"]
     assert again.plan().wake_after == seconds(30)
+    more = again.with_pods([3]).with_pod(0, ready=False)
+    assert more.facts().desired_replicas == 4
+    assert more.condition("Stalled")["message"] == said["message"], "one more that stays for now does not follow from the spec"
 
 
 @pytest.mark.parametrize("period", [0.1, 15.0])

@@ -82,6 +82,10 @@ class Memory:
     lost: frozenset[str] = frozenset()
     """Holders that were gone or terminating by the events before the last observation, or refused connections."""
 
+    def known_routes(self) -> tuple[Route, ...]:
+        """Return the routes of the last snapshot and of this process's own handovers, of which no event may have come yet."""
+        return (*self.routes.values(), *self.committed.values())
+
     def close(self) -> None:
         """Cancel the read in progress."""
         if self.reading is not None:

@@ -97,7 +97,8 @@ class Observer:
         Before the first observation of a new leader the events alone say who holds.
         """
         known = self.holders(key)
-        holders = {route.holder_uid for route in memory.routes.values() if route.holder_uid} if memory.routes else known.uids
+        newest = {route.name: route.holder_uid for route in sorted(memory.known_routes(), key=lambda route: route.version)}
+        holders = {uid for uid in newest.values() if uid} if memory.routes else known.uids
         gone = (uid for uid in holders if uid in known.leaving or self.coreapps.result_of(uid).broken_at is not None)
         before, memory.lost = memory.lost, frozenset(gone)
         return not memory.lost <= before
@@ -143,9 +144,7 @@ class Observer:
         """Read what a failover depends on, and start to read the rest; None if the cluster does not exist."""
         known = self.holders(key)
         pods_at = max(memory.pods_at, known.pods_at) if from_cache else 0
-        # This process may just have committed handovers, of which no event has come.
-        routes = (*memory.routes.values(), *memory.committed.values())
-        services_at = max((known.services_at, *(route.version for route in routes))) if from_cache else 0
+        services_at = max((known.services_at, *(route.version for route in memory.known_routes()))) if from_cache else 0
         labels = manifests.cluster_labels(key.name)
         fast: asyncio.Future[Fast | None] = asyncio.get_running_loop().create_future()
         names = manifests.coreapp_name(key.name), manifests.simulator_name(key.name)

@@ -296,14 +296,18 @@ class Reconciler:
         A write may take its full time-out, as when a webhook hangs for one object. What it writes and what the handover writes are each
         tested by the API server, as if two leaders wrote (laws#2, laws#7).
         """
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(work)
-            task.add_done_callback(lambda _: cluster.alarmed.set())
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(lambda _: cluster.alarmed.set())
+        try:
             while not task.done():
                 await cluster.alarmed.wait()
                 cluster.alarmed.clear()
                 if not task.done():
                     await self._hand_over_at_once(cluster, leadership)
+        finally:
+            # No task group: a write that fails must not end a handover between its two steps.
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         return task.result()
 
     async def _rounds(self, cluster: Cluster, leadership: Leadership, *, is_urgent: bool) -> timedelta | None:
@@ -390,10 +394,12 @@ class Reconciler:
         self._remember(cluster, observation, plan)
         requested = tuple(action for action in plan.actions if isinstance(action, EmitEvent))
         self._emit(cluster, observation, cluster.events.newly_requested(requested))
-        handing_over = partial(self._handing_over, cluster, leadership)
+        handing_over, lost = partial(self._handing_over, cluster, leadership), cluster.memory.lost
         outcome = await self._executor.perform(observation, plan.actions, cluster.memory, await_all=handing_over)
         for sentence in outcome.failed:
             log.warning("%s: %s", observation.desired.key, sentence)
+        # A holder was lost meanwhile, and perhaps replaced: the plan, and a call of Set Shards in it, did not know of that (laws#5).
+        outcome.is_outdated |= not cluster.memory.lost <= lost
         call = next((action for action in plan.actions if isinstance(action, SetShards)), None)
         if call is not None and not (outcome.wrote or outcome.failed or outcome.is_outdated):
             noted_at, slow = self._clock.monotonic(), cluster.memory.slow
