@@ -503,7 +503,7 @@ MUTANTS = (
     Mutant("the self-check never fails", self_check_never_fails, "of self-check", deafness),
     Mutant("every node lives", every_node_lives, "of hung pods", elected, first=2),
     # A move that was asked for at the same time is reported with the hasty evidence.
-    Mutant("one lost probe will do", one_lost_probe_will_do, "of sound holders", overlapping, also=frozenset({"of claims"}), first=9),
+    Mutant("one lost probe will do", one_lost_probe_will_do, "of sound holders", overlapping, also=frozenset({"of claims"}), first=20),
     Mutant("hung holders end first", hung_holders_end_before_their_shard_moved, "of hung pods", hangs_without_spares),
     Mutant("replicas without bound", replicas_without_bound, "4", elected, first=2),
     Mutant("wait for the dead", wait_for_the_old_holder, "3", a_switched_off_node),
