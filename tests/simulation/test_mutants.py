@@ -470,10 +470,10 @@ def ready_before_the_first_number_is_settled(patch: pytest.MonkeyPatch) -> None:
 MUTANTS = (
     Mutant("commit without the version", commit_without_the_version, "2"),
     Mutant("n from a counter", number_from_a_counter, "2"),
-    Mutant("epochs without chance", epochs_without_chance, "2", first=20),
+    Mutant("epochs without chance", epochs_without_chance, "2", first=13),
     Mutant("prepare without the label test", prepare_without_the_label_test, "2", first=7),
     # Two operators that both commit take a shard from each other's holders, also while these restart.
-    Mutant("take a pending label without a touch", take_a_pending_label_without_a_touch, "2", also=frozenset({"9"}), first=24),
+    Mutant("take a pending label without a touch", take_a_pending_label_without_a_touch, "2", also=frozenset({"9"}), first=17),
     Mutant("commit before prepare", commit_before_prepare, "2"),
     Mutant("new Services lead somewhere", services_that_lead_somewhere_at_once, "1", resizes),
     Mutant("replicas follow the spec", replicas_follow_the_spec_alone, "4", resizes),
