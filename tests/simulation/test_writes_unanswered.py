@@ -50,6 +50,21 @@ def want_one_more(world: World) -> None:
     world.edit(spares=3)
 
 
+async def hanging(
+    world: World, client: type[Unanswered], hangs: str, change: Callable[[World], None], *, shards: int, spares: int
+) -> Unanswered:
+    """Settle a cluster, and make a change of which one write hangs."""
+    operator, kube = world.operator_by(client)
+    world.create(shards=shards, spares=spares)
+    operator.lead(1)
+    await world.until_done()
+    await world.pause(30)
+    kube.hangs = hangs
+    change(world)
+    await world.until(lambda: kube.waiting > 0, within=10, what="the write hangs")
+    return kube
+
+
 CASES: dict[str, tuple[str, Callable[[World], None]]] = {
     "a Service": ("replace Service", edit_the_service),
     "the Deployment": ("replace Deployment", edit_the_deployment),
@@ -61,13 +76,7 @@ CASES: dict[str, tuple[str, Callable[[World], None]]] = {
 @pytest.mark.parametrize(("hangs", "change"), CASES.values(), ids=CASES)
 @simulated(3)
 async def test_no_failover_waits_for_another_write_of_its_cluster(world: World, hangs: str, change: Callable[[World], None]) -> None:
-    operator, kube = world.operator_by(Unanswered)
-    world.create(shards=4, spares=2)
-    operator.lead(1)
-    await world.until_done()
-    await world.pause(30)
-    kube.hangs = hangs
-    change(world)
+    kube = await hanging(world, Unanswered, hangs, change, shards=4, spares=2)
     for shard in range(2):
         await world.until(lambda: kube.waiting > 0, within=10, what="the write hangs")
         await fail_over(world, shard)
@@ -97,14 +106,7 @@ class LosesTheReport(Unanswered):
 
 @simulated()
 async def test_a_write_that_fails_ends_no_failover(world: World) -> None:
-    operator, kube = world.operator_by(LosesTheReport)
-    world.create(shards=2, spares=2)
-    operator.lead(1)
-    await world.until_done()
-    await world.pause(30)
-    kube.hangs = "status"
-    want_one_more(world)
-    await world.until(lambda: kube.waiting > 0, within=10, what="the write hangs")
+    kube = await hanging(world, LosesTheReport, "status", want_one_more, shards=2, spares=2)
     machine = world.holding(0)
     world.delete_pod(machine)
     took = await world.until(lambda: world.holder(0) not in (machine, None), within=10, what="replaced")
@@ -114,15 +116,8 @@ async def test_a_write_that_fails_ends_no_failover(world: World) -> None:
 
 
 @simulated(3)
-async def test_nor_does_the_failover_of_the_one_that_has_just_taken_over(world: World) -> None:
-    operator, kube = world.operator_by(Unanswered)
-    world.create(shards=2, spares=3)
-    operator.lead(1)
-    await world.until_done()
-    await world.pause(30)
-    kube.hangs = "replace Service"
-    edit_the_service(world)
-    await world.until(lambda: kube.waiting > 0, within=10, what="the write hangs")
+async def test_no_failover_of_a_new_holder_waits_for_another_write(world: World) -> None:
+    kube = await hanging(world, Unanswered, "replace Service", edit_the_service, shards=2, spares=3)
     for _ in range(3):
         await fail_over(world, 0)
         await world.pause(0.1)
