@@ -300,7 +300,7 @@ def _of_shard(f: Facts, number: int) -> ShardAnswer:
     if route.holder is None:
         sentence = "No Coreapp was ever given this shard."
     elif route.copied_by is not None:
-        sentence = f"Its Service leads to {route.holder} and to pod {route.copied_by}, which is to lose its label {EPOCH_LABEL}."
+        sentence = f"Its Service leads to {route.holder} and to pod {route.copied_by}. Remove the label {EPOCH_LABEL} of that pod."
     elif failure is not None:
         moves = any(move.route.shard == number for move in handovers.failovers(f)) and not f.desired.manual
         sentence = f"{route.holder} failed ({failure}); " + (f"{standbys[0].name} takes over." if moves else "no standby takes over.")

@@ -330,7 +330,7 @@ async def test_a_shard_moves_away_from_a_foreign_pod_with_the_labels_of_its_hold
     if spares:
         await world.until(lambda: world.holder(0) is not old, within=32, what="moved")
     else:
-        says_so = "shard 0: acme-coreapp-0 (LabelConflict with pod debug, whose label multiconnect.dev/epoch is to be removed)"
+        says_so = "shard 0: acme-coreapp-0 (LabelConflict with pod debug: remove its label multiconnect.dev/epoch)"
         await world.until(lambda: world.condition("Ready")[:2] == ("False", "Unserved"), within=32, what="named")
         assert says_so in world.condition("Ready")[2]
         world.server.merge("user", POD, (NAMESPACE, "debug"), {"metadata": {"labels": {EPOCH: None}}})

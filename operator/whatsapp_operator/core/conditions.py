@@ -68,7 +68,7 @@ def _name_shards(f: Facts, routes: Iterable[Route]) -> str:
 
 def _why(f: Facts, route: Route) -> str:
     if route.copied_by is not None:
-        return f" ({Evidence.LABEL_CONFLICT} with pod {route.copied_by}, whose label {manifests.EPOCH_LABEL} is to be removed)"
+        return f" ({Evidence.LABEL_CONFLICT} with pod {route.copied_by}: remove its label {manifests.EPOCH_LABEL})"
     return f" ({why})" if (why := f.failure(route)) else ""
 
 

@@ -157,7 +157,7 @@ def test_a_foreign_pod_with_the_labels_of_a_holder_is_named() -> None:
     assert found is not None
     assert (found.state, found.sentence) == (
         "Moving",
-        "Its Service leads to acme-coreapp-0 and to pod debug, which is to lose its label multiconnect.dev/epoch.",
+        "Its Service leads to acme-coreapp-0 and to pod debug. Remove the label multiconnect.dev/epoch of that pod.",
     )
 
 
