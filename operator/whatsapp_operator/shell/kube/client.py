@@ -1,4 +1,6 @@
-"""Client for Kubernetes: plain dicts in, plain dicts or one clear error out. Nothing here decides or retries.
+"""Client for Kubernetes: plain dicts in, plain dicts or one clear error out. Nothing here decides.
+
+Reads are sent again, and what was answered 429. A write that may have been done is not.
 
 Every call is bounded in time. Every write first asks the fence how much of the Lease is left. An error of the API server is not the same
 as no answer::
@@ -48,7 +50,7 @@ from .call import OBJECT_MISSING, Call, error_of, explained
 from .errors import LeaseTooShort, NotFound, Rejected
 from .kinds import CORE_EVENT, STATEFULSET, Kind, Obj
 from .transport import ReconnectingTransport, RetryThrottled, socket_options
-from .trust import UNREADABLE, Trust
+from .trust import UNREADABLE, CurrentToken, Trust
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -194,12 +196,13 @@ class LightKube:
             ),
             is_outdated=lambda: trust.is_outdated,
         )
+        user, throttled = config.user or User(), RetryThrottled(self._transport)
         self._api: Any = AsyncClient(  # Any: its types do not cover classes that are made at run time
-            config._replace(user=config.user or User()),
+            config._replace(user=user),
             timeout=httpx2.Timeout(self._limits.read),
             field_manager=FIELD_MANAGER,
             trust_env=False,
-            transport=RetryThrottled(self._transport),
+            transport=CurrentToken(throttled, config.abs_file(user.token_file)) if user.token_file else throttled,
         )
 
     @classmethod
