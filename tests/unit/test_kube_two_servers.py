@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
+from outside.wire import Wire
 from whatsapp_operator.shell.kube.client import CallLimits, LightKube
 from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.kube.kinds import POD, SECRET
 from whatsapp_operator.shell.kube.transport import MOST_AGAIN
 
-from .kube_server import A_POD, Server, a_client
+from .kube_server import A_POD, Server, a_client, a_server, client_to, tls_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from aiohttp import web
 
@@ -111,4 +116,21 @@ async def test_a_read_that_fails_is_not_sent_again() -> None:
         server.answer = hang_up
         with pytest.raises(Unavailable, match="cannot be reached"):
             await kube.get(POD, "ns", "a")
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("call", ["get", "create"])
+async def test_what_needs_a_new_connection_is_done_though_the_first_server_is_gone(tmp_path: Path, call: str) -> None:
+    async with a_server() as gone:
+        pass
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tls_files(tmp_path) / "tls.crt", tmp_path / "tls.key")
+    authority = base64.b64encode((tmp_path / "ca.crt").read_bytes()).decode()
+    async with a_server(tls) as server:
+        first, second = (("127.0.0.1", urlsplit(one.url).port or 0) for one in (gone, server))
+        async with Wire(first) as balancer:
+            balancer.lead(first, second)
+            kube = client_to(f"https://127.0.0.1:{balancer.address[1]}", authority=authority)
+            await (kube.get(POD, "ns", "a") if call == "get" else kube.create(A_POD))
+            await kube.close()
         assert len(server.asked) == 1

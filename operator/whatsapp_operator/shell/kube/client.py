@@ -193,6 +193,8 @@ class LightKube:
                 # The library checks each idle connection twice for each call.
                 limits=httpx2.Limits(max_connections=100, max_keepalive_connections=MAX_IDLE_CONNECTIONS, keepalive_expiry=None),
                 socket_options=socket_options(),
+                # To make a connection is tried once more at once: of several API servers behind a load balancer one may be gone.
+                retries=1,
             ),
             is_outdated=lambda: trust.is_outdated,
         )
