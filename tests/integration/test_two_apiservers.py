@@ -75,6 +75,8 @@ async def balanced(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -
     operators, servers = Operators(plane, harness.folder / "operators", env=harness.operators.env), [server]
     try:
         async with AsyncExitStack() as stack:
+            # First, because the observer holds up this event loop while it begins, and with it the balancers.
+            environment = await stack.enter_async_context(an_environment(harness))
             balancers = [await stack.enter_async_context(Wire(first)) for _ in NAMES]
             for name, balancer in zip(NAMES, balancers, strict=True):
                 balancer.lead(first, second)
@@ -82,7 +84,6 @@ async def balanced(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -
                 url = f"https://127.0.0.1:{balancer.address[1]}"
                 path, authority = with_files(account, kubeconfig.read(account).token, folder, name, url)
                 await asyncio.to_thread(operators.start, name, env={"KUBECONFIG": str(path)})
-            environment = await stack.enter_async_context(an_environment(harness))
             await environment.created(shards=2, spares=1)
             yield Balanced(environment, operators, balancers, servers, authority)
             await asyncio.to_thread(operators.close)
