@@ -173,7 +173,7 @@ async def test_hanging_renewals_end_the_leadership_before_the_next_one_begins() 
         a = world.process("a")
         await world.leader()
         b = world.process("b")
-        await asyncio.sleep(6)
+        await asyncio.sleep(6.5)  # between two renewals
         a.hanging = True
         began = now()
         while a.election.leading:
@@ -183,6 +183,21 @@ async def test_hanging_renewals_end_the_leadership_before_the_next_one_begins() 
         await until(lambda: b.election.leading, pause=0.004)
         assert 0.9 < now() - gave_up < 1.1
         assert a.working == 0
+
+
+async def test_while_one_of_two_servers_hangs_the_leader_may_write_at_any_time() -> None:
+    """What it sent to that server arrives much later, and takes no effect."""
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        world.process("b")
+        hung, answered = (7.0, 7.0), (LATENCY, LATENCY)
+        delays = itertools.chain.from_iterable(itertools.cycle((hung, answered)))
+        a.latency = lambda: next(delays)
+        for _ in range(3000):
+            await asyncio.sleep(0.01)
+            assert a.election.seconds_left() > 2.0, "less than a write may take"
+        assert [term.epoch for term in a.works] == [0]
 
 
 async def test_renewals_that_are_written_but_never_answered_lose_the_lease_too() -> None:

@@ -264,7 +264,7 @@ class Election:
             self._may_hold = True
             sent = self._clock()
             try:
-                stored = await (self._kube.create(record) if found is None else self._kube.replace(record))
+                stored = await self._store(found, record)
             except (AlreadyExists, Conflict, NotFound) as e:
                 self._raise_if_unusable(found, e)
                 await self._read()
@@ -322,7 +322,7 @@ class Election:
             record = self._record(found, holder=term.identity, epoch=term.epoch, new_term=found is None)
             sent = self._clock()
             try:
-                self._own_record = await (self._kube.create(record) if found is None else self._kube.replace(record))
+                self._own_record = await self._store(found, record)
             except (AlreadyExists, Conflict, NotFound) as e:
                 self._raise_if_unusable(found, e)
                 self._own_record = None
@@ -330,6 +330,26 @@ class Election:
             self._note_record(self._own_record)
             self._renewed_at = sent
             return ""
+
+    async def _store(self, found: Obj | None, record: Obj) -> Obj:
+        """Write a record over ``found``, once more if half of the time for it has passed without an answer.
+
+        Of several API servers behind a load balancer one may hang. By the resourceVersion only one of the two writes takes effect.
+        """
+
+        def write() -> asyncio.Task[Obj]:
+            return asyncio.ensure_future(self._kube.create(record) if found is None else self._kube.replace(record))
+
+        writes = [write()]
+        try:
+            if not (await asyncio.wait(writes, timeout=self._timings.call / 2))[0]:
+                writes.append(write())
+            done, _ = await asyncio.wait(writes, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
+        finally:
+            for one in writes:
+                one.cancel()
+            await asyncio.gather(*writes, return_exceptions=True)
 
     async def _release(self) -> None:
         """Remove this process's identity from the record, so that others need not wait."""
