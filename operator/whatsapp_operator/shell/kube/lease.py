@@ -345,7 +345,8 @@ class Election:
             if not (await asyncio.wait(writes, timeout=self._timings.call / 2))[0]:
                 writes.append(write())
             done, _ = await asyncio.wait(writes, return_when=asyncio.FIRST_COMPLETED)
-            return done.pop().result()
+            # Of two that ended together, the one that took effect counts.
+            return min(done, key=lambda one: one.exception() is not None).result()
         finally:
             for one in writes:
                 one.cancel()
