@@ -92,6 +92,23 @@ class Facts(Holders):
         revision = self.snapshot.statefulset.revision if self.snapshot.statefulset else None
         return {pod.uid: pod for pod in self.snapshot.coreapps if revision is not None and pod.revision == revision}
 
+    @cached_property
+    def missing(self) -> tuple[Coreapp, ...]:
+        """Coreapps that were started, should stay, and are not back with the number of shards.
+
+        A holder was started before, even if its pod is pending again. One that goes with the next shrink, and holds no shard, is waited for
+        only as long as a restart may take: it may never come back.
+        """
+        return tuple(pod for pod in self.snapshot.coreapps if self._is_waited_for(pod) and not self.has_restarted(pod))
+
+    def _is_waited_for(self, pod: Coreapp) -> bool:
+        """Return whether a Coreapp should come back from a restart."""
+        if pod.deleting:
+            return False
+        if pod.uid in self.holder_uids:
+            return pod.phase in {"Running", "Pending"}
+        return pod.phase == "Running" and (self.restart_is_expected or pod.ordinal < self.desired_replicas)
+
     @property
     def ready_to_stay(self) -> tuple[Coreapp, ...]:
         """Coreapps that could serve now, without those that go because the StatefulSet has become smaller."""

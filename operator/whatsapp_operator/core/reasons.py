@@ -302,7 +302,7 @@ class Reason(StrEnum):
     Wait.
     """
     SET_SHARDS_DONE = "SetShardsDone"
-    """All Coreapps are back with the new number of shards.
+    """All Coreapps that stay are back with the new number of shards.
 
     Nothing.
     """

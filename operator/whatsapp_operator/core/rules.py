@@ -263,7 +263,7 @@ RULES: tuple[Rule, ...] = (
         why=lambda f: (
             f"Coreapps {f.replicas} -> {f.wanted_replicas}{scaling.whose(f)}"
             + (
-                f", once {sentences.names_of(f.missing)} are back."
+                f", once {sentences.names_of(f.missing)} {'is' if len(f.missing) == 1 else 'are'} back."
                 if f.missing
                 else ", once every shard is served."
                 if f.too_high or f.failed or f.unassigned

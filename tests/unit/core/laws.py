@@ -295,7 +295,7 @@ def law_6_unknown_is_a_value(plan: PlanOf, one: Situation) -> bool:
 
 @_law
 def law_7_shrink_last(plan: PlanOf, one: Situation) -> bool:
-    """R is lowered only when GET reports the lower count, every Coreapp came back, and no holder has an ordinal that would go."""
+    """R is lowered only when GET reports the lower count, every one that stays came back, and no holder has an ordinal that would go."""
     workload, shards = one.snapshot.statefulset, one.snapshot.client.shards
     lower = [scale for scale in _of(_actions(plan, one), Scale) if workload is not None and scale.replicas < workload.replicas]
     for scale in lower:
@@ -308,7 +308,7 @@ def law_7_shrink_last(plan: PlanOf, one: Situation) -> bool:
             is_marked = other.labels.get(ROLE) == "retiring" and (_epoch(other) or "").partition("-")[0] == scale.resource_version
             _must(is_marked or other.deleting or other.ordinal < scale.replicas, f"{other.name} may become a holder")
         for other in one.snapshot.coreapps:
-            if other.phase == "Running" and not other.deleting:
+            if other.phase == "Running" and not other.deleting and (other.ordinal < scale.replicas or _in_restart_window(one)):
                 _must(other.report is not None and other.report.shards == shards, f"{other.name} is not back")
     return bool(lower)
 

@@ -394,6 +394,13 @@ NUMBERS = [
         WITNESSES["ScalingDown"].with_pod(1, report=None),
     ),
     Mutant(
+        "one that goes gets no time to restart",
+        laws.law_7_shrink_last,
+        "acme-coreapp-4 is not back",
+        patched((Facts, "_is_waited_for", lambda self, pod: pod.ordinal < self.desired_replicas)),
+        SETTLED.with_pods([3, 4]).retiring(3, 4).with_pod(4, report=None).noted(2, Answer.ACCEPTED, origin=4),
+    ),
+    Mutant(
         "GET was long ago",
         laws.law_7_shrink_last,
         "GET is not fresh",

@@ -174,10 +174,15 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         "Coreapps 5 -> 3, once every shard is served.",
     ),
     "shrinking": (SETTLED.with_pods([3]), "ScalingDown", "Coreapps 4 -> 3."),
-    "shrinking while two are away": (
+    "shrinking while one is away that stays, and one that goes": (
         SETTLED.with_pods([3, 4]).with_pod(3, report=None).with_pod(2, report=None),
         "ScalingDown",
-        "Coreapps 5 -> 3, once acme-coreapp-2, acme-coreapp-3 are back.",
+        "Coreapps 5 -> 3, once acme-coreapp-2 is back.",
+    ),
+    "shrinking while two are away": (
+        SETTLED.with_pods([3, 4]).with_pod(1, report=None).with_pod(2, report=None),
+        "ScalingDown",
+        "Coreapps 5 -> 3, once acme-coreapp-1, acme-coreapp-2 are back.",
     ),
     "another party's number": (
         scaled_by(SETTLED.with_pods([3]), "kubectl", 4),
