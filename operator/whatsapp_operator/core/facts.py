@@ -48,6 +48,8 @@ class Facts(Holders):
         those that are to go.
         """
         wanted = self.wanted_replicas
+        if self.is_unused:
+            return wanted
         kept = [pod for pod in self.snapshot.coreapps if pod.ordinal < wanted]
         stuck = sum(pod.node is None and pod.pending_because is not None for pod in kept)
         rejected = wanted - len(kept) if self.snapshot.rejected_coreapp is not None else 0
@@ -55,6 +57,12 @@ class Facts(Holders):
         ready = sorted(pod.ordinal for pod in self.ready)
         enough = self.replicas if needed > len(ready) else ready[needed - 1] + 1 if needed > 0 else 0
         return max(wanted, min(self.replicas, enough))
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether no shard has had a holder yet, nor was any number of shards asked for: nothing is served, so none that goes is missed."""
+        is_new = self.settled_shards is None and self.operation is None
+        return is_new and not self.holder_uids and "Service" not in self.snapshot.unread
 
     @property
     def baseline_replicas(self) -> int:

@@ -407,6 +407,13 @@ NUMBERS = [
         SHRINK_ANYWAY,
         WITNESSES["ScalingDown"].client(asked_at=NOW - seconds(9)),
     ),
+    Mutant(
+        "what is served counts as nothing",
+        laws.law_7_shrink_last,
+        "GET reports None",
+        patched((Facts, "is_unused", property(lambda _: True))),
+        SETTLED.with_pods([3]).retiring(3).reporting(None),
+    ),
     Mutant("shards would go", laws.law_7_shrink_last, "GET reports 4", adding(scaled(3)), situation().settled(shards=4).wanting(shards=2)),
     Mutant(
         "a holder would go",
