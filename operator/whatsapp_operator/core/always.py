@@ -73,15 +73,15 @@ ALWAYS: tuple[AlwaysRule, ...] = (
         makes=True,
     ),
     AlwaysRule(
-        name="CoreappsUnused",
-        why="Lowers the number of Coreapps before any shard has had a holder: nothing is served, and a Webapp may need the room.",
-        then=lambda f, busy: scaling.lowering(f) if scaling.are_unused(f) and not (busy.replicas or busy.pods) else (),
-        makes=True,
-    ),
-    AlwaysRule(
         name="ShardsUnassigned",
         why="Makes missing shard Services, and gives each shard without a holder one.",
         then=lambda f, busy: assigning(f, busy.shards, busy.pods),
+        makes=True,
+    ),
+    AlwaysRule(
+        name="CoreappsUnused",
+        why="Lowers the number of Coreapps before any shard has had a holder: nothing is served, and a Webapp may need the room.",
+        then=lambda f, busy: scaling.lowering(f) if scaling.are_unused(f) and not (busy.replicas or busy.pods) else (),
         makes=True,
     ),
     AlwaysRule(

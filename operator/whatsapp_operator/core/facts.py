@@ -107,7 +107,7 @@ class Facts(Holders):
         A holder was started before, even if its pod is pending again. One that goes with the next shrink, and holds no shard, is waited for
         only as long as a restart may take: it may never come back.
         """
-        return tuple(pod for pod in self.snapshot.coreapps if self._is_waited_for(pod) and not self.has_restarted(pod))
+        return tuple(pod for pod in self.snapshot.coreapps if not self.has_restarted(pod) and self._is_waited_for(pod))
 
     def _is_waited_for(self, pod: Coreapp) -> bool:
         """Return whether a Coreapp should come back from a restart."""

@@ -72,12 +72,13 @@ class Holders(Claims):
         """Return the pods that could take a shard, best first.
 
         Ready, answering with a number of shards, not one that this process deletes or of which labels were just rejected, not leaving, on
-        another node than the failed holder and if possible in another zone, up to date, lowest ordinal.
+        another node than the failed holder and if possible in another zone, not one that a request names, up to date, lowest ordinal.
         A pod whose label may still be committed is left out until its Service was touched.
         """
         failed = self.holder(route) if route is not None else None
         zone = self.zone(failed) if failed is not None else None
         revision = self.snapshot.statefulset.revision if self.snapshot.statefulset else None
+        named = {request.to for request in self.desired.switchovers}
         candidates = [
             pod
             for pod in self.ready
@@ -98,6 +99,7 @@ class Holders(Claims):
                 pod.ordinal >= self.spec_replicas,
                 failed is not None and pod.node == failed.node,
                 zone is not None and self.zone(pod) == zone,
+                pod.name in named,
                 revision is not None and pod.revision != revision,
                 pod.ordinal,
             ),

@@ -32,8 +32,8 @@ from .witnesses import WITNESSES
 
 ORDER = [
     "CoreappsTooFew",
-    "CoreappsUnused",
     "ShardsUnassigned",
+    "CoreappsUnused",
     "ObjectsAbsent",
     "PodsUnresponsive",
     "ObjectsChanged",
@@ -80,8 +80,8 @@ def too_large() -> Situation:
 
 CASES: dict[str, tuple[Situation, type[Action]]] = {
     "CoreappsTooFew": (situation().settled().replicas(1), Scale),
-    "CoreappsUnused": (too_large(), Scale),
     "ShardsUnassigned": (situation().settled().without_route(0), Create),
+    "CoreappsUnused": (too_large(), Scale),
     "ObjectsAbsent": (situation().settled().without_object("Service", "acme-webapp"), Create),
     "PodsUnresponsive": (hung(), Delete),
     "ObjectsChanged": (edited(), Replace),
@@ -180,9 +180,11 @@ def test_a_new_cluster_that_serves_nothing_yet_gives_the_room_of_its_surplus_cor
     assert [scale.replicas for scale in of(one.plan(), Scale)] == replicas
 
 
-def test_a_coreapp_to_which_a_shard_is_just_handed_over_is_not_marked_to_go() -> None:
+@pytest.mark.parametrize("requested", [True, False])
+def test_a_coreapp_to_which_a_shard_is_just_handed_over_is_not_marked_to_go(requested: bool) -> None:
     one = too_large().reporting(2).with_route(0).with_route(1).with_pod(4, ready=True, labels={})
-    one = one.wanting(switchovers=(Switchover(shard=0, to="acme-coreapp-4"),), switchover_text="0=acme-coreapp-4")
+    if requested:
+        one = one.wanting(switchovers=(Switchover(shard=0, to="acme-coreapp-4"),), switchover_text="0=acme-coreapp-4")
 
     assert [move.to.name for move in of(one.plan(), Handover)] == ["acme-coreapp-4"]
     assert of(one.plan(), Retire) == []
