@@ -6,6 +6,7 @@ import pytest
 
 from whatsapp_operator.core import conditions
 from whatsapp_operator.core.desired import Account
+from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import Answer, Report
 
 from .situations import NOW, Situation, pod, seconds, situation
@@ -135,6 +136,21 @@ def test_a_restart_explains_a_missing_spare_only_while_a_shard_is_not_served() -
         "0 of 1 wanted spares are ready; the next failure leaves a shard unserved.",
     )
     assert said(restarting(), "Redundant")[:2] == ("False", "Restarting")
+
+
+@pytest.mark.parametrize(
+    ("conflicts", "why"),
+    [
+        ((), "PodDeleted"),
+        ((Ref("Service", "acme-webapp"),), "PodDeleted"),
+        ((Ref("StatefulSet", "acme-coreapp"),), "StatefulSet acme-coreapp is not owned by this cluster"),
+        ((Ref("Pod", "acme-coreapp-0"),), "Pod acme-coreapp-0 is not owned by this cluster"),
+    ],
+)
+def test_a_holder_that_is_another_owners_is_not_called_deleted(conflicts: tuple[Ref, ...], why: str) -> None:
+    one = situation().settled(spares=0).holder_deleted(0).seeing(name_conflicts=conflicts)
+
+    assert said(one, "Ready") == ("False", "Unserved", f"No Coreapp can take shard 0: acme-coreapp-0 ({why}).")
 
 
 def test_before_any_shard_has_a_Service_each_desired_one_needs_a_Coreapp() -> None:  # noqa: N802
