@@ -8,6 +8,7 @@ from functools import cached_property
 from . import evidence, health
 from .claims import Claims
 from .names import Ref
+from .reasons import Reason
 from .snapshot import Coreapp, Evidence, Route
 
 
@@ -105,6 +106,26 @@ class Holders(Claims):
             ),
         )
 
+    def is_fenced_off(self, route: Route) -> bool:
+        """Return whether the holder answers that the servers reject the epoch that the route names."""
+        pod = self.holder(route)
+        report = pod.report if pod is not None and pod.unresponsive_since is None else None
+        return report is not None and report.fenced and (report.shard, report.epoch) == (route.shard, route.epoch)
+
+    @cached_property
+    def rejected(self) -> tuple[Route, ...]:
+        """Routes of which the servers go on rejecting epochs: a new one did not help, or no standby is there to try one.
+
+        The next holder needs a moment to find out. Until then, what the last one found out holds.
+        """
+        return tuple(route for route in self.routes if self._is_rejected(route))
+
+    def _is_rejected(self, route: Route) -> bool:
+        is_second = route.evidence == Evidence.HOLDER_DISAGREES
+        if self.is_fenced_off(route):
+            return is_second or not self.standbys(route)
+        return is_second and rejection_fact(route) in self.snapshot.since and not self.is_served(route)
+
     @cached_property
     def draining(self) -> tuple[Route, ...]:
         """Routes whose holder lives, on a node that is being drained, while a standby elsewhere could take the shard.
@@ -121,6 +142,11 @@ class Holders(Claims):
         """Return the pods that could take a shard at once, which the StatefulSet keeps, on nodes that are not being drained; best first."""
         kept = (pod for pod in self.standbys(route) if pod.ordinal < self.replicas and knows_shards(pod))
         return [pod for pod in kept if not health.is_leaving(self, pod) and not health.is_node_lost(self, pod)]
+
+
+def rejection_fact(route: Route) -> str:
+    """Return the name of the fact that the servers go on rejecting the epochs of a shard."""
+    return f"{Reason.EPOCH_REJECTED}/{route.shard}"
 
 
 def knows_shards(pod: Coreapp) -> bool:

@@ -127,6 +127,11 @@ class Reason(StrEnum):
 
     Wait.
     """
+    EPOCH_REJECTED = "EpochRejected"
+    """The servers have accepted a higher epoch of a shard than any that can be written now, mostly before etcd was restored from a backup.
+
+    Empty their fence: [after an etcd restore](failover.md#after-an-etcd-restore).
+    """
     FAILING_OVER = "FailingOver"
     """A holder failed, and a standby takes its shard over. The Event names the evidence.
 

@@ -364,6 +364,12 @@ RULES: tuple[Rule, ...] = (
     ),
     # The following rules are reported, no matter which rule wins, and block none.
     Rule(
+        name=Reason.EPOCH_REJECTED,
+        state=State.STUCK,
+        when=lambda f: bool(f.rejected),
+        why=sentences.rejected_epochs,
+    ),
+    Rule(
         name=Reason.CHANGE_REJECTED,
         state=State.STUCK,
         when=lambda f: f.snapshot.denied is not None or f.rejection(f.changed) is not None,

@@ -13,7 +13,7 @@ from whatsapp_operator.core.desired import Switchover
 from whatsapp_operator.core.snapshot import Answer, Evidence, Report, Silence, Workload
 
 from .situations import NONCE, NOW, Situation, epoch_of, labels_for, pod, seconds, situation
-from .witnesses import restarting
+from .witnesses import WITNESSES, restarting
 
 SETTLED = situation().settled()
 SELF_CHECK_FAILED = Silence(lag=seconds(2))
@@ -628,3 +628,40 @@ def test_what_cannot_be_is_said_in_one_Event_and_the_rest_is_done() -> None:  # 
 def test_a_request_that_is_fulfilled_goes_without_an_event() -> None:
     assert acted(switching(Switchover(shard=1, to="acme-coreapp-1"), text="1=acme-coreapp-1")) == ([None], [], [])
     assert acted(switching(text="")) == ([], [], [])
+
+
+# --- epochs that the servers reject
+
+FENCED_OFF = WITNESSES["EpochRejected"]
+KNOWN = {"EpochRejected/0": NOW - seconds(60)}
+"""It was found of the holder before."""
+
+
+def reporting(one: Situation, **changes: Any) -> Situation:
+    report = one.holder_of(0).report
+    assert report is not None
+    return one.with_holder(0, report=replace(report, **changes))
+
+
+@pytest.mark.parametrize(
+    ("one", "shards"),
+    [
+        (FENCED_OFF, [0]),
+        (FENCED_OFF.with_route(0, evidence="ProbeTimeout"), []),
+        (FENCED_OFF.with_route(0, evidence="ProbeTimeout").without_pod(2), [0]),
+        (FENCED_OFF.with_holder(0, unresponsive_since=NOW), []),
+        (reporting(FENCED_OFF, epoch="9-before"), []),
+        (reporting(FENCED_OFF, fenced=False, shard=None, epoch=None), []),
+        (reporting(FENCED_OFF, fenced=False, shard=None, epoch=None).seeing(since=KNOWN), [0]),
+        (reporting(FENCED_OFF, fenced=False).seeing(since=KNOWN), []),
+        (reporting(FENCED_OFF, fenced=False, shard=None).with_route(0, evidence="ProbeTimeout").seeing(since=KNOWN), []),
+        (FENCED_OFF.holder_deleted(0), []),
+    ],
+    ids=["again", "first", "alone", "silent", "former", "not yet", "new holder", "serves", "other evidence", "deleted"],
+)
+def test_the_servers_go_on_rejecting_epochs_of_a_shard(one: Situation, shards: list[int]) -> None:
+    facts = one.facts()
+
+    assert [route.shard for route in facts.rejected] == shards
+    assert {f"EpochRejected/{shard}" for shard in shards} <= one.plan().holds
+    assert ("(EpochRejected)" in one.condition("Ready")["message"]) is bool(shards)
