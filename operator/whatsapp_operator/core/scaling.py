@@ -60,8 +60,7 @@ def lowering(f: Facts) -> tuple[Scale | Retire, ...]:
 
 def are_unused(f: Facts) -> bool:
     """Return whether there are more replicas than wanted while no shard has had a holder: they may hold the room that a Webapp needs."""
-    is_held = f.desired.paused or f.desired.deleting
-    return f.is_unused and f.replicas > f.desired_replicas and not is_held and may_lower(f)
+    return f.is_unused and f.replicas > f.desired_replicas and not f.desired.paused and may_lower(f)
 
 
 def noted(last: Overruled | None, *, by: str, replicas: int, now: datetime) -> Overruled:
