@@ -113,7 +113,7 @@ def names_of(pods: Iterable[Coreapp]) -> str:
 def rejected_epochs(f: Facts) -> str:
     """Say which shards the servers let nobody serve, and what to do."""
     named = ", ".join(f"shard {route.shard} ({route.holder})" for route in f.rejected)
-    alone = ", ".join(route.holder or "" for route in f.rejected if not f.standbys(route))
+    alone = ", ".join(str(route.holder) for route in f.rejected if not f.standbys(route))
     return (
         f"The servers reject the epochs of {named}: they have accepted higher ones, mostly before etcd was restored from a backup. Give "
         f"them an empty fence: POST /control/reset-fence to port {manifests.SIMULATOR_PORT} of pod "

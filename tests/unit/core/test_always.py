@@ -167,6 +167,7 @@ def test_what_a_cluster_lacks_is_not_made_when_it_is_deleted(name: str) -> None:
         (too_large().reporting(1), [3]),
         (too_large().reporting(4), []),
         (too_large().retiring(3, 4, n=8), []),
+        (too_large().seeing(settled_shards=2), []),
         (too_large().wanting(paused=True), []),
         (too_large().wanting(deleting=True), []),
         (too_large().noted(2, Answer.BUSY), []),
@@ -174,7 +175,7 @@ def test_what_a_cluster_lacks_is_not_made_when_it_is_deleted(name: str) -> None:
         (too_large().with_route(0), [3]),
         (too_large().with_route(0, holder="acme-coreapp-0", holder_uid="uid-0", epoch="90-first"), []),
     ],
-    ids=["unknown", "one", "more", "not marked", "paused", "being deleted", "asked for", "unread", "not assigned", "assigned"],
+    ids=["unknown", "one", "more", "not marked", "settled", "paused", "being deleted", "asked for", "unread", "not assigned", "assigned"],
 )
 def test_a_new_cluster_that_serves_nothing_yet_gives_the_room_of_its_surplus_coreapps_back(one: Situation, replicas: list[int]) -> None:
     """The Webapp that would say the number of shards may be waiting for just that room."""
