@@ -81,7 +81,7 @@ ALWAYS: tuple[AlwaysRule, ...] = (
     AlwaysRule(
         name="CoreappsUnused",
         why="Lowers the number of Coreapps before any shard has had a holder: nothing is served, and a Webapp may need the room.",
-        then=lambda f, busy: scaling.lowering(f) if scaling.are_unused(f) and not (busy.replicas or busy.pods) else (),
+        then=lambda f, busy: scaling.lowering(f) if scaling.are_unused(f) and not busy.pods else (),
         makes=True,
     ),
     AlwaysRule(

@@ -73,7 +73,7 @@ def _why(f: Facts, route: Route) -> str:
     why: str | None = f.failure(route)
     if why == Evidence.POD_DELETED:
         # It may be there, as another owner's.
-        refs = manifests.coreapp_statefulset(f.desired.key.name), Ref("Pod", route.holder or "")
+        refs = manifests.coreapp_statefulset(f.desired.key.name), Ref("Pod", str(route.holder))
         why = next((f"{ref.kind} {ref.name} is not owned by this cluster" for ref in refs if ref in f.snapshot.name_conflicts), why)
     if why in {None, Evidence.HOLDER_DISAGREES} and route in f.rejected:
         why = Reason.EPOCH_REJECTED

@@ -153,6 +153,12 @@ def test_a_holder_that_is_another_owners_is_not_called_deleted(conflicts: tuple[
     assert said(one, "Ready") == ("False", "Unserved", f"No Coreapp can take shard 0: acme-coreapp-0 ({why}).")
 
 
+def test_of_a_holder_that_is_there_its_own_failure_is_said() -> None:
+    one = situation().settled(spares=0).with_holder(0, phase="Failed", ready=False).seeing(name_conflicts=(Ref("Pod", "acme-coreapp-0"),))
+
+    assert said(one, "Ready")[2] == "No Coreapp can take shard 0: acme-coreapp-0 (PodFailed)."
+
+
 def test_before_any_shard_has_a_Service_each_desired_one_needs_a_Coreapp() -> None:  # noqa: N802
     assert conditions.failures_tolerated(SETTLED.seeing(routes=()).all_pods(labels=pod(0).labels).facts()) == 1
 

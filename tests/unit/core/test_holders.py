@@ -665,3 +665,18 @@ def test_the_servers_go_on_rejecting_epochs_of_a_shard(one: Situation, shards: l
     assert [route.shard for route in facts.rejected] == shards
     assert {f"EpochRejected/{shard}" for shard in shards} <= one.plan().holds
     assert ("(EpochRejected)" in one.condition("Ready")["message"]) is bool(shards)
+
+
+@pytest.mark.parametrize(
+    ("one", "why"),
+    [
+        (FENCED_OFF.holder_deleted(0).seeing(since=KNOWN), "PodDeleted"),
+        (FENCED_OFF.without_pod(2).seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(60)}), "EpochRejected"),
+    ],
+    ids=["another cause", "the same cause"],
+)
+def test_ready_names_the_cause_that_is_nearest(one: Situation, why: str) -> None:
+    facts = one.facts()
+
+    assert ([route.shard for route in facts.rejected], facts.failure(facts.routes[0]) is not None) == ([0], True)
+    assert f"shard 0: acme-coreapp-0 ({why})" in one.condition("Ready")["message"]
