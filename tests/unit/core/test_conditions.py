@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from whatsapp_operator.core import conditions
+from whatsapp_operator.core.actions import SetShards
 from whatsapp_operator.core.desired import Account
 from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import Answer, Report
@@ -151,6 +152,15 @@ def test_a_holder_that_is_another_owners_is_not_called_deleted(conflicts: tuple[
     one = situation().settled(spares=0).holder_deleted(0).seeing(name_conflicts=conflicts)
 
     assert said(one, "Ready") == ("False", "Unserved", f"No Coreapp can take shard 0: acme-coreapp-0 ({why}).")
+
+
+def test_a_pod_with_the_labels_of_a_holder_is_named_and_holds_up_no_Set_Shards() -> None:  # noqa: N802
+    """Even if it is Pending and gets no message: it would get some as soon as it starts."""
+    one = situation().settled(spares=0).with_route(0, copied_by="debug").seeing(since={"LabelConflict/0/10-first": NOW - seconds(30)})
+
+    cause = "LabelConflict with pod debug: remove its label multiconnect.dev/epoch"
+    assert said(one, "Ready") == ("False", "Unserved", f"No Coreapp can take shard 0: acme-coreapp-0 ({cause}).")
+    assert any(isinstance(action, SetShards) for action in one.wanting(shards=1).plan().actions)
 
 
 def test_of_a_holder_that_is_there_its_own_failure_is_said() -> None:
