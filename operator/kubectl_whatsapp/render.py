@@ -104,7 +104,7 @@ def status(view: View, *, wide: bool = False) -> RenderableType:
     """Return the whole of ``status``: a tree whose root is the verdict. At any width its lines are folded, and stay in their branch."""
     tree = Tree(verdict(view), guide_style="dim")
     if view.message and view.message not in view.verdict.sentence:
-        tree.add(Text(f"The operator's last word is {view.reason}: {view.message}"))
+        tree.add(Text(f"The operator reported {view.reason}: {view.message}"))
     _branch(tree, "Deliberately not done", (Text(sentence, style="yellow") for sentence in view.inaction))
     _branch(tree, _shards_title(view), _shards(view, wide=wide))
     _branch(tree, _standbys_title(view), (_standby(one) for one in view.standbys))
@@ -245,11 +245,11 @@ def _why(found: Why, *, wide: bool) -> Iterator[RenderableType]:
         if found.stopped:
             yield Text(found.stopped, style="bold red")
         yield _indented(f"It means: {found.meaning}")
-        yield _indented(f"What changes it: {found.what_changes_it}")
+        yield _indented(f"What to do: {found.what_changes_it}")
     if found.shard is not None:
         yield from _shard_answer(found.shard, wide=wide)
     if found.evidence:
-        yield Text("By what it goes:", style="bold")
+        yield Text("Based on:", style="bold")
         yield from map(_indented, found.evidence)
     if found.said_no:
         names = [one.rule for one in found.said_no]
@@ -258,13 +258,13 @@ def _why(found: Why, *, wide: bool) -> Iterator[RenderableType]:
         yield Text(f"Rules above that do not hold: {before}{', '.join(few)}")
     yield from (Text(f"Also holds: {one.rule}. {one.why}") for one in found.also)
     if found.reported:
-        yield Text(f"The operator's last word is {found.reported}")
+        yield Text(f"The operator reported {found.reported}")
         if found.problem and found.reported_advice:
-            yield _indented(f"What changes it: {found.reported_advice}")
+            yield _indented(f"What to do: {found.reported_advice}")
     if found.differs:
-        yield Text(f"That is another answer. {found.differs}", style="yellow")
+        yield Text(f"That differs. {found.differs}", style="yellow")
     if found.granted and (wide or found.differs):
-        yield Text("Taken for granted, because only the operator can know it:", style="bold")
+        yield Text("Assumed, because only the operator can know it:", style="bold")
         yield from map(_indented, found.granted)
     yield from unread((found.unread or {}).items())
 

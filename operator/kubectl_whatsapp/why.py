@@ -1,7 +1,7 @@
 """Why a cluster is as it is: the operator's own rules, run on what was read. Pure.
 
 What the operator alone knows is not here: answers to its probes, the content of Secrets, and since when a fact has held. So its last
-report stands next to what the rules say now, and everything that was taken for granted is named.
+report stands next to what the rules say now, and everything that was assumed is named.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Why:
     differs: str = ""
     """Why the operator's own answer may be another one; empty if it is the same."""
     granted: tuple[str, ...] = ()
-    """What was taken for granted because only the operator can know it."""
+    """What was assumed because only the operator can know it."""
     shard: ShardAnswer | None = None
     unread: dict[str, str] | None = None
     problem: str = ""
@@ -305,7 +305,7 @@ def _of_shard(f: Facts, number: int) -> ShardAnswer:
         moves = any(move.route.shard == number for move in handovers.failovers(f)) and not f.desired.manual
         sentence = f"{route.holder} failed ({failure}); " + (f"{standbys[0].name} takes over." if moves else "no standby takes over.")
     elif state == "Serving":
-        sentence = f"{route.holder} holds it, and nothing speaks against it."
+        sentence = f"{route.holder} holds it, and there is no evidence against it."
     else:
         sentence = f"{route.holder} holds it and is not ready, but that alone does not prove a failure."
     answers = tuple(

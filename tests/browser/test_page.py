@@ -289,7 +289,7 @@ async def test_shards_and_clusters_are_chosen_by_arrows_and_enter(browser: Brows
                 await expect(shard(page, number)).to_be_focused()
             await page.keyboard.press("Enter")
             await expect(page.locator("#shard-title")).to_have_text("Shard 1")
-            await expect(page.locator("#shard")).to_contain_text("acme-coreapp-1 holds it, and nothing speaks against it.")
+            await expect(page.locator("#shard")).to_contain_text("acme-coreapp-1 holds it, and there is no evidence against it.")
             await expect(shard(page, 1)).to_have_attribute("aria-pressed", "true")
             await expect(shard(page, 1)).to_be_focused()
             await page.keyboard.press("Escape")
@@ -315,7 +315,7 @@ async def test_the_skip_link_leads_to_the_cluster_and_keeps_what_is_selected(bro
 async def test_what_a_person_opened_stays_open_while_the_cluster_changes(browser: Browser) -> None:
     with watched(renamed(a_cluster(), "shop", "acme")) as api:
         async with a_page(browser, api) as (page, _, _):
-            await page.get_by_text("Taken for granted").click()
+            await page.get_by_text("Assumed, because").click()
             fail_over(api)
             await expect(shard(page, 0)).to_have_attribute("aria-label", holder("acme-coreapp-2"))
             await expect(page.get_by_text("the operator passes its self-check")).to_be_visible()

@@ -67,6 +67,17 @@ async def test_a_cluster_of_nine_lines_becomes_ready(environment: Environment, s
     assert [(call["from"], call["shards"], call["status"]) for call in calls] == [(1, 2, 201)]
 
 
+async def test_kubectl_shows_events_in_the_order_of_time(steady: tuple[Environment, float, str]) -> None:
+    environment, _, _ = steady
+    last = {(event["reason"], event["message"]): event["lastTimestamp"] for event in await environment.events()}
+    lines = (await environment.kubectl("describe", "wac", "acme")).partition("Events:")[2].splitlines()[3:]
+    shown = [re.split(" {2,}", line.strip(), maxsplit=4) for line in lines]
+    times = [last[reason, message] for _, reason, _, _, message in shown]
+    assert times == sorted(times)
+    assert len(shown) > 5
+    assert {source for _, _, _, source, _ in shown} == {"whatsapp-operator"}
+
+
 async def test_messages_go_out_and_come_in(environment: Environment, steady: object) -> None:
     await environment.created(shards=2, spares=0)
     async with environment.traffic(rate=100, count=100, inbound_rate=20) as traffic:

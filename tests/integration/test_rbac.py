@@ -44,7 +44,7 @@ RARE: dict[tuple[str, str, str], str] = {
         "list",
     ): "why pods cannot be created is asked for while some have been missing for seconds; whether a small life meets that is chance",
     (
-        "events.k8s.io",
+        "",
         "events",
         "patch",
     ): "an equal Event within minutes counts in a series; whether a small life has one is chance",

@@ -233,7 +233,7 @@ class ApiServer:
         given = obj["metadata"]
         name = (given.get("namespace", ""), given.get("name") or f"{given['generateName']}{self._uids:05d}")
         if kind is EVENT:
-            obj = _core_event(obj)
+            _assert_is_event(obj)
             self.events.append(obj)
             self._tell(self._change(actor, "create", kind, name, None, obj))
             return obj
@@ -287,8 +287,9 @@ class ApiServer:
 
     def _repeat(self, actor: str, name: Name, body: Mapping[str, Any]) -> Obj:
         """Count an Event in a series, which is all that may be changed of one."""
-        assert body.keys() == {"series"}, "an Event is immutable but for its series"
-        assert body["series"]["count"] >= 2
+        assert body.keys() == {"count", "lastTimestamp", "series"}
+        assert body["series"]["count"] == body["count"] >= 2
+        assert body["series"]["lastObservedTime"].startswith(body["lastTimestamp"][:-1])
         for index, event in enumerate(self.events):
             if (event["metadata"]["namespace"], event["metadata"]["name"]) == name:
                 self.events[index] = after = {**event, **body}
@@ -462,19 +463,23 @@ def _grace_of(pod: Obj, asked: int | None) -> int:
     return asked if asked is not None else int(pod["spec"].get("terminationGracePeriodSeconds", GRACE))
 
 
-def _core_event(event: Obj) -> Obj:
-    """Return an Event of events.k8s.io/v1 as core/v1 shows it; KeyError or AssertionError for one that the API server rejects."""
-    kept = {key: event[key] for key in ("metadata", "type", "reason", "action", "eventTime", "reportingInstance")}
-    assert event["apiVersion"] == "events.k8s.io/v1"
-    assert event.keys() == {"apiVersion", "kind", *kept, "regarding", "note", "reportingController"}
-    assert event["regarding"]["namespace"] == event["metadata"]["namespace"]
-    assert len(event["note"]) <= 1024
-    assert re.fullmatch(r"[^.]+\.\d{6}Z", event["eventTime"])
-    return {
-        **kept,
-        "apiVersion": "v1",
-        "kind": "Event",
-        "involvedObject": event["regarding"],
-        "message": event["note"],
-        "reportingComponent": event["reportingController"],
+def _assert_is_event(event: Obj) -> None:
+    """Fail for an Event that the API server rejects, or whose times differ."""
+    texts = {
+        "type",
+        "reason",
+        "action",
+        "message",
+        "eventTime",
+        "firstTimestamp",
+        "lastTimestamp",
+        "reportingComponent",
+        "reportingInstance",
     }
+    assert event.keys() == {"apiVersion", "kind", "metadata", "involvedObject", "source", "count", *texts}
+    assert (event["apiVersion"], event["count"]) == ("v1", 1)
+    assert event["involvedObject"]["namespace"] == event["metadata"]["namespace"]
+    assert len(event["message"]) <= 1024
+    assert re.fullmatch(r"[^.]+\.\d{6}Z", event["eventTime"])
+    assert event["eventTime"].startswith(event["firstTimestamp"][:-1])
+    assert event["firstTimestamp"] == event["lastTimestamp"]

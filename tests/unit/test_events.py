@@ -1,4 +1,4 @@
-"""Events as events.k8s.io/v1 wants them, and series of equal ones."""
+"""Events with the fields of both forms, and series of equal ones."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ async def test_an_event_has_all_fields_that_the_api_requires() -> None:
     assert kind_of(event) is EVENT
     assert event["metadata"].pop("name").startswith("acme.")
     assert event == {
-        "apiVersion": "events.k8s.io/v1",
+        "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"namespace": "ns"},
-        "regarding": {
+        "involvedObject": {
             "apiVersion": "multiconnect.dev/v1alpha1",
             "kind": "WhatsAppCluster",
             "name": "acme",
@@ -72,9 +72,13 @@ async def test_an_event_has_all_fields_that_the_api_requires() -> None:
         "type": "Normal",
         "reason": "SpareLost",
         "action": "SpareLost",
-        "note": "x" * 1024,
+        "message": "x" * 1024,
         "eventTime": "2030-01-01T00:00:00.000000Z",
-        "reportingController": "multiconnect.dev/whatsapp-operator",
+        "firstTimestamp": "2030-01-01T00:00:00Z",
+        "lastTimestamp": "2030-01-01T00:00:00Z",
+        "count": 1,
+        "source": {"component": "whatsapp-operator"},
+        "reportingComponent": "multiconnect.dev/whatsapp-operator",
         "reportingInstance": ("pod_" + "x" * 200)[:128],
     }
 
@@ -86,7 +90,18 @@ async def test_an_equal_event_counts_in_the_series_of_the_first() -> None:
         world.seconds += SERIES_FOR - 1
     assert (len(world.created), world.counts) == (1, [2, 3])
     name = world.created[0]["metadata"]["name"]
-    assert world.patched[-1] == (name, {"series": {"count": 3, "lastObservedTime": "2030-01-01T00:11:58.000000Z"}})
+    series = {"count": 3, "lastObservedTime": "2030-01-01T00:11:58.000000Z"}
+    assert world.patched[-1] == (name, {"count": 3, "lastTimestamp": "2030-01-01T00:11:58Z", "series": series})
+
+
+async def test_names_are_in_the_order_of_time() -> None:
+    world = World()
+    for number in range(20):
+        for half in ("a", "b"):
+            await world.writer.write(KEY, "u", EmitEvent(reason=Reason.SPARE_LOST, message=f"{number}{half}"), world.at)
+        world.seconds += 1e-6
+    names = [event["metadata"]["name"] for event in world.created]
+    assert names == sorted(set(names))
 
 
 @pytest.mark.parametrize(

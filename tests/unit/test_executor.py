@@ -596,4 +596,4 @@ async def test_an_Event_is_tried_again_unless_it_was_written_or_rejected_for_goo
 
     assert await cluster.executor.emit(cluster.one.desired.key, cluster.one.desired.uid, SAID, NOW) == is_done
     ((_, _, sent),) = cluster.calls
-    assert (sent["type"], sent["reason"], len(sent["note"]), sent["reportingInstance"]) == ("Warning", "FailingOver", 1024, "operator-0")
+    assert (sent["type"], sent["reason"], len(sent["message"]), sent["reportingInstance"]) == ("Warning", "FailingOver", 1024, "operator-0")

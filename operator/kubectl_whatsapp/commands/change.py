@@ -150,9 +150,9 @@ def _rejection(question: Question, uid: str | None) -> str:
 
 
 def _last_time(event: Obj) -> str:
-    """The last time of an Event as text; such texts sort by time. One that comes again notes it in its series only."""
-    times = (event.get("lastTimestamp"), event.get("eventTime"), (event.get("series") or {}).get("lastObservedTime"))
-    return max((str(time) for time in times if time), default="")
+    """The last time of an Event as text, by the most precise one that it has; such texts sort by time."""
+    times = ((event.get("series") or {}).get("lastObservedTime"), event.get("eventTime"), event.get("lastTimestamp"))
+    return str(next(filter(None, times), ""))
 
 
 @command("reshard-now")

@@ -81,7 +81,7 @@ def why(
     """Say which of the operator's rules decides, and why.
 
     Names the evidence, the rules above that do not hold, and what would change it. The operator's own rules are run on what can be read.
-    What only the operator can know is taken for granted, and named.
+    What only the operator can know is assumed, and named.
     """
     number = changes.shard_number(shard) if shard else None
     if shard and number is None:

@@ -12,17 +12,18 @@ class Reason(StrEnum):
     """One word for one situation. Where it is said (which condition, which status) follows from the tables that use it."""
 
     ANSWER_UNKNOWN = "AnswerUnknown"
-    """Set Shards got no clear answer. Only GET is sent until it is known, at the latest at `status.operation.settleBy`.
+    """Set Shards got no clear answer. Until its outcome is known, only GET is sent. It is settled at `status.operation.settleBy` at the
+    latest.
 
     Wait.
     """
     ASSIGNING_SHARDS = "AssigningShards"
-    """Shards without a holder get one.
+    """Shards without a holder are being given one.
 
     Wait.
     """
     AWAITING_COREAPPS = "AwaitingCoreapps"
-    """A change of shards waits for Coreapps that are not ready.
+    """A change of the number of shards waits for Coreapps that are not ready.
 
     If it lasts, make room for the pods that the message names.
     """
@@ -32,17 +33,17 @@ class Reason(StrEnum):
     Create it. After 5 seconds `Stalled` says `SecretMissing`.
     """
     BANNED = "Banned"
-    """The client said that the account is banned. The operator cannot lift a ban, and every further call could make it worse.
+    """The client reports that the account is banned. The operator cannot lift a ban, and every further call could make it worse.
 
-    Ask Meta's support; make a new cluster for another account.
+    Ask Meta's support; create a new cluster for another account.
     """
     BOOTSTRAPPING = "Bootstrapping"
-    """The client is being set up for the first time; or objects of the cluster that were deleted are made again.
+    """The client is being set up for the first time, or deleted objects of the cluster are being created again.
 
     Wait.
     """
     CERTIFICATE_EXPIRED = "CertificateExpired"
-    """Its time is past, or nearer than a day. An expired certificate gets the account banned.
+    """The certificate has expired, or expires within a day. An expired certificate gets the account banned.
 
     Put a new certificate into the Secret, with its `expiresAt`.
     """
@@ -52,14 +53,14 @@ class Reason(StrEnum):
     Put a new one into the Secret, with its `expiresAt`.
     """
     CERTIFICATE_EXPIRY_UNKNOWN = "CertificateExpiryUnknown"
-    """The certificate does not state its own expiry, and one whose expiry is not known is not sent.
+    """The certificate does not state when it expires, and `expiresAt` does not either. Such a certificate is not sent.
 
-    Put the time into key `expiresAt`, such as `2027-05-01T00:00:00Z`.
+    Set key `expiresAt` of the Secret to the time, such as `2027-05-01T00:00:00Z`.
     """
     CERTIFICATE_MALFORMED = "CertificateMalformed"
     """Key `certificate` is not base64, so WhatsApp would reject it and log the client off.
 
-    Copy it again from Business Manager, whole.
+    Copy the whole certificate again from Business Manager.
     """
     CERTIFICATE_MISSING = "CertificateMissing"
     """Set Shards needs a certificate.
@@ -67,40 +68,41 @@ class Reason(StrEnum):
     Copy it from Business Manager into key `certificate`.
     """
     CERTIFICATE_REJECTED = "CertificateRejected"
-    """WhatsApp rejected a certificate, and mostly logged the client off. The same one is not sent again.
+    """WhatsApp rejected the certificate, and usually logged the client off. The same certificate is not sent again.
 
-    Put the right certificate of this number into the Secret.
+    Put the right certificate for this number into the Secret.
     """
     CHANGED_BY_ADMISSION = "ChangedByAdmission"
-    """A webhook or another controller changed the named fields. Nothing waits for a person.
+    """A webhook or another controller changed the named fields. No action is required.
 
-    Nothing, if that is intended; otherwise correct the webhook and edit the cluster.
+    Nothing if this is intended; otherwise correct the webhook and edit the cluster.
     """
     CHANGE_REJECTED = "ChangeRejected"
-    """The API server rejects a change of an object, by a missing right, a quota, a webhook or its own rules. It is tried again.
+    """The API server rejects a change to an object, because of a missing right, a quota, a webhook or its own validation. The change is
+    retried.
 
-    Correct what the message names: mostly the spec, or the rights of the operator. If it is a field that cannot be
-    changed, delete the object with `--cascade=orphan`, so that its pods run on: it is made again.
+    Correct what the message names: usually the spec or the operator's rights. If the field is immutable, delete the object with
+    `--cascade=orphan`: its pods keep running, and the operator creates it again.
     """
     CLIENT_EXPIRED = "ClientExpired"
-    """The client says that its build has expired. The certificate is not at fault, and the same build is not tried again.
+    """The client reports that its build has expired. The certificate is not at fault, and the same build is not tried again.
 
     Set `spec.client.images` to a build that has not expired.
     """
     CONSOLIDATING_SHARDS = "ConsolidatingShards"
-    """Shards move to Coreapps that stay, before the others go.
+    """Shards are being moved to Coreapps that stay, before the others are removed.
 
     Wait.
     """
     CRD_OUTDATED = "CrdOutdated"
-    """The CRD does not keep the whole intent of a Set Shards call. With half an intent the next leader could repeat the call.
+    """The installed CRD drops part of what the operator stores before a Set Shards call. Without it the next leader could repeat the call.
 
     Apply the CRD of this release.
     """
     DELETING = "Deleting"
-    """The cluster is being deleted, and its shards are served until the pods go.
+    """The cluster is being deleted. Its shards are served until the pods are gone.
 
-    Remove the finalizers that are named, if their owner does not.
+    Remove the finalizers that the message names, if their owners do not.
     """
     DELETING_OUTDATED_POD = "DeletingOutdatedPod"
     """A Coreapp was deleted in a roll-out, so that it comes back with the new template.
@@ -113,32 +115,32 @@ class Reason(StrEnum):
     If it happens again, read its log.
     """
     DELETION_BLOCKED = "DeletionBlocked"
-    """A deleted pod stays because of a foreign finalizer, so its place is occupied and no new pod can come.
+    """A foreign finalizer keeps a deleted pod. It occupies its place, so no new pod can be created.
 
-    Ask the owner of the finalizer to remove it, or remove it by `kubectl edit pod`.
+    Ask the owner of the finalizer to remove it, or remove it with `kubectl edit pod`.
     """
     DISCONNECTED = "Disconnected"
     """No Coreapp has a connection to WhatsApp.
 
-    See in Business Manager whether the client is logged off or banned.
+    Check in Business Manager whether the client is logged off or banned.
     """
     DRAINING = "Draining"
-    """Shards leave a node before it is drained.
+    """Shards are being moved off a node before it is drained.
 
     Wait.
     """
     EPOCH_REJECTED = "EpochRejected"
-    """The servers have accepted a higher epoch of a shard than any that can be written now, mostly before etcd was restored from a backup.
+    """The servers have accepted a higher epoch of a shard than any that can be written now, usually before a restore of etcd.
 
-    Empty their fence: [after an etcd restore](failover.md#after-an-etcd-restore).
+    Reset their fence: [after an etcd restore](failover.md#after-an-etcd-restore).
     """
     FAILING_OVER = "FailingOver"
-    """A holder failed, and a standby takes its shard over. The Event names the evidence.
+    """A holder failed, and a standby takes over its shard. The Event names the evidence.
 
-    Wait. Afterwards, see what ended the holder.
+    Wait. Afterwards, find out why the holder failed.
     """
     FIELD_INVALID = "FieldInvalid"
-    """A field or annotation cannot be obeyed. It is left out, and all else goes on.
+    """A field or annotation is invalid. It is ignored, and everything else goes on.
 
     Correct what the message names.
     """
@@ -148,96 +150,96 @@ class Reason(StrEnum):
     Nothing.
     """
     IMAGE_UNAVAILABLE = "ImageUnavailable"
-    """A kubelet cannot pull an image. Pods that run are not touched.
+    """A kubelet cannot pull an image. Running pods are not touched.
 
-    Correct name, tag or `spec.client.imagePullSecrets`.
+    Correct the image's name, its tag or `spec.client.imagePullSecrets`.
     """
     INTERNAL_ERROR = "InternalError"
-    """A fault of the operator. It tries again.
+    """A bug in the operator. It tries again.
 
     Report it with the operator's log.
     """
     LOGGING_IN = "LoggingIn"
-    """The Webapp is asked for the number of shards.
+    """The operator is asking the Webapp for the number of shards.
 
-    If it lasts, read why in the message.
+    If it lasts, the message says why.
     """
     LOGIN_REJECTED = "LoginRejected"
-    """The Webapp accepts neither password, so nothing is known of the client.
+    """The Webapp accepts neither password, so the operator knows nothing about the client.
 
     Put the administrator's password into the Secret of `spec.client.adminSecretRef`, or `<name>-admin`.
     """
     NAME_CONFLICT = "NameConflict"
-    """An object with a name that the cluster needs is not owned by the cluster. It is never written or deleted.
+    """An object with a name that the cluster needs is not owned by the cluster. The operator never writes or deletes it.
 
     Delete or rename that object, or give the cluster another name. If it is the cluster's own and lost its owner reference, put that back:
-    it is the same in all objects of the cluster. To delete a Secret would cost the password that the client has, a claim its data. A
-    StatefulSet or Deployment is deleted with `--cascade=orphan`, so that its pods run on.
+    it is the same in all objects of the cluster. Do not delete a Secret or a claim of the cluster: that loses the client's password or its
+    data. Delete a StatefulSet or Deployment with `--cascade=orphan`, so that its pods keep running.
     """
     NODES_UNREACHABLE = "NodesUnreachable"
-    """Nodes are lost. More Coreapps replace theirs, and go when the nodes are back.
+    """Nodes are lost. Additional Coreapps replace theirs, and are removed when the nodes are back.
 
     Repair the node, or delete it.
     """
     NOT_RECONCILED = "NotReconciled"
     """No operator has observed this resource yet.
 
-    See whether an operator runs that watches this namespace.
+    Check that an operator runs and watches this namespace.
     """
     NO_SPARES_REQUESTED = "NoSparesRequested"
-    """`spec.spares` is 0, so a failed Coreapp is out until it is back.
+    """`spec.spares` is 0, so the shard of a failed Coreapp is unserved until that Coreapp is back.
 
     Nothing.
     """
     NO_SPARE_LEFT = "NoSpareLeft"
     """Every shard is served, but the next failure leaves one unserved.
 
-    Read in `Reconciling` which Coreapp is missing and why; make room.
+    `Reconciling` says which Coreapp is missing and why; make room for it.
     """
     NUMBER_IN_USE = "NumberInUse"
-    """Another WhatsAppCluster that this operator watches has the same phone number, and keeps it: it has reached its shards before this
-    one, or was created before it. Two registrations of one number end each other, so this cluster does not send Set Shards. Its failovers
-    go on.
+    """Another WhatsAppCluster that this operator watches has the same phone number and keeps it, because it reached its shards first or was
+    created first. Two registrations of one number end each other, so this cluster does not send Set Shards. Its failovers go on.
 
-    Delete one of the two clusters, or make this one with another number.
+    Delete one of the two clusters, or create this one with another number.
     """
     OBJECTS_REJECTED = "ObjectsRejected"
-    """The API server rejects an object that must be made, by a quota, a webhook or its own rules.
+    """The API server rejects an object that the operator must create, because of a quota, a webhook or its own validation.
 
     Make room in the quota, or correct what the message names.
     """
     PAUSED = "Paused"
-    """Changes are held by `spec.paused` or the annotation.
+    """Changes are on hold because of `spec.paused` or the annotation.
 
-    Take the pause off when you are done.
+    End the pause when you are done.
     """
     PIN_MALFORMED = "PinMalformed"
-    """The PIN of the two-step verification has six digits, and key `pin` has not.
+    """Key `pin` is not six digits, as the PIN of the two-step verification must be.
 
-    Put it into key `pin`, or remove the key if there is none.
+    Correct key `pin`, or remove it if there is no PIN.
     """
     PIN_REJECTED = "PinRejected"
-    """WhatsApp rejected the PIN, or asks for one. Guessing would lock the number, so the same is not sent again.
+    """WhatsApp rejected the PIN, or asks for one. Repeated wrong PINs would lock the number, so the same PIN is not sent again.
 
-    Put the right PIN into key `pin`. To have the same tried again, delete the Secret and create it again.
+    Put the right PIN into key `pin`. To have the same PIN tried again, delete the Secret and create it again.
     """
     PODS_REJECTED = "PodsRejected"
-    """The controller cannot create pods: a quota, a priority class, a limit range or a policy is in the way. Its own sentence is repeated.
+    """The controller cannot create pods: a quota, a priority class, a limit range or a policy prevents it. The message repeats the
+    controller's own text.
 
-    Correct what the sentence names. Kubernetes tries again by itself, after minutes if it failed for long.
+    Correct what the message names. Kubernetes tries again by itself, after minutes if it has failed for long.
     """
     READ_FAILED = "ReadFailed"
-    """The operator cannot read some objects. It does not write what it cannot see.
+    """The operator cannot read some objects, and it does not write what it cannot read.
 
     Give the operator its rights back, or correct what the message names.
     """
     REGISTRATION_CLOSED = "RegistrationClosed"
-    """WhatsApp says that registration is closed for this number. The certificate is not at fault.
+    """WhatsApp reports that registration is closed for this number. The certificate is not at fault.
 
     Ask Meta's support, then edit the account's Secret, or the spec if there is none.
     """
     REGISTRATION_TOO_OLD = "RegistrationTooOld"
-    """Later than 7 days after registration Set Shards without a certificate disconnects the client.
+    """More than 7 days after registration, Set Shards without a certificate disconnects the client.
 
     Copy the certificate from Business Manager into key `certificate`.
     """
@@ -247,7 +249,8 @@ class Reason(StrEnum):
     If it lasts, make room for the pods that the message names.
     """
     REPLICAS_OVERRULED = "ReplicasOverruled"
-    """Another party, mostly a HorizontalPodAutoscaler, sets the number of Coreapps. It follows from shards and spares, so it is set back.
+    """Something else, usually a HorizontalPodAutoscaler, sets the number of Coreapps. That number follows from shards and spares, so the
+    operator sets it back.
 
     Delete that autoscaler; set `spec.shards` and `spec.spares` instead.
     """
@@ -264,22 +267,23 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut"
     """The Coreapps get a new pod template, one at a time.
 
-    If it lasts, correct the template or take the edit back.
+    If it lasts, correct the template or undo the edit.
     """
     SCALING_DOWN = "ScalingDown"
-    """Coreapps that are no longer needed are removed.
+    """Coreapps that are no longer needed are being removed.
 
     Wait.
     """
     SCALING_UP = "ScalingUp"
-    """More Coreapps are made.
+    """Coreapps are being added.
 
     Wait.
     """
     SECRET_MALFORMED = "SecretMalformed"  # noqa: S105  a reason, not a password
-    """A key of a Secret has a wrong format: a line break at its end, DER instead of PEM, a key that does not fit its certificate.
+    """A key of a Secret has the wrong format, such as a line break at its end, DER instead of PEM, or a private key that does not match its
+    certificate.
 
-    Put there what the message says.
+    Correct the key as the message says.
     """
     SECRET_MISSING = "SecretMissing"  # noqa: S105  a reason, not a password
     """A Secret or key that the spec names has not been there for 5 seconds.
@@ -289,10 +293,10 @@ class Reason(StrEnum):
     SELF_CHECK_FAILED = "SelfCheckFailed"
     """Most Coreapps are unresponsive at the same time, so the operator does not trust its own observations.
 
-    Check its node and network.
+    Check the node and the network of the operator.
     """
     SERVER_BUSY = "ServerBusy"
-    """The WhatsApp servers turned Set Shards away, and it is tried again.
+    """The WhatsApp servers are busy and turned Set Shards away. It is tried again.
 
     If it lasts, ask Meta's support.
     """
@@ -317,7 +321,7 @@ class Reason(StrEnum):
     Nothing.
     """
     SHARDS_DRIFTED = "ShardsDrifted"
-    """The client has another number of shards than was set, so another party changed it.
+    """The client has another number of shards than was set, so something else changed it.
 
     Set `spec.shards` to that number, or `spec.reshard.drift` to `Repair`.
     """
@@ -332,67 +336,68 @@ class Reason(StrEnum):
     Nothing.
     """
     SPARE_LOST = "SpareLost"
-    """Some spares are missing, not all.
+    """Some spares are missing, but not all.
 
-    The same as for `NoSpareLeft`, less urgent.
+    As for `NoSpareLeft`, but less urgent.
     """
     SPEC_INVALID = "SpecInvalid"
-    """The spec cannot be read, mostly because the installed CRD is older than the operator. Nothing is changed.
+    """The spec cannot be read, usually because the installed CRD is older than the operator. Nothing is changed.
 
     Correct the field that is named, or apply the CRD of this release.
     """
     STATUS_REJECTED = "StatusRejected"
-    """The API server rejects the status, so what you read is old.
+    """The API server rejects the status, so the status that you see is out of date.
 
     Apply the CRD of this release.
     """
     SWITCHOVER_REJECTED = "SwitchoverRejected"
-    """A switchover that the annotation asks for cannot be made; the annotation is removed.
+    """The switchover that the annotation requests is not possible. The annotation is removed.
 
     Correct the annotation as the message says.
     """
     SWITCHOVER_REQUESTED = "SwitchoverRequested"
-    """Shards move as the annotation asks.
+    """Shards are being moved as the annotation requests.
 
     Wait.
     """
     UNSERVED = "Unserved"
     """A shard has no holder, and no standby can take it.
 
-    Read in `Reconciling` which Coreapp is missing and why; make room at once.
+    `Reconciling` says which Coreapp is missing and why; make room for it at once.
     """
     UP_TO_DATE = "UpToDate"
-    """There is nothing to do, and nothing waits for a person.
+    """There is nothing to do, and no action is required.
 
     Nothing.
     """
     VALID = "Valid"
-    """Set Shards could be sent.
+    """Set Shards could be sent now.
 
     Nothing.
     """
     VERIFYING = "Verifying"
-    """Set Shards was accepted, and the client reports another number: the former one for a moment, or one that another party set.
+    """Set Shards was accepted, but the client reports another number of shards: the former one for a moment, or one that something else
+    set.
 
-    Wait. If it is no former number, the message says until when.
+    Wait. If it is not the former number, the message says until when.
     """
     WEBAPP_NOT_RESPONDING = "WebappNotResponding"
-    """No Webapp answers the operator. Messages may pass all the same.
+    """No Webapp answers the operator. Messages may still get through.
 
-    See the Webapps' log, and check the network between them and the operator.
+    Read the Webapps' log, and check the network between them and the operator.
     """
     WEBAPP_UNAVAILABLE = "WebappUnavailable"
-    """No Webapp is ready, so messages cannot be handed in.
+    """No Webapp is ready, so no messages can be submitted.
 
     Check the Webapps' pods.
     """
     WINDOW_CLOSED = "WindowClosed"
-    """Set Shards waits for a window, which opens at `status.nextWindowAt`.
+    """Set Shards waits for a maintenance window; the next one opens at `status.nextWindowAt`.
 
-    Wait, or set annotation `multiconnect.dev/reshard-now`.
+    Wait, or set the annotation `multiconnect.dev/reshard-now`.
     """
     WINDOW_INVALID = "WindowInvalid"
-    """A schedule or time zone cannot be understood, so it is not known when Set Shards may be sent.
+    """A schedule or time zone is invalid, so the operator does not know when it may send Set Shards.
 
     Correct `spec.reshard.windows`.
     """

@@ -360,13 +360,20 @@ def test_a_rejection_that_came_again_is_the_newest_and_that_of_a_former_cluster_
     def said(text: str, at: str, again: str = "", uid: str = UID) -> Obj:
         series = {"series": {"count": 2, "lastObservedTime": again}} if again else {}
         about = {"kind": "WhatsAppCluster", "name": "acme", "uid": uid}
-        meta = {"name": f"acme.{at}"}
-        return {"metadata": meta, "reason": "SwitchoverRejected", "message": text, "eventTime": at, "involvedObject": about, **series}
+        times = {"eventTime": at, "lastTimestamp": "2027-01-04T12:00:00Z"}
+        return {
+            "metadata": {"name": f"acme.{at}"},
+            "reason": "SwitchoverRejected",
+            "message": text,
+            "involvedObject": about,
+            **times,
+            **series,
+        }
 
     events = [
-        said("It came first and again.", "2027-01-04T12:00:00.000000Z", "2027-01-04T12:02:00.000000Z"),
-        said("It came between.", "2027-01-04T12:01:00.000000Z"),
-        said("It is of another cluster.", "2027-01-04T12:03:00.000000Z", uid="uid-former"),
+        said("It came between.", "2027-01-04T12:00:00.200000Z"),
+        said("It came first and again.", "2027-01-04T12:00:00.100000Z", "2027-01-04T12:00:00.300000Z"),
+        said("It is of another cluster.", "2027-01-04T12:00:00.400000Z", uid="uid-former"),
     ]
     server.on_write = lambda one, _: setattr(one, "cluster", one.cluster.but(lambda found: found.update(events={"items": events})))
     assert run(capsys, "switchover", "acme", "0")[2] == "kubectl whatsapp: the operator rejected the switchover: It came first and again.\n"

@@ -177,7 +177,7 @@ function showVerdict({verdict, reason, message, inaction, unread}) {
   byId("level").className = `badge ${verdict.level}`;
   say(byId("level"), LEVELS[verdict.level]);
   say(byId("sentence"), verdict.sentence);
-  say(byId("message"), message && !verdict.sentence.includes(message) ? `The operator's last word is ${reason}: ${message}` : "");
+  say(byId("message"), message && !verdict.sentence.includes(message) ? `The operator reported ${reason}: ${message}` : "");
   list(byId("inaction"), inaction);
   list(byId("unread"), Object.entries(unread).map(([what, why]) => `could not read ${what} (${why})`));
 }
@@ -259,18 +259,18 @@ function showWhy(why) {
 }
 
 function whyLines(why) {
-  if (why.problem) return [paragraph(why.problem), ...(why.reported ? [paragraph(`The operator's last word is ${why.reported}`)] : [])];
+  if (why.problem) return [paragraph(why.problem), ...(why.reported ? [paragraph(`The operator reported ${why.reported}`)] : [])];
   return [
     make("p", {}, make("strong", {id: "rule"}, why.rule), " decides. ", why.sentence),
     why.stopped && make("p", {}, make("strong", {}, why.stopped)),
     why.meaning && paragraph(`It means: ${why.meaning}`),
-    why.whatChangesIt && paragraph(`What changes it: ${why.whatChangesIt}`),
+    why.whatChangesIt && paragraph(`What to do: ${why.whatChangesIt}`),
     lines(why.evidence),
     ...why.also.map((one) => paragraph(`Also holds: ${one.rule}. ${one.why}`)),
-    why.reported && paragraph(`The operator's last word is ${why.reported}`),
-    why.differs && paragraph(`That is another answer. ${why.differs}`),
+    why.reported && paragraph(`The operator reported ${why.reported}`),
+    why.differs && paragraph(`That differs. ${why.differs}`),
     more("Rules above that do not hold", why.saidNo.map((one) => one.rule)),
-    more("Taken for granted, because only the operator can know it", why.granted),
+    more("Assumed, because only the operator can know it", why.granted),
   ].filter(Boolean);
 }
 

@@ -46,7 +46,7 @@ from whatsapp_operator.core.manifests import FIELD_MANAGER
 
 from .call import OBJECT_MISSING, Call, error_of, explained
 from .errors import LeaseTooShort, NotFound, Rejected
-from .kinds import CORE_EVENT, STATEFULSET, Kind, Obj
+from .kinds import EVENT, STATEFULSET, Kind, Obj
 from .transport import ReconnectingTransport, RetryThrottled, socket_options
 from .trust import UNREADABLE, Trust
 
@@ -249,12 +249,12 @@ class LightKube:
     async def list_events(self, namespace: str, uid: str) -> list[Obj]:
         """See Kube."""
         found: list[Obj] = []
-        async with explained(Call("list", CORE_EVENT, namespace, ""), self._limits.read):
-            ask = self._api.list(_resource(CORE_EVENT), namespace=namespace, fields={"involvedObject.uid": uid}, chunk_size=MOST_EVENTS)
+        async with explained(Call("list", EVENT, namespace, ""), self._limits.read):
+            ask = self._api.list(_resource(EVENT), namespace=namespace, fields={"involvedObject.uid": uid}, chunk_size=MOST_EVENTS)
             async for item in ask:
                 if len(found) == MOST_EVENTS:
                     break
-                found.append({"apiVersion": CORE_EVENT.api_version, "kind": CORE_EVENT.kind} | item)
+                found.append({"apiVersion": EVENT.api_version, "kind": EVENT.kind} | item)
         return found
 
     async def list(

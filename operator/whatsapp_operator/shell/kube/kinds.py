@@ -30,10 +30,7 @@ POD = Kind("v1", "Pod", "pods")
 SERVICE = Kind("v1", "Service", "services")
 SECRET = Kind("v1", "Secret", "secrets")
 PVC = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
-CORE_EVENT = Kind("v1", "Event", "events")
-"""Events as they are read: those of controllers, which write them in either form."""
-EVENT = Kind("events.k8s.io/v1", "Event", "events")
-"""Events as they are written."""
+EVENT = Kind("v1", "Event", "events")
 NODE = Kind("v1", "Node", "nodes", namespaced=False)
 STATEFULSET = Kind("apps/v1", "StatefulSet", "statefulsets")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
@@ -42,7 +39,7 @@ NETWORKPOLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 WAC = Kind("multiconnect.dev/v1alpha1", "WhatsAppCluster", "whatsappclusters")
 
-KINDS = (POD, SERVICE, SECRET, PVC, CORE_EVENT, EVENT, NODE, STATEFULSET, DEPLOYMENT, PDB, NETWORKPOLICY, LEASE, WAC)
+KINDS = (POD, SERVICE, SECRET, PVC, EVENT, NODE, STATEFULSET, DEPLOYMENT, PDB, NETWORKPOLICY, LEASE, WAC)
 _BY_NAMES: dict[tuple[Any, Any], Kind] = {(kind.api_version, kind.kind): kind for kind in KINDS}
 
 

@@ -1,7 +1,12 @@
-"""Events by events.k8s.io/v1: a new one for each message, and a series for one that comes again soon."""
+"""Events: a new one for each message, and a series for one that comes again soon.
+
+They are written through core/v1, which takes the times of both forms. By the second form, ``lastTimestamp``, kubectl sorts them: in
+``kubectl describe``, and in ``kubectl get events --sort-by=.lastTimestamp``. Through events.k8s.io/v1 it would be rejected.
+"""
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,8 +22,8 @@ from whatsapp_operator.shell.kube.kinds import EVENT
 
 SERIES_FOR: Final = 360.0
 """Seconds within which an equal Event belongs to the series of the last one, as in Kubernetes' own recorder."""
-NOTE_LIMIT, INSTANCE_LIMIT = 1024, 128
-"""Longest texts that the API server accepts in an Event: the note, and the instance that reports it."""
+MESSAGE_LIMIT, INSTANCE_LIMIT = 1024, 128
+"""Longest texts that the API server accepts in an Event: the message, and the instance that reports it."""
 
 
 @dataclass(slots=True)
@@ -39,6 +44,7 @@ class EventWriter:
         self._identity = identity
         self._written: dict[tuple[str, EmitEvent], _Written] = {}
         """By the uid of the cluster and the Event: what was written in the last ``SERIES_FOR`` seconds."""
+        self._numbers = itertools.count()
 
     async def write(self, key: Key, uid: str, event: EmitEvent, at: datetime) -> None:
         """Write an Event about a cluster, or count it in the series of an equal one; ``at``: the time of its cause. KubeError."""
@@ -46,26 +52,31 @@ class EventWriter:
         self._written = {which: one for which, one in self._written.items() if now - one.at < SERIES_FOR}
         last = self._written.get((uid, event))
         if last is None or not await self._repeat(key, last, at):
-            name = f"{key.name}.{uuid.uuid4().hex[:16]}"
+            name = self._name(key, at)
             await self._kube.create(self._new(key, uid, name, event, at))
             last = self._written[uid, event] = _Written(name, 0, now)
         last.count, last.at = last.count + 1, now
 
     async def _repeat(self, key: Key, last: _Written, at: datetime) -> bool:
         """Count an Event in a series; return False if the first of the series is gone."""
-        series = {"count": last.count + 1, "lastObservedTime": micro_time(at)}
+        count = last.count + 1
+        again = {"count": count, "lastTimestamp": manifests.timestamp(at), "series": {"count": count, "lastObservedTime": micro_time(at)}}
         try:
-            await self._kube.patch_merge(EVENT, key.namespace, last.name, {"series": series})
+            await self._kube.patch_merge(EVENT, key.namespace, last.name, again)
         except NotFound:
             return False
         return True
+
+    def _name(self, key: Key, at: datetime) -> str:
+        """Return a name that no other Event has. Lists are sorted by name, so that of an earlier one is the lower."""
+        return f"{key.name}.{int(at.timestamp() * 1_000_000):014x}{next(self._numbers) % 0x1000:03x}{uuid.uuid4().hex[:6]}"
 
     def _new(self, key: Key, uid: str, name: str, event: EmitEvent, at: datetime) -> dict[str, Any]:
         return {
             "apiVersion": EVENT.api_version,
             "kind": EVENT.kind,
             "metadata": {"name": name, "namespace": key.namespace},
-            "regarding": {
+            "involvedObject": {
                 "apiVersion": manifests.API_VERSION,
                 "kind": "WhatsAppCluster",
                 "name": key.name,
@@ -76,8 +87,12 @@ class EventWriter:
             "reason": str(event.reason),
             # Required; a reason is the name of the rule that acts.
             "action": str(event.reason),
-            "note": event.message[:NOTE_LIMIT],
+            "message": event.message[:MESSAGE_LIMIT],
             "eventTime": micro_time(at),
-            "reportingController": "multiconnect.dev/whatsapp-operator",
+            "firstTimestamp": manifests.timestamp(at),
+            "lastTimestamp": manifests.timestamp(at),
+            "count": 1,
+            "source": {"component": "whatsapp-operator"},
+            "reportingComponent": "multiconnect.dev/whatsapp-operator",
             "reportingInstance": self._identity[:INSTANCE_LIMIT],
         }

@@ -398,8 +398,8 @@ class Observer:
         for ref, obj in assemble.by_ref(known, desired.uid).items():
             names = missing_names(obj, pods) if ref.kind == kinds.STATEFULSET.kind else []
             read = partial(self.kube.list_events, desired.key.namespace, obj["metadata"]["uid"])
-            for events in await _attempt(read, kinds.CORE_EVENT, unread) if names else ():
-                if (why := rejection_of(assemble.sound(events, kinds.CORE_EVENT.kind, {}), names)) is not None:
+            for events in await _attempt(read, kinds.EVENT, unread) if names else ():
+                if (why := rejection_of(assemble.sound(events, kinds.EVENT.kind, {}), names)) is not None:
                     found[ref] = why
         return found
 
