@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LONGEST = 60
+"""Seconds of the longest duration that a process may have. A record with a longer one was edited; its holder goes on for no longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -44,10 +47,10 @@ class Timings:
 
     def __post_init__(self) -> None:
         """Raise ValueError for times that cannot work."""
-        if not (self.duration > self.renew_deadline > self.retry > 0 and self.duration == int(self.duration)):
+        if not (LONGEST >= self.duration > self.renew_deadline > self.retry > 0 and self.duration == int(self.duration)):
             msg = (
                 f"lease timings {self.duration:g}/{self.renew_deadline:g}/{self.retry:g} s: they must fall from duration over renew "
-                "deadline to retry, and the duration must be whole seconds (the Lease can hold no others)."
+                f"deadline to retry, and the duration must be whole seconds (the Lease can hold no others), {LONGEST} at most."
             )
             raise ValueError(msg)
 
@@ -475,7 +478,7 @@ def _version(record: Obj | None) -> str:
 
 def _duration(record: Obj, otherwise: float) -> float:
     """Return how long the holder of a record may go on without renewing; its timings may differ from those of this process."""
-    return float(_spec(record).get("leaseDurationSeconds") or otherwise)
+    return min(float(_spec(record).get("leaseDurationSeconds") or otherwise), LONGEST)
 
 
 # --------------------------------------------------------------------------------------------------------------- tasks
