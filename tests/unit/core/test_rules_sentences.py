@@ -55,8 +55,8 @@ UNCLEAR = "got no clear answer; only GET is sent until its outcome is known, at 
 FOLLOWS = "the number follows from spec.shards and spec.spares"
 
 FENCED = (
-    "The servers reject the epochs of shard 0 (acme-coreapp-0): they have accepted higher ones, mostly before etcd was restored from a "
-    "backup. Give them an empty fence: POST /control/reset-fence to port 8080 of pod acme-simulator-0."
+    "The servers reject the epochs of shard 0 (acme-coreapp-0): they have accepted higher ones, usually because etcd was restored from a "
+    "backup. Reset their fence: POST /control/reset-fence to port 8080 of pod acme-simulator-0."
 )
 SENTENCES: dict[str, tuple[Situation, str, str]] = {
     "deletion": (SETTLED.wanting(deleting=True), "Deleting", f"{DELETED}."),
