@@ -75,7 +75,7 @@ def test_each_link_leads_somewhere(page: Path) -> None:
             assert anchor in anchors(path.read_text(encoding="utf-8")), f"{page}: {link}"
 
 
-ADDITIONS = ("a rule", "something that is done whichever rule wins", "a condition", "a reason", "evidence", "a field", "a fault")
+ADDITIONS = ("a rule", "something that is done no matter which rule wins", "a condition", "a reason", "evidence", "a field", "a fault")
 
 
 @pytest.mark.parametrize("what", ADDITIONS)

@@ -24,7 +24,7 @@ FAILURES = (Unavailable("pods is forbidden"), StatusError("status is too long"),
 """One error of each kind that ends an observation."""
 FAILED = {named(error)[0] for error in FAILURES}
 STUCK = {row.name for row in rules.RULES if row.state is State.STUCK}
-IMPERATIVES = "Apply|Ask|Copy|Correct|Create|Delete|Give|Make|Put|Report|Set|Write"
+IMPERATIVES = "Apply|Ask|Copy|Correct|Create|Delete|Give|Make|Put|Report|Reset|Set|Write"
 
 
 def section(title: str) -> str:

@@ -188,7 +188,7 @@ OF_CLUSTERS = (
         expr=f"({_condition('Ready', 'True')} == 0 and {ON} max {BY} (multiconnect_shards_settled) > 0) {RESTARTING}",
         summary=f"{IN_CLUSTER} has not been Ready for a minute.",
         meaning="Condition Ready is False or Unknown, and no restart by Set Shards explains it.",
-        impact="At least one shard does not serve, or messages cannot be handed in.",
+        impact="At least one shard does not serve, or messages cannot be submitted.",
         check="`kubectl describe wac`: the condition Ready says why, in one sentence.",
         do="Look up its reason: [reasons](reasons.md#ready).",
         fires=in_condition("Ready", "False"),

@@ -55,7 +55,7 @@ def evidence() -> str:
 
 
 def always_rules() -> str:
-    """Return what is done whichever rule wins, as a table."""
+    """Return what is done no matter which rule wins, as a table."""
     rows = "".join(f"| `{rule.name}` | {rule.why} |\n" for rule in always.ALWAYS)
     return f"\n| rule | what it does |\n| --- | --- |\n{rows}\n"
 

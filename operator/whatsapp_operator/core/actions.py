@@ -92,7 +92,7 @@ class BumpVersion:
     resource_version: str
     shards: int
     nonce: str
-    """Random letters, or the mark of a Coreapp for whose sake it is done."""
+    """Random letters, or the mark of the Coreapp for which it is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ class Handover:
 class Touch:
     """Bump a Service's resourceVersion, so that an uncommitted label of another leader can never be committed (laws#2).
 
-    It leaves a note of the label's epoch. If that is above the new version all the same, no leader has made it up from a version.
+    It notes the label's epoch. If that is above even the new version, no leader can have derived it from a version.
     """
 
     route: Route

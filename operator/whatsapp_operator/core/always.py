@@ -1,4 +1,4 @@
-"""What is done in each observation, no matter which rule wins: the table of its own rules, in the order in which they act."""
+"""What is done in each observation, no matter which rule wins: a table of separate rules, in the order in which they act."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from .upkeep import corrected
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Busy:
-    """What earlier rules write now, so that no later one does: uids of pods and of shard Services, and numbers of shards."""
+    """What earlier rules write now, so that no later rule does: uids of pods and of shard Services, and numbers of shards."""
 
     pods: frozenset[str]
     routes: frozenset[str]
     shards: frozenset[int]
     replicas: bool = False
-    """The number of Coreapps, or what comes before it."""
+    """They write the number of Coreapps, or prepare that write."""
 
     @classmethod
     def of(cls, actions: Iterable[Action]) -> Self:
@@ -61,20 +61,20 @@ class AlwaysRule:
     why: str
     then: Callable[[Facts, Busy], Iterable[Action]]
     makes: bool = False
-    """It makes what the garbage collector is to take away when the cluster is deleted: so not then."""
+    """It creates what the garbage collector must remove when the cluster is deleted, so it is skipped then."""
 
 
 ALWAYS: tuple[AlwaysRule, ...] = (
-    # What shards live on comes first. A rule that waits, or whose writes are rejected for days, holds none of it up.
+    # What existing shards depend on comes first. No rule that waits, or that has its writes rejected for days, holds it up.
     AlwaysRule(
         name="CoreappsTooFew",
-        why="Raises the number of Coreapps: with fewer than there are shards, one is without service.",
+        why="Raises the number of Coreapps: with fewer Coreapps than shards, a shard is unserved.",
         then=lambda f, busy: () if busy.replicas else raising(f),
         makes=True,
     ),
     AlwaysRule(
         name="ShardsUnassigned",
-        why="Makes missing shard Services, and gives each shard without a holder one.",
+        why="Creates missing shard Services, and assigns a holder to each shard that never had one.",
         then=lambda f, busy: assigning(f, busy.shards, busy.pods),
         makes=True,
     ),
@@ -86,18 +86,18 @@ ALWAYS: tuple[AlwaysRule, ...] = (
     ),
     AlwaysRule(
         name="ObjectsAbsent",
-        why="Makes objects that do not exist.",
+        why="Creates missing objects.",
         then=lambda f, _: making(f),
         makes=True,
     ),
     AlwaysRule(
         name="PodsUnresponsive",
-        why="Deletes Coreapps that do not answer or cannot become ready, so that they come back as spares; never more than spares.",
+        why="Deletes Coreapps that do not answer or cannot become ready, so that they return as spares; at most max(1, spares) at a time.",
         then=lambda f, _: replacing(f),
     ),
     AlwaysRule(
         name="ObjectsChanged",
-        why="Brings objects back to their desired content. While the cluster is paused, only shard Services and the Coreapps' budget.",
+        why="Restores the desired content of objects; while the cluster is paused, only of shard Services and the Coreapps' budget.",
         then=lambda f, busy: mending(f, busy.routes),
     ),
     AlwaysRule(
@@ -107,7 +107,7 @@ ALWAYS: tuple[AlwaysRule, ...] = (
     ),
     AlwaysRule(
         name="NamesOutgrown",
-        why="Deletes objects under names of earlier releases, once those that replace them exist.",
+        why="Deletes objects with names from earlier releases, once their replacements exist.",
         then=lambda f, _: outgrowing(f),
     ),
     AlwaysRule(
@@ -117,7 +117,7 @@ ALWAYS: tuple[AlwaysRule, ...] = (
     ),
     AlwaysRule(
         name="ShrinkGivenUp",
-        why="Voids a write that may still end Coreapps which are not to go any more, so that they can take shards again.",
+        why="Voids a write that may still remove Coreapps that are now to stay, so that they can take shards again.",
         then=lambda f, busy: () if busy.replicas else keeping(f),
     ),
     AlwaysRule(
@@ -129,7 +129,7 @@ ALWAYS: tuple[AlwaysRule, ...] = (
 
 
 def adding(f: Facts, actions: Iterable[Action]) -> list[Action]:
-    """Return the actions of the rule that won, followed by what every one of these rules does, in their order."""
+    """Return the actions of the rule that won, followed by those of each of these rules, in their order."""
     done = [*actions]
     for rule in ALWAYS:
         if not (rule.makes and f.desired.deleting):
@@ -145,7 +145,7 @@ def raising(f: Facts) -> tuple[Scale, ...]:
 def assigning(f: Facts, moving: frozenset[int], busy: frozenset[str]) -> Iterator[Action]:
     """Yield the missing Services of shards that exist, and a holder for each shard that never had one.
 
-    ``moving`` shards and ``busy`` pods are written by the rule that won: with one more move an epoch would be on two pods (laws#2).
+    The rule that won writes ``moving`` shards and ``busy`` pods: another move would put an epoch on two pods (laws#2).
     """
     services = (manifests.shard_service(f.desired, shard) for shard in f.shards_without_service(f.known_shards))
     yield from (Create(obj=service) for service in services if not f.is_there(service))
@@ -153,7 +153,7 @@ def assigning(f: Facts, moving: frozenset[int], busy: frozenset[str]) -> Iterato
 
 
 def making(f: Facts) -> Iterator[Create | GenerateSecret]:
-    """Yield what makes the objects that do not exist."""
+    """Yield the actions that create missing objects."""
     tls = manifests.tls_secret_name(f.desired)
     for obj in f.absent:
         name = obj["metadata"]["name"]
@@ -208,13 +208,13 @@ def role_assignments(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> 
 
 
 def replacing(f: Facts) -> Iterator[Delete]:
-    """Yield the end of Coreapps that do not answer or cannot become ready, so that they come back as spares.
+    """Yield deletions of Coreapps that do not answer or cannot become ready, so that they come back as spares.
 
-    Bounded harm: with any evidence, no more pods are ended at a time than there are spares (at least one). The next one follows when
-    the successor of the last one is ready. A successor that fails in its turn may be ended again: that makes no further pod go.
+    Bounded harm: no matter the evidence, no more pods are ended at a time than there are spares (at least one). The next one follows
+    when the successor of the last one is ready. A successor that also fails may be ended as well: no further pod goes because of that.
     """
     ends = {pod.uid: pod for pod in (*_hung(f), *rollout.unrecoverable(f))}
-    # Those without a shard first: as spares they take shards over. What must not be deleted keeps no place.
+    # Pods without a shard come first: as spares they can take over shards. A pod with a rejected deletion takes no other pod's place.
     pods = sorted(ends.values(), key=lambda pod: (Ref("Pod", pod.name) in f.snapshot.rejected, pod.uid in f.holder_uids))
     again = [pod for pod in pods if pod.name in f.ending]
     others = [pod for pod in pods if pod.name not in f.ending]
@@ -225,13 +225,13 @@ def replacing(f: Facts) -> Iterator[Delete]:
 def _hung(f: Facts) -> Iterator[Coreapp]:
     """Yield Coreapps that run, hold no shard and do not answer.
 
-    One that still holds its shard, because there is no standby, is ended after twice the time: its restarted pod takes the shard back. On a
-    lost node a pod is left alone, for nobody there could end it; and what is out of reach is reported.
+    A Coreapp that still holds its shard, because there is no standby, is ended after twice the time: its restarted pod takes the shard
+    back. A pod on a lost node is left alone, because no kubelet there could end it; unreachable pods are reported.
     """
     for pod in f.snapshot.coreapps:
-        # One that was never ready may still start; but not if it listens and says nothing for as long as a restart may take.
+        # A Coreapp that was never ready may still be starting, but not if it listens without answering for as long as a restart may take.
         is_starting = not (pod.ready or pod.lost_readiness) and not health.is_unresponsive(f, pod, f.desired.restart_timeout)
-        # With a pending label it may be a holder in the next moment, by the commit of another leader.
+        # With a pending label it may become a holder at any moment, when another leader commits.
         is_free = not pod.deleting and f.claim(pod) != "pending"
         if is_starting or not is_free or not health.is_hung(f, pod) or not health.is_node_alive(f, pod):
             continue
@@ -241,9 +241,9 @@ def _hung(f: Facts) -> Iterator[Coreapp]:
 
 
 def mending(f: Facts, busy: frozenset[str]) -> Iterator[Replace]:
-    """Yield what brings objects to their wanted content; ``busy`` Services are written by the rule that won.
+    """Yield writes that restore the desired content of objects; ``busy`` Services are written by the rule that won.
 
-    When all else is held, the budget for disruptions still follows Set Shards, and shards get their traffic.
+    When everything else is held, the disruption budget still follows Set Shards, and shards still get their traffic.
     """
     for obj in f.changed:
         ref = Ref(obj["kind"], obj["metadata"]["name"])
@@ -258,8 +258,8 @@ def mending(f: Facts, busy: frozenset[str]) -> Iterator[Replace]:
 def labelling(f: Facts, busy: frozenset[str]) -> Iterator[Label]:
     """Yield writes that restore lost labels of pods and shard Services; ``busy`` objects are written by the rule that won.
 
-    Also when paused: without them a holder gets no traffic, and a StatefulSet can neither keep nor replace its pod. Not when the cluster is
-    being deleted: the garbage collector goes by owners.
+    Labels are restored even while paused: without them a holder gets no traffic, and a StatefulSet can neither keep nor replace its pod.
+    They are not restored while the cluster is being deleted: the garbage collector goes by owners.
     """
     for obj in () if f.desired.deleting else f.snapshot.mislabelled:
         meta = obj["metadata"]
@@ -268,7 +268,7 @@ def labelling(f: Facts, busy: frozenset[str]) -> Iterator[Label]:
 
 
 def outgrowing(f: Facts) -> Iterator[Delete]:
-    """Yield the end of objects under names that earlier releases gave, once there is what stands in their place."""
+    """Yield deletions of objects with names from earlier releases, once their replacements exist."""
     for former, successor in manifests.outgrown(f.desired.key.name).items():
         live = f.snapshot.objects.get(former)
         is_held = f.desired.paused or f.desired.deleting or not f.may_write(former)
@@ -277,7 +277,7 @@ def outgrowing(f: Facts) -> Iterator[Delete]:
 
 
 def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
-    """Yield the writes that clear what handovers left behind; ``busy`` pods are written by the row that won."""
+    """Yield the writes that clear what handovers left behind; ``busy`` pods are written by the rule that won."""
     shards_on_pods = {pod.shard_label for pod in f.snapshot.coreapps if pod.epoch_label is not None}
     for pod in f.snapshot.coreapps:
         is_going = f.retires_by(pod) is not None and pod.ordinal >= f.replicas
@@ -297,7 +297,7 @@ def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
                 yield Relabel(coreapp=pod, route=named)
             elif named is None and (claim == "damaged" or pod.labels.get(manifests.ROLE_LABEL) != "standby"):
                 yield ClearLabels(coreapp=pod)
-    # Its Service may have an older version than the servers know, as after a restore of etcd: the next epoch would be below theirs, too.
+    # After a restore of etcd, the Service's version may be below the epoch that the servers know. Then the next epoch would be, too.
     fenced = (one for one in f.routes if f.failure(one) is None and f.is_fenced_off(one))
     yield from (Touch(route=one, epoch=one.epoch) for one in fenced if one.touched != one.epoch)
     for route in f.snapshot.routes:
@@ -306,7 +306,7 @@ def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
 
 
 def keeping(f: Facts) -> Iterator[BumpVersion]:
-    """Yield the bump by which marks of Coreapps that were to go become dead (laws#7); the next observation clears them."""
+    """Yield the version bump that voids the marks of Coreapps that were to go (laws#7); the next observation clears them."""
     marked = [pod for pod in f.snapshot.coreapps if not pod.deleting and f.claim(pod) == "retiring"]
     newest = max(marked, key=lambda pod: f.retires_by(pod) or 0, default=None)
     workload = f.snapshot.statefulset
@@ -316,22 +316,22 @@ def keeping(f: Facts) -> Iterator[BumpVersion]:
 
 
 def _is_elsewhere(f: Facts, route: Route) -> bool:
-    """Whether another pod carries the route's epoch: until that is stripped a second label would make two pods match (laws#1)."""
+    """Whether another pod carries the route's epoch: until that label is cleared, a second one would make two pods match (laws#1)."""
     return any(pod.epoch_label == route.epoch and pod.uid != route.holder_uid for pod in f.snapshot.coreapps)
 
 
 def is_surplus(f: Facts, route: Route) -> bool:
     """Whether the client no longer has this shard, by a fresh observation and with no call in progress that could bring it back.
 
-    Not while its holder is connected for it: each change of the number ends all connections, so what a Webapp answered is wrong. Nor if it
-    was made for a shard that is still to come.
+    A Service is not surplus while its holder is connected for the shard: each change of the number ends all connections, so the Webapp's
+    answer is wrong. Nor is it surplus if it was created for a shard that does not exist yet.
     """
     is_to_come = route.holder_uid is None and route.shard < f.desired.shards
     return f.is_verified and _is_beyond(f, route.shard) and not is_to_come and not _is_connected(f, route)
 
 
 def _is_connected(f: Facts, route: Route) -> bool:
-    """Whether the holder answers that it has the connection of its shard to WhatsApp, under the epoch that the Service names."""
+    """Whether the holder reports that its shard is connected to WhatsApp, under the epoch that the Service names."""
     pod = f.holder(route)
     if pod is None or pod.report is None or pod.broken_at is not None or pod.unresponsive_since is not None:
         return False

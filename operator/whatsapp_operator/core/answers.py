@@ -1,7 +1,8 @@
 """What a failed call of Set Shards means: a table. Texts and codes decide first, under any HTTP status; the status decides last.
 
 No document gives the HTTP status of a wrong certificate, and error 1005 stands for bad credentials, for a certificate error and for an
-expired build alike. So the client's texts are read first. An answer may have several errors: each is judged alone, the most serious counts.
+expired build alike. So the client's texts are read first. An answer may have several errors: each is judged alone, and the most serious
+one counts.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ BUSY_CODES = frozenset({429, 1011, 1015, 1016, 1017, 1018})
 BUSY_STATUSES = frozenset({429, 503})
 """Rate limit, and a full queue of jobs."""
 NOT_THERE_STATUSES = frozenset({404, 405})
-"""What answered has no such call, so it did nothing: another server, or another release."""
+"""The server does not know the call, so it did nothing: it is another server, or another release."""
 FAULT_CODES = frozenset({1014, 1023})
-"""Internal error and database error: what was done before it is not known."""
+"""Internal error and database error: it is not known what was done before."""
 PARAMETER_CODES = frozenset({1008, 1009})
 """A parameter is missing, or has a value that is not valid."""
 CERTIFICATE_CODES = frozenset({430, 432, 433})
 """Certificate unsigned, of another account, or with a wrong signature."""
 LOCKED_CODE = 1031
 PASSWORD_CODE = 1024
-"""The password is to be changed first, which a login does."""
+"""The password must be changed first, which a login does."""
 LONGEST_PAUSE = timedelta(hours=1)
 """The longest pause that a client is granted."""
 MOST_ERRORS, MOST_TEXT = 20, 2000
-"""So many errors of one answer are judged, and so many characters of each."""
+"""How many errors of one answer are judged, and how many characters of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,10 @@ def _says(pattern: str) -> Callable[[str], bool]:
 
 
 _HAS = r"(?:(?:is|are|was|were|has|have|been|already|now) )+"
-"""Between what is spoken of and what happened to it. Not "will be" or "may be": that is advice."""
+"""Words between a subject and what happened to it. Not "will be" or "may be": that is advice."""
 _says_temporary_ban = _says(r"\btemporar(?:y|ily) (?:ban|banned|locked|blocked|restricted|suspended)\b")
 _ADVICE = re.compile(r"\b(?:not|never|will|would|may|might|can|could|avoid)\b[^.:;,]{0,30}\bbanned\b")
-"""What speaks of a ban that is not there. A ban ends a cluster for good, so it is not read out of a warning."""
+"""Texts about a ban that does not exist yet. A ban ends a cluster for good, so a warning must not count as one."""
 _names_ban = _says(rf"\b{_HAS}(?:permanently )?banned\b|^banned\b|[.:;,] ?banned\b|\baccount (?:{_HAS})?(?:banned|locked)\b")
 _says_closed = _says(
     rf"\bregistrations? (?:{_HAS})?(?:blocked|closed|disabled|not (?:allowed|possible)|no longer \w+)\b"
@@ -82,7 +83,7 @@ _says_expired = _says(
 )
 _says_logged_off = _says(r"\blogged (?:off|out)\b")
 _says_login = _says(r"\b(?:tokens?|sessions?|passwords?|credentials?)\b")
-"""What is not let in then is the operator."""
+"""Then the operator is what is not admitted."""
 _says_pin = _says(r"\btwo (?:step|factor)\b|\b2fa\b|\bpin\b")
 _WRONG = r"(?:wrong|invalid|incorrect|bad|unknown|expired|unsigned|revoked|mismatch(?:ed)?|not valid|rejected|refused|errors?|failed)"
 _says_certificate_wrong = _says(
@@ -90,7 +91,7 @@ _says_certificate_wrong = _says(
 )
 _says_certificate = _says(r"\bcert(?:ificate)?s?\b")
 _says_transport = _says(r"\b(?:tls|ssl|https|x ?509|handshake|database|mysql|postgres\w*|webhook)\b")
-"""What is spoken of is then a certificate of a connection, not that of the account."""
+"""Then the text is about a certificate of a connection, not about the account's."""
 _says_busy = _says(
     r"\btoo many requests\b|\brate limit\b|\boverloaded\b|\bnot ready\b|\bnot primary\b|\btemporarily unavailable\b|\btry again later\b"
 )
@@ -123,7 +124,7 @@ TABLE: tuple[_Pattern, ...] = (
         CERTIFICATE,
         lambda code, text, status: code in CERTIFICATE_CODES or (_says_certificate_wrong(text) and not _says_transport(text)),
     ),
-    # A client that is busy, and speaks of the certificate only in passing.
+    # A busy client that mentions the certificate only in passing.
     _Pattern(BUSY, lambda code, text, status: _says_busy(text) or status in BUSY_STATUSES),
     _Pattern(CERTIFICATE, lambda code, text, status: _says_certificate(text) and not _says_transport(text)),
     _Pattern(STALE_TOKEN, lambda code, text, status: code == PASSWORD_CODE or (400 <= status < 500 and _says_login(text))),
@@ -137,7 +138,7 @@ TABLE: tuple[_Pattern, ...] = (
 """In order; the first entry that holds is the meaning of one error."""
 
 GRAVITY: tuple[Meaning, ...] = (BANNED, CLOSED, CERTIFICATE, PARAMETER, PIN, EXPIRED, UNKNOWN, BUSY, STALE_TOKEN, OTHER)
-"""Of several errors in one answer the first of these counts."""
+"""Of several errors in one answer, the one that is first in this list counts."""
 
 
 def meaning(status: int | None, faults: tuple[ApiFault, ...] = ()) -> Meaning:

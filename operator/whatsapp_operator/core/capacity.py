@@ -1,4 +1,4 @@
-"""Facts by counting and lookup: the numbers R, S, D and X of the laws, and which route names which pod."""
+"""Facts that need only counting and lookup: the numbers R, S, D and X of the laws, and which route names which pod."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Counts:
 
     @property
     def latest(self) -> datetime:
-        """The time for what must not be sent after a date: of the clocks of this machine and of the API server the later one counts."""
+        """The time for what must not be sent after a date: the later of this machine's clock and the API server's."""
         return max(self.wall, self.snapshot.server_time or self.wall)
 
     @cached_property
     def newest_renewal(self) -> datetime | None:
-        """When a Lease of any node was renewed last; None: nothing is known of that."""
+        """When a Lease of any node was last renewed; None: unknown."""
         return self_check.newest_renewal(self.snapshot.nodes)
 
     @property
@@ -69,13 +69,13 @@ class Counts:
         return max(self.shards or self.settled_shards or 0, self.operation.to if self.operation else 0)
 
     def has_held_for(self, fact: str, span: timedelta) -> bool:
-        """Return whether a fact of the last plans has held for so long."""
+        """Return whether a fact of the last plans has held for this long."""
         since = self.snapshot.since.get(fact)
         return since is not None and self.snapshot.now - since >= span
 
     @cached_property
     def by_uid(self) -> dict[str | None, Coreapp]:
-        """Pods by uid; none has None, which is the uid of a holder that there never was."""
+        """Pods by uid; none has None, which is the uid of a holder that never existed."""
         return {pod.uid: pod for pod in self.snapshot.coreapps}
 
     @cached_property
@@ -84,18 +84,18 @@ class Counts:
         return tuple(route for route in self.snapshot.routes if not route.foreign and self._may_exist(route))
 
     def _may_exist(self, route: Route) -> bool:
-        """Whether the client may have the shard of a route. Services are made before their shards: one without a holder proves nothing."""
+        """Whether the client may have the shard of a route. Services precede their shards, so one without a holder proves nothing."""
         if self.shards is not None:
             return route.shard < self.shards
         return route.holder_uid is not None or route.shard < (self.settled_shards or 0)
 
     def holder(self, route: Route) -> Coreapp | None:
-        """Return the pod that the route names, if it is there."""
+        """Return the pod that the route names, if it exists."""
         return self.by_uid.get(route.holder_uid)
 
     @cached_property
     def holder_uids(self) -> frozenset[str]:
-        """Uids of the pods that any own route names, also a route that will be removed."""
+        """Uids of the pods that any own route names, even a route that will be removed."""
         return frozenset(route.holder_uid for route in self.snapshot.routes if route.holder_uid and not route.foreign)
 
     @cached_property
@@ -104,7 +104,7 @@ class Counts:
         return tuple(route for route in self.routes if route.holder_uid is None)
 
     def shards_without_service(self, shards: int | None) -> Iterator[int]:
-        """Yield those of so many shards that have no Service yet; none while one of the Services cannot be read."""
+        """Yield those of this many shards that have no Service yet; none while one of the Services cannot be read."""
         if "Service" in self.snapshot.unread:
             return
         there = {route.shard for route in self.snapshot.routes}
@@ -122,12 +122,12 @@ class Counts:
 
     @property
     def desired_webapps(self) -> int:
-        """How many Webapps there should be: as the spec says, or else as the Deployment does."""
+        """How many Webapps there should be, by the spec, or else by the Deployment."""
         if self.desired.webapps is not None:
             return self.desired.webapps
         return self.snapshot.webapp.replicas if self.snapshot.webapp is not None else 0
 
     @property
     def lacks_webapps(self) -> bool:
-        """Whether fewer Webapps are ready than are wanted."""
+        """Whether fewer Webapps are ready than desired."""
         return self.snapshot.webapp is not None and self.webapps_ready < self.desired_webapps

@@ -5,8 +5,8 @@ Secrets no longer have that checksum is it written into the pod template, too. S
 without checksums replaces a pod, and what cannot be read, is missing or wrong changes nothing.
 
 The annotation can be read by people who may not read Secrets, and passwords may be weak. So the checksum is keyed with the uids of the
-Secrets: random numbers that only those see who may read the Secrets. A resourceVersion instead would replace pods for each label that
-is added to a Secret.
+Secrets: random numbers that are visible only to those who may read the Secrets. With a resourceVersion instead, each label that is added to
+a Secret would replace pods.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .snapshot import Attempt
 
 CHECKSUM_ANNOTATION: Final = "multiconnect.dev/secrets-checksum"
 PATH: Final = f"metadata.annotations[{CHECKSUM_ANNOTATION}]"
-"""Where it stands in an object."""
+"""The annotation that contains it."""
 SETTLED_AFTER: Final = timedelta(seconds=10)
 """How long a changed Secret must stay as it is: many edits are two writes, and pods need both."""
 AGAIN_AFTER: Final = timedelta(seconds=60)
@@ -34,7 +34,7 @@ AGAIN_AFTER: Final = timedelta(seconds=60)
 def keys_used(desired: Desired) -> dict[Ref, dict[str, tuple[str, ...]]]:
     """Return which keys of which Secrets the pods of a workload take, by workload and name of the Secret.
 
-    The Webapps do not read ``ca.crt``: it tells the operator whom to trust. Coreapps take nothing from these Secrets.
+    The Webapps do not read ``ca.crt``: it is the authority that the operator trusts. Coreapps take nothing from these Secrets.
     """
     server: dict[str, tuple[str, ...]] = {manifests.tls_secret_name(desired): ("tls.crt", "tls.key")}
     used = {manifests.webapp_deployment(desired.key.name): server}
@@ -59,14 +59,14 @@ def is_stale(live: Obj | None, checksum: str) -> bool:
 
 
 def fact(ref: Ref, checksum: str) -> str:
-    """Return the name of the fact that the Secrets of a workload have another checksum than its pods; its age is asked for."""
+    """Return the name of the fact that the Secrets of a workload have another checksum than its pods; its age is needed."""
     return f"SecretsChanged/{ref.kind}/{ref.name}/{checksum}"
 
 
 def written_lately(attempts: Mapping[str, Attempt], now: datetime) -> bool:
     """Return whether this process replaced a workload's pods for this reason so lately that they are left alone.
 
-    The first time that a workload was marked replaced nothing.
+    The first marking of a workload replaced nothing.
     """
     last = attempts.get(PATH)
     return last is not None and last.before is not None and now - last.at < AGAIN_AFTER

@@ -1,4 +1,4 @@
-"""Whether the labels of a pod are valid: a Service names them, may still come to name them, or has moved past them."""
+"""Whether the labels of a pod are valid: a Service names them, may still name them later, or has moved past them."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Claims(Health):
             return "orphan"
         if route.epoch == pod.epoch_label:
             return "committed"
-        # A touch is by version: when the label was read, the Service had none as high as that.
+        # A touch tests the version: when the label was read, the Service's version was lower than the label's.
         return "dead" if route.version > epoch.n else "invalid" if route.touched == pod.epoch_label else "pending"
 
     @staticmethod
     def retires_by(pod: Coreapp) -> int | None:
-        """Return the version of the StatefulSet by which a pod is marked to go; None: it is not."""
+        """Return the version of the StatefulSet with which a pod is marked to go; None: it is not marked."""
         mark = Epoch.parse(pod.epoch_label)
         return mark.n if mark is not None and pod.labels.get(manifests.ROLE_LABEL) == manifests.RETIRING else None
 
@@ -50,7 +50,7 @@ class Claims(Health):
         if workload is None or int(workload.resource_version) > mark.n:
             return "dead"
         bumped = Epoch.parse(workload.bumped_for)
-        # As with a touch: that bump was by a version, which was below the mark.
+        # As with a touch: that bump tested a version, which was below the mark.
         return "invalid" if bumped is not None and bumped.n >= mark.n else "retiring"
 
     def awaiting(self, pod: Coreapp) -> tuple[Route, ...]:

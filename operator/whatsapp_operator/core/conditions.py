@@ -1,4 +1,4 @@
-"""What was seen, as conditions: one table for each. They say what is, never what is hoped."""
+"""The observed state as conditions, with one table for each. They report what is, never what is expected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNRESPONSIVE_AFTER = timedelta(seconds=10)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """One aspect of the state: its status, the word for it and the sentence."""
+    """One aspect of the state: its status, its reason and the sentence."""
 
     type: str
     status: str
@@ -41,7 +41,7 @@ class ConditionRule:
 
 
 def _is_moving(f: Facts, route: Route) -> bool:
-    """Whether a holder is on its way: the one that is named lives, or a standby is there to take over."""
+    """Whether the shard will soon be served: its named holder is alive, or a standby can take over."""
     if f.failure(route) is None and route.holder_uid is not None:
         return True
     return not f.desired.manual and bool(f.standbys(route))
@@ -72,7 +72,7 @@ def _why(f: Facts, route: Route) -> str:
         return f" ({Evidence.LABEL_CONFLICT} with pod {route.copied_by}: remove its label {manifests.EPOCH_LABEL})"
     why: str | None = f.failure(route)
     if why == Evidence.POD_DELETED:
-        # It may be there, as another owner's.
+        # It may exist, but with another owner.
         refs = manifests.coreapp_statefulset(f.desired.key.name), Ref("Pod", str(route.holder))
         why = next((f"{ref.kind} {ref.name} is not owned by this cluster" for ref in refs if ref in f.snapshot.name_conflicts), why)
     if why in {None, Evidence.HOLDER_DISAGREES} and route in f.rejected:
@@ -91,7 +91,7 @@ def _describe_moving(f: Facts) -> Iterator[str]:
     if others := [route for route in moving if route not in behind]:
         yield f"Being taken over: {_name_shards(f, others)}."
     for route in behind:
-        # It may be about to restart, so it is given the time of a restart (docs/failover.md).
+        # It may be about to restart, so it gets the time of a restart (docs/failover.md).
         then = f"another Coreapp takes over after {f.desired.restart_timeout.total_seconds():g} s"
         if f.desired.manual:
             then = "failover.mode is Manual, so only a switchover moves it"
@@ -145,7 +145,7 @@ READY: tuple[ConditionRule, ...] = (
     ConditionRule(
         Reason.BOOTSTRAPPING,
         "False",
-        # Not before all desired shards exist, even if some are served already.
+        # It lasts until all desired shards exist, even if some are served already.
         lambda f: f.settled_shards is None,
         lambda _: "The client is being set up for the first time.",
     ),
@@ -153,7 +153,7 @@ READY: tuple[ConditionRule, ...] = (
         Reason.SELF_CHECK_FAILED,
         "Unknown",
         lambda f: any(evidence.held_back(f)),
-        lambda f: f"{_describe_held_back(f)}; but {f.self_check}: the operator acts on certain evidence only until that is over.",
+        lambda f: f"{_describe_held_back(f)}; but {f.self_check}: until that is over, the operator acts only on certain evidence.",
     ),
     ConditionRule(
         Reason.UNSERVED,
@@ -171,7 +171,7 @@ READY: tuple[ConditionRule, ...] = (
         Reason.WEBAPP_UNAVAILABLE,
         "False",
         lambda f: not f.webapp_ready,
-        lambda f: f"No Webapp is ready, so messages cannot be handed in{sentences.pending(f)}.",
+        lambda f: f"No Webapp is ready, so messages cannot be submitted{sentences.pending(f)}.",
     ),
     ConditionRule(
         Reason.DISCONNECTED,
@@ -200,7 +200,7 @@ def _spare_text(f: Facts) -> str:
     count = failures_tolerated(f)
     if f.desired.spares == 0:
         return ""
-    return f"; {count} failure{'s' if count != 1 else ''} can be taken" if count else ", but no spare is left"
+    return f"; {count} failure{'s' if count != 1 else ''} can be tolerated" if count else ", but no spare is left"
 
 
 REDUNDANT: tuple[ConditionRule, ...] = (
@@ -208,10 +208,10 @@ REDUNDANT: tuple[ConditionRule, ...] = (
         Reason.NO_SPARES_REQUESTED,
         "True",
         lambda f: f.desired.spares == 0,
-        lambda _: "spec.spares is 0: a failed Coreapp is out until it is back.",
+        lambda _: "spec.spares is 0: the shard of a failed Coreapp is unserved until that Coreapp is back.",
     ),
     ConditionRule(Reason.RESTARTING, "False", _is_restarting, _deadline),
-    # No spare was lost: the first ones are only being made.
+    # No spare was lost: the first ones are still being created.
     ConditionRule(
         Reason.BOOTSTRAPPING, "False", lambda f: f.settled_shards is None, lambda _: "The client is being set up for the first time."
     ),
@@ -238,7 +238,7 @@ def _soon(f: Facts) -> bool:
     return at is not None and at - f.latest < EXPIRES_SOON
 
 
-# What is said while nothing speaks against sending the certificate.
+# What is reported while there is no objection to sending the certificate.
 CERTIFICATE_VALID: tuple[ConditionRule, ...] = (
     ConditionRule(
         Reason.READ_FAILED,
@@ -253,7 +253,7 @@ CERTIFICATE_VALID: tuple[ConditionRule, ...] = (
         Reason.CERTIFICATE_EXPIRES_SOON,
         "True",
         _soon,
-        lambda f: f"The certificate expires at {objections.expiry_of(f)}; put a new one into the Secret before.",
+        lambda f: f"The certificate expires at {objections.expiry_of(f)}; put a new one into the Secret before then.",
     ),
     ConditionRule(
         Reason.VALID,
@@ -277,17 +277,17 @@ def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
     """Return every condition of this release, each by its own table, independent of the rule that won. Pure."""
     ready = _speak("Ready", READY, f)
     if ready.reason == Reason.BOOTSTRAPPING and plan.decision.state is not State.READY:
-        # The first number of shards is on its way: the rule that decides what is done is the step that it waits for.
+        # The first number of shards is not settled yet: the rule that won is the step that it waits for.
         ready = replace(ready, reason=plan.decision.rule, message=plan.decision.why)
     redundant = _speak("Redundant", REDUNDANT, f)
     if redundant.reason == Reason.BOOTSTRAPPING:
-        # In the same words: two sentences under one reason would be two Events.
+        # The sentence is the same, because two sentences under one reason would be two Events.
         redundant = replace(redundant, reason=ready.reason, message=ready.message)
     return ready, _reconciling(plan), _stalled(plan), redundant, _certificate_valid(f)
 
 
 def _reconciling(plan: Plan) -> Condition:
-    """Say what goes on; or what a person must act upon before what is left to do goes on."""
+    """Say what is in progress, or what a person must act on before the rest can continue."""
     held_up_by = plan.stuck if plan.is_held_up else None
     if plan.moving is not None:
         return Condition(type="Reconciling", status="True", reason=plan.moving.rule, message=plan.moving.why)
@@ -297,7 +297,7 @@ def _reconciling(plan: Plan) -> Condition:
 
 
 def _stalled(plan: Plan) -> Condition:
-    """Say what a person must act upon."""
+    """Say what a person must act on."""
     if plan.stuck is not None:
         return Condition(type="Stalled", status="True", reason=plan.stuck.rule, message=plan.stuck.why)
     if plan.ready is not None and plan.ready.rule == Reason.CHANGED_BY_ADMISSION:

@@ -101,13 +101,13 @@ class Tuning:
     call_timeout: timedelta = timedelta(seconds=60)
     """Time-out of the Set Shards call (laws#5)."""
     connection: timedelta = timedelta(seconds=5)
-    """How long the Coreapps must all say that they have a connection, or none, before that is believed."""
+    """How long all Coreapps must report a connection, or none, before that counts."""
     missing_holder: timedelta = timedelta(seconds=10)
     """How long a holder may stay away once enough Coreapps are back from a restart (laws#9)."""
     busy_backoff: timedelta = timedelta(seconds=2)
     """First pause after a busy answer of Set Shards; doubles up to a minute, give or take a fifth."""
     busy_reported_after: int = 5
-    """Consecutive busy answers after which a Warning is emitted; the attempts go on."""
+    """Consecutive busy answers after which a Warning is emitted; the attempts continue."""
     certificate_margin: timedelta = timedelta(hours=24)
     """How long before its stated expiry a certificate is no longer sent."""
     ask_fresh: timedelta = timedelta(seconds=5)
@@ -167,7 +167,7 @@ class Desired:
     """How long the Coreapps may take to come back after Set Shards."""
     repairs_drift: Annotated[bool, At("reshard.drift", equals="Repair")] = False
     reshard_now: int | None = None
-    """The number of shards that may be set outside of the windows."""
+    """The number of shards that may be set outside the windows."""
     invalid: str | None = None
     """Fields with values that are invalid and ignored, and what to write instead; None: there are none."""
     switchovers: tuple[Switchover, ...] = ()

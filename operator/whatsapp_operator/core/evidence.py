@@ -16,9 +16,9 @@ from .health import PROBABLE, is_node_gone, is_unconfirmed
 from .snapshot import Coreapp, Evidence, Route
 
 DISAGREES = timedelta(seconds=5)
-"""A holder that answers and says for so long that it does not hold its shard is replaced. Assigning a role takes a second at most."""
+"""A holder that reports for this long that it does not hold its shard is replaced. Assigning a role takes a second at most."""
 DISAGREES_AGAIN = timedelta(seconds=60)
-"""The same for a holder that took over for that very reason: a new epoch did not help, so the next attempt is made later."""
+"""The same for a holder that took over for the same reason: a new epoch did not help, so the next attempt waits longer."""
 COPIED = timedelta(seconds=1)
 """How long a foreign pod may have the labels of a holder."""
 
@@ -41,31 +41,31 @@ class Proof:
     after: Callable[[Desired], timedelta] = lambda _: timedelta(0)
     """How long it must be seen before it counts."""
     holds: Callable[[Claims, Route, Coreapp], bool]
-    """Whether it speaks against a holder that exists."""
+    """Whether it holds against a holder that exists."""
     by_old_lists: Callable[[Coreapp | None], bool] = lambda _: False
-    """Whether lists of pods and Services that are a moment old prove it, too: newer ones cannot say otherwise."""
+    """Whether lists of pods and Services that are a moment old also prove it: newer lists cannot contradict it."""
 
     def counts(self, f: Claims, route: Route, pod: Coreapp | None) -> bool:
-        """Return whether it speaks against the holder of a route; one that does not exist was deleted."""
+        """Return whether it holds against the holder of a route; a holder that does not exist was deleted."""
         return self.holds(f, route, pod) if pod is not None else self.evidence is Evidence.POD_DELETED
 
 
 def _refuses_connections(pod: Coreapp | None) -> bool:
-    """Whether this process itself knows that nobody listens in a pod. One that never answered it is judged by its kubelet as well."""
+    """Whether this process itself knows that nothing listens in a pod. If the pod never answered it, the kubelet's report counts too."""
     return pod is not None and pod.broken_at is not None and not pod.never_responded
 
 
 def _serves_another(f: Claims, route: Route, pod: Coreapp) -> bool:
     if pod.epoch_label == route.epoch or f.claim(pod) != "committed":
         return False
-    # The Service of another owner gives nobody a shard: a label of it is a wrong label, which a restart does not make worse.
+    # The Service of another owner assigns no shard. A label that names it is a wrong label, which a restart does not make worse.
     return not any(other.foreign and other.shard == pod.shard_label for other in f.snapshot.routes)
 
 
 def conflict_fact(route: Route) -> tuple[str, timedelta]:
     """Return the name of the fact that a foreign pod has the labels of a route, and how long it is accepted.
 
-    Under a new epoch the Service does not select it any more. If it did not help, the labels may be copied again and again.
+    Under a new epoch, the Service no longer selects that pod. If that did not help, the labels may be copied again and again.
     """
     again = route.evidence == Evidence.LABEL_CONFLICT
     return f"{Evidence.LABEL_CONFLICT}/{route.shard}/{route.epoch}", DISAGREES_AGAIN if again else COPIED
@@ -98,7 +98,7 @@ def disagrees(f: Claims, route: Route, pod: Coreapp) -> bool:
 
 
 def disagreement_fact(route: Route) -> str:
-    """Return the name of the fact that the holder of a route disagrees, whose age is asked for."""
+    """Return the name of the fact that the holder of a route disagrees; its age is needed."""
     return f"{Evidence.HOLDER_DISAGREES}/{route.shard}/{route.epoch}"
 
 
@@ -108,10 +108,10 @@ def patience_with(route: Route) -> timedelta:
 
 
 def is_behind(f: Claims, route: Route, pod: Coreapp) -> bool:
-    """Whether a holder answers that it runs with no number of shards or another one than the client, and a ready spare with the client's.
+    """Whether a holder runs with no number of shards or another one than the client, while a ready spare runs with the client's.
 
-    It cannot hold its shard. It may be about to restart; so that is accepted for as long as a restart may take. That another Coreapp has
-    the number shows that this is no matter of the client, or of an answer that is out of date.
+    It cannot hold its shard. It may be about to restart, so this is accepted for as long as a restart may take. A spare with the client's
+    number shows that the cause is neither the client nor an outdated answer.
     """
     report = pod.report
     if report is None or pod.unresponsive_since is not None or f.shards in {None, report.shards}:
@@ -123,7 +123,7 @@ def is_behind(f: Claims, route: Route, pod: Coreapp) -> bool:
 
 
 def disagreement(f: Claims, route: Route, pod: Coreapp) -> tuple[str, timedelta] | None:
-    """Return the fact by which a holder says that it does not hold its shard, and how long that is accepted; None: it does not say so."""
+    """Return the fact that a holder reports not to hold its shard, and how long that is accepted; None: it does not report it."""
     if f.is_explained_by_restart(pod):
         return None
     if disagrees(f, route, pod):
@@ -144,11 +144,11 @@ EVIDENCE: tuple[Proof, ...] = (
     Proof(evidence=Evidence.POD_DELETED, holds=lambda _, __, pod: pod.deleting, by_old_lists=lambda _: True),
     Proof(evidence=Evidence.NODE_GONE, holds=lambda f, _, pod: is_node_gone(f, pod), by_old_lists=lambda _: True),
     Proof(evidence=Evidence.POD_FAILED, holds=lambda _, __, pod: pod.phase in {"Failed", "Succeeded"}, by_old_lists=lambda _: True),
-    # Two Services name it, and its label is the other one's: an epoch is on one pod, so this route leads nowhere. Or it leads to a
-    # foreign pod as well.
+    # Two Services name it, and it has the other one's label: an epoch is on one pod, so this route leads nowhere. Or the route also leads
+    # to a foreign pod.
     Proof(evidence=Evidence.LABEL_CONFLICT, holds=_has_conflict),
     Proof(evidence=Evidence.RESTART_OVERDUE, after=lambda desired: desired.tuning.missing_holder, holds=_is_overdue),
-    # An old list may show the end of a container, and not that it runs again.
+    # An old list may show that a container ended, but not that it runs again.
     Proof(evidence=Evidence.CONTAINER_TERMINATED, holds=_without_excuse(lambda _, pod: pod.terminated), by_old_lists=_refuses_connections),
     Proof(
         evidence=Evidence.CONNECTION_LOST,
@@ -167,7 +167,7 @@ EVIDENCE: tuple[Proof, ...] = (
     # It is healthy otherwise, so it is replaced and not ended. One that runs with a wrong number of shards gets more time.
     Proof(evidence=Evidence.HOLDER_DISAGREES, certainty=Certainty.PROBABLE, after=lambda _: DISAGREES, holds=_has_disagreed),
 )
-"""What proves that a holder failed, in the order in which it is named."""
+"""What proves that a holder failed; the first entry that holds is reported."""
 
 
 def failure(f: Claims, route: Route) -> Evidence | None:

@@ -24,7 +24,7 @@ Differing: TypeAlias = tuple[tuple[Obj, tuple[tuple[str, Difference], ...]], ...
 RETRY_REJECTED_AFTER = timedelta(seconds=5)
 """Pause before a rejected object is tried again: a quota may have room by then. After an edit of the spec it is tried at once."""
 SURGE = 1
-"""Coreapps beyond those wanted while a new pod template is rolled out, so that no spare is missed meanwhile."""
+"""How many extra Coreapps there are while a new pod template is rolled out, so that no spare is missing meanwhile."""
 
 
 def _uncovered(_: Desired, pairs: Pairs) -> Differing:
@@ -42,10 +42,10 @@ class Facts(Holders):
 
     @cached_property
     def desired_replicas(self) -> int:
-        """How many replicas there should be now: those wanted, and others as long as they stand in for some that will be ready.
+        """How many replicas there should be now: the wanted ones, and surplus ones as long as they replace some that will be ready.
 
-        Spares would be missed otherwise. One that no node takes, or that the API server rejects, is not waited for: it may need the room of
-        those that are to go.
+        Otherwise spares would be missing. A pod that no node takes, or that the API server rejects, is not waited for: it may need the room
+        of the surplus ones.
         """
         wanted = self.wanted_replicas
         if self.is_unused:
@@ -60,7 +60,7 @@ class Facts(Holders):
 
     @property
     def is_unused(self) -> bool:
-        """Whether no shard has had a holder yet, nor was any number of shards asked for: nothing is served, so none that goes is missed."""
+        """Whether no shard has had a holder yet and no number of shards was requested: nothing is served, so any Coreapp may go."""
         is_new = self.settled_shards is None and self.operation is None
         return is_new and not self.holder_uids and "Service" not in self.snapshot.unread
 
@@ -73,7 +73,7 @@ class Facts(Holders):
     def _surge(self) -> int:
         """How many extra Coreapps a roll-out has."""
         if self.is_template_settling:
-            # Whether pods are outdated is not known now; what a roll-out added stays until it is.
+            # It is not known now whether pods are outdated. Until it is, what a roll-out added stays.
             return min(SURGE, max(0, self.replicas - self.baseline_replicas - len(self.compensated)))
         return SURGE if self.outdated else 0
 
@@ -104,8 +104,8 @@ class Facts(Holders):
     def missing(self) -> tuple[Coreapp, ...]:
         """Coreapps that were started, should stay, and are not back with the number of shards.
 
-        A holder was started before, even if its pod is pending again. One that goes with the next shrink, and holds no shard, is waited for
-        only as long as a restart may take: it may never come back.
+        A holder counts as started even if its pod is pending again. A Coreapp that holds no shard and goes with the next shrink is waited
+        for only as long as a restart may take: it may never come back.
         """
         return tuple(pod for pod in self.snapshot.coreapps if not self.has_restarted(pod) and self._is_waited_for(pod))
 
@@ -143,7 +143,7 @@ class Facts(Holders):
 
     @cached_property
     def too_high(self) -> tuple[Route, ...]:
-        """Routes whose holder has an ordinal that is removed at last: those that stay a while longer would only be a move more."""
+        """Routes whose holder has an ordinal that goes in the end, even if it stays for now: otherwise the shard would move twice."""
         wanted = self.wanted_replicas
         if self.replicas <= wanted or self.shards is None or self.shards > self.desired.shards:
             return ()
@@ -189,12 +189,12 @@ class Facts(Holders):
         return (max(number, manifests.FIRST_WEBAPPS) if started else None), not started
 
     def _stamped(self, obj: dict[str, Any]) -> Obj:
-        """Return a desired object with the checksum of the Secrets that its pods take something from, if it is such a workload."""
+        """Return a desired object; if it is a workload with pods that use Secrets, with the checksum of these."""
         ref = Ref(obj["kind"], obj["metadata"]["name"])
         checksum = self.snapshot.checksums.get(ref)
         if checksum is None:
             return obj
-        # Not while Set Shards is under way: what restarts then is not to be restarted once more, nor is the call to be cut off.
+        # Not while Set Shards is under way: Coreapps that restart then must not restart twice, and the call must not be cut off.
         replaces = (
             not self.set_shards_is_open
             and self.has_held_for(checksums.fact(ref, checksum), checksums.SETTLED_AFTER)
@@ -204,7 +204,7 @@ class Facts(Holders):
 
     @cached_property
     def stale_workloads(self) -> tuple[tuple[Ref, str], ...]:
-        """Workloads whose pods have taken other contents of Secrets than these have now, with the checksum of what they have now."""
+        """Workloads whose pods use other contents of Secrets than the present ones, with the checksum of the present ones."""
         found = sorted(self.snapshot.checksums.items())
         return tuple((ref, checksum) for ref, checksum in found if checksums.is_stale(self.snapshot.objects.get(ref), checksum))
 
@@ -215,16 +215,16 @@ class Facts(Holders):
 
     @cached_property
     def must_wait_for_names(self) -> bool:
-        """Whether the first pods might start with another's password or store, mostly those of a cluster just deleted under this name.
+        """Whether the first pods might start with a foreign password or volume, usually of a cluster of this name that was just deleted.
 
-        Kubernetes takes such objects away one by one: a pod that is made before they are gone keeps a password that is no longer true.
+        Kubernetes removes such objects one by one: a pod that is created before they are gone keeps a password that is no longer valid.
         """
         uncertain = {ref.kind for ref in self.snapshot.name_conflicts} | self.snapshot.unread.keys()
         return self.settled_shards is None and not uncertain.isdisjoint({"Secret", "PersistentVolumeClaim"})
 
     @cached_property
     def absent(self) -> tuple[Obj, ...]:
-        """Objects that are to be made now, Secrets included; none of a kind that could not be read."""
+        """Objects to create now, including Secrets; none of a kind that could not be read."""
         wanted = (*self.desired.derive(manifests.secrets), *self.objects)
         later = {*self.snapshot.unread, *({"StatefulSet", "Deployment"} if self.must_wait_for_names else ())}
         return tuple(obj for obj in wanted if not self.is_there(obj) and obj["kind"] not in later)
@@ -238,7 +238,7 @@ class Facts(Holders):
 
     @cached_property
     def _differing(self) -> tuple[tuple[Obj, Mapping[str, bool]], ...]:
-        """Objects that are there but not as they should be, with the fields and whether each is settled all the same."""
+        """Objects that exist but differ from the desired ones, with the fields that differ and whether each is settled nevertheless."""
         kept = (*self.objects, *self._shard_services)
         pairs = tuple((obj, self.snapshot.objects.get(Ref(obj["kind"], obj["metadata"]["name"]))) for obj in kept)
         found = []
@@ -249,7 +249,7 @@ class Facts(Holders):
 
     @cached_property
     def changed(self) -> tuple[Obj, ...]:
-        """Objects that are there but not as they should be, and that a write may bring nearer to it."""
+        """Objects that exist but differ from the desired ones, and that a write may bring closer to them."""
         return tuple(obj for obj, fields in self._differing if not fields or not all(fields.values()))
 
     @cached_property

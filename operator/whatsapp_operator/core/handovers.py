@@ -25,7 +25,7 @@ def paired(
         if evidence is Evidence.POD_DRAINING and planned:
             choices = [pod for pod in f.standbys_that_stay(route) if pod.uid not in used]
         if evidence is Evidence.CONSOLIDATED:
-            # Not onto a node that is being drained: the shard would be moved off it at once, and back, without an end.
+            # Not onto a node that is being drained: the shard would be moved off and back again endlessly.
             low = (pod for pod in f.standbys_that_stay(route) if pod.uid not in used and pod.ordinal < f.wanted_replicas)
             choices = sorted(low, key=lambda pod: (pod.report is None, pod.ordinal))
         if evidence is Evidence.ROLLED_OUT:
@@ -51,7 +51,7 @@ def failovers(f: Facts) -> tuple[Handover, ...]:
 
 
 def _failed_at(old: Coreapp | None, evidence: Evidence) -> datetime | None:
-    """Return since when the old holder has failed, if this process observed the beginning."""
+    """Return when the old holder failed, if this process observed the beginning."""
     if old is None:
         return None
     return {Evidence.PROBE_TIMEOUT: old.unresponsive_since, Evidence.CONNECTION_LOST: old.broken_at}.get(evidence)
@@ -63,7 +63,7 @@ def drain_switchovers(f: Facts) -> tuple[Handover, ...]:
 
 
 def assignments(f: Facts, shards: Collection[int] = (), pods: Collection[str] = ()) -> tuple[Handover, ...]:
-    """Return a handover for each shard that never had a holder, but of none of these ``shards`` and to none of these ``pods``."""
+    """Return a handover for each shard that never had a holder, except these ``shards``, and to none of these ``pods``."""
     routes = (route for route in f.unassigned if route.shard not in shards)
     return tuple(paired(f, ((route, Evidence.REQUESTED, True) for route in routes), busy=pods))
 
@@ -96,7 +96,7 @@ def switch_over(f: Facts) -> Iterator[Action]:
     """Carry out the annotation so that a crash repeats nothing: first name the pod, then move, then remove the request."""
     left: list[str] = []
     rejected = [f.desired.switchover_problem] if f.desired.switchover_problem else []
-    # A shard that nobody serves comes first; it is given a Coreapp whichever rule wins.
+    # A shard that never had a holder comes first: it gets a Coreapp no matter which rule wins.
     used = {move.to.uid for move in assignments(f, {request.shard for request in f.desired.switchovers})}
     routes = {route.shard: route for route in f.routes}
     for request in f.desired.switchovers:
@@ -116,7 +116,7 @@ def switch_over(f: Facts) -> Iterator[Action]:
                 used.add(pod.uid)
                 yield from paired(f, [(routes[request.shard], Evidence.REQUESTED, True)], only=pod)
     if rejected:
-        # One Event for them all: an annotation costs as many writes however long it is.
+        # One Event for all of them, so that a long annotation costs no more writes than a short one.
         yield EmitEvent(reason=Reason.SWITCHOVER_REJECTED, message=" ".join(rejected), warning=True)
     if ",".join(left) != f.desired.switchover_text:
         yield Annotate(name=manifests.SWITCHOVER_ANNOTATION, value=",".join(left) or None)

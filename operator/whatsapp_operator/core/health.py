@@ -12,7 +12,7 @@ from .self_check import LEASE_STALE, is_lost
 from .snapshot import Coreapp, Evidence, Node
 
 OUT_OF_REACH = timedelta(seconds=60)
-"""A pod that was unreachable on a lost node for so long is compensated by one more replica."""
+"""A pod that has been unreachable on a lost node for this long is compensated by one more replica."""
 
 
 def node_of(f: Restart, pod: Coreapp) -> Node | None:
@@ -23,7 +23,7 @@ def node_of(f: Restart, pod: Coreapp) -> Node | None:
 def is_node_gone(f: Restart, pod: Coreapp) -> bool:
     """Whether the node object was deleted, or declared dead by the taint out-of-service. An unknown node may be a new one.
 
-    Not while nodes cannot be read: it may be there again. If it is not, its Coreapps do not answer.
+    False while nodes cannot be read: the node may be back. If it is not, its Coreapps do not answer.
     """
     node = node_of(f, pod)
     return node is not None and (node.gone or node.out_of_service) and "Node" not in f.snapshot.unread
@@ -58,17 +58,17 @@ def is_leaving(f: Restart, pod: Coreapp) -> bool:
 
 
 def is_unconfirmed(f: Restart, pod: Coreapp) -> bool:
-    """Whether a silence of a pod proves nothing: this process never reached it, and its kubelet calls it ready.
+    """Whether a silence of a pod proves nothing: this process never reached it, and its kubelet reports it as ready.
 
     The kubelet probes the same port. So the network between this process and the pod is more likely broken (a NetworkPolicy, a route), for
-    example for a leader that starts where it reaches no Coreapp. What the kubelet of a lost node said last is out of date.
+    example for a leader that starts where it reaches no Coreapp. The last report of a lost node's kubelet is out of date.
     """
     node = node_of(f, pod)
     return pod.never_responded and pod.ready and (node is None or not is_lost(node, f.newest_renewal, f.snapshot.now))
 
 
 def is_unresponsive(f: Restart, pod: Coreapp, span: timedelta | None = None) -> bool:
-    """Whether a Coreapp left its probes unanswered for so long; by default, for as long as the spec allows."""
+    """Whether a Coreapp has left its probes unanswered for this long; by default, for as long as the spec allows."""
     span = f.desired.unhealthy_after if span is None else span
     return pod.unresponsive_since is not None and not is_unconfirmed(f, pod) and f.snapshot.now - pod.unresponsive_since >= span
 
@@ -82,7 +82,7 @@ def is_unready(pod: Coreapp) -> bool:
 
 
 def unready_fact(pod: Coreapp) -> str:
-    """Return the name of the fact that a pod is not ready, whose age is asked for."""
+    """Return the name of the fact that a pod is not ready; its age is needed."""
     return f"NotReady/{pod.uid}"
 
 
@@ -95,7 +95,7 @@ PROBABLE: tuple[tuple[Evidence, Callable[[Restart, Coreapp], bool]], ...] = (
     (Evidence.PROBE_TIMEOUT, is_unresponsive),
     (Evidence.NOT_READY, lambda f, pod: is_unready(pod) and f.has_held_for(unready_fact(pod), f.desired.unhealthy_after)),
 )
-"""What a single Coreapp shows that runs and yet may not serve."""
+"""Probable evidence against a Coreapp that runs but may not serve."""
 
 
 class Health(Restart):

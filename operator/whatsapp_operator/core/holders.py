@@ -16,7 +16,7 @@ class Holders(Claims):
     """Adds the holders of the shards, judged by the table of evidence."""
 
     def _gateways(self) -> set[str]:
-        """Return the gateway states that the holders report, of those that report their shard."""
+        """Return the gateway states of the holders that report their shard."""
         reports = [pod.report for route in self.routes if (pod := self.holder(route)) is not None]
         return {report.gateway for report in reports if report is not None and report.shard is not None}
 
@@ -56,12 +56,12 @@ class Holders(Claims):
 
     @cached_property
     def _failures(self) -> dict[Route, Evidence | None]:
-        """What ``failure`` found out about this snapshot: rules and conditions ask several times for each route."""
+        """The results of ``failure`` for this snapshot: rules and conditions ask several times for each route."""
         return {}
 
     @cached_property
     def _served(self) -> dict[Route, bool]:
-        """What ``is_served`` found out about this snapshot, for the same reason."""
+        """The results of ``is_served`` for this snapshot, for the same reason."""
         return {}
 
     @cached_property
@@ -72,8 +72,9 @@ class Holders(Claims):
     def standbys(self, route: Route | None = None, used: Collection[str] = ()) -> list[Coreapp]:
         """Return the pods that could take a shard, best first.
 
-        Ready, answering with a number of shards, not one that this process deletes or of which labels were just rejected, not leaving, on
-        another node than the failed holder and if possible in another zone, not one that a request names, up to date, lowest ordinal.
+        Only ready pods qualify. In this order, those are preferred that answer with a number of shards, that this process does not delete,
+        that had no labels rejected just now, that are not leaving, that stay when the cluster shrinks, that are on another node than the
+        failed holder, in another zone, that no request names, that are up to date, with the lowest ordinal.
         A pod whose label may still be committed is left out until its Service was touched.
         """
         failed = self.holder(route) if route is not None else None
@@ -93,7 +94,7 @@ class Holders(Claims):
             candidates,
             key=lambda pod: (
                 pod.report is None or pod.report.shards is None or pod.unresponsive_since is not None,
-                # Lists from the API server's cache may be older than a deletion by this process that is under way.
+                # A list from the API server's cache may be older than a deletion that this process has begun.
                 pod.name in self.snapshot.ended,
                 Ref("Pod", pod.name) in self.snapshot.rejected,
                 health.is_leaving(self, pod) or health.is_node_lost(self, pod),
@@ -114,9 +115,9 @@ class Holders(Claims):
 
     @cached_property
     def rejected(self) -> tuple[Route, ...]:
-        """Routes of which the servers go on rejecting epochs: a new one did not help, or no standby is there to try one.
+        """Routes whose epochs the servers keep rejecting: a new epoch did not help, or there is no standby to try one.
 
-        The next holder needs a moment to find out. Until then, what the last one found out holds.
+        The next holder needs a moment to find out. Until then, the last holder's finding stands.
         """
         return tuple(route for route in self.routes if self._is_rejected(route))
 
@@ -128,10 +129,10 @@ class Holders(Claims):
 
     @cached_property
     def draining(self) -> tuple[Route, ...]:
-        """Routes whose holder lives, on a node that is being drained, while a standby elsewhere could take the shard.
+        """Routes whose holder is alive on a node that is being drained, while a standby elsewhere could take the shard.
 
-        There are none while nodes cannot be read: the drain may have been taken back, or be that of the standby's node. If it goes on, the
-        pod is evicted, which is evidence of its own.
+        There are none while nodes cannot be read: the drain may have been cancelled, or the standby's node may be drained instead. If the
+        drain continues, the pod is evicted, which is separate evidence.
         """
         if self.restart_is_expected or "Node" in self.snapshot.unread:
             return ()
@@ -139,13 +140,13 @@ class Holders(Claims):
         return tuple(route for route in leaving if self.failure(route) is None and self.standbys_that_stay(route))
 
     def standbys_that_stay(self, route: Route) -> list[Coreapp]:
-        """Return the pods that could take a shard at once, which the StatefulSet keeps, on nodes that are not being drained; best first."""
+        """Return the pods that could take a shard at once, that the StatefulSet keeps and whose nodes are not being drained; best first."""
         kept = (pod for pod in self.standbys(route) if pod.ordinal < self.replicas and knows_shards(pod))
         return [pod for pod in kept if not health.is_leaving(self, pod) and not health.is_node_lost(self, pod)]
 
 
 def rejection_fact(route: Route) -> str:
-    """Return the name of the fact that the servers go on rejecting the epochs of a shard."""
+    """Return the name of the fact that the servers keep rejecting the epochs of a shard."""
     return f"{Reason.EPOCH_REJECTED}/{route.shard}"
 
 

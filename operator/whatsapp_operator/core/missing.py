@@ -10,14 +10,14 @@ from .facts import Facts
 from .snapshot import Coreapp
 
 MISSING, REJECTED, BLOCKED = "PodsMissing", "PodsRejected", "DeletionBlocked"
-"""Names of the facts whose age is needed; the last one has the pod's uid."""
+"""Names of the facts whose age is needed; the last one is followed by the pod's uid."""
 ASKED_AFTER: Final = timedelta(seconds=2)
-"""Pods are missing for so long before their controller's Events are read: most are created within a moment."""
+"""How long pods are missing before their controller's Events are read: most pods are created within a moment."""
 REPORTED_AFTER: Final = timedelta(seconds=3)
-"""A rejection is known, or a pod is held, for so long before a person must act: a quota may be free again at once."""
+"""How long a rejection is known, or a pod is held, before a person must act: a quota may be free again at once."""
 SPANS: Final = {MISSING: (ASKED_AFTER,), REJECTED: (REPORTED_AFTER,), BLOCKED: (REPORTED_AFTER,)}
 SHOWN = 3
-"""Pods, and finalizers of each, that are named."""
+"""How many pods, and how many finalizers of each, are named."""
 
 
 def are_missing(f: Facts) -> bool:
@@ -43,12 +43,12 @@ def facts(f: Facts) -> Iterator[str]:
 
 
 def are_rejected(f: Facts) -> bool:
-    """Return whether pods are rejected for longer than a moment."""
+    """Return whether pods have been rejected for longer than a moment."""
     return f.snapshot.rejected_pods is not None and f.has_held_for(REJECTED, REPORTED_AFTER)
 
 
 def held(f: Facts) -> tuple[Coreapp, ...]:
-    """Return the pods that have ended and that finalizers keep, so that none can take their place; not those of a moment."""
+    """Return the ended pods that finalizers have kept for longer than a moment, so that no new ones can take their place."""
     return tuple(pod for pod in f.snapshot.coreapps if pod.held_by and f.has_held_for(_fact(pod), REPORTED_AFTER))
 
 

@@ -10,7 +10,7 @@ Obj: TypeAlias = Mapping[str, Any]
 
 
 LONGEST_VERSION: Final = 30
-"""Digits of the longest resourceVersion that is read. A Coreapp may report a number of thousands, and Python reads none of these."""
+"""Digits of the longest resourceVersion that is read. A Coreapp may report thousands of digits, and Python reads no such number."""
 
 
 class Ref(NamedTuple):

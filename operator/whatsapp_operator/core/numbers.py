@@ -10,10 +10,10 @@ from .names import Key
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Claim:
-    """A WhatsAppCluster and its number. Of several with one number that which sorts first keeps it."""
+    """A WhatsAppCluster and its number. Of several with one number, the one that sorts first keeps it."""
 
     is_new: bool
-    """It has not reached its first number of shards: one that has, serves the number already."""
+    """It has not reached its first number of shards; a cluster that has already serves the phone number."""
     created: str
     """As RFC 3339; such times sort as texts."""
     key: Key

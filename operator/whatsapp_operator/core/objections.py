@@ -1,4 +1,4 @@
-"""May the account's certificate be sent? Every reason not to, in the order in which it is named (laws#8)."""
+"""The reasons not to send the account's certificate, in the order in which they are reported (laws#8)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .reasons import Reason
 from .snapshot import AccountSecret
 
 SECRET_AWAITED = timedelta(seconds=5)
-"""How long the spec may name a Secret before it exists: both may be applied together."""
+"""How long the operator waits for a Secret that the spec names: both may be applied together."""
 NO_PIN: Final = "none"
-"""What stands for the PIN of an account without a Secret."""
+"""Represents the PIN of an account without a Secret."""
 REGISTRATION_GRACE = timedelta(days=7)
 """How long after registration Set Shards may go without a certificate (client#set-shards)."""
 
@@ -31,7 +31,7 @@ class Objection:
     when: Callable[[Facts], bool]
     why: Callable[[Facts], str]
     is_of_account: bool = True
-    """Whether it is about the certificate or the PIN, and not about the client."""
+    """Whether it is about the certificate or the PIN rather than the client."""
     state: State = State.STUCK
     """Whether a person must act, or it may pass by itself."""
 
@@ -48,7 +48,7 @@ def _missing_secret(f: Facts) -> str | None:
 
 
 def is_secret_missing(f: Facts) -> bool:
-    """Whether a Secret or a key of it that the spec names is not there."""
+    """Whether a Secret that the spec names, or a key in it, is missing."""
     return _missing_secret(f) is not None
 
 
@@ -65,20 +65,20 @@ def expiry_of(f: Facts) -> str | None:
 
 
 def account_version(desired: Desired, secret: AccountSecret | None) -> str:
-    """Return what stands for all that is sent of the account: it changes with each edit of it.
+    """Return a version of the account's data that calls carry: it changes with each edit of the Secret.
 
-    Without a Secret, that is any edit of the spec.
+    Without a Secret, it changes with each edit of the spec.
     """
     return secret.version if secret is not None and secret.version is not None else f"generation-{desired.generation}"
 
 
 def pin_of(secret: AccountSecret | None) -> str:
-    """Return what stands for the PIN that a call would carry: it changes with the PIN alone, not with the rest of its Secret."""
+    """Return what identifies the PIN that a call would carry: it changes with the PIN alone, not with the rest of its Secret."""
     return secret.pin_digest if secret is not None and secret.pin_digest is not None else NO_PIN
 
 
 def build(f: Facts) -> str:
-    """Return what stands for the client's build: the version that it reports, if it did, and its images."""
+    """Return what identifies the client's build: the version that it reports, if it did, and its images."""
     return f"{f.snapshot.client.version or '?'} {_images(f)}"
 
 
@@ -88,7 +88,7 @@ def _images(f: Facts) -> str:
 
 
 def _has_expired(f: Facts) -> bool:
-    """Whether it is still the build that said so; one whose version is not known yet is, if its images are the same."""
+    """Whether this is still the build that reported its expiry; while its version is unknown, the same images count as the same build."""
     expired = f.record.expired_build
     if expired is None:
         return False
@@ -106,13 +106,13 @@ def _would_send(f: Facts) -> str | None:
 
 
 def _is_rejected(f: Facts) -> bool:
-    """Whether a call would carry a certificate that the client rejected, no matter how many others since."""
+    """Whether a call would carry a certificate that the client rejected, even if it has rejected others since."""
     sent = _would_send(f)
     return sent is not None and sent in {f.record.rejected_fingerprint, *f.record.rejected_before}
 
 
 def _rejected_certificate(f: Facts) -> str:
-    """Return what was rejected, and why, which is known of the last one."""
+    """Return which certificate was rejected, and why; the cause is known only for the last one."""
     sent = _would_send(f)
     is_last = sent == f.record.rejected_fingerprint
     because = f" ({f.record.rejected_because})" if is_last and f.record.rejected_because else ""
@@ -126,7 +126,7 @@ def _where(f: Facts) -> str:
 
 
 def _keeper(f: Facts) -> str:
-    """Who keeps the number. Users of another namespace do not get the name of the cluster; it stands in the operator's log."""
+    """Return who keeps the number. Users of another namespace do not learn the name of the cluster; it is in the operator's log."""
     kept_by = str(f.snapshot.number_kept_by)
     if kept_by.partition("/")[0] == f.desired.key.namespace:
         return f"WhatsAppCluster {kept_by}"
@@ -137,7 +137,9 @@ OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name=Reason.BANNED,
         when=lambda f: f.is_banned,
-        why=lambda _: "The client says that the account is banned; nothing is sent any more. Ask Meta's support, then make a new cluster.",
+        why=lambda _: (
+            "The client says that the account is banned; the operator sends nothing more. Ask Meta's support, then create a new cluster."
+        ),
     ),
     Objection(
         name=Reason.NUMBER_IN_USE,
@@ -155,8 +157,8 @@ OBJECTIONS: tuple[Objection, ...] = (
         why=lambda f: (
             "WhatsApp says that registration is closed for this number; Set Shards is not tried again. The certificate is not at fault. "
             "Ask Meta's support. Once they have opened it, edit "
-            + (f"Secret {_secret(f)} (an annotation will do)" if _secret(f) else "the spec")
-            + " and it is tried again."
+            + (f"Secret {_secret(f)} (an annotation is enough)" if _secret(f) else "the spec")
+            + ", and the operator tries again."
         ),
     ),
     Objection(
@@ -194,7 +196,7 @@ OBJECTIONS: tuple[Objection, ...] = (
         when=lambda f: f.record.rejected_pin == pin_of(f.snapshot.account),
         why=lambda f: (
             "WhatsApp rejected the PIN of the two-step verification, or asks for one; Set Shards is not tried again. "
-            f"Put the right one under key pin of {_where(f)}. To have the same tried again, delete that Secret and create it again."
+            f"Put the right one under key pin of {_where(f)}. To try the same PIN again, delete that Secret and create it again."
         ),
     ),
     Objection(
@@ -218,15 +220,14 @@ OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name=Reason.CERTIFICATE_MALFORMED,
         when=lambda f: (secret := _with_certificate(f)) is not None and secret.certificate is None,
-        why=lambda f: f"Key certificate of Secret {_secret(f)} is not base64. Copy it again from Business Manager, whole.",
+        why=lambda f: f"Key certificate of Secret {_secret(f)} is not base64. Copy all of it again from Business Manager.",
     ),
     Objection(
         name=Reason.CERTIFICATE_EXPIRY_UNKNOWN,
         when=lambda f: (secret := _with_certificate(f)) is not None and secret.expires_at is None,
         why=lambda f: (
             f"Key expiresAt of Secret {_secret(f)} is missing or no RFC 3339 time such as 2027-05-01T00:00:00Z. "
-            "Put the time there at which the certificate expires: an expired one gets the account banned, so none is sent whose expiry is "
-            "not known."
+            "Put the certificate's expiry time there: an expired one gets the account banned, so none is sent while its expiry is unknown."
         ),
     ),
     Objection(
@@ -237,7 +238,7 @@ OBJECTIONS: tuple[Objection, ...] = (
             and secret.expires_at - f.latest < f.desired.tuning.certificate_margin
         ),
         why=lambda f: (
-            f"The certificate in Secret {_secret(f)} expires at {expiry_of(f)}: too soon, or it has expired, and an expired one gets the "
+            f"The certificate in Secret {_secret(f)} expires at {expiry_of(f)}, which is too soon or already past. An expired one gets the "
             "account banned. Put a new one there with its expiresAt."
         ),
     ),
@@ -259,11 +260,11 @@ ALWAYS_REPORTED = frozenset(
         Reason.SECRET_MALFORMED,
     }
 )
-"""Objections that matter although no change of shards waits for it."""
+"""Objections that are reported even if no change of shards waits for them."""
 
 
 def objection(f: Facts) -> Objection | None:
-    """Return why no Set Shards may be sent with the account and the client as they are, or None. Pure; the first that holds.
+    """Return the first objection to sending Set Shards with the account and the client as they are, or None. Pure.
 
     A Secret that could not be read is no objection.
     """

@@ -34,7 +34,7 @@ FIRST_EVENT_RETRY, LAST_EVENT_RETRY = timedelta(seconds=1), timedelta(minutes=5)
 
 
 def retry_after(failures: int, first: timedelta = FIRST_RETRY, last: timedelta = LAST_RETRY) -> timedelta:
-    """Return the pause after so many failures in a row, at least one: it doubles from ``first`` up to ``last``."""
+    """Return the pause after this many failures in a row, at least one: it doubles from ``first`` up to ``last``."""
     doublings = min(max(failures, 1) - 1, (last // first).bit_length())
     return min(first * (1 << doublings), last)
 
@@ -42,7 +42,7 @@ def retry_after(failures: int, first: timedelta = FIRST_RETRY, last: timedelta =
 # --- busy clusters ------------------------------------------------------------------------------------------------------
 
 OBSERVATION_BURST, OBSERVATIONS_PER_SECOND = 30.0, 10.0
-"""Observations of one cluster in a row, and each second while its events go on: one busy resource must not delay others."""
+"""Observations of one cluster in a row, and per second while its events continue: one busy resource must not delay others."""
 MOST_CONFLICTS = 3
 """Consecutive observations that were outdated when they were acted on; then it counts as a failure, with a pause."""
 
@@ -55,20 +55,20 @@ def tokens(left: float, passed: float) -> float:
 # --- quiet clusters -----------------------------------------------------------------------------------------------------
 
 QUIET_OBSERVATIONS = 10.0
-"""Observations a second, of all clusters together, of those to which nothing happens: with many of them each rests longer."""
+"""Observations per second of all quiet clusters together: the more of them there are, the longer each rests."""
 ASK_AGAIN = timedelta(seconds=30)
 """Time between two questions to the client of such a cluster (``Tuning.ask_steady``), asked without an observation."""
 
 
 def quiet_rest(clusters: int) -> timedelta:
-    """Return the minimum rest of a quiet cluster among so many clusters in all."""
+    """Return the minimum rest of a quiet cluster if there are this many clusters in all."""
     return timedelta(seconds=clusters / QUIET_OBSERVATIONS)
 
 
 # --- objects that no failover depends on --------------------------------------------------------------------------------
 
 SLOW_FOR, SLOW_FOR_A_WHILE = timedelta(seconds=5), timedelta(milliseconds=500)
-"""For how long such objects are not read again, unless this process wrote one; the second while they are about to change."""
+"""For how long such objects are not read again, unless this process wrote one; the second applies while they are about to change."""
 
 # --- the pause of each rule ---------------------------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ UNWATCHED = frozenset({Reason.NAME_CONFLICT, Reason.READ_FAILED, Reason.PODS_REJ
 
 
 def awaited(f: Facts, rule: str, others: Iterable[str] = ()) -> str | None:
-    """Return the name of what may end without an event, None: nothing may. ``rule`` has won; ``others`` hold as well."""
+    """Return the name of what may end without an event; None: nothing may. ``rule`` has won; ``others`` hold as well."""
     if not is_quiet(f):
         return rule
     objection = objections.objection_to_account(f)
@@ -194,7 +194,7 @@ def asks(f: Facts, rule: str, state: State) -> bool:
         # This observation may be caused by the effect of the call: that must be known before a Coreapp counts as failed (laws#9).
         span = tuning.ask_busy
     else:
-        # While something is done, an event may be all that was missing for the next step: then the number has to be a fresh one.
+        # While something is in progress, the next event may allow the next step, which needs a fresh number.
         span = min(pause(f, rule), tuning.ask_working if state is State.WORKING else tuning.ask_steady)
     return f.snapshot.now - client.asked_at >= span
 
@@ -271,7 +271,7 @@ def _times_due(f: Facts) -> Iterator[timedelta]:
     now, operation = f.snapshot.now, f.operation
     if operation is not None:
         if operation.answer is Answer.ACCEPTED or not all(map(f.is_responding, f.snapshot.coreapps)):
-            # It ends a restart, which explains that a Coreapp is away.
+            # The deadline ends the restart that explains the absence of a Coreapp.
             yield operation.deadline - now
         yield operation.settle_by - now
         if operation.answer is Answer.BUSY:
@@ -285,7 +285,7 @@ def _times_due(f: Facts) -> Iterator[timedelta]:
     if (lowers := scaling.lowers_after(f)) is not None:
         yield lowers - now
     if f.snapshot.overruled is not None:
-        # Until then it is said.
+        # It is reported until then.
         yield f.snapshot.overruled.at + scaling.REMEMBERED - now
     yield from (RETRY_REJECTED_AFTER - (now - one.at) for one in f.snapshot.rejected.values())
 

@@ -220,7 +220,7 @@ class Reason(StrEnum):
     PIN_REJECTED = "PinRejected"
     """WhatsApp rejected the PIN, or asks for one. Repeated wrong PINs would lock the number, so the same PIN is not sent again.
 
-    Put the right PIN into key `pin`. To have the same PIN tried again, delete the Secret and create it again.
+    Put the right PIN into key `pin`. To try the same PIN again, delete the Secret and create it again.
     """
     PODS_REJECTED = "PodsRejected"
     """The controller cannot create pods: a quota, a priority class, a limit range or a policy prevents it. The message repeats the

@@ -13,12 +13,12 @@ from .snapshot import Answer, Operation, Record
 FIELDS = ("uid", "operation", "settledShards", "bannedAt", "expiredBuild", "registrationClosedFor")
 """Fields of status that are the record's alone."""
 CERTIFICATE_FIELDS = ("refusedFingerprint", "refusedBefore", "refusedBecause", "loggedOffAt", "refusedPin")
-"""Those that the record has in ``status.certificate``."""
+"""The record's fields in ``status.certificate``."""
 EARLY, LATE = datetime(1970, 1, 1, tzinfo=UTC), datetime(2070, 1, 1, tzinfo=UTC)
 
 
 def read(status: Obj, *, uid: str) -> Record:
-    """Return the record that stands in the status of the cluster with this uid.
+    """Return the record in the status of the cluster with this uid.
 
     A status that was restored from a backup belongs to another resource, as its uid shows. Its call in progress and number of shards are
     ignored. Facts about the account (a ban, rejections, a closed registration, logged off) and the build are used, because they hold for

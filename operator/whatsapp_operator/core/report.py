@@ -95,7 +95,7 @@ def _handovers(f: Facts) -> list[dict[str, Any]]:
         }
         known.add(route.epoch)
         fresh.append((route.committed_at, route.shard, _timed(without_none(entry), f.snapshot.handover_times.get(route.epoch))))
-    # By the exact time: entries tell whole seconds, in which a shard may move twice.
+    # Sorted by the exact time: entries have whole seconds, in which a shard may move twice.
     newest_first = sorted(fresh, key=lambda one: one[:2], reverse=True)
     return [*(entry for _, _, entry in newest_first), *kept][:MAX_HANDOVERS]
 
@@ -190,7 +190,7 @@ EMITTED_AGAIN = timedelta(seconds=10)
 FAILED_OBSERVATION = frozenset({Reason.INTERNAL_ERROR, Reason.READ_FAILED, Reason.SPEC_INVALID, Reason.STATUS_REJECTED})
 """Reasons of a failed observation."""
 NO_EVENT = frozenset({Reason.UP_TO_DATE, Reason.SPARES_READY, Reason.NO_SPARES_REQUESTED, Reason.SIMULATED, Reason.VALID})
-"""Reasons by which nothing is wrong or in progress, in addition to Serving."""
+"""Reasons, in addition to Serving, that mean that nothing is wrong or in progress."""
 WARNINGS = frozenset(
     {
         Reason.FAILING_OVER,

@@ -60,7 +60,7 @@ class Restart(Counts):
 
     @property
     def may_try_again(self) -> bool:
-        """Whether an earlier call is out of the way: answered with "busy" and waited for, or long accepted but not all back."""
+        """Whether no earlier call stands in the way: the pause after a busy answer is over, or an accepted call is overdue."""
         operation = self.operation
         if operation is None:
             return True
@@ -70,7 +70,7 @@ class Restart(Counts):
 
     @property
     def must_hold_off(self) -> bool:
-        """Whether a busy client asked to be left alone, and that time is not over. It holds for every number of shards."""
+        """Whether a busy client asked not to be called, and that time is not over. It applies to every number of shards."""
         operation = self.operation
         if operation is None or operation.answer is not Answer.BUSY or operation.retry_after is None:
             return False
@@ -78,9 +78,9 @@ class Restart(Counts):
 
     @property
     def backoff(self) -> timedelta:
-        """Pause after a busy answer: what the client asks for.
+        """Pause after a busy answer: what the client asks for, or the operator's own pause if that is longer.
 
-        At least it doubles with each attempt, up to a minute, give or take a fifth (clusters must not come in step).
+        The operator's pause doubles with each attempt, up to a minute, give or take a fifth (so that clusters do not call in step).
         """
         operation = self.operation
         if operation is None:
@@ -92,15 +92,15 @@ class Restart(Counts):
 
     @property
     def has_drifted(self) -> bool:
-        """Whether another party changed the number of shards: it differs from the settled number, which is the desired one."""
+        """Whether something else changed the number of shards: it differs from the settled number, which is the desired one."""
         return self.resize_is_wanted and self.settled_shards == self.desired.shards != self.shards
 
     @property
     def window_is_shut(self) -> bool:
         """Whether Set Shards waits for a window.
 
-        Not before the first count is settled, nor for the very count that may go now, nor while the client is logged off: nothing is
-        served then that the call could interrupt.
+        It does not wait before the first number is settled, for the number that the annotation starts now, or while the client is logged
+        off: nothing is served then that the call could interrupt.
         """
         desired = self.desired
         if self.settled_shards is None or desired.reshard_now == desired.shards or self.is_logged_off:
@@ -109,13 +109,13 @@ class Restart(Counts):
 
     @property
     def call_in_effect(self) -> Operation | None:
-        """The noted call, if it may have changed something. A busy client has turned it away, and may do so for days."""
+        """The noted call, if it may have changed something. A busy client turned it away, and may do so for days."""
         operation = self.operation
         return None if operation is None or operation.answer is Answer.BUSY else operation
 
     @property
     def restart_is_expected(self) -> bool:
-        """Whether a Set Shards restart explains a Coreapp that is away (laws#9)."""
+        """Whether a Set Shards restart explains the absence of a Coreapp (laws#9)."""
         operation = self.call_in_effect
         return operation is not None and self.snapshot.now < operation.deadline
 
@@ -132,7 +132,7 @@ class Restart(Counts):
 
     @property
     def set_shards_is_open(self) -> bool:
-        """Whether a noted call may still take effect, or its restart still has its time. Some Coreapp may never come back from it."""
+        """Whether a noted call may still take effect, or its restart has time left. Some Coreapps may never come back from it."""
         return self.call_in_effect is not None and not self.restart_is_overdue
 
     @property

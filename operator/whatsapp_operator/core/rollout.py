@@ -1,7 +1,7 @@
 """Rolls a new pod template out to the Coreapps: one more Coreapp first, then standbys, then each shard to an updated standby.
 
-The StatefulSet replaces nothing by itself (OnDelete). One Coreapp more than wanted is added first, so that there are never fewer spares
-than promised; it is also the first to run the new template: one that does not come up ends the roll-out before anything is touched.
+The StatefulSet replaces nothing by itself (OnDelete). One extra Coreapp is added first, so that there are never fewer spares than
+promised. It is also the first to run the new template: if it does not come up, the roll-out ends before any other pod is touched.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def fact(f: Facts, pod: Coreapp) -> str:
 
 
 def _is_due(f: Facts, pod: Coreapp) -> bool:
-    # With a pending label it may be a holder in the next moment, by the commit of another leader.
+    # With a pending label it may become a holder at any moment, when another leader commits.
     is_free = not pod.deleting and f.claim(pod) != "pending"
     return is_free and f.has_held_for(fact(f, pod), ROUTES_SETTLE)
 
@@ -36,9 +36,9 @@ def _is_held(f: Facts) -> bool:
 
 
 def unrecoverable(f: Facts) -> tuple[Coreapp, ...]:
-    """Return outdated Coreapps that are not ready: they serve nothing, and only end so that the new template gets its turn.
+    """Return outdated Coreapps that are not ready: they serve nothing, and ending them makes room for the new template.
 
-    One that still names a shard is ended too if no standby can take it: nothing else can repair a faulty first template.
+    A holder among them is ended too if no standby can take its shard: nothing else can repair a faulty first template.
     """
     if _is_held(f):
         return ()
@@ -47,9 +47,9 @@ def unrecoverable(f: Facts) -> tuple[Coreapp, ...]:
 
 
 def all_are_healthy(f: Facts) -> bool:
-    """Return whether every Coreapp is ready, the added one too, and every shard is served: only then the next step is taken.
+    """Return whether the next step may be taken: every Coreapp is ready, including the extra one, and every shard is served.
 
-    One that goes because the StatefulSet has just become smaller does not stand for one that is not back.
+    A Coreapp that goes because the StatefulSet has just become smaller does not make up for one that is not back.
     """
     return all(map(f.is_served, f.routes)) and not f.missing and len(f.ready_to_stay) >= f.replicas >= f.desired_replicas
 

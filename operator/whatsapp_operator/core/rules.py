@@ -1,13 +1,16 @@
 """The main table. Every decision that changes what the cluster does is in this file, in order of priority.
 
-``plan`` checks ``RULES`` from the top. The first rule whose ``when`` holds wins and decides what is done; a requested move only if
-something can be done for it now. What the shards that exist live on is done whichever rule wins (``always``): here, its rules say that it
-is being done, and hold up what comes after. Failover comes before order, so that a resize that waits never delays a failover. The first
-matching rule that is ``Stuck`` and the first that is still moving are kept too: each condition answers its own question, no matter which
-rule won. While a person must act, only the few rules that wait for no person and end within seconds count as moving: otherwise tools would
+``plan`` checks ``RULES`` from the top. The first rule whose ``when`` holds wins and decides what is done; a requested move wins only if
+something can be done for it now. Failover comes first, so a waiting resize never delays a failover.
+
+What existing shards depend on is done in every observation, no matter which rule wins (``always``). The rules for it in this table only
+report it, and hold up the rules after them.
+
+``plan`` also keeps the first matching rule that is ``Stuck`` and the first that is still moving, because each condition answers its own
+question. While a person must act, only the few rules that need no person and end within seconds count as moving. Otherwise tools would
 wait for progress that cannot come.
 
-A rule's name is the condition's reason, the Event's reason, the metric's label and the test's name: search for one word to find everything.
+A rule's name is also the condition's reason, the Event's reason, the metric's label and the test's name, so one search finds everything.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from .reasons import Reason
 from .snapshot import Answer, Login, Snapshot
 
 WITNESSES = frozenset({"Node", "Lease"})
-"""Kinds of objects that are read only to learn more of a Coreapp that does not answer."""
+"""Kinds of objects that are read only to learn more about a Coreapp that does not answer."""
 
 
 def _nothing(_: Facts) -> tuple[Action, ...]:
@@ -33,7 +36,7 @@ def _nothing(_: Facts) -> tuple[Action, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One rule: when it holds, what is then done, and the sentence for the user."""
+    """One rule: when it holds, what is done then, and the sentence for the user."""
 
     name: Reason
     state: State
@@ -41,11 +44,11 @@ class Rule:
     why: Callable[[Facts], str]
     then: Callable[[Facts], Iterable[Action]] = _nothing
     is_last: bool = False
-    """Where it holds, no later rule is checked."""
+    """If it holds, no later rule is checked."""
     despite_stall: bool = False
-    """It goes on, and ends within seconds, although something else waits for a person."""
+    """It continues, and ends within seconds, even while something else waits for a person."""
     holds_up: bool = True
-    """Where it holds and nothing can be done for it now, no later rule decides."""
+    """If it holds, no later rule decides, even if nothing can be done for it now."""
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
@@ -59,7 +62,7 @@ def _lacks_coreapps(f: Facts) -> bool:
 
 
 def _may_shrink(f: Facts) -> bool:
-    """laws#7, of shards that are as desired; and that no call is on its way that could still bring others back (laws#4)."""
+    """Whether laws#7 allows a shrink once the shards are as desired; a call that could still bring others back rules it out (laws#4)."""
     return not set_shards.is_calling(f) and f.shards_are_fresh and not f.missing and not f.too_high and not f.failed and not f.unassigned
 
 
@@ -83,7 +86,7 @@ def _holds_back(f: Facts) -> bool:
 
 
 RULES: tuple[Rule, ...] = (
-    # --- failover: above all order
+    # --- failover: before everything else
     Rule(
         name=Reason.FAILING_OVER,
         state=State.WORKING,
@@ -102,7 +105,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.SWITCHOVER_REQUESTED,
         state=State.WORKING,
         despite_stall=True,
-        # It may wait for a Coreapp for which just a later rule can do something.
+        # It may wait for a Coreapp that only a later rule can help.
         holds_up=False,
         when=lambda f: bool(f.desired.switchovers or f.desired.switchover_problem) and f.shards is not None and not f.set_shards_is_open,
         then=handovers.switch_over,
@@ -112,7 +115,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.DRAINING,
         state=State.WORKING,
         despite_stall=True,
-        # Held by no pause: it saves a failover.
+        # A pause does not hold it back: it saves a failover.
         when=lambda f: not f.desired.manual and bool(handovers.drain_switchovers(f)),
         then=handovers.drain_switchovers,
         why=lambda f: (
@@ -120,7 +123,7 @@ RULES: tuple[Rule, ...] = (
             + ", before the node is drained."
         ),
     ),
-    # --- guard: what follows would make objects that the garbage collector is to take away
+    # --- guard: later rules would create objects that the garbage collector must remove
     Rule(
         name=Reason.DELETING,
         state=State.WORKING,
@@ -135,7 +138,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.SCALING_UP,
         state=State.WORKING,
-        # Should there be more shards than pods, that is what is said first, also while a person must act (laws#4).
+        # With more shards than pods, this is reported first, even while a person must act (laws#4).
         when=scaling.are_too_few,
         why=lambda f: f"Coreapps {f.replicas} -> {scaling.raised(f)}{scaling.whose(f)}.",
     ),
@@ -145,7 +148,7 @@ RULES: tuple[Rule, ...] = (
         state=State.STUCK,
         when=lambda f: (
             f.snapshot.client.login is Login.REJECTED
-            # A Secret that is missing is the better reason: the password may be in it.
+            # A missing Secret is the better reason: the password may be in it.
             and f.snapshot.missing is None
             and (f.shards is None or (f.resize_is_wanted and not f.shards_are_fresh))
         ),
@@ -156,7 +159,7 @@ RULES: tuple[Rule, ...] = (
         state=State.STUCK,
         when=lambda f: f.rejection(f.absent) is not None,
         why=lambda f: (
-            "The API server rejects an object of this cluster; it is tried again. Make room in the quota, or correct what is named: "
+            "The API server rejects an object of this cluster; the operator retries. Make room in the quota, or correct what is named: "
             f"{f.rejection(f.absent)}"
         ),
     ),
@@ -167,7 +170,7 @@ RULES: tuple[Rule, ...] = (
         why=lambda f: (
             f"Creating the first pods; the client has not reported its shards yet{_problem(f)}{sentences.pending(f)}."
             if f.settled_shards is None
-            else "Creating again what was deleted: " + ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in f.absent) + "."
+            else "Recreating deleted objects: " + ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in f.absent) + "."
         ),
     ),
     Rule(
@@ -180,7 +183,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.ASSIGNING_SHARDS,
         state=State.WORKING,
-        # No matter what is in progress: these shards exist.
+        # It holds no matter what is in progress, because these shards exist.
         when=lambda f: bool([*f.shards_without_service(f.known_shards)]) or bool(handovers.assignments(f)),
         why=lambda f: (
             "Assigning holders to shards "
@@ -239,7 +242,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.SCALING_DOWN,
         state=State.WORKING,
-        # A move that is asked for comes first, also while it waits: it may be to one that would go.
+        # A requested move comes first, even while it waits: its target may be a pod that would go.
         when=lambda f: f.is_settled and f.replicas > f.desired_replicas and scaling.may_lower(f) and not f.desired.switchovers,
         then=lambda f: scaling.lowering(f) if _may_shrink(f) else (),
         why=lambda f: (
@@ -256,7 +259,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.ROLLING_OUT,
         state=State.WORKING,
-        # A step goes before a change of shards; waiting for one holds no such change up.
+        # A step that is possible now comes before a change of shards; a roll-out that waits does not hold up such a change.
         when=lambda f: bool(f.outdated) and f.call_in_effect is None and (bool(rollout.steps(f)) or not f.resize_is_wanted),
         then=rollout.steps,
         why=lambda f: rollout.why(f, sentences.awaited(f)),
@@ -275,15 +278,15 @@ RULES: tuple[Rule, ...] = (
         state=State.STUCK,
         when=lambda f: f.has_drifted and not f.desired.repairs_drift,
         why=lambda f: (
-            f"Another party changed the shards from {f.settled_shards} to {f.shards}. Set spec.shards to {f.shards} to keep "
-            "that, or spec.reshard.drift to Repair to have it undone."
+            f"Something other than the operator changed the shards from {f.settled_shards} to {f.shards}. Set spec.shards to {f.shards} "
+            "to keep that, or set spec.reshard.drift to Repair to have the operator undo it."
         ),
     ),
     *(
         Rule(
             name=one.name,
             state=one.state,
-            # Only of one that holds it is asked whether it is the first.
+            # Whether it is the first is checked only if it holds.
             when=lambda f, one=one: (  # type: ignore[misc]
                 one.when(f) and (f.resize_is_wanted or one.name in objections.ALWAYS_REPORTED) and objections.objection(f) is one
             ),
@@ -311,17 +314,17 @@ RULES: tuple[Rule, ...] = (
         when=lambda f: f.resize_is_wanted and f.window_is_shut and not set_shards.is_calling(f),
         why=lambda f: (
             f"Set Shards {f.shards} -> {f.desired.shards} waits for a window; the next one opens at {sentences.opening(f)}. "
-            f'Annotation {manifests.RESHARD_NOW_ANNOTATION}: "{f.desired.shards}" lets it go now.'
+            f'Annotation {manifests.RESHARD_NOW_ANNOTATION}: "{f.desired.shards}" starts it now.'
         ),
     ),
     Rule(
         name=Reason.CRD_OUTDATED,
         state=State.STUCK,
-        # An intent that is kept in part is none (laws#6); failovers note none and go on.
+        # An intent that is stored only in part does not count (laws#6). Failovers note none, so they go on.
         when=lambda f: bool(f.snapshot.not_kept) and (set_shards.is_calling(f) or f.resize_is_wanted),
         why=lambda f: (
-            f"Set Shards waits: the API server does not keep {', '.join(f.snapshot.not_kept)} of status.operation, so its "
-            "WhatsAppCluster CRD is not that of this operator. Apply the CRD of this release (helm upgrade, or kubectl apply "
+            f"Set Shards waits: the API server drops {', '.join(f.snapshot.not_kept)} from status.operation, so its "
+            "WhatsAppCluster CRD does not match this operator. Apply the CRD of this release (helm upgrade, or kubectl apply "
             "--server-side -f crds/)."
         ),
     ),
@@ -333,7 +336,7 @@ RULES: tuple[Rule, ...] = (
         why=lambda f: (
             f"Set Shards {f.shards} -> {f.operation.to if f.operation else f.desired.shards}: all Coreapps will restart"
             + (", which logs the client on again" if f.is_logged_off else "")
-            + (", because another party changed the shards" if f.has_drifted else "")
+            + (", because something other than the operator changed the shards" if f.has_drifted else "")
             + (", with enough Coreapps for the shards but without the spares." if len(f.ready) < f.spec_replicas else ".")
         ),
     ),
@@ -348,7 +351,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.NODES_UNREACHABLE,
         state=State.WAITING,
         when=lambda f: bool(f.compensated),
-        why=lambda f: f"Not reachable on lost nodes: {sentences.places_of(f.compensated)}; as many more Coreapps replace them.",
+        why=lambda f: f"Unreachable on lost nodes: {sentences.places_of(f.compensated)}; the same number of extra Coreapps replaces them.",
     ),
     Rule(
         name=Reason.REPLACING_PODS,
@@ -362,7 +365,7 @@ RULES: tuple[Rule, ...] = (
             + f"{sentences.pending(f)}."
         ),
     ),
-    # The following rules are reported, no matter which rule wins, and block none.
+    # The following rules are reported no matter which rule wins, and block none.
     Rule(
         name=Reason.EPOCH_REJECTED,
         state=State.STUCK,
@@ -374,11 +377,11 @@ RULES: tuple[Rule, ...] = (
         state=State.STUCK,
         when=lambda f: f.snapshot.denied is not None or f.rejection(f.changed) is not None,
         why=lambda f: (
-            "The API server rejects a step of the operator, which is tried again. Give the operator its rights back, or correct what is "
+            "The API server rejects a write of the operator, which retries it. Give the operator its rights back, or correct what is "
             f"named: {f.snapshot.denied}"
             if f.snapshot.denied is not None
-            else "The API server rejects a change of this cluster's objects, which run on as they were. Correct in the spec what is named: "
-            f"{f.rejection(f.changed)}"
+            else "The API server rejects a change of this cluster's objects, which keep running as they were. Correct in the spec what is "
+            f"named: {f.rejection(f.changed)}"
         ),
     ),
     Rule(
@@ -413,8 +416,8 @@ RULES: tuple[Rule, ...] = (
         state=State.STUCK,
         when=missing.are_rejected,
         why=lambda f: (
-            f"Pods cannot be created: {f.snapshot.rejected_pods}. Make room, or correct what that names (spec.coreapp.pod "
-            "and spec.webapp.pod are what you add to pods). Kubernetes then tries again by itself, after minutes if it has failed for long."
+            f"Pods cannot be created: {f.snapshot.rejected_pods}. Make room, or correct what is named (your additions to pods are in "
+            "spec.coreapp.pod and spec.webapp.pod). Kubernetes then retries by itself, only after minutes if it has failed for long."
         ),
     ),
     Rule(
@@ -423,7 +426,7 @@ RULES: tuple[Rule, ...] = (
         when=lambda f: bool(missing.held(f)),
         why=lambda f: (
             f"Deleted pods stay, so no new ones can take their place: {missing.describe_held(f)}. Ask the owner of the finalizer "
-            "to remove it, or remove it by kubectl edit pod."
+            "to remove it, or remove it with kubectl edit pod."
         ),
     ),
     Rule(
@@ -434,12 +437,12 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         name=Reason.CHANGED_BY_ADMISSION,
-        # No harm by itself: a mesh adds containers, a mirror rewrites images. So it is said, and holds up neither Ready nor Reconciling.
+        # Harmless by itself: a mesh adds containers, a mirror rewrites images. So it is reported but affects neither Ready nor Reconciling.
         state=State.READY,
         when=lambda f: bool(f.altered),
         why=lambda f: (
-            "Nothing waits for a person. But these fields are not as the operator wrote them: admission, or a client that writes after "
-            f"it, changed them. They are left so until one of the two sides changes: {sentences.altered(f)}."
+            "Nothing waits for a person. But admission, or a client that writes after the operator, changed these fields. The operator "
+            f"leaves them so until one of the two sides changes: {sentences.altered(f)}."
         ),
     ),
     Rule(
@@ -483,8 +486,8 @@ def plan_of(f: Facts) -> Plan:
         record=f.record,
         next_window_at=windows.next_opening(f.desired.windows, f.wall) if winner.name == Reason.WINDOW_CLOSED else None,
         is_settled=f.is_settled,
-        # Not "nothing to do" of a change that is only being written, or that its controller has not observed yet; nor anything while
-        # objects are still being read.
+        # "Nothing to do" is not reported while a change is still being written or its controller has not observed it yet. Nothing at all
+        # is reported while objects are still being read.
         is_reportable=f.has_asked
         and f.snapshot.failed_reads.keys() == f.snapshot.unread.keys()
         and not (winner.state is State.READY and (f.is_template_settling or bool(f.changed))),

@@ -1,4 +1,4 @@
-"""The number of Coreapps: the one from the spec counts, another number that others wrote is overruled and reported. Pure."""
+"""The number of Coreapps: the spec decides it, and a number that something else wrote is overruled and reported. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRIES: Final = 3
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=30), timedelta(minutes=5)
 """The pause doubles from the first to the second. Extra Coreapps do no harm meanwhile."""
 INSISTS: Final = 2
-"""After so many consecutive times it is no mistake of a person, and must be ended by one."""
+"""After this many consecutive times it is not a person's mistake, and a person must end it."""
 
 
 def raised(f: Facts) -> int:
@@ -70,9 +70,9 @@ def noted(last: Overruled | None, *, by: str, replicas: int, now: datetime) -> O
 
 
 def lowers_after(f: Facts) -> datetime | None:
-    """Return when a number that another party raised may be set back; None: at any time.
+    """Return when a number that something else raised may be set back; None: at any time.
 
-    Only lowering waits. A number that is too low is raised at once, however often that is, for it ends Coreapps that hold shards.
+    Only lowering waits. A number that is too low is raised at once, however often, because it ends Coreapps that hold shards.
     """
     workload, last = f.snapshot.statefulset, f.snapshot.overruled
     if workload is None or last is None or last.by != workload.scaled_by or last.times < TRIES:
@@ -87,7 +87,7 @@ def may_lower(f: Facts) -> bool:
 
 
 def is_insisted_on(f: Facts) -> bool:
-    """Return whether another party goes on scaling the Coreapps although that is undone each time."""
+    """Return whether something else keeps scaling the Coreapps although the operator undoes it each time."""
     return f.snapshot.overruled is not None and f.snapshot.overruled.times >= INSISTS
 
 
@@ -97,9 +97,9 @@ def tell(f: Facts) -> str:
     if last is None:
         return ""
     return (
-        f"{last.by} scales StatefulSet {manifests.coreapp_name(f.desired.key.name)}, to {last.replicas} last, and is overruled: "
-        f"{f.spec_replicas} Coreapps follow from spec.shards and spec.spares, and more pods make no more shards. "
-        "Delete the HorizontalPodAutoscaler, or stop what else scales it."
+        f"{last.by} scales StatefulSet {manifests.coreapp_name(f.desired.key.name)}, last to {last.replicas}, and is overruled: "
+        f"{f.spec_replicas} Coreapps follow from spec.shards and spec.spares, and more pods do not make more shards. "
+        "Delete the HorizontalPodAutoscaler, or stop the program that scales it."
     )
 
 

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from .snapshot import Node, Silence
 
 LEASE_STALE = timedelta(seconds=15)
-"""A node's Lease not renewed for so long means that its kubelet is out of reach; kubelets renew every 10 s."""
+"""If a node's Lease is not renewed for this long, its kubelet is out of reach; kubelets renew every 10 s."""
 LATE = timedelta(seconds=1)
-"""With so much lag the event loop has missed answers."""
+"""With this much lag, the event loop has missed answers."""
 DOUBTED_NODES = 3
 """Silence on fewer nodes counts: otherwise small clusters would have no failover."""
 
@@ -21,14 +21,14 @@ def newest_renewal(nodes: Mapping[str, Node] | None) -> datetime | None:
 
 
 def is_lease_stale(node: Node, newest: datetime | None, now: datetime) -> bool:
-    """Whether a node stopped renewing its Lease while others went on. If all stopped, the watch of this process is dead."""
+    """Whether a node stopped renewing its Lease while others continued. If all stopped, the watch of this process is dead."""
     if node.renewed_at is None or newest is None:
         return False
     return newest - node.renewed_at >= LEASE_STALE and now - newest < LEASE_STALE
 
 
 def is_lost(node: Node, newest: datetime | None, now: datetime) -> bool:
-    """Whether a known node is out of reach: gone, declared dead, or its kubelet is silent. Nothing that its kubelet said before counts."""
+    """Whether a known node is out of reach: gone, declared dead, or with a silent kubelet. Earlier reports of its kubelet do not count."""
     return node.gone or node.out_of_service or node.ready is None or is_lease_stale(node, newest, now)
 
 
@@ -61,10 +61,10 @@ def _alive(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime) ->
 
 
 def _unconfirmed(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime) -> int:
-    """Return how many unresponsive Coreapps never answered although kubelets call them ready that are not out of reach themselves.
+    """Return how many unresponsive Coreapps never answered although reachable kubelets report them as ready.
 
-    Where another Coreapp answers, this process reaches the node: what is in the way is the pod's own, as a service mesh or a policy of its
-    namespace. It must not hold up other clusters.
+    If another Coreapp on the node answers, this process reaches the node. Then the obstacle is the pod's own, such as a service mesh or a
+    policy of its namespace, and must not hold up other clusters.
     """
     known, never = nodes or {}, silence.never_responded
     newest = newest_renewal(known)

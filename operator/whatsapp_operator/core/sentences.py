@@ -1,4 +1,4 @@
-"""Parts of the sentences of rules: names, places, times, and what others said."""
+"""Parts of the rules' sentences: names, places, times, and what the client and the scheduler said."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORKLOADS = frozenset({"StatefulSet", "Deployment"})
 
 
 def awaited(f: Facts) -> str:
-    """Name the Coreapps that stay and are not ready, with the scheduler's sentence if there is one."""
+    """Name the Coreapps that stay and are not ready, with the scheduler's message if there is one."""
     ready = {pod.uid for pod in f.ready}
     late = [pod for pod in f.snapshot.coreapps if pod.uid not in ready and pod.ordinal < f.replicas]
     names = ", ".join(pod.name for pod in late[:5]) or "pods that do not exist yet"
@@ -23,7 +23,7 @@ def awaited(f: Facts) -> str:
 
 
 def pending(f: Facts) -> str:
-    """Name the Webapp's or the simulator's pod that does not run, and why; empty if none is known."""
+    """Name the pod of a Webapp or of the simulator that does not run, and why; empty if none is known."""
     return f"; waiting for {f.snapshot.pending_pod}" if f.snapshot.pending_pod else ""
 
 
@@ -44,7 +44,7 @@ def foreign(refs: Sequence[Ref]) -> str:
     named = ", ".join(f"{ref.kind} {ref.name}" for ref in refs)
     them, are = ("it", "is") if len(refs) == 1 else ("them", "are")
     one = "it" if len(refs) == 1 else "one of them"
-    # It may have the cluster's own pods, or the password that the client has.
+    # The object may own the cluster's pods, or hold the client's password.
     more = " A workload that is deleted with --cascade=orphan leaves its pods running." if WORKLOADS & {ref.kind for ref in refs} else ""
     return (
         f"{named} {are} not owned by this cluster and {are} left alone. Delete or rename {them}, or give the cluster another name. "
@@ -55,7 +55,7 @@ def foreign(refs: Sequence[Ref]) -> str:
 def opening(f: Facts) -> str:
     """Say when the next window opens."""
     at = windows.next_opening(f.desired.windows, f.wall)
-    return manifests.timestamp(at) if at else "no time that is known"
+    return manifests.timestamp(at) if at else "an unknown time"
 
 
 def span(f: Facts) -> str:
@@ -64,14 +64,14 @@ def span(f: Facts) -> str:
 
 
 def verifying(f: Facts) -> str:
-    """Say what the client reports after an accepted call; a third number shows that another party called too, or that it knows nothing."""
+    """Say what the client reports after an accepted call. A third number shows another program's call, or that the client lost its data."""
     accepted = f"Set Shards {span(f)} was accepted; the client"
     if f.operation is None or f.shards == f.operation.origin:
         return f"{accepted} still reports {f.shards}."
     until = manifests.timestamp(f.operation.settle_by)
     return (
-        f"{accepted} reports {f.shards} all the same: another party changed it, or the client lost its database. "
-        f"If that stays so, the operator goes on from {f.shards} at {until}."
+        f"{accepted} nevertheless reports {f.shards}: something other than the operator changed it, or the client lost its database. "
+        f"If that does not change, the operator continues from {f.shards} at {until}."
     )
 
 
@@ -82,7 +82,7 @@ def attempts(f: Facts) -> str:
 
 
 def client_said(f: Facts) -> str:
-    """What the client said, if this process made the call; 403, temporarily unavailable, is what all but strange ones say."""
+    """Return what the client answered, if this process made the call; usually that is 403, temporarily unavailable."""
     call = f.snapshot.client.call
     return f" ({call.detail})" if call is not None and f.operation is not None and call.id == f.operation.id and call.detail else ""
 
@@ -111,7 +111,7 @@ def names_of(pods: Iterable[Coreapp]) -> str:
 
 
 def rejected_epochs(f: Facts) -> str:
-    """Say which shards the servers let nobody serve, and what to do."""
+    """Say which shards no Coreapp can serve because the servers reject their epochs, and what to do."""
     named = ", ".join(f"shard {route.shard} ({route.holder})" for route in f.rejected)
     alone = ", ".join(str(route.holder) for route in f.rejected if not f.standbys(route))
     return (
@@ -128,7 +128,7 @@ def places_of(pods: Iterable[Coreapp]) -> str:
 
 
 FIELDS_NAMED, FIELD_LIMIT = 6, 120
-"""So many fields that admission changed are named, each with so many letters at most."""
+"""How many fields that admission changed are named, and at most how many letters of each."""
 
 
 def altered(f: Facts) -> str:

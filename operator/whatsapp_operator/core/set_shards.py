@@ -1,4 +1,4 @@
-"""One call of Set Shards: may it be made, what is noted before it, and what its answer makes of the record (laws#4 to laws#6)."""
+"""One call of Set Shards: whether it may be made, what is noted before it, and how its answer changes the record (laws#4 to laws#6)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .facts import Facts
 from .snapshot import Answer, Call, Operation, Record, Rejection, Snapshot
 
 MOST_REJECTED: Final = 31
-"""Rejected certificates that are remembered besides the last one."""
+"""How many rejected certificates are remembered besides the last one."""
 
 
 def may_call(f: Facts) -> bool:
@@ -41,9 +41,9 @@ def is_calling(f: Facts) -> bool:
 
 
 def call_for(f: Facts) -> tuple[Action, ...]:
-    """Call; but first make the Services of new shards, and void every write that could still take away pods that the call needs (laws#4).
+    """Call, but first create the Services of new shards and void every write that could still remove pods that the call needs (laws#4).
 
-    A quota or admission may reject a Service: then its shard would be without service until a person acts, had the call been made.
+    A quota or admission may reject a Service. If the call were made first, that shard would be unserved until a person acts.
     """
     services = (manifests.shard_service(f.desired, shard) for shard in f.shards_without_service(f.desired.shards))
     if absent := tuple(Create(obj=service) for service in services if not f.is_there(service)):
@@ -59,7 +59,7 @@ def next_operation(f: Facts) -> Operation:
     """Return the intent of the next Set Shards call. Pure: id and times come from the observation."""
     earlier = f.operation if f.operation is not None and f.operation.to == f.desired.shards else None
     tuning = f.desired.tuning
-    # The call may take effect as late as when it is given up; only an answer says when the restart began.
+    # The call may take effect until it is given up; only an answer says when the restart began.
     deadline = f.snapshot.now + tuning.call_timeout + f.desired.restart_timeout
     return Operation(
         id=f"{f.desired.shards}-{f.snapshot.nonce}",
@@ -85,9 +85,9 @@ def _answered(desired: Desired, snapshot: Snapshot, operation: Operation, call: 
     if call.answer is None or operation.answer is not Answer.NONE:
         return record
     deadline = snapshot.now + desired.restart_timeout if call.answer is Answer.ACCEPTED else operation.deadline
-    # A call that was rejected for an unknown reason, without a certificate, is retried as if busy: no edit can be waited for.
+    # A call without a certificate that was rejected for an unknown reason is retried as if busy: there is no edit to wait for.
     answer = Answer.BUSY if call.answer is Answer.REJECTED else call.answer
-    # The intent's other times count from its note; so does this one, in whole seconds, as it is kept.
+    # Like the intent's other times, this one counts from when the intent was noted; status keeps whole seconds.
     asked = call.retry_after if answer is Answer.BUSY else None
     retry_after = timedelta(seconds=ceil((snapshot.now - operation.started_at + asked).total_seconds())) if asked else None
     return replace(record, operation=replace(operation, answer=answer, deadline=deadline, retry_after=retry_after))
@@ -121,9 +121,9 @@ def _with_rejected(record: Record, fingerprint: str) -> dict[str, Any]:
 
 
 def _settled_by_get(f: Facts, operation: Operation) -> Record:
-    """Return the record with a call settled by GET, if it is: GET reports its number, or still another one after ``settle_by``.
+    """Return the record; GET settles the call if it reports the call's number, or still another one after ``settle_by``.
 
-    The number says nothing of a call that logs the client on: there, the Coreapps' connections do.
+    The number says nothing about a call that logs the client on: there, the Coreapps' connections decide.
     """
     desired, snapshot, record = f.desired, f.snapshot, f.record
     asked, shards = snapshot.client.asked_at, snapshot.client.shards

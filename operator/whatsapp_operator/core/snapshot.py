@@ -46,10 +46,10 @@ class Report:
     """The servers reject its epoch for good: they have accepted a higher one."""
     version: str | None = None
     uid: str | None = None
-    """Of the pod that answered; None: it does not say."""
+    """The uid of the pod that answered; None: it does not say."""
 
     def is_of(self, uid: str) -> bool:
-        """Return whether the pod with this uid gave it, as far as it says: an address may have become that of another pod."""
+        """Return whether the pod with this uid gave it, as far as it says: its address may have passed to another pod."""
         return not self.uid or self.uid == uid
 
 
@@ -67,10 +67,10 @@ class Coreapp:
     ready: bool = False
     deleting: bool = False
     disrupted: bool = False
-    """It is about to go for a reason that is not its own: eviction, preemption, a taint (condition DisruptionTarget)."""
+    """It is about to go for an external reason: eviction, preemption, a taint (condition DisruptionTarget)."""
     terminated: bool = False
     lost_readiness: bool = False
-    """Its container runs, was ready in this life of it, and is not any more."""
+    """Its container runs, has been ready since it started, and no longer is."""
     revision: str | None = None
     pending_because: str | None = None
     held_by: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ class Node:
     ready: bool | None = None
     """As its Ready condition says; None: Unknown, which the control plane writes when the kubelet is silent."""
     leaving: str | None = None
-    """Why its pods are soon to go: ``cordoned``, or the key of a taint that autoscalers and spot handlers set; None: it stays."""
+    """Why its pods will soon go: ``cordoned``, or the key of a taint that autoscalers and spot handlers set; None: it stays."""
     gone: bool = False
     """Its object was known and was deleted."""
     out_of_service: bool = False
@@ -125,7 +125,7 @@ class Node:
     renewed_at: datetime | None = None
     """When this process last observed a renewal of its Lease, by its own clock; None: it has no Lease."""
     presumed: bool = False
-    """That was no renewal: this process began to watch then, and the node gets time to show that it is alive."""
+    """``renewed_at`` is when this process began to watch, not a renewal: the node gets time to show that it is alive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +140,7 @@ class Silence:
     """Those that answered their last probe and were not probed since the others stopped answering: they prove nothing."""
     never_responded: tuple[str | None, ...] = ()
     """The nodes of unresponsive ones that never answered this process although their kubelets, which probe the same port, call them ready;
-    a node with several of them is there several times."""
+    a node with several of them appears several times."""
     answering: frozenset[str] = frozenset()
     """Of these nodes, those on which another Coreapp answers."""
     nodes: frozenset[str] = frozenset()
@@ -167,10 +167,10 @@ class Route:
     planned: bool = False
     committed_at: datetime | None = None
     touched: str | None = None
-    """The epoch for whose sake its version was moved last, since the last commit."""
+    """The epoch for which its version was last moved, since the last commit."""
     foreign: bool = False
     copied_by: str | None = None
-    """A pod that is no Coreapp of this cluster, and that the Service selects all the same: it was made with a holder's labels."""
+    """A pod that is not a Coreapp of this cluster but that the Service selects, because it was created with a holder's labels."""
 
 
 class Answer(StrEnum):
@@ -197,11 +197,11 @@ class Operation:
     attempts: int = 1
     answer: Answer = Answer.NONE
     fingerprint: str | None = None
-    """Of the certificate that goes with the call."""
+    """That of the certificate that goes with the call."""
     retry_after: timedelta | None = None
     """How long after ``started_at`` the busy client asked to be left alone."""
     uid: str | None = None
-    """Of the WhatsAppCluster that it was noted for; None: it was noted by a release that did not say."""
+    """That of the WhatsAppCluster for which it was noted; None: a release that did not record it noted it."""
 
     @property
     def logs_on(self) -> bool:
@@ -214,19 +214,19 @@ class Record:
     """The part of status that is remembered, because it cannot be observed."""
 
     uid: str | None = None
-    """Of the WhatsAppCluster that it is of."""
+    """That of the WhatsAppCluster to which it belongs."""
     operation: Operation | None = None
     """The Set Shards call that was noted and is not settled."""
     settled_shards: int | None = None
     """The number of shards that was last verified as reached; None: none was yet."""
     rejected_fingerprint: str | None = None
-    """Of the certificate that the client rejected last."""
+    """That of the certificate that the client rejected last."""
     rejected_before: tuple[str, ...] = ()
-    """Of those that it rejected before that one, newest first."""
+    """Those of the certificates that it rejected before, newest first."""
     rejected_because: str | None = None
     """The client's error text for that rejection."""
     logged_off_at: datetime | None = None
-    """When a rejection logged the client off; None: none did since a Set Shards was last accepted."""
+    """When a rejection logged the client off; None: none has since a Set Shards was last accepted."""
     rejected_pin: str | None = None
     """Digest of the PIN that was rejected (``objections.pin_of``); None: none since a Set Shards was last accepted."""
     banned_at: datetime | None = None
@@ -241,9 +241,9 @@ class Rejection(StrEnum):
     """Why a Set Shards call was rejected."""
 
     CERTIFICATE = "Certificate"
-    """It is a wrong one, or missing; that logs the client off."""
+    """The certificate is wrong or missing; that logs the client off."""
     CERTIFICATE_PARAMETER = "CertificateParameter"
-    """It could not be read, or is missing; the client was not logged off."""
+    """The certificate could not be read, or is missing; the client was not logged off."""
     PIN = "Pin"
     BANNED = "Banned"
     CLIENT_EXPIRED = "ClientExpired"
@@ -265,9 +265,9 @@ class Call:
     """For how long a busy client asks not to be called."""
     fingerprint: str | None = None
     secret_version: str | None = None
-    """Of the account's Secret that the call was made with."""
+    """That of the account's Secret with which the call was made."""
     pin_digest: str | None = None
-    """Of the PIN that the call carried; None: there was no Secret to take one from."""
+    """That of the PIN that the call carried; None: there was no Secret to take one from."""
 
 
 class Login(StrEnum):
@@ -284,15 +284,15 @@ class Client:
 
     shards: int | None = None
     asked_at: datetime | None = None
-    """When the question was sent whose answer is ``shards``; by this process."""
+    """When this process sent the request that ``shards`` answers."""
     asking: bool = False
     login: Login = Login.UNTRIED
     unresponsive_since: datetime | None = None
     problem: str = ""
     login_message: str = ""
-    """What the client said of the last login that it rejected, without secrets; empty: nothing, or the login was not sent."""
+    """What the client said about the last login that it rejected, without secrets; empty: nothing, or the login was not sent."""
     is_new_password_rejected: bool = False
-    """Nor is it one that the client takes as the new password, which a first login must set."""
+    """The client also rejects it as the new password that a first login must set."""
     version: str | None = None
     first_login_at: datetime | None = None
     """When the initial password was accepted: the account is a new one."""
@@ -325,16 +325,16 @@ class Workload:
     replicas: int
     ready: int = 0
     revision: str | None = None
-    """Of the template that new pods get; None while its controller has not observed the newest one."""
+    """That of the template that new pods get; None while its controller has not observed the newest one."""
     scaled_by: str | None = None
     """The field manager that last wrote ``replicas``, if it is not this operator; None: not known, or this operator."""
     bumped_for: str | None = None
-    """The mark of a Coreapp for whose sake the version was bumped last; or random letters."""
+    """The mark of the Coreapp for which the version was last bumped, or random letters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overruled:
-    """Another party scaled the Coreapps, and this process set the number back."""
+    """Something else scaled the Coreapps, and this process set the number back."""
 
     by: str
     """The field manager that last scaled them."""
@@ -365,7 +365,7 @@ class Attempt:
     before: Any
     stored: Any
     times: int
-    """How often in a row it was put right."""
+    """How often in a row it was corrected."""
     at: datetime
 
 
@@ -401,10 +401,10 @@ class Snapshot:
     unread: Mapping[str, str] = field(default_factory=dict)
     """Kinds of objects that could not be read, and why in the API server's words; empty: they are still being read.
 
-    What is not known of them is not "not there".
+    Such objects are unknown, not absent.
     """
     rejected: Mapping[Ref, RejectedWrite] = field(default_factory=dict)
-    """Objects of which the API server just rejected a write, by the present spec."""
+    """Objects for which the API server just rejected a write under the present spec."""
     denied: str | None = None
     """The API server's error when it rejects another write of this process, such as of labels or of a number, for longer than a moment."""
     written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
@@ -418,9 +418,9 @@ class Snapshot:
     rejected_pods: str | None = None
     """Which pod its controller cannot create, and why in the controller's words; None: none that is known."""
     rejected_coreapp: str | None = None
-    """The same of Coreapps alone."""
+    """The same for Coreapps alone."""
     overruled: Overruled | None = None
-    """The last overruled scaling of the Coreapps by another party, if it is recent."""
+    """The last overruled scaling of the Coreapps, if it is recent."""
     mislabelled: tuple[Obj, ...] = ()
     """Own pods and shard Services that lack labels by which they are found and selected. Such a pod is a Coreapp only if it holds a
     shard."""
@@ -431,11 +431,11 @@ class Snapshot:
     coreapps: tuple[Coreapp, ...] = ()
     routes: tuple[Route, ...] = ()
     record: Record = Record()
-    """As it stood in status."""
+    """As it was read from status."""
     client: Client = Client()
     account: AccountSecret | None = None
     checksums: Mapping[Ref, str] = field(default_factory=dict)
-    """By workload: of what its pods take from Secrets now; none where a Secret could not be read, is missing or has something wrong."""
+    """By workload: that of what its pods take from Secrets now; none if a Secret could not be read, is missing or has something wrong."""
     anchored_for: int | None = None
     """The shards for which this process moved the StatefulSet's resourceVersion, since it last scaled or noted an intent."""
     missing: str | None = None
@@ -454,7 +454,7 @@ class Snapshot:
     committed: tuple[Route, ...] = ()
     """Handovers that this process committed and that status does not contain yet; their Services may have changed since."""
     handover_times: Mapping[str, HandoverTimes] = field(default_factory=dict)
-    """By epoch, as far as this process did it."""
+    """By epoch, for the handovers of this process."""
     since: Mapping[str, datetime] = field(default_factory=dict)
     """For each fact that the last plan said to hold: since when it held without a break."""
 

@@ -17,11 +17,11 @@ from .snapshot import Attempt
 DESIRED_ANNOTATION: Final = "multiconnect.dev/wanted"
 """Checksum of the desired object at its last write: it shows which fields are no longer desired."""
 EXACT: Final = frozenset({"selector", "podSelector", "namespaceSelector", "matchLabels", "ingress"})
-"""Fields to which the API server adds nothing. With one more entry a selector may select nothing, and a NetworkPolicy may let nobody in."""
+"""Fields to which the API server adds nothing. One more entry may make a selector select nothing, or a NetworkPolicy admit nothing."""
 TEXTS: Final = frozenset({"selector", "matchLabels", "nodeSelector", "labels", "annotations"})
 """Fields with texts by names that the user or the operator gives: the API server keeps empty ones."""
 KEPT: Final = frozenset({"allowPrivilegeEscalation", "automountServiceAccountToken", "enableServiceLinks", "namespaceSelector"})
-"""Fields that the API server keeps although they are false or empty: without them it would be the opposite."""
+"""Fields that the API server keeps although they are false or empty: without them they would mean the opposite."""
 AMOUNTS: Final = frozenset({"requests", "limits"})
 SPECIAL: Final = EXACT | TEXTS | AMOUNTS
 SOURCE_RANGES: Final = "service.beta.kubernetes.io/load-balancer-source-ranges"
@@ -86,7 +86,7 @@ def _notes(template: Obj | None) -> Mapping[str, str]:
 
 
 def covers(live: Any, wanted: Any) -> bool:
-    """Return whether ``live`` has every field of ``wanted``; fields that the API server added do not count, but in selectors and policies.
+    """Return whether ``live`` has every field of ``wanted``; fields that the API server added count only in selectors and policies.
 
     Under ``requests`` and ``limits`` amounts are compared by value: the API server stores 1024Mi as 1Gi.
     """
@@ -123,7 +123,7 @@ def _inside(key: str, within: str) -> str:
 
 
 def _entry(within: str) -> str:
-    """Return within what the entries of a list are: only what is exact is so at any depth."""
+    """Return the special field that encloses the entries of a list: only exact fields apply at any depth."""
     return within if within in EXACT else ""
 
 
@@ -134,7 +134,7 @@ def _is_kept(key: str, within: str) -> bool:
 # --- changes by the API server after a write ----------------------------------------------------------------------------
 
 TRIES: Final = 3
-"""Times that a field is restored which changes again after each write: a person or another controller may insist."""
+"""How often a field is restored that changes again after each write: a person or another controller may insist."""
 INSISTENT_FOR: Final = timedelta(hours=1)
 """If the last restore of a field is longer ago, the count starts again."""
 

@@ -1,4 +1,4 @@
-"""What is done whichever rule wins: each rule of that table with a situation in which it acts, and their order."""
+"""What is done no matter which rule wins: each rule of that table with a situation in which it acts, and their order."""
 
 from __future__ import annotations
 

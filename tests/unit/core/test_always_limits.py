@@ -1,4 +1,4 @@
-"""What is done whichever rule wins, next to what is not: pods that are ended, labels that are cleared, roles that are assigned."""
+"""What is done no matter which rule wins, next to what is not: pods that are ended, labels that are cleared, roles that are assigned."""
 
 from __future__ import annotations
 

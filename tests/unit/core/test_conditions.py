@@ -26,9 +26,9 @@ BEHIND = (
 )
 
 READY: dict[str, tuple[Situation, str, str, str]] = {
-    "one spare": (SETTLED, "True", "Serving", "All 2 shards are served; 1 failure can be taken."),
-    "one shard": (situation().settled(shards=1), "True", "Serving", "The one shard is served; 1 failure can be taken."),
-    "two spares": (situation().settled(spares=2), "True", "Serving", "All 2 shards are served; 2 failures can be taken."),
+    "one spare": (SETTLED, "True", "Serving", "All 2 shards are served; 1 failure can be tolerated."),
+    "one shard": (situation().settled(shards=1), "True", "Serving", "The one shard is served; 1 failure can be tolerated."),
+    "two spares": (situation().settled(spares=2), "True", "Serving", "All 2 shards are served; 2 failures can be tolerated."),
     "no spare wanted": (situation().settled(spares=0), "True", "Serving", "All 2 shards are served."),
     "no spare left": (SETTLED.without_pod(2), "True", "Serving", "All 2 shards are served, but no spare is left."),
     "first number": (growing().seeing(settled_shards=None), "False", "SettingShards", RESIZE),
@@ -37,7 +37,7 @@ READY: dict[str, tuple[Situation, str, str, str]] = {
         SETTLED.client(unresponsive_since=NOW - seconds(9.9), problem="connection reset"),
         "True",
         "Serving",
-        "All 2 shards are served; 1 failure can be taken.",
+        "All 2 shards are served; 1 failure can be tolerated.",
     ),
     "a long silence": (
         SETTLED.client(unresponsive_since=NOW - seconds(10), problem="connection reset"),
@@ -45,7 +45,7 @@ READY: dict[str, tuple[Situation, str, str, str]] = {
         "WebappNotResponding",
         "The Webapp does not answer: connection reset",
     ),
-    "the client does not answer": (UNKNOWN, "True", "Serving", "All 2 shards are served; 1 failure can be taken."),
+    "the client does not answer": (UNKNOWN, "True", "Serving", "All 2 shards are served; 1 failure can be tolerated."),
     "the client does not answer, a shard is not served": (UNKNOWN.holder_deleted(0), "False", "FailingOver", f"Being taken over: {TAKEN}."),
     "all is served again, only the spare is not back": (SPARE_AWAY, "True", "Serving", "All 4 shards are served, but no spare is left."),
     "a restart, from a number that was not known": (
@@ -229,7 +229,7 @@ CERTIFICATES: dict[str, tuple[Situation, str, str, str]] = {
         ACCOUNT.seeing(account=None, banned_at=NOW),
         "False",
         "Banned",
-        "The client says that the account is banned; nothing is sent any more. Ask Meta's support, then make a new cluster.",
+        "The client says that the account is banned; the operator sends nothing more. Ask Meta's support, then create a new cluster.",
     ),
 }
 

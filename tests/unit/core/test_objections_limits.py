@@ -22,7 +22,7 @@ BARE = "WhatsApp rejected Set Shards without a certificate; it is not sent witho
 RIGHT_ONE = "Put the right one into Secret acme-account."
 CLOSED = "WhatsApp says that registration is closed for this number; Set Shards is not tried again. The certificate is not at fault. "
 COPY = "Copy the certificate from Business Manager into it."
-EXPIRED = "too soon, or it has expired, and an expired one gets the account banned. Put a new one there with its expiresAt."
+EXPIRED = "which is too soon or already past. An expired one gets the account banned. Put a new one there with its expiresAt."
 ASK = "Ask Meta's support. Once they have opened it, edit "
 
 
@@ -49,11 +49,11 @@ SENTENCES: dict[str, tuple[Situation, str]] = {
     ),
     "registration closed": (
         ACCOUNT.seeing(registration_closed_for="70"),
-        f"{CLOSED}{ASK}Secret acme-account (an annotation will do) and it is tried again.",
+        f"{CLOSED}{ASK}Secret acme-account (an annotation is enough), and the operator tries again.",
     ),
     "registration closed without a Secret": (
         without_secret(ACCOUNT).seeing(registration_closed_for="generation-3"),
-        f"{CLOSED}{ASK}the spec and it is tried again.",
+        f"{CLOSED}{ASK}the spec, and the operator tries again.",
     ),
     "no certificate": (WITNESSES["CertificateMissing"], f"There is no key certificate in Secret acme-account. {COPY}"),
     "no certificate, and no Secret is named": (
@@ -62,7 +62,7 @@ SENTENCES: dict[str, tuple[Situation, str]] = {
     ),
     "expired": (
         growing().with_account(expires_at=NOW + timedelta(hours=23)),
-        f"The certificate in Secret acme-account expires at 2027-01-05T11:00:00Z: {EXPIRED}",
+        f"The certificate in Secret acme-account expires at 2027-01-05T11:00:00Z, {EXPIRED}",
     ),
     "malformed": (WITNESSES["SecretMalformed"], "Key WA_DB_PASSWORD of Secret db ends with a line break. Make it again."),
 }

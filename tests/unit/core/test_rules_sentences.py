@@ -43,7 +43,8 @@ ONCE = "The Webapp accepts key password of Secret acme-admin neither as it is no
 NEITHER = "The Webapp accepts neither key password nor key initialPassword of Secret acme-admin"
 STRONG = "A new one has 8 to 64 characters, with a digit, an upper-case and a lower-case letter and a special character."
 DRIFT = (
-    "Another party changed the shards from 2 to 1. Set spec.shards to 1 to keep that, or spec.reshard.drift to Repair to have it undone."
+    "Something other than the operator changed the shards from 2 to 1. Set spec.shards to 1 to keep that, "
+    "or set spec.reshard.drift to Repair to have the operator undo it."
 )
 MOVING = "Moving shards as annotation multiconnect.dev/switchover says:"
 PENDING = "acme-simulator-0 (0/3 nodes are available: 3 node(s) were unschedulable)"
@@ -126,7 +127,7 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
     "deleted objects": (
         SETTLED.without_object("Service", "acme-webapp").without_object("NetworkPolicy", "acme-webapp"),
         "Bootstrapping",
-        "Creating again what was deleted: NetworkPolicy acme-webapp, Service acme-webapp.",
+        "Recreating deleted objects: NetworkPolicy acme-webapp, Service acme-webapp.",
     ),
     "replicas too low": (scaled_by(SETTLED, "kubectl", 2), "ScalingUp", f"Coreapps 2 -> 3 (kubectl wrote 2; {FOLLOWS})."),
     "two conflicts": (
@@ -153,8 +154,9 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         growing().noted(4, Answer.ACCEPTED).reporting(1),
         "Verifying",
         (
-            "Set Shards 2 -> 4 was accepted; the client reports 1 all the same: another party changed it, or the client lost its database. "
-            "If that stays so, the operator goes on from 1 at 2027-01-04T12:13:59Z."
+            "Set Shards 2 -> 4 was accepted; the client nevertheless reports 1: something other than the operator changed it, "
+            "or the client lost its database. "
+            "If that does not change, the operator continues from 1 at 2027-01-04T12:13:59Z."
         ),
     ),
     "accepted, and not yet seen": (
@@ -214,7 +216,7 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
     "repaired drift": (
         drifted(),
         "SettingShards",
-        "Set Shards 1 -> 2: all Coreapps will restart, because another party changed the shards.",
+        "Set Shards 1 -> 2: all Coreapps will restart, because something other than the operator changed the shards.",
     ),
     "logging on": (
         SETTLED.seeing(logged_off_at=LATER),
@@ -414,7 +416,7 @@ def test_a_step_that_is_rejected_is_said_no_matter_what_is_done() -> None:
 
     assert (said["status"], said["reason"]) == ("True", "ChangeRejected")
     assert said["message"] == (
-        "The API server rejects a step of the operator, which is tried again. Give the operator its rights back, or correct what is named: "
+        "The API server rejects a write of the operator, which retries it. Give the operator its rights back, or correct what is named: "
         "patch scale StatefulSet default/acme-coreapp: 403 Forbidden"
     )
     assert "what is named: Service is invalid" in WITNESSES["ChangeRejected"].condition("Stalled")["message"]

@@ -105,7 +105,7 @@ def test_a_restart_names_the_numbers_and_its_deadline() -> None:
 def test_a_closed_window_says_when_the_next_one_opens_and_how_not_to_wait_for_it() -> None:
     assert why(WITNESSES["WindowClosed"], "WindowClosed") == (
         "Set Shards 2 -> 4 waits for a window; the next one opens at 2027-01-05T00:00:00Z. "
-        'Annotation multiconnect.dev/reshard-now: "4" lets it go now.'
+        'Annotation multiconnect.dev/reshard-now: "4" starts it now.'
     )
 
 
@@ -118,7 +118,7 @@ def test_a_window_that_never_opens_again_says_what_is_wrong() -> None:
 def test_where_no_window_ever_opens_no_time_is_made_up() -> None:
     unmet = Window(name="never", schedule="0 0 */15 4 3#5", duration=timedelta(hours=1))
 
-    assert sentences.opening(growing().wanting(windows=(unmet,)).facts()) == "no time that is known"
+    assert sentences.opening(growing().wanting(windows=(unmet,)).facts()) == "an unknown time"
 
 
 # --- objects

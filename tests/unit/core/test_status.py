@@ -220,7 +220,7 @@ def test_a_webapp_that_is_not_there_says_why() -> None:
     """The reason is mostly the scheduler's, or that of the simulator behind it."""
     pending = "acme-simulator-0 (CrashLoopBackOff)"
     away = situation().settled().seeing(webapp=None, pending_pod=pending)
-    assert away.condition("Ready")["message"] == f"No Webapp is ready, so messages cannot be handed in; waiting for {pending}."
+    assert away.condition("Ready")["message"] == f"No Webapp is ready, so messages cannot be submitted; waiting for {pending}."
     silent = EVERYTHING["silent"].seeing(pending_pod=pending)
     assert silent.condition("Ready")["message"].endswith(f"; waiting for {pending}")
 

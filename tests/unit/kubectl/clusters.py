@@ -44,7 +44,7 @@ def condition(kind: str, status: str, reason: str, message: str = "") -> Obj:
 
 
 SERVING = (
-    condition("Ready", "True", "Serving", "All 2 shards are served; 1 failure can be taken."),
+    condition("Ready", "True", "Serving", "All 2 shards are served; 1 failure can be tolerated."),
     condition("Reconciling", "False", "UpToDate", "Nothing to do."),
     condition("Stalled", "False", "UpToDate", "Nothing waits for a person."),
     condition("Redundant", "True", "SparesReady", "1 of 1 wanted spares are ready."),
@@ -237,7 +237,7 @@ def _cluster(shards: int, spares: int) -> Obj:
             "uid": UID,
             "observedGeneration": 3,
             "reason": "Serving",
-            "message": "All 2 shards are served; 1 failure can be taken.",
+            "message": "All 2 shards are served; 1 failure can be tolerated.",
             "shards": shards,
             "settledShards": shards,
             "shardMap": shard_map,

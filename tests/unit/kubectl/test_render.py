@@ -80,7 +80,7 @@ def test_a_narrow_terminal_gets_lines_and_a_wide_one_a_table() -> None:
 
 STATUS = """\
 shop/acme: 1 of 2 shards is not served: shard 0: node node-0 is gone. No operator leads, so no shard is moved.
-├── The operator reported Serving: All 2 shards are served; 1 failure can be taken.
+├── The operator reported Serving: All 2 shards are served; 1 failure can be tolerated.
 ├── Deliberately not done
 │   └── Planned changes are held: the cluster is paused. Failovers go on.
 ├── Shards: 2; the spec asks for 4

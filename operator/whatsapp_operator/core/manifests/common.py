@@ -56,7 +56,7 @@ DATABASE_TLS_FOLDER: Final = "/etc/wabiz/db-tls"
 
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(3000, 1, 1, tzinfo=UTC)
-"""Times that others write count only from the first to the second."""
+"""Times that others write count only if they are between these two."""
 
 FIRST_WEBAPPS: Final = 2
 """Initial number of Webapps if the spec has none; later an autoscaler or a person decides."""
@@ -96,7 +96,7 @@ def shard_name(name: str, shard: int) -> str:
 
 
 def service_names(name: str, shards: int) -> tuple[str, ...]:
-    """Return the names of all Services of a cluster with so many shards."""
+    """Return the names of all Services of a cluster with this many shards."""
     return coreapp_name(name), webapp_name(name), simulator_name(name), *(shard_name(name, shard) for shard in range(shards))
 
 
@@ -136,7 +136,7 @@ def webapp_deployment(name: str) -> Ref:
 
 
 def outgrown(name: str) -> dict[Ref, Ref]:
-    """Return the names that earlier releases gave, and what stands in their place. Another cluster may need such a name."""
+    """Return the names that earlier releases gave, and what replaces them. Another cluster may need such a name."""
     return {Ref("NetworkPolicy", name): Ref("NetworkPolicy", coreapp_name(name))}
 
 
@@ -220,8 +220,8 @@ def _suffix(name: str, cluster: str) -> str | None:
 def is_pod_of(pod: Obj, cluster: str, sets: Mapping[str, str]) -> bool:
     """Return whether a pod is one of a cluster; ``sets`` are the uids of its StatefulSets, by name.
 
-    A StatefulSet lets go of a pod that lost a label that it selects by: such a pod has no controller, and host name and subdomain tell
-    where it comes from. A Webapp's controller is a ReplicaSet, which is known by its name.
+    A StatefulSet releases a pod that lost a label of its selector. Such a pod has no controller; its host name and subdomain show where it
+    comes from. A Webapp's controller is a ReplicaSet, which is known by its name.
     """
     name, owner = str(pod["metadata"]["name"]), controller_of(pod)
     workload, _, ordinal = name.rpartition("-")
@@ -241,7 +241,7 @@ def upstream_env(desired: Desired) -> dict[str, Any]:
 def service_of(desired: Desired, name: str, component: str, ports: Mapping[str, tuple[int, int]], **spec: Any) -> dict[str, Any]:
     """Return a Service of a component; ``ports``: by name the port and the port of the pods.
 
-    Its type is named although it is the default: as another one, mostly ``ExternalName``, it would lead elsewhere.
+    Its type is set although it is the default, because with another one, above all ``ExternalName``, it would lead elsewhere.
     """
     return owned_object(
         desired,
@@ -287,7 +287,7 @@ def exact_timestamp(at: datetime) -> str:
 
 
 def moment(text: str) -> datetime | None:
-    """Read an RFC 3339 time, in UTC; None if it is none, or none that can be reckoned with."""
+    """Read an RFC 3339 time, in UTC; None if it is not one, or cannot be calculated with."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:

@@ -45,7 +45,7 @@ def route_of(service: Obj, cluster: str, cluster_uid: str) -> Route | None:
     epoch = Epoch.parse((service["spec"].get("selector") or {}).get(EPOCH_LABEL))
     holder, _, holder_uid = notes.get(HOLDER_ANNOTATION, "").partition("/")
     if not POD_NAME.fullmatch(holder):
-        # Damaged: no pod can be named so. The shard gets a holder under a new epoch, as if none were named.
+        # Damaged: no pod can have such a name. The shard gets a holder under a new epoch, as if none were named.
         holder = holder_uid = ""
     committed, previous = notes.get(COMMITTED_ANNOTATION), notes.get(PREVIOUS_ANNOTATION, "")
     kind, _, evidence = notes.get(EVIDENCE_ANNOTATION, "").partition("/")
@@ -70,7 +70,7 @@ def route_of(service: Obj, cluster: str, cluster_uid: str) -> Route | None:
 def with_copy(route: Route, foreign: Iterable[Obj]) -> Route:
     """Return a route with the name of a foreign pod that its Service selects, if there is one among these pods with the cluster's label.
 
-    The holder itself may be among them, for as long as its StatefulSet is not there.
+    The holder itself may be among them while its StatefulSet does not exist.
     """
     selected = {SHARD_LABEL: str(route.shard), EPOCH_LABEL: route.epoch}
     alike = (pod["metadata"] for pod in foreign if selected.items() <= (pod["metadata"].get("labels") or {}).items())
@@ -133,7 +133,7 @@ def commit_patch(key: Key, handover: Handover, at: datetime) -> dict[str, Any]:
 
 
 def touch_patch(route: Route, epoch: str | None) -> dict[str, Any]:
-    """Return the merge patch that moves a Service's resourceVersion and nothing else; it notes the epoch for whose sake."""
+    """Return the merge patch that moves a Service's resourceVersion and nothing else; it notes the epoch for which it was moved."""
     return {"metadata": {"resourceVersion": str(route.version), "annotations": {TOUCHED_ANNOTATION: epoch}}}
 
 

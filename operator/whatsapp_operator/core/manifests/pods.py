@@ -9,7 +9,7 @@ from whatsapp_operator.core.desired import Desired, PodSettings
 from whatsapp_operator.core.names import Obj
 
 REQUESTS: Final[Mapping[str, str]] = {"cpu": "50m", "memory": "64Mi"}
-"""Default resources of a container of the simulator; one was observed with 47 MiB resident."""
+"""Default resources of a container of the simulator, which was observed to use 47 MiB of resident memory."""
 
 
 def template(

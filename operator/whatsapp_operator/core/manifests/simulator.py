@@ -41,7 +41,7 @@ def simulator(desired: Desired) -> Iterator[dict[str, Any]]:
         "simulator",
         {"http": (SIMULATOR_PORT, SIMULATOR_PORT)},
         selector=component_labels(desired.key.name, "simulator"),
-        # Coreapps come up together with it and hold their connection through a readiness flap.
+        # Coreapps start together with it, and keep their connection when its readiness changes.
         publishNotReadyAddresses=True,
     )
     yield _simulator_set(desired, name)
@@ -69,7 +69,7 @@ def _simulator_set(desired: Desired, name: str) -> dict[str, Any]:
             # Readable by the group only: PostgreSQL's library rejects a client key that others may read.
             volumes.append({"name": "database-tls", "secret": {"secretName": desired.database.tls_secret_name, "defaultMode": 0o440}})
             mounts.append({"name": "database-tls", "mountPath": DATABASE_TLS_FOLDER, "readOnly": True})
-    # Its restart interrupts every shard, and takes the state with it where that lies in the pod: then it is its user's choice when.
+    # Its restart interrupts every shard, and loses the state if that is in the pod. In that case the user chooses when.
     is_lasting = desired.storage is not None or desired.database is not None
     labels = component_labels(desired.key.name, "simulator")
     alive = {"httpGet": {"path": "/", "port": SIMULATOR_PORT, "scheme": "HTTP"}}
@@ -80,8 +80,8 @@ def _simulator_set(desired: Desired, name: str) -> dict[str, Any]:
         "env": env,
         "ports": [{"name": "http", "containerPort": SIMULATOR_PORT, "protocol": "TCP"}],
         "readinessProbe": {**alive, "periodSeconds": 2},
-        # The path is answered by the process alone. It listens only when its database has answered, for which it waits a minute and then
-        # ends itself; so the start is given three.
+        # The process alone answers this path. It listens only once its database has answered; it waits a minute for that and then ends
+        # itself, so the start gets three.
         "startupProbe": {**alive, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 18},
         "livenessProbe": {**alive, **HUNG},
         "volumeMounts": mounts,

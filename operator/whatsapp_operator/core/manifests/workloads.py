@@ -84,7 +84,7 @@ def coreapps(desired: Desired, *, replicas: int | None) -> dict[str, Any]:
         "command": ["python", "-m", "wabiz_sim", "coreapp"],
         "env": [*pods.own_env(desired), upstream_env(desired), {"name": "WABIZ_STATE_DIR", "value": STATE_FOLDER}],
         "ports": [{"name": port, "containerPort": number, "protocol": "TCP"} for port, number in COREAPP_PORTS.items()],
-        # No livenessProbe: the operator ends a Coreapp that hangs, after its shard was moved and never more of them than there are spares.
+        # No livenessProbe: the operator ends a hung Coreapp after its shard was moved, and never more at a time than there are spares.
         # A kubelet would restart holders before that, and all Coreapps of a node at once.
         "readinessProbe": _coreapp_readiness(desired),
         "volumeMounts": [{"name": "state", "mountPath": STATE_FOLDER}],
@@ -143,7 +143,7 @@ def webapps(desired: Desired, *, replicas: int | None, is_first_boot: bool) -> d
 
 
 def webapp_service(desired: Desired) -> dict[str, Any]:
-    """Return the Service by which the Webapps are reached (field ``webapp.service``)."""
+    """Return the Service through which the Webapps are reached (field ``webapp.service``)."""
     name = webapp_name(desired.key.name)
     selector = component_labels(desired.key.name, "webapp")
     service = service_of(
@@ -181,7 +181,7 @@ def webapp_disruption_budget(desired: Desired) -> dict[str, Any]:
 
 
 def disruption_budget(desired: Desired, *, resharding: bool) -> dict[str, Any]:
-    """Return the budget over all Coreapps: never by role, for a role moves and a budget must not follow it."""
+    """Return the budget over all Coreapps: never by role, because roles move and a budget must not follow them."""
     return owned_object(
         desired,
         "policy/v1",
@@ -229,7 +229,7 @@ def network_policies(desired: Desired) -> Iterator[dict[str, Any]]:
 
 
 def upkeep(desired: Desired, *, webapp_replicas: int | None, resharding: bool, is_first_boot: bool) -> tuple[dict[str, Any], ...]:
-    """Return every object that is kept in shape, in the order in which they are created; the Coreapps without a number.
+    """Return every object that is maintained, in the order of their creation; the Coreapps without a number.
 
     ``webapp_replicas`` of None leaves the number of Webapps as it is; ``is_first_boot`` is noted on their Deployment.
     """
@@ -262,7 +262,7 @@ def shard_service(desired: Desired, shard: int, epoch: str = NO_EPOCH) -> dict[s
         "coreapp",
         {"messaging": (MESSAGING_PORT, MESSAGING_PORT), "contacts": (CONTACTS_PORT, CONTACTS_PORT)},
         selector={CLUSTER_LABEL: desired.key.name, SHARD_LABEL: str(shard), EPOCH_LABEL: epoch},
-        # A shard has one holder, so only a claim moves its traffic, never a readiness flap (docs/architecture.md).
+        # A shard has one holder, so only a claim moves its traffic, never a change of readiness (docs/architecture.md).
         publishNotReadyAddresses=True,
         # Webapps on all nodes send to the one holder.
         internalTrafficPolicy="Cluster",
@@ -278,7 +278,7 @@ def _shard_labels(cluster: str, shard: int) -> dict[str, str]:
 def _coreapp_readiness(desired: Desired) -> dict[str, Any]:
     """Return the kubelets' probe of a Coreapp: the same as the operator's, so that they are a second source about a process that hangs.
 
-    A TCP probe cannot see that, for the kernel answers it.
+    A TCP probe does not detect that, because the kernel answers it.
     """
     how: dict[str, Any] = {"tcpSocket": {"port": HEALTHCHECK_PORT}}
     if desired.probe.kind == "HTTP":
