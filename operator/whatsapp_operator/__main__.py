@@ -68,7 +68,7 @@ class Operator:
     def __init__(self, settings: Settings) -> None:
         """Build everything; nothing is sent yet.
 
-        KubeError if the kubeconfig or service account cannot be read; SettingError if traces are asked for and cannot be made.
+        KubeError if the kubeconfig or service account cannot be read; SettingError if traces are requested and cannot be made.
         """
         self._settings = settings
         clock = SystemClock()
@@ -252,7 +252,7 @@ class Operator:
                     raise SettingError(str(error)) from None
             await self._run(ending)
         if self._tracing is not None:
-            # The Lease is released, and nothing is left to be delayed.
+            # The Lease is released, so there is nothing left to delay.
             self._tracing.close()
 
     async def _run(self, ending: Callable[[], object] = lambda: None) -> None:
@@ -280,7 +280,7 @@ class Operator:
                 await campaign
             self._pod_index.close()
             await self._end([stopping, *upkeep])
-        # None of them ends by itself. A process that goes on without one of them would seem healthy and not be.
+        # None of them ends by itself. A process that continued without one of them would seem healthy but not be.
         for task in done & {*upkeep}:
             if isinstance(error := task.exception(), DataWentBack):
                 raise error

@@ -32,7 +32,7 @@ def utc_now() -> datetime:
 
 
 def boottime() -> float:
-    """Return seconds of a clock that is never set and goes on while the machine sleeps."""
+    """Return seconds of a clock that is never set and keeps running while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -43,7 +43,7 @@ class SystemClock:
     """
 
     def __init__(self, *, wall: Callable[[], datetime] = utc_now, seconds: Callable[[], float] = boottime) -> None:
-        """Read the wall time once. ``seconds`` must never go back, and must go on while the machine sleeps."""
+        """Read the wall time once. ``seconds`` must never go back, and must keep running while the machine sleeps."""
         self._wall = wall
         self._seconds = seconds
         self._start = wall() - timedelta(seconds=seconds())
@@ -57,7 +57,7 @@ class SystemClock:
         return self._wall()
 
     def monotonic(self) -> float:
-        """Return seconds since an arbitrary start; they go on while the machine sleeps."""
+        """Return seconds since an arbitrary start; they keep running while the machine sleeps."""
         return self._seconds()
 
 

@@ -1,4 +1,4 @@
-"""Series of the managed clusters: computed at each scrape from what was last observed of them, and gone with the cluster."""
+"""Series of the managed clusters: computed at each scrape from the last observation, and gone with the cluster."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Sample = tuple[tuple[str, ...], float]
 
 @dataclass(slots=True)
 class Seen:
-    """What was last observed of a cluster."""
+    """The last observation of a cluster."""
 
     status: Obj
     observed_at: datetime | None = None
-    """When the last observation ended that was complete; None: none was."""
+    """When the last complete observation ended; None: there was none."""
     probes: Mapping[str, int] = field(default_factory=dict)
     """Number of Coreapps by the result of their last probe."""
     requests: Tally[str] = field(default_factory=Tally)

@@ -269,7 +269,7 @@ def application(
 ) -> WSGIApplication:
     """Return the application: /metrics, /healthz and /readyz. The last two answer with 200, or with 503 and the reason.
 
-    ``stalled`` returns why only a new process helps, ``unready`` why this one has not seen enough to lead; the server's thread calls both.
+    ``stalled`` returns why only a new process helps, ``unready`` why this one has not read enough to lead; the server's thread calls both.
     """
     metrics: WSGIApplication = make_wsgi_app(registry)
 

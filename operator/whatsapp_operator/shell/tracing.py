@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 CLOSE_WITHIN: Final = 1.0
-"""Seconds that the last traces have when the process ends."""
+"""Seconds for sending the last traces when the process ends."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Tracing:
-    """Sends spans to a collector by OTLP over HTTP. A thread of its own does so; a full queue drops spans."""
+    """Sends spans to a collector by OTLP over HTTP, in a separate thread; a full queue drops spans."""
 
     def __init__(self, endpoint: str, *, identity: str) -> None:
         """``endpoint`` is the collector's base address; ``identity`` names this process. ImportError without the packages."""

@@ -13,11 +13,11 @@ BEAT = 0.1
 REMEMBERED = 50
 """Heartbeats whose lateness is remembered: about 5 s."""
 TOLERANCE = 0.25
-"""Seconds of lag from which an expired deadline says nothing about the other side. Listing 2,500 objects takes 0.16 s."""
+"""From this many seconds of lag, an expired deadline says nothing about the other side. Listing 2,500 objects takes 0.16 s."""
 
 
 class LoopLag:
-    """Measures the lag with a timer. Time is `Clock.monotonic`, which goes on while a process is stopped and while the machine sleeps."""
+    """Measures the lag with a timer. Time is `Clock.monotonic`, which keeps running while a process is stopped or the machine sleeps."""
 
     def __init__(self, *, clock: Clock, late: Callable[[float], None]) -> None:
         """Prepare. ``late`` is called with the seconds of each lag beyond the tolerance, before any deadline is judged."""

@@ -31,7 +31,7 @@ MAX_STOP_CONNECTIONS = 100
 
 
 class Coreapps(Protocol):
-    """What the loop needs of the Coreapps."""
+    """What the loop needs from the Coreapps."""
 
     def hold(self, key: Key, targets: Mapping[str, Target]) -> None:
         """Keep a tether to exactly these pods of a cluster, by uid. A pod whose role changed keeps its connection."""
@@ -128,7 +128,7 @@ class Tethers:
         self._lag.was_late()
         unresponsive = self._schedule.unresponsive
         never = tuple(tether.target.node for tether in unresponsive - self._schedule.known if tether.target.ready)
-        # Mostly there are none, and the others need not be searched.
+        # Usually there are none, and the others need not be searched.
         others = self._schedule.known - unresponsive if never else ()
         return Silence(
             # A target that has neither answered nor missed a deadline yet must not outvote the unresponsive ones.
@@ -143,7 +143,7 @@ class Tethers:
         )
 
     def take_report(self, uid: str, body: bytes) -> None:
-        """Take a report that came in another way than over the tether."""
+        """Take a report that did not come over the tether."""
         report = read_report(body)
         if report is not None and report.is_of(uid) and uid in self._tethers:
             self._tethers[uid].take(report)
@@ -175,12 +175,12 @@ class Tethers:
     def _session(self, *, serves: bool) -> aiohttp.ClientSession:
         """Return the HTTP client for Coreapps that are to serve, or for the others.
 
-        Coreapps that are to stop may be dead, and then each occupies a connection until its time-out. So they have a pool of their own, and
-        the pool of those that are to serve is unlimited: the failover of a lost zone must not wait for its dead holders.
+        Coreapps that must stop may be dead, and then each occupies a connection until its time-out. So they have a pool of their own. The
+        pool for Coreapps that must serve is unlimited: the failover of a lost zone must not wait for its dead holders.
         """
         if serves not in self._sessions:
             connector = aiohttp.TCPConnector(limit=0 if serves else MAX_STOP_CONNECTIONS)
-            # What is compressed may be a thousand times longer.
+            # A compressed answer may become a thousand times longer.
             self._sessions[serves] = aiohttp.ClientSession(
                 connector=connector, trust_env=False, auto_decompress=False, skip_auto_headers=("Accept-Encoding",)
             )

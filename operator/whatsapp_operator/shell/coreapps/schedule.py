@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .loop_lag import LoopLag
 
 MIN_UNRESPONSIVE = 3
-"""Fewer unresponsive targets are no sign that this process is cut off."""
+"""Fewer unresponsive targets do not suggest that this process is cut off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Target:
     unhealthy_after: float
     """Seconds without an answer after which the cluster's loop is woken."""
     ready: bool = False
-    """Its kubelet calls the pod ready."""
+    """The kubelet reports the pod as ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,20 +60,20 @@ class Pace:
     retry: float = 0.1
     """Pause before the next connect, and before a Coreapp that has just started is probed again."""
     retry_cost: float = 0.001
-    """Minimum pause before the next connect, for each target without a connection: so a lost zone does not use up a core."""
+    """Minimum pause before the next connect, for each target without a connection, so that a lost zone does not use up a core."""
     standby_period: float = 5.0
     """Minimum period of targets that hold no shard."""
     insist: float = 0.25
-    """Between two fresh connections while a target is unresponsive and that does not count yet: a few lost packets are no failure."""
+    """Pause between two fresh connections while a silence does not count yet: a few lost packets are no failure."""
     most_side_connections: int = 6
     """Fresh connections that may wait for an answer at the same time; a slow process answers one of them."""
     fresh_every: int = 30
-    """One probe in so many uses a fresh connection: an open one does not show a full accept queue."""
+    """One of this many probes uses a fresh connection: an open one does not show a full accept queue."""
     assign_timeout: float = 1.0
 
 
 class Probed(Protocol):
-    """What a schedule knows of a tether."""
+    """What a schedule knows about a tether."""
 
     target: Target
 
@@ -98,7 +98,7 @@ class ProbeSchedule:
     lag: LoopLag
     port: int
     known: set[Probed] = field(default_factory=set)
-    """Tethers that were answered before."""
+    """Tethers that have been answered before."""
     unresponsive: set[Probed] = field(default_factory=set)
     """Tethers whose last probe is unanswered."""
     away: set[Probed] = field(default_factory=set)
@@ -118,7 +118,7 @@ class ProbeSchedule:
         now = self.clock.monotonic()
         if self.is_fast and now - self.sped_up_at >= self.pace.standby_period:
             self.sped_up_at = now
-            # In an order that does not depend on where objects lie in memory.
+            # Sorted, so that the order does not depend on where objects lie in memory.
             for tether in sorted(self.known - self.unresponsive, key=lambda one: one.target.ip):
                 tether.speed_up()
 

@@ -1,4 +1,4 @@
-"""Since when the probes of one Coreapp are unanswered, and from when on that counts."""
+"""Since when the probes of one Coreapp have been unanswered, and from when on that counts."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Tether:
         self._is_expected = False
         """The connection ended as its last answer had announced."""
         self._is_mistaken = False
-        """Another pod has answered last: this one's address has become that one's."""
+        """Another pod gave the last answer: this pod's address has passed to it."""
 
     # --- start and stop ---------------------------------------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class Tether:
             # It has just started and does not know the number of shards yet; until then it serves nothing.
             return self._call_round(self._schedule.pace.retry)
         period, now = self._period(), asyncio.get_running_loop().time()
-        # A timer may fire a little early: this moment counts as passed all the same.
+        # A timer may fire a little early: this moment counts as passed nevertheless.
         passed = math.floor(now / period - self._phase + 1e-6) + 1
         return self._call_round((passed + self._phase) * period - now)
 
@@ -174,7 +174,7 @@ class Tether:
         is_late = self._due is not None and asyncio.get_running_loop().time() - self._due.when() > TOLERANCE
         self._plan_round()
         if is_late:
-            # This process stood still, and so all rounds are late. To catch up on all of them at once would make it late again.
+            # This process stood still, so all rounds are late. Catching up on all of them at once would make it late again.
             return None
         if self._attempt is not None or self._silence.is_within_deadline:
             # The last probe is still within its deadline.
@@ -313,7 +313,7 @@ class Tether:
         self._wire = None
         self._schedule.away.add(self)
         self._refusals_needed = 1
-        # The answer to the next connection says what it means, mostly within a millisecond. An observation must not begin before.
+        # The answer to the next connection shows what it means, usually within a millisecond. An observation must not begin before.
         self.report = self.broken_at = self._passed_on = None
 
     def _close_side_connections(self) -> None:

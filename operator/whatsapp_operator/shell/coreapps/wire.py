@@ -13,7 +13,7 @@ from whatsapp_operator.core.snapshot import Report
 from whatsapp_operator.shell.addresses import bracketed
 
 MOST_BYTES = 65_536
-"""Of an answer's body; the rest is dropped."""
+"""Bytes of an answer's body that are kept; the rest is dropped."""
 MOST_RECEIVED = 2**20
 """Bytes between two requests; then the connection is cut. One Coreapp must not take the time and memory of the operator."""
 
@@ -74,7 +74,7 @@ class Wire(asyncio.Protocol):
             self._cut()
             return
         if self._http is None:
-            # No request was sent: a server that speaks first is no healthcheck.
+            # No request was sent: a server that speaks first is not a healthcheck.
             return
         try:
             self._http.receive_data(data)
@@ -97,8 +97,8 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Report the end of the connection to the listener; called by asyncio."""
-        # In asyncio a transport holds methods of its own, the second from Python 3.12 on. Only a full garbage collection would free it,
-        # which runs every few minutes, and very many tethers replace a hundred connections a second.
+        # An asyncio transport holds methods of its own, the second from Python 3.12 on. Only a full garbage collection would free it. That
+        # runs every few minutes, but very many tethers replace a hundred connections a second.
         for method in ("_read_ready_cb", "_write_ready"):
             getattr(self._transport, "__dict__", {}).pop(method, None)
         self.is_lost, self._transport = True, None

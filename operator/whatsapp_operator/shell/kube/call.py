@@ -1,4 +1,4 @@
-"""One call to the API server: what it is about, how long it may take, and which error its failure means."""
+"""One call to the API server: what it asks for, how long it may take, and which error its failure means."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Client for Kubernetes: plain dicts in, plain dicts or one clear error out. Nothing here decides.
 
-Reads are sent again, and what was answered 429. A write that may have been done is not.
+Reads are sent again, and so are calls that were answered with 429. A write that may have taken effect is not.
 
-Every call is bounded in time. Every write first asks the fence how much of the Lease is left. An error of the API server is not the same
+Every call is bounded in time. Every write first asks the fence how much of the Lease is left. An error from the API server is not the same
 as no answer::
 
     KubeError                 verb, object, answer of the server; never a secret
@@ -94,7 +94,7 @@ class Kube(Protocol):
     ) -> list[Obj]:
         """Return all objects with these labels, of one namespace or (None) of all, in the server's order.
 
-        With ``at_least``, a resourceVersion of an object of this kind: as they were then or at some time since. Otherwise as they are.
+        ``at_least`` is a resourceVersion of an object of this kind: the objects as they were then or later. Without it, as they are now.
         """
         ...
 
@@ -131,7 +131,7 @@ class Kube(Protocol):
 
 
 MOST_EVENTS = 200
-"""Events about one object that are read; controllers combine repeated ones."""
+"""How many Events about one object are read; controllers combine repeated ones."""
 MAX_IDLE_CONNECTIONS = 30
 """Idle connections that are kept: a failover uses no more."""
 
@@ -193,7 +193,7 @@ class LightKube:
                 # The library checks each idle connection twice for each call.
                 limits=httpx2.Limits(max_connections=100, max_keepalive_connections=MAX_IDLE_CONNECTIONS, keepalive_expiry=None),
                 socket_options=socket_options(),
-                # To make a connection is tried once more at once: of several API servers behind a load balancer one may be gone.
+                # A failed connect is retried once at once: of several API servers behind a load balancer one may be gone.
                 retries=1,
             ),
             is_outdated=lambda: trust.is_outdated,
@@ -222,7 +222,7 @@ class LightKube:
         return view
 
     def server_time(self) -> datetime | None:
-        """Return the time by the API server's clock, when it answered last; None: it has not said it."""
+        """Return the time by the API server's clock, when it answered last; None: no answer had one."""
         return answers.moment(self._transport.date)
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
 """Notices that the API server's data has gone back: etcd was restored from a backup while this process ran.
 
-Then everything that this process remembers may be newer than what is stored. A watch that goes on from a resourceVersion of before reports
-nothing until the server has reached that version again, which may take days, and does not fail. Only a new process is right.
+Then everything that this process remembers may be newer than what is stored. A watch that continues from an earlier resourceVersion does
+not fail, but reports nothing until the server has reached that version again, which may take days. Only a new process is right.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class DataWentBack(Exception):  # noqa: N818  the name says what happened
 
 
 class History:
-    """The calls of an election, which notes the versions of its Lease: one call after the other, and each second.
+    """Passes on the calls of an election, one after the other and each second, and notes the versions of its Lease.
 
-    Versions of one etcd only grow, also when an object is made again. A single lower one may be a senseless answer; of two, of which the
-    second is higher than the first, the Lease goes on from there. Events may come late: they tell which versions there have been, and never
+    Versions of one etcd only grow, even when an object is created again. A single lower version may be a senseless answer. After two, the
+    second higher than the first, the Lease continues from there. Events may come late: they show which versions there have been, but never
     that the data has gone back.
     """
 

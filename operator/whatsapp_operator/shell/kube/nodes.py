@@ -1,8 +1,8 @@
-"""What the API server knows of nodes. Decides nothing.
+"""What the API server knows about nodes. Decides nothing.
 
 Two watches: of nodes, and of the Leases in the namespace kube-node-lease. Kopf could not restrict the second: it would watch the Leases of
 all namespaces. Clocks of nodes may be an hour apart, so their times are never read: what counts is when *this process* observed a Lease
-change. Time in which this process was cut off (no connection, a dead one, a paused process) proves nothing about nodes: after it every
+change. While this process is cut off (no connection, a dead one, a paused process), it learns nothing about nodes. So afterwards every
 Lease counts as renewed now. Otherwise the first node with a new event would make all others seem lost.
 """
 
@@ -28,24 +28,24 @@ log = logging.getLogger(__name__)
 
 LEASE_NAMESPACE: Final = "kube-node-lease"
 GONE_FOR: Final = 3600.0
-"""Seconds for which a deleted node is remembered; its pods are long deleted then."""
+"""Seconds for which a deleted node is remembered; its pods have long been deleted by then."""
 
 # Times in seconds. A kubelet renews its Lease each 10 s, and reports its Node each 300 s or when it changes.
 LEASE_STREAM: Final = 60
 LEASE_SILENCE: Final = 25.0
-"""After so long without a renewal the connection is dead."""
+"""After this long without a renewal, the connection is dead."""
 NODE_STREAM: Final = 25
 """Short, because nodes may have no events for long: a dead connection shows when the server does not end the stream in time."""
 CUT_OFF_AFTER: Final = 12.0
-"""Without any renewal for so long, this process was probably cut off: even a single live node renews more often."""
+"""Without any renewal for this long, this process was probably cut off: even a single live node renews more often."""
 FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 5.0
 KEPT: Final = 60.0
-"""What is known is kept for so long after the first 403: a single one may be a short fault of the authorizer."""
+"""What is known is kept for this long after the first 403: a single one may be a short fault of the authorizer."""
 DENIED: Final = 30.0
 """Pause after a 403 from then on: the right is missing, and may be granted at any time."""
 REPORTED_AFTER: Final = 5.0
-"""Failures are reported after so long: a shorter one is not worth a report."""
+"""Failures are reported after this long: a shorter one is not worth a report."""
 
 
 class NodeReads(Protocol):
@@ -88,10 +88,10 @@ class _Feed:
 
 
 class Nodes:
-    """Keeps what is known of each node."""
+    """Keeps what is known about each node."""
 
     def __init__(self, kube: NodeReads, *, clock: Clock, changed: Callable[[str], None]) -> None:
-        """Prepare; `run` reads. `changed` is called with a node's name when a part changed that decisions use; never for a renewal.
+        """Prepare; `run` reads. `changed` is called with a node's name when a part that decisions use changed; never for a renewal.
 
         It is called again for a node that leaves or is gone when nodes are listed again: moves off it wait while they cannot be read.
         """
@@ -102,7 +102,7 @@ class Nodes:
         self._gone: dict[str, float] = {}
         """When the deletion of a node was observed, by the monotonic clock."""
         self._renewals: dict[str, tuple[str, datetime, bool]] = {}
-        """By node: the text of renewTime, compared with itself only; when it was observed to change; and whether that is presumed."""
+        """By node: the text of renewTime, only compared for equality; when it was observed to change; and whether that is presumed."""
         self._responded_at = clock.monotonic()
         """When the last event of a Lease came."""
         self._was_cut_off = True
@@ -131,7 +131,7 @@ class Nodes:
         return {
             feed.kind.kind: feed.trouble
             for feed in self._feeds
-            # With a version it was listed again, and its stream may have no events for long.
+            # A feed with a version was listed again; its stream may have no events for long.
             if feed.version is None and feed.failing_since is not None and now - feed.failing_since >= REPORTED_AFTER
         }
 
@@ -201,7 +201,7 @@ class Nodes:
     def _fail(self, feed: _Feed, error: Exception) -> float:
         """Note why a watch broke; return the longest pause before the next attempt, in seconds.
 
-        After 403s for a while nothing counts as known any more: it may be out of date.
+        After a while of 403s, nothing counts as known any more: it may be out of date.
         """
         now = self._clock.monotonic()
         feed.failing_since = now if feed.failing_since is None else feed.failing_since

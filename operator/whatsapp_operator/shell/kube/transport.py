@@ -33,8 +33,8 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
     one.
 
     The pool is kept if another call was answered meanwhile: then only the connection of the failed call is closed. It is also kept if no
-    call was ever answered on it: then it has no idle connections. An
-    outdated one is replaced in any case, as after a rotation of the authority that it trusts.
+    call was ever answered on it: then it has no idle connections. An outdated pool is replaced in any case, for example after a rotation
+    of the authority that it trusts.
 
     Of several API servers behind a load balancer one may hang while the others answer, and any connection may lead to it. So when a call
     has had no answer for `SLOW`, idle connections are no longer used on which nothing was answered since it was sent. A read is then sent
@@ -113,7 +113,7 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
         await self._pool.aclose()
 
     def _distrust(self, sent: float) -> None:
-        """Use no idle connection any more whose last answer came before a call was sent that has no answer yet."""
+        """Stop using idle connections whose last answer came before an unanswered call was sent."""
         self._distrusted_before = max(self._distrusted_before, sent)
 
     def _note_answer(self, response: httpx2.Response) -> None:

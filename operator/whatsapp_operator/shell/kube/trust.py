@@ -22,7 +22,7 @@ UNREADABLE = (OSError, ValueError, ConfigError)
 
 
 class Trust:
-    """Whom this process trusts, and the certificate by which it is known."""
+    """The authority that this process trusts, and the client certificate that it presents."""
 
     def __init__(self, config: SingleConfig) -> None:
         """Read the files. Raises one of `UNREADABLE`."""
@@ -32,14 +32,14 @@ class Trust:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether a file is another one than when they were read last."""
+        """Whether a file has changed since the files were last read."""
         return self._state() != self._read_at
 
     def context(self) -> ssl.SSLContext:
-        """Return the context of the files as they are now; while they cannot be read, as they were."""
+        """Return the context of the files as they are now; while they cannot be read, the former one."""
         if self.is_outdated:
             state = self._state()
-            with suppress(*UNREADABLE):  # the kubelet may be about to bring them up to date
+            with suppress(*UNREADABLE):  # the kubelet may be about to update them
                 self._context, self._read_at = self._read(), state
         return self._context
 
@@ -47,7 +47,7 @@ class Trust:
         return verify_cluster(self._config.cluster, self._user, self._config.abs_file, trust_env=False)
 
     def _state(self) -> list[tuple[int, int] | None]:
-        """Return what tells the files from other versions of them; None stands for one that is not there."""
+        """Return what distinguishes the files from other versions of them; None stands for a missing file."""
         names = (self._config.cluster.certificate_auth, self._user.client_cert, self._user.client_key)
         return [version_of_file(self._config.abs_file(name)) for name in names if name]
 
@@ -80,7 +80,7 @@ class CurrentToken(httpx2.AsyncBaseTransport):
 
 
 def version_of_file(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> tuple[int, int] | None:
-    """Return what tells a file from other versions of it; None: it is not there."""
+    """Return what distinguishes a file from other versions of it; None: it is missing."""
     try:
         found = os.stat(path)
     except OSError:

@@ -15,7 +15,7 @@ EVERY = 30.0
 
 
 class WarmConnections:
-    """Makes as many calls at once as a new leader does, again and again, so that their connections are open."""
+    """Makes as many concurrent calls as a new leader does, again and again, so that their connections stay open."""
 
     def __init__(self, read: Callable[[], Awaitable[object]], *, is_needed: Callable[[], bool]) -> None:
         """Prepare. ``read`` makes one call; what it returns or raises is not used. ``is_needed``: this process does not lead."""

@@ -24,7 +24,7 @@ UNSENT_KEPT = 20
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """The answer of the API server that rejected another write of the last plan, and since when each plan had such an answer."""
+    """The API server's rejection of another write of the last plan, and since when every plan has had such a rejection."""
 
     text: str
     since: datetime
@@ -99,7 +99,7 @@ class Cluster:
 
     key: Key
     uid: str | None = None
-    """Of the last observed resource; None: none yet."""
+    """That of the last observed resource; None: none yet."""
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     is_urgent: bool = False
     """It was woken by an event that a failover may depend on."""
@@ -125,7 +125,7 @@ class Cluster:
     """The id of the Set Shards call whose answer was counted last."""
 
     def close(self) -> None:
-        """End what goes on in the background."""
+        """End what runs in the background."""
         self.memory.close()
         self.events.close()
 
@@ -141,7 +141,7 @@ class Cluster:
 
     @contextmanager
     def dropping_after(self, seconds: float) -> Iterator[asyncio.TimerHandle]:
-        """Within the block, ``drop_read`` after so many seconds, unless the timer is cancelled: very many clusters may wait."""
+        """Within the block, call ``drop_read`` after ``seconds``, unless the timer is cancelled: very many clusters may wait."""
         timer = asyncio.get_running_loop().call_later(seconds, self.drop_read)
         try:
             yield timer
@@ -157,7 +157,7 @@ class Cluster:
             return False
 
     async def allowance(self, now: float) -> None:
-        """Wait until the cluster may be observed again: one that is woken all the time must not delay others.
+        """Wait until the cluster may be observed again: a cluster that is woken all the time must not delay others.
 
         ``now`` is the time by the monotonic clock.
         """

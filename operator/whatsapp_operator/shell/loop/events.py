@@ -1,7 +1,7 @@
 """Events: a new one for each message, and a series for one that comes again soon.
 
-They are written through core/v1, which takes the times of both forms. By the second form, ``lastTimestamp``, kubectl sorts them: in
-``kubectl describe``, and in ``kubectl get events --sort-by=.lastTimestamp``. Through events.k8s.io/v1 it would be rejected.
+They are written through core/v1, which takes the times of both forms. kubectl sorts by the second form, ``lastTimestamp``: in ``kubectl
+describe``, and in ``kubectl get events --sort-by=.lastTimestamp``. events.k8s.io/v1 would reject it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class EventWriter:
         return True
 
     def _name(self, key: Key, at: datetime) -> str:
-        """Return a name that no other Event has. Lists are sorted by name, so that of an earlier one is the lower."""
+        """Return a name that no other Event has. Lists are sorted by name, so an earlier Event gets a lower name."""
         return f"{key.name}.{int(at.timestamp() * 1_000_000):014x}{next(self._numbers) % 0x1000:03x}{uuid.uuid4().hex[:6]}"
 
     def _new(self, key: Key, uid: str, name: str, event: EmitEvent, at: datetime) -> dict[str, Any]:

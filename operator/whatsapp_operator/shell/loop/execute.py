@@ -1,4 +1,4 @@
-"""Every write: one small function for each action. It decides nothing. A shard stops at its first failure, the others go on."""
+"""Every write: one small function for each action. It decides nothing. A shard stops at its first failure; the others continue."""
 
 from __future__ import annotations
 
@@ -82,24 +82,24 @@ class Outcome:
     events: list[EmitEvent] = field(default_factory=list)
     """Events of the handovers that were made."""
     denied: list[str] = field(default_factory=list)
-    """Of those that failed: rejected by the API server, without objects that are made or put right, which are known in another way."""
+    """Failures because the API server rejected a write, except creations and corrections of objects, which are known in another way."""
 
     def fail(self, error: KubeError, *, is_object: bool = False) -> None:
-        """Note why an action failed. ``is_object``: it makes an object or puts one right."""
+        """Note why an action failed. ``is_object``: it creates or corrects an object."""
         self.failed.append(str(error))
         if isinstance(error, Rejected) and not is_object:
             self.denied.append(str(error))
 
 
 def _is_object(observation: Observation, action: Action) -> bool:
-    """Return whether an action makes an object or puts one right that is kept in shape; the Services of shards are not."""
+    """Return whether an action creates or corrects an object that is maintained; the Services of shards do not count."""
     if not isinstance(action, Create | GenerateSecret | Replace):
         return False
     return action.obj["kind"] != "Service" or manifests.shard_of(action.obj["metadata"]["name"], observation.desired.key.name) is None
 
 
 def _ref_of(action: Action) -> Ref | None:
-    """Return the object of which a rejection is remembered; None: this action writes none."""
+    """Return the object for which a rejection is remembered; None: this action writes none."""
     match action:
         case Create() | GenerateSecret() | Replace():
             return Ref(action.obj["kind"], action.obj["metadata"]["name"])
@@ -149,8 +149,8 @@ class Executor:
         """Execute all actions of a plan except Set Shards, which follows its note, and Events. Handovers come first, all together.
 
         The number of actions after one observation and of concurrent writes is limited, because other clusters write too.
-        ``is_part``: the plan has more actions; what was rejected or not accepted among those is not known to be over.
-        ``await_all`` awaits what comes after the handovers, each of which may take its full time-out.
+        ``is_part``: the plan has more actions, so rejections among those are not known to be over.
+        ``await_all`` awaits the writes after the handovers, each of which may take its full time-out.
         """
         outcome = Outcome()
         todo = [action for action in actions if not isinstance(action, SetShards | EmitEvent)]
@@ -166,7 +166,7 @@ class Executor:
         was_said = observation.snapshot.denied is not None
         if outcome.denied or not is_part:
             memory.denial = self._denial(outcome, memory)
-        # What was said is to be taken back at once.
+        # A report that no longer applies is withdrawn at once.
         outcome.is_outdated |= was_said and memory.denial is None
         return outcome
 
@@ -175,7 +175,7 @@ class Executor:
         return Denial(outcome.denied[0], since) if outcome.denied else None
 
     async def _tried(self, observation: Observation, action: Action, memory: Memory, outcome: Outcome, room: asyncio.Semaphore) -> None:
-        """Execute one action, and note in ``outcome`` what came of it."""
+        """Execute one action, and note the result in ``outcome``."""
         try:
             if isinstance(action, AssignRole | GetShards):
                 # These go to the cluster's own pods, which may be dead; other actions must not wait for them.
@@ -196,7 +196,7 @@ class Executor:
 
     @contextmanager
     def _remembering(self, observation: Observation, action: Action, memory: Memory) -> Iterator[None]:
-        """Remember whether the API server rejects the object that an action writes. No answer says neither, nor does an outdated one."""
+        """Remember whether the API server rejects the object that an action writes. A missing or outdated answer changes nothing."""
         ref = _ref_of(action)
         try:
             yield
@@ -228,7 +228,7 @@ class Executor:
                 stored = await self._kube.patch_merge(kind, observation.desired.key.namespace, ref.name, manifests.labels_patch(action))
                 return bool(stored["metadata"]["resourceVersion"] != version)
             case BumpVersion(ref=ref, shards=shards):
-                # By the status, which admission of StatefulSets does not see: an image mutator would make a new template.
+                # Through the status, which admission of StatefulSets does not see: an image mutator would make a new template.
                 await self._kube.patch_status(
                     kinds.STATEFULSET, observation.desired.key.namespace, ref.name, manifests.anchor_patch(action)
                 )
@@ -258,12 +258,12 @@ class Executor:
             case Delete(ref=ref, uid=uid, resource_version=version):
                 kind = next(kind for kind in kinds.KINDS if kind.kind == ref.kind)
                 if kind is kinds.POD:
-                    # Before the call: if its answer is lost, the pod may be gone all the same.
+                    # Before the call: if its answer is lost, the pod may be gone nevertheless.
                     memory.ended[ref.name] = uid
                 await self._kube.delete(kind, namespace, ref.name, uid=uid, resource_version=version)
             case Scale(ref=ref, resource_version=version, replicas=replicas):
                 body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
-                # By the scale subresource, for the same reason.
+                # Through the scale subresource, for the same reason.
                 await self._kube.patch_scale(kinds.STATEFULSET, namespace, ref.name, body)
                 judged = observation.snapshot.statefulset
                 if judged is not None and judged.scaled_by is not None:
@@ -303,7 +303,7 @@ class Executor:
     # --- the handover: prepare, commit, assign (docs/architecture.md); the next observation tidies up ----------------------
 
     async def _hand_over(self, observation: Observation, handovers: list[Handover], memory: Memory, outcome: Outcome) -> None:
-        """Prepare all, commit those that are prepared, assign those that are committed. Nothing here waits for an old holder."""
+        """Prepare all, commit those that were prepared, assign those that were committed. Nothing here waits for an old holder."""
         timelines = {one.epoch: self._timeline(observation, one) for one in handovers}
         try:
             prepared = await self._each(handovers, lambda one: self._prepare(observation, one, memory, timelines[one.epoch]), outcome)
@@ -369,7 +369,7 @@ class Executor:
         messages = [AssignRole(coreapp=one.to, shards=shards, shard=route.shard, epoch=epoch)]
         if one.old is not None and one.old.ip is not None:
             messages.append(AssignRole(coreapp=one.old, shards=shards, shard=route.shard, epoch=epoch, holder=one.to))
-        # Only the new holder is awaited: the old one may be dead, and then costs a full time-out.
+        # Only the new holder is awaited: the old one may be dead, and waiting for it would cost a full time-out.
         first, *others = [asyncio.create_task(self._coreapps.assign(message)) for message in messages]
         for task in others:
             task.add_done_callback(_retrieve_error)
@@ -405,7 +405,7 @@ class Executor:
 
 
 async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Return the results of all calls. If one fails by an internal error the others are ended: nothing goes on without its loop."""
+    """Return the results of all calls. If one fails with an internal error, the others are ended: nothing continues without its loop."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(call) for call in calls]
     return [task.result() for task in tasks]

@@ -48,11 +48,11 @@ PATIENCE = 0.25
 CALL_PATIENCE = 1.0
 """The same when Set Shards is about to be sent: it needs the current content of the Secrets."""
 DENIED_FOR = timedelta(seconds=5)
-"""How long writes are rejected before that is reported: an API server that comes back rejects everything until it has read the roles."""
+"""How long writes are rejected before that is reported: a restarted API server rejects everything until it has read the roles."""
 NOT_KEPT_AGAIN = timedelta(seconds=30)
 """Pause before an intent is noted again that was not stored completely: a newer CRD takes effect within this time."""
 REJECTED_FOR = 12 * RETRY_REJECTED_AFTER
-"""How long a rejection is remembered: what is still wanted has been tried again by then."""
+"""How long a rejection is remembered: a write that is still needed has been retried by then."""
 
 
 # --- the observation -------------------------------------------------------------------------------------------------------------
@@ -87,14 +87,14 @@ class Observer:
     number_keeper: Callable[[Claim], Key | None] = lambda _: None
     """Returns the other cluster that keeps the phone number of one, by the events so far."""
     cluster_gone: Callable[[Key], object] = lambda _: None
-    """Gets a keeper that is not there any more."""
+    """Gets a keeper that no longer exists."""
     server_time: Callable[[], datetime | None] = lambda: None
     """Returns the time by the API server's clock, when it answered last."""
 
     def has_lost_holders(self, key: Key, memory: Memory) -> bool:
-        """Return whether holders are gone or terminating by the events so far or refuse connections, and others than when last asked.
+        """Return whether more holders than at the last call are gone or terminating, by the events so far, or refuse connections.
 
-        Before the first observation of a new leader the events alone say who holds.
+        Before the first observation of a new leader, only the events say which pods hold shards.
         """
         known = self.holders(key)
         newest = {route.name: route.holder_uid for route in sorted(memory.known_routes(), key=lambda route: route.version)}
@@ -180,7 +180,7 @@ class Observer:
         return await self.kube.list(kind, key.namespace, labels, at_least=str(at_least))
 
     async def _read_cluster(self, key: Key, memory: Memory, fast: asyncio.Future[Fast | None] | None) -> tuple[Desired, Obj] | None:
-        """Read the cluster itself. With ``fast``, also start to read what no failover depends on, while the other reads go on."""
+        """Read the cluster itself. With ``fast``, also start to read what no failover depends on, while the other reads continue."""
         cluster = await self.kube.get(kinds.WAC, key.namespace, key.name)
         if cluster is None:
             return None
@@ -213,7 +213,7 @@ class Observer:
         now = self.clock.now()
         noted = self._own_times(record.read(cluster.get("status") or {}, uid=desired.uid), memory)
         client = _with_unsent_call(self.clients.state_of(desired.key), noted, memory)
-        # What an edit of the spec makes of an object may be accepted.
+        # After an edit of the spec, the API server may accept the object.
         memory.rejected = {
             ref: one for ref, one in memory.rejected.items() if one.generation == desired.generation and now - one.at < REJECTED_FOR
         }
@@ -327,7 +327,7 @@ class Observer:
             await asyncio.wait({memory.reading}, timeout=patience)
             if memory.reading.done():
                 before, reading = memory.slow, memory.reading
-                # Before its result is taken: otherwise its error would be that of each later observation, too.
+                # Reset before the result is taken: otherwise each later observation would raise the same error.
                 memory.slow = memory.reading = None
                 try:
                     memory.slow = reading.result()
@@ -336,7 +336,7 @@ class Observer:
                     why = f"an internal error of the operator ({type(error).__name__}); its log has the details"
                     return self._nothing_read(desired, why)
                 memory.is_call_due = False
-                # It may have been begun by an earlier observation, and this one have waited long for its turn.
+                # An earlier observation may have begun the read, and this one may have waited long for its turn.
                 memory.slow.again = self.clock.monotonic() - memory.slow.read_at >= pace.SLOW_FOR.total_seconds()
                 if before is not None:
                     memory.slow.keep_findings(before)
@@ -392,7 +392,7 @@ class Observer:
         )
 
     async def _rejected(self, desired: Desired, known: Iterable[Obj], unread: MutableMapping[str, str]) -> dict[Ref, str]:
-        """Return why a pod cannot be created, by StatefulSet. Only the Events of its controller say it."""
+        """Return why a pod cannot be created, by StatefulSet. Only the Events of its controller say so."""
         known, found = [*known], {}
         pods = [obj for obj in known if obj["kind"] == kinds.POD.kind]
         for ref, obj in assemble.by_ref(known, desired.uid).items():

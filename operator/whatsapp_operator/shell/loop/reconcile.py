@@ -39,9 +39,9 @@ MOST_ROUNDS = 12
 REPORTED_AFTER = 5.0
 """Seconds after which failed observations are reported in the status if the API server causes them: one lost answer is not worth it."""
 LOGGED_AGAIN = 60.0
-"""Seconds after which the same failure of a cluster is logged again: very many may fail every second, as while the API server is away."""
+"""Seconds after which the same failure of a cluster is logged again: many may fail every second, as while the API server is down."""
 AT_ONCE_WITHIN = 0.5
-"""Seconds that lists from the API server's cache may take. They save a tenth of one; a server that lags behind takes three for them."""
+"""Seconds that lists from the API server's cache may take. They save a tenth of a second, but take three from a server that lags."""
 MISSED_FOR = 60.0
 """Seconds for which urgent events are remembered while another process leads."""
 
@@ -62,7 +62,7 @@ class Reconciler:
         namespaces: Iterable[str] = (),
         metrics: Metrics | None = None,
     ) -> None:
-        """Prepare; ``run`` starts. ``forget`` drops what other parts hold for a cluster; ``listed`` gets each one of a list."""
+        """Prepare; ``run`` starts. ``forget`` drops what other parts hold for a cluster; ``listed`` gets each listed cluster."""
         self._metrics = metrics or Metrics()
         self._kube = kube
         self._status = StatusWriter(kube, clock, self._metrics)
@@ -106,7 +106,7 @@ class Reconciler:
         """Start the loop of a cluster. It ends with the cluster or the leadership; if it ends otherwise, it is restarted."""
 
         def ended(task: asyncio.Task[None]) -> None:
-            # A task that the loop awaited was cancelled, and not the loop itself.
+            # A task that the loop awaited was cancelled, not the loop itself.
             if task.cancelled():
                 asyncio.get_running_loop().call_later(pace.FIRST_RETRY.total_seconds(), again)
 
@@ -150,7 +150,7 @@ class Reconciler:
         """Wake every existing cluster; from then on events do."""
         failures, left = 0, list[str | None](self._namespaces or (None,))
         while left:
-            # One of several namespaces may be gone, with the rights in it: that hides no other one.
+            # One of several namespaces may be gone, with the rights in it: that must not hide the others.
             for namespace in tuple(left):
                 try:
                     found = await self._kube.list(kinds.WAC, namespace, None)
@@ -177,7 +177,7 @@ class Reconciler:
                 rest = await self._tick(cluster, leadership)
                 cluster.failing_since = cluster.logged = None
             except Exception as error:
-                # The loop ends with the cluster or the leadership, never by an error.
+                # The loop ends with the cluster or the leadership, never because of an error.
                 if self._leadership is not leadership:
                     # If a read fails just when the leadership ends, a TaskGroup raises its error instead of the cancellation.
                     raise asyncio.CancelledError from None
@@ -193,7 +193,7 @@ class Reconciler:
     async def _rest_after_failure(self, cluster: Cluster, error: Exception) -> timedelta | None:
         """Log and report that an observation failed; return how long to rest, None if the cluster is gone.
 
-        The error goes with this call: what its traceback holds is as large as everything that was read.
+        The error is not kept after this call: its traceback holds as much memory as everything that was read.
         """
         cause = self._log_failure(cluster, error)
         self._metrics.count_error(named(cause)[0])
@@ -229,7 +229,7 @@ class Reconciler:
     async def _rest(self, cluster: Cluster, seconds: float) -> None:
         """Wait until the cluster is woken, at most for ``seconds``. What is too old to be used again is dropped meanwhile.
 
-        With very many clusters a quiet one rests longer. Then its client is asked without an observation, so that drift is noticed as soon.
+        With very many clusters, a quiet one rests longer. Its client is then asked without an observation, so drift is noticed as soon.
         """
         more = pace.quiet_rest(len(self._clusters)).total_seconds() - seconds
         usable_for, ask_again = pace.SLOW_FOR.total_seconds(), pace.ASK_AGAIN.total_seconds()
@@ -259,9 +259,9 @@ class Reconciler:
             raise
 
     async def _hand_over_at_once(self, cluster: Cluster, leadership: Leadership) -> None:
-        """Hand over the shards of pods that have just failed, by lists from the API server's cache, which need not be up to date.
+        """Hand over the shards of pods that have just failed, by lists from the API server's cache, which may be out of date.
 
-        Nothing else is done by them: other laws than those of holders need the cluster as it is. The next observation does the rest.
+        These lists are used for nothing else: laws that are not about holders need the current state. The next observation does the rest.
         """
         while self._observer.has_lost_holders(cluster.key, cluster.memory):
             await cluster.allowance(self._clock.monotonic())
@@ -293,8 +293,8 @@ class Reconciler:
     async def _handing_over(self, cluster: Cluster, leadership: Leadership, work: Coroutine[Any, Any, T]) -> T:
         """Return the result of ``work``, which awaits writes. Holders that are lost meanwhile are replaced at once.
 
-        A write may take its full time-out, as when a webhook hangs for one object. What it writes and what the handover writes are each
-        tested by the API server, as if two leaders wrote (laws#2, laws#7).
+        A write may take its full time-out, for example when a webhook hangs for one object. The API server tests its write and those of
+        the handover separately, as if two leaders wrote (laws#2, laws#7).
         """
         task = asyncio.ensure_future(work)
         task.add_done_callback(lambda _: cluster.alarmed.set())
@@ -334,7 +334,7 @@ class Reconciler:
             moving = (outcome.wrote or outcome.is_outdated) and not outcome.failed
             conflicts = conflicts + 1 if outcome.is_outdated and not outcome.wrote else 0
             if moving and rounds_left and conflicts < pace.MOST_CONFLICTS:
-                # Not to be held while this cluster waits for its next turn.
+                # Frees their memory while this cluster waits for its next turn.
                 del observation, facts, plan, outcome
                 continue
             quiet = (
@@ -355,7 +355,7 @@ class Reconciler:
     async def _observe(self, cluster: Cluster, leadership: Leadership, *, is_urgent: bool) -> Observation | None:
         """Wait for a turn, and observe.
 
-        A new leader has all its clusters wait. If each held meanwhile what it had read, that would be most of the memory.
+        With a new leader, all clusters wait. If each kept what it had read meanwhile, that would be most of the memory.
         """
         with cluster.dropping_after(pace.SLOW_FOR.total_seconds()) as waiting:
             async with self._limiter.turn(is_urgent=is_urgent):
@@ -426,7 +426,7 @@ class Reconciler:
 
     async def _note(self, cluster: Cluster, observation: Observation, plan: Plan, call: SetShards) -> bool:
         """Note the intent of a call and check that it is stored completely; return False if the call may not be made now."""
-        # If the answer is lost, the intent may be in status all the same.
+        # If the answer is lost, the intent may be in status nevertheless.
         cluster.memory.unsent.append(call.operation.id)
         # With the rest of the record: the new intent replaces the former one, from which the rest follows.
         body = report.patch(

@@ -36,8 +36,8 @@ class StatusWriter:
     async def write(self, observation: Observation, body: dict[str, Any], *, version: str | None = None) -> Obj | None:
         """Write the status at the observed resourceVersion, or at ``version``; return the stored cluster, None if it has changed.
 
-        If others only wrote parts that no plan uses, mostly labels and annotations, the write is repeated at once. StatusError: the
-        cluster has no status that could be written by itself.
+        If others only wrote parts that no plan uses, usually labels and annotations, the write is repeated at once. StatusError: the
+        CRD has no separate status to write.
         """
         key, at = observation.desired.key, version or observation.snapshot.resource_version
         for tries_left in reversed(range(MOST_STATUS_WRITES)):
@@ -95,7 +95,7 @@ class StatusWriter:
         return True
 
     async def _stored(self, key: Key) -> Obj | None:
-        """Return a cluster as stored, also when reads fail: an empty patch writes nothing, and its answer is the object."""
+        """Return a cluster as stored, even when reads fail: an empty patch writes nothing, and its answer is the object."""
         try:
             return await self._kube.get(kinds.WAC, key.namespace, key.name)
         except KubeError:

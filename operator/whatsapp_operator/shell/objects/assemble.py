@@ -1,7 +1,7 @@
 """Makes one frozen value of everything that was read about a cluster. Pure and total: no input raises an error.
 
-A damaged object is left out and named in ``unread``. Pods and Services are treated with more care, because without them a holder would seem
-gone: a pod with a damaged status exists, and a damaged Service keeps its last known value.
+A damaged object is left out and named in ``unread``. Pods and Services need more care, because without them a holder would seem to be gone:
+a pod with a damaged status exists, and a damaged Service keeps its last known value.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Slow:
     read_at: float
     objects: dict[Ref, Obj]
     names: frozenset[str]
-    """Of the Secrets that were requested."""
+    """Those of the Secrets that were requested."""
     secrets: Mapping[str, Obj | None] = field(repr=False)
     """Those with an answer of the API server, by name; None: it does not exist."""
     unread: Mapping[str, str]
     """Kinds that could not be read completely, and why."""
     name_conflicts: tuple[Ref, ...] = ()
-    """Needed names that foreign objects have."""
+    """Names that the cluster needs and that foreign objects have."""
     pods: tuple[Obj, ...] = ()
     """Pods of the cluster that lack labels and so are not listed."""
     events_were_read: bool = False
@@ -55,7 +55,7 @@ class Slow:
     def findings(self, desired: Desired) -> Findings:
         """Return the findings for its Secrets, cached for the same desired state: parsing certificates and keys takes time."""
         known = self._findings
-        # Mostly it is the same object, and to compare all fields takes a while.
+        # Usually it is the same object, and comparing all fields takes a while.
         if known is None or (known[0] is not desired and known[0] != desired):
             known = self._findings = desired, findings_of(desired, self.secrets)
         return known[1]
@@ -211,7 +211,7 @@ def needed_names(desired: Desired, objects: Iterable[Obj]) -> list[Ref]:
 
 
 def _maintained(desired: Desired) -> tuple[Ref, ...]:
-    """Return the names of the objects that the operator makes."""
+    """Return the names of the objects that the operator creates."""
     routes = (manifests.shard_service(desired, shard) for shard in range(desired.shards))
     # With the arguments that the plan has most often, so that the objects are made once.
     kept = desired.derive(manifests.upkeep, webapp_replicas=desired.webapps, resharding=False, is_first_boot=False)

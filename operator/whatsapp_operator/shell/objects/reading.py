@@ -87,7 +87,7 @@ def claim_of(obj: Obj) -> Claim | None:
 
 
 def source_of(obj: Obj) -> Obj:
-    """Return what of a WhatsAppCluster its desired state is read from: all but its status, and what changes with each write."""
+    """Return the part of a WhatsAppCluster from which its desired state is read: all but its status and what changes with each write."""
     metadata = {key: value for key, value in obj["metadata"].items() if key not in {"managedFields", "resourceVersion"}}
     return {**{key: value for key, value in obj.items() if key != "status"}, "metadata": metadata}
 
@@ -187,7 +187,7 @@ def _lost_readiness(status: Obj) -> bool:
 
 
 def _waiting(status: Obj) -> Iterator[tuple[str, str]]:
-    """Yield why containers wait: the kubelet's reason and its message. Init containers are others': a webhook may put some into a pod."""
+    """Yield why containers wait: the kubelet's reason and its message. Init containers count too: a webhook may have added some."""
     for one in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         waiting = (one.get("state") or {}).get("waiting") or {}
         if waiting.get("reason"):
@@ -208,7 +208,7 @@ def _pending_because(status: Obj) -> str | None:
 
 
 def pending_of(pods: Iterable[Obj]) -> str | None:
-    """Return which pod of a Webapp or the simulator does not run, and why; None if none says so. Of Coreapps each says so itself."""
+    """Return which pod of a Webapp or the simulator does not run, and why; None if that is not known. Coreapps report it separately."""
     for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"])):
         is_awaited = component_of(pod) != "coreapp" and not has_ended(pod) and pod["metadata"].get("deletionTimestamp") is None
         if is_awaited and (because := _pending_because(pod.get("status") or {})):

@@ -69,7 +69,7 @@ def _text(raw: bytes) -> Fault | None:
 
 
 def _any(_: bytes) -> None:
-    """Accept everything; the core checks it."""
+    """Accept every value; the core checks it."""
 
 
 def _line(raw: bytes) -> Fault | None:
@@ -242,7 +242,7 @@ class Findings:
     malformed: str | None = None
     """The first key with a wrong format, and what to do."""
     no_access: str | None = None
-    """Why the client cannot be reached with these Secrets; nothing should be sent then."""
+    """Why the client cannot be reached with these Secrets; nothing must be sent then."""
     checksums: Mapping[Ref, str] = field(default_factory=dict)
     """By workload: the checksum of the keys that its pods use; none if it is unknown, or if the values would harm the pods."""
     hidden: tuple[str, ...] = field(default=(), repr=False)
@@ -250,7 +250,7 @@ class Findings:
 
 
 def findings_of(desired: Desired, secrets: Mapping[str, Obj | None]) -> Findings:
-    """Return the findings for the Secrets that were read, by name. A Secret that is not in ``secrets`` was not read, and is no fault."""
+    """Return the findings for the Secrets that were read, by name. A Secret that is not in ``secrets`` was not read, which is no fault."""
     faults = _faults(desired, secrets)
     return Findings(
         missing=_missing(desired, secrets),

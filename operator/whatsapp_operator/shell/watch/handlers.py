@@ -133,7 +133,7 @@ class AuthorityChanged(Exception):  # noqa: N818  the name says what happened
 
 
 class Login:
-    """Gives Kopf sessions whose watches are tracked. Each session is a new one: Kopf ends when it gets a rejected one again."""
+    """Gives Kopf sessions with tracked watches. Each session is a new one: Kopf ends when it gets a rejected one again."""
 
     def __init__(self, connection: Callable[[], kopf.ConnectionInfo], *, health: WatchHealth, names: Mapping[str, str]) -> None:
         """``connection`` reads the connection data again at each call; ``names``: see ``watched``."""
@@ -171,7 +171,7 @@ class Login:
     async def _send(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         """Send a request of Kopf, and note what it says about a watch.
 
-        After a 401 it is sent again: Kopf would close all other streams for it.
+        After a 401 it is sent again: Kopf would close all other streams because of it.
         """
         # The URL of the server may have a path.
         name = next((name for path, name in self._names.items() if request.url.path.endswith(path)), "")
@@ -193,9 +193,9 @@ class Login:
     async def _authorize(
         self, authority: object, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Send a request with the token as it is now. AuthorityChanged: TLS failed, and there is another ``authority`` now.
+        """Send a request with the current token. AuthorityChanged: TLS failed, and there is another ``authority`` now.
 
-        The kubelet brings the files of both up to date. A token that cannot be read now may be readable the next time.
+        The kubelet updates the files of both. A token that cannot be read now may be readable the next time.
         """
         info = None
         with suppress(Exception):
@@ -288,9 +288,10 @@ def registry(
 
 
 def _taken(event: kopf.RawEvent) -> kopf.RawEvent:
-    """Return an event with its object, and leave Kopf what it still needs of it: the metadata.
+    """Return an event with its object, and leave Kopf only the part that it still needs: the metadata.
 
-    Kopf's views of an object hold each other, so only a garbage collection frees them: a list of very many objects would be held for long.
+    Kopf's views of an object hold each other, so only a garbage collection frees them. A list of very many objects would stay in memory for
+    long.
     """
     obj: dict[str, Any] = cast(Any, event["object"])
     whole = {**obj}
@@ -301,7 +302,7 @@ def _taken(event: kopf.RawEvent) -> kopf.RawEvent:
 
 
 def _note(note: Callable[..., None], event: kopf.RawEvent) -> None:
-    """Pass an object to the sink. If it fails, the loop is woken all the same: the observation reports what is wrong."""
+    """Pass an object to the sink. If that fails, the loop is woken nevertheless: the observation reports what is wrong."""
     try:
         note(event["object"], gone=event["type"] == "DELETED")
     except Exception:

@@ -80,12 +80,12 @@ class WatchHealth:
         return {name: now - watch.connected_at for name, watch in tuple(self._watches.items())}
 
     def seconds_dead(self, names: Iterable[str]) -> float:
-        """Return for how many seconds the worst of these watches has not been connected, without those that only a right can bring back."""
+        """Return for how many seconds the worst of these watches has not been connected, except those that wait for a missing right."""
         seconds = self.seconds_cut_off()
         return max((seconds[name] for name in names if not self._is_excused(name, seconds)), default=0.0)
 
     def _is_excused(self, name: str, seconds: Mapping[str, float]) -> bool:
-        """Whether a watch is rejected in its namespace while that of the same kind in another one is connected.
+        """Whether a watch is rejected in its namespace while a watch of the same kind is connected in another one.
 
         No other process may watch there either, and the clusters of the other namespaces need a leader that stays.
         """
@@ -101,7 +101,7 @@ class WatchHealth:
         return f"not connected to {', '.join(silent)}" if silent else None
 
     def never_connected(self) -> str | None:
-        """Return which essential watches were never connected yet, or None."""
+        """Return which essential watches have never been connected, or None."""
         seconds = self.seconds_cut_off()
         new = [name for name, watch in tuple(self._watches.items()) if watch.essential and not watch.was_connected]
         missing = [name for name in new if not self._is_excused(name, seconds)]

@@ -47,8 +47,8 @@ class _ClusterState:
 class _ByName(Generic[T]):
     """Objects by name. Events of an object and of its successor with the same name may come in any order: the newer one is kept.
 
-    That is the one with the higher resourceVersion. By the times of creation, in whole seconds, both may be equally old; and after etcd was
-    restored from a backup the older one may be the one that there is.
+    That is the one with the higher resourceVersion. Creation times do not decide it: they are in whole seconds, so both may be equal, and
+    after etcd was restored from a backup the older object may be the existing one.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class _Entry:
     """The same of a Service."""
     nodes: frozenset[str] = frozenset()
     claim: Claim | None = None
-    """The claim under which the cluster stands in the index of numbers."""
+    """The claim under which the cluster is in the index of numbers."""
     passed_on: Mapping[str, Target] = field(default_factory=dict)
     """The targets that were last passed to the prober."""
 
@@ -145,7 +145,7 @@ class PodIndex:
         self._refresh(key)
 
     def note_listed(self, obj: Obj) -> None:
-        """Handle a WhatsAppCluster of a list, unless an event has reported it: who has its number must be known before it is observed."""
+        """Handle a listed WhatsAppCluster unless an event has reported it: the keeper of its number must be known before an observation."""
         key = key_of(obj)
         if key is not None and damage_of(obj, kinds.WAC.kind) is None and not (key in self._entries and self._entries[key].clusters):
             self.note_cluster(obj, gone=False)
@@ -159,7 +159,7 @@ class PodIndex:
             self._refresh(key)
 
     def note_pod(self, obj: Obj, *, gone: bool) -> None:
-        """Handle an event of a pod; pods that are no Coreapps are ignored."""
+        """Handle an event of a pod; pods that are not Coreapps are ignored."""
         labels = obj["metadata"].get("labels") or {}
         if labels.get(manifests.COMPONENT_LABEL) != "coreapp" or not labels.get(manifests.CLUSTER_LABEL):
             return
@@ -228,7 +228,7 @@ class PodIndex:
             self._probe(key, targets)
 
     def _end(self, key: Key, entry: _Entry) -> None:
-        """End all probes of a cluster that is gone, also while this process leads: its loop may have ended before its pods did."""
+        """End all probes of a cluster that is gone, even while this process leads: its loop may have ended before its pods did."""
         entry.passed_on = {}
         self._hold(key, {})
 
@@ -239,7 +239,7 @@ class PodIndex:
         return tuple(sorted(self._on.get(node, ())))
 
     def keeper(self, claim: Claim) -> Key | None:
-        """Return the other cluster that keeps the number of this one, if there is one among those that are known."""
+        """Return the other cluster that keeps the number of this one, if such a cluster is known."""
         return numbers.before(claim, self._claims.get(claim.number, {}).values())
 
     def holders(self, key: Key) -> KnownHolders:
@@ -247,7 +247,7 @@ class PodIndex:
         entry = self._entries.get(key) or _Entry()
         uids = frozenset(entry.holders.by_uid().values())
         stays = {uid for uid, pod in entry.pods.by_uid().items() if not pod.leaves}
-        # Before the first event of a pod all of them seem gone.
+        # Before the first event of a pod, all of them seem to be gone.
         leaving = uids - stays if entry.pods_at else frozenset()
         return KnownHolders(uids=uids, leaving=leaving, pods_at=entry.pods_at, services_at=entry.services_at)
 
@@ -281,7 +281,7 @@ class PodIndex:
     # --- upkeep -----------------------------------------------------------------------------------------------------------
 
     async def run(self, kube: Kube, namespaces: Iterable[str] = (), *, every: float = SWEEP) -> None:
-        """Drop clusters that no longer exist, `every` so many seconds, until cancelled."""
+        """Drop clusters that no longer exist, once per `every` seconds, until cancelled."""
         while True:
             await asyncio.sleep(every)
             there: set[Key] = set()
@@ -291,12 +291,12 @@ class PodIndex:
                 except Exception as error:  # an unexpected answer must not end this task
                     level = logging.DEBUG if isinstance(error, KubeError) else logging.ERROR
                     log.log(level, "The clusters could not be listed: %s", error)
-                    # What cannot be listed may be there.
+                    # Clusters that cannot be listed may exist.
                     there.update(key for key in self._entries if namespace in {key.namespace, None})
             self.sweep(there)
 
     def sweep(self, there: Iterable[Key]) -> None:
-        """Drop every cluster that is missing for the second time: one that is missing once may be newer than the list."""
+        """Drop every cluster that is missing for the second time: a cluster that is missing once may be newer than the list."""
         missing = self._entries.keys() - set(there)
         for key in missing & self._suspects:
             entry = self._entries[key]

@@ -1,7 +1,7 @@
-"""Whether this process has seen enough to lead: it has read the clusters, and has reached their Coreapps.
+"""Whether this process has read enough to lead: it has read the clusters, and has reached their Coreapps.
 
-A replica that has just started never heard a Coreapp, so it takes a silence for a fault of its own network. If the leader is lost then,
-nothing is moved for a while. So a roll-out of the operator waits for this before it ends the next replica.
+A replica that has just started has had no answer from any Coreapp, so it takes a silence for a fault of its own network. If the leader is
+lost then, no shard moves for a while. So a roll-out of the operator waits for readiness before it ends the next replica.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ QUIET: Final = 1.0
 """Seconds without an object of a list after which the lists count as read. Kopf passes an object on 0.1 s after it got it, and does not say
 which one is the last."""
 LOGGED_AFTER: Final = 15.0
-"""Seconds after which it is logged why this process is not ready; then again each time that many seconds later."""
+"""Seconds after which it is logged why this process is not ready, and the interval at which that is repeated."""
 
 
 class Readiness:

@@ -32,11 +32,11 @@ CHECK_EVERY: Final = 0.5
 END_WITHIN = 1.0
 """Seconds that Kopf has to end before it is abandoned."""
 STRAYS_END_WITHIN: Final = 3.0
-"""Seconds that the tasks have that Kopf left running. A watch of Kopf ends within 2 s: so long it waits for its workers."""
+"""Seconds that the tasks that Kopf left running have to end. A watch of Kopf ends within 2 s: it waits that long for its workers."""
 
 
 def _note_stray(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an error that Kopf did not await, mostly of a cancelled call. What matters is whether the watches are connected."""
+    """Log an error that Kopf did not await, usually of a cancelled call. What matters is whether the watches are connected."""
     log.debug("Kopf: %s", context.get("message"), exc_info=context.get("exception"))
 
 

@@ -1,4 +1,4 @@
-"""What a call to the client failed with, and how that is said."""
+"""The failures of calls to the client, and the sentences about them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def describe(error: ApiError) -> str:
 
 
 def tls_problem(error: Exception, access: Access) -> str | None:
-    """Return what to do about an untrusted certificate of the Webapps; None if the error is another one."""
+    """Return what to do about an untrusted certificate of the Webapps; None for any other error."""
     why = re.search(r"certificate verify failed: (.*?)\.? \(_ssl", str(error))
     where = f"keys tls.crt and ca.crt of Secret {access.tls_secret}, and spec.webapp.tls"
     return f"its TLS certificate is not trusted: {why[1]}; see {where}" if why else None
@@ -67,7 +67,7 @@ def rejection_of(call: str, answer: httpx.Response, secrets: tuple[str, ...], *,
     faults = tuple(replace(one, text=masked(one.text, secrets)) for one in _faults_of(answer))
     code = faults[0].code if faults else None
     message = f"{call}: HTTP {answer.status_code}" + (f", error {code}" if code else "")
-    # A date in Retry-After is of the client's clock, which is in its header Date.
+    # A date in Retry-After is by the client's clock, which its header Date shows.
     now = answers.moment(answer.headers.get("Date", "")) or wall
     retry_after = answers.pause(answer.headers.get("Retry-After"), now=now)
     return ApiError(message, status=answer.status_code, faults=faults, retry_after=retry_after)

@@ -39,7 +39,7 @@ UNSENT_PAUSE = 1.0
 LOGIN_PAUSE = 10.0
 """Seconds before a rejected login is tried again with the same passwords."""
 MOST_LOGINS, LOGIN_SPAN = 10, 60.0
-"""Logins with the same passwords in so many seconds, if new tokens are rejected at once."""
+"""The most logins with the same passwords in this many seconds, if new tokens are rejected at once."""
 TOKEN_RENEWAL = timedelta(days=6)
 """Age at which a token is renewed; the client's last 7 days (client#login)."""
 LONGEST_VERSION = 64
@@ -50,14 +50,14 @@ TOKEN = re.compile(r"[!-~]{1,4096}")
 """What a header can carry."""
 
 SHARDS = {spelled: number for number in SHARD_COUNTS for spelled in (number, str(number))}
-"""What is a number of shards in an answer."""
+"""The values in an answer that count as a number of shards."""
 
 Passwords = tuple[str, str, str]
 """Username, password and initial password: what a login was tried with."""
 
 
 class Clients(Protocol):
-    """What the loop needs of the API."""
+    """What the loop needs from the API."""
 
     def state_of(self, key: Key) -> Client:
         """Return what is known about the client of a cluster."""
@@ -144,7 +144,7 @@ class ApiSession:
         return {"unresponsive_since": self.client.unresponsive_since or self._clock.now(), "problem": problem}
 
     def _go_to_another(self) -> None:
-        """Send the next call to another Webapp: one whose database is away may be ready all the same, and answer nothing but errors."""
+        """Send the next call to another Webapp: one without its database may be ready nevertheless, and answer nothing but errors."""
         self._turn += 1
 
     def may_ask(self) -> bool:
@@ -165,13 +165,13 @@ class ApiSession:
             self._asked(self._key, "Failed")
             self._note(asking=False, **self._failed(str(error)))
         except (KeyError, TypeError):
-            # Any other number is unknown, too: as many Coreapps would be made, and the holders of all other shards let go.
+            # Any other number counts as unknown too: otherwise that many Coreapps would be created, and the other shards' holders dropped.
             self._go_to_another()
             self._asked(self._key, "Failed")
             self._note(asking=False, **self._failed(f"GET shards: unreadable answer, it needs one of {', '.join(map(str, SHARD_COUNTS))}"))
         else:
             self._asked(self._key, "Answered")
-            # An answer from before a call that was not sent is no reason for the next one.
+            # The answer to a GET that began before an unsent call does not allow the next call.
             if self._unsent_at == unsent_at:
                 self._note(
                     quiet=quiet,
@@ -217,7 +217,7 @@ class ApiSession:
                 self._unsent_at = self._clock.monotonic()
                 self._note(call=replace(call, not_sent=True), asked_at=None, **self._failed(str(error)))
             else:
-                # A token that is rejected right after a login is not stale: then the client is treated as busy.
+                # A token that is rejected right after a login is not stale, so the client is treated as busy.
                 answer = Answer.BUSY if is_stale else meaning.answer
                 self._note(call=replace(call, answer=answer, rejection=meaning.rejection, retry_after=error.retry_after))
             if error.sent:
