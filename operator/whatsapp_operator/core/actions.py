@@ -81,7 +81,7 @@ class Retire:
 
     coreapp: Coreapp
     epoch: Epoch
-    """n is the resourceVersion of the StatefulSet by which it is to shrink."""
+    """n is the resourceVersion of the StatefulSet with which it will shrink."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,9 +114,9 @@ class Tuning:
     """A number of shards older than this is asked for again before Set Shards or a shrink. Answers may be slow, so it is more than
     ``ask_working``."""
     ask_working: timedelta = timedelta(seconds=2)
-    """How often the number of shards is asked for while something is done."""
+    """How often the number of shards is asked for while other work is in progress."""
     ask_busy: timedelta = timedelta(milliseconds=250)
-    """How often the number of shards is asked for while something is under way."""
+    """How often the number of shards is asked for while a Set Shards call is not settled."""
     ask_steady: timedelta = timedelta(seconds=30)
     """How often the number of shards is asked for when all is quiet (drift)."""
     rest: timedelta = timedelta(seconds=30)
@@ -176,7 +176,7 @@ class Desired:
     switchover_problem: str | None = None
     probe: Annotated[Probe, At("failover.probe")] = Probe()
     unhealthy_after: Annotated[timedelta, At("failover.unhealthyAfterSeconds", least=1, unit=SECOND)] = timedelta(seconds=3)
-    """How long a running Coreapp may not answer before its shard is moved."""
+    """How long a running Coreapp may leave probes unanswered before its shard is moved."""
     deleting: bool = False
     finalizers: tuple[str, ...] = ()
     """What Kubernetes waits for before a deletion is done."""

@@ -33,7 +33,7 @@ class Holders(Claims):
     def is_served(self, route: Route) -> bool:
         """Return whether the holder that the route names could serve, and does not report another role.
 
-        A holder that was not probed yet, because the operator has just started, counts as serving: unknown is no failure.
+        A holder that was not probed yet, because the operator has just started, counts as serving: unknown does not mean failed.
         """
         if route not in self._served:
             self._served[route] = self._could_serve(route, self.holder(route))

@@ -96,7 +96,7 @@ def _has_expired(f: Facts) -> bool:
 
 
 def _would_send(f: Facts) -> str | None:
-    """Return the fingerprint of the certificate that a call would carry; None if it cannot be read, or none is asked for."""
+    """Return the fingerprint of the certificate that a call would carry; None if it cannot be read, or none is needed."""
     if f.desired.account is None:
         return None
     secret = _with_certificate(f)

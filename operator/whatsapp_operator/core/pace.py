@@ -150,7 +150,7 @@ def is_quiet(f: Facts) -> bool:
 UNWATCHED = frozenset({Reason.NAME_CONFLICT, Reason.READ_FAILED, Reason.PODS_REJECTED}) | frozenset(
     one.name for one in objections.OBJECTIONS
 )
-"""Rules that hold also in a quiet cluster, and whose end has no event: an object, a right, a quota or a Secret of a person."""
+"""Rules that may hold even in a quiet cluster and end without an event: when a person changes an object, a right, a quota or a Secret."""
 
 
 def awaited(f: Facts, rule: str, others: Iterable[str] = ()) -> str | None:

@@ -15,7 +15,7 @@ class Restart(Counts):
 
     @property
     def shards_are_fresh(self) -> bool:
-        """Whether the number of shards was asked for just now, in this leadership (laws#5)."""
+        """Whether the number of shards was requested just now, in this leadership (laws#5)."""
         asked = self.snapshot.client.asked_at
         return self.shards is not None and asked is not None and self.snapshot.now - asked <= self.desired.tuning.ask_fresh
 

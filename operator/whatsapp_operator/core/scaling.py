@@ -81,7 +81,7 @@ def lowers_after(f: Facts) -> datetime | None:
 
 
 def may_lower(f: Facts) -> bool:
-    """Return whether the number of Coreapps may be lowered now, with regard to other writers."""
+    """Return whether the number of Coreapps may be lowered now; not while a pause because of another writer lasts."""
     at = lowers_after(f)
     return at is None or f.snapshot.now >= at
 

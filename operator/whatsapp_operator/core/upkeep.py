@@ -25,7 +25,7 @@ KEPT: Final = frozenset({"allowPrivilegeEscalation", "automountServiceAccountTok
 AMOUNTS: Final = frozenset({"requests", "limits"})
 SPECIAL: Final = EXACT | TEXTS | AMOUNTS
 SOURCE_RANGES: Final = "service.beta.kubernetes.io/load-balancer-source-ranges"
-"""The older way to say ``loadBalancerSourceRanges``."""
+"""The older form of ``loadBalancerSourceRanges``."""
 NOTES_ANNOTATION: Final = "multiconnect.dev/annotations"
 """Names of the user's annotations at the last write of the object or its pod template; all others belong to other writers."""
 
@@ -45,8 +45,8 @@ def marked(obj: dict[str, Any], notes: Mapping[str, str] | None = None) -> dict[
 def corrected(live: Obj, wanted: Obj) -> dict[str, Any]:
     """Return the object that replaces ``live``, by its resourceVersion: its spec as desired, field by field of the first level.
 
-    Fields that the desired object does not have stay: the number of Coreapps, an assigned address, labels and annotations of others, also
-    those of the pod template: otherwise a restart that kubectl noted there would be rolled back with the next edit.
+    Fields that the desired object does not have stay: the number of Coreapps, an assigned address, foreign labels and annotations. Those of
+    the pod template stay too: otherwise the next edit would roll back a restart that kubectl noted there.
     """
     meta, asked = live["metadata"], wanted["metadata"]
     noted: Mapping[str, str] = meta.get("annotations") or {}

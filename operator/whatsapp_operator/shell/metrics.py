@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, and the answers to the kubelet's probes. A separate thread serves them, also while the event loop does not run.
+"""Metrics for Prometheus, and the answers to the kubelet's probes. A separate thread serves them, even while the event loop does not run.
 
 Labels are bounded: fixed values of the operator, or clusters, whose series end with them. All labels of counters and histograms exist from
 the start: PromQL's ``increase`` does not notice the first event of a series that begins with 1.

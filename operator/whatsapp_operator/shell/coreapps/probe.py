@@ -72,7 +72,7 @@ class Tethers:
         self._tethers: dict[str, Tether] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        """HTTP clients: True for Coreapps that are to serve, False for the others."""
+        """HTTP clients: True for Coreapps that must serve, False for the others."""
         self._not_accepted: dict[str, str] = {}
         """By uid: why a Coreapp did not accept its role, as it was logged last."""
 
@@ -173,7 +173,7 @@ class Tethers:
             log.info("%s %s", pod.name, text)
 
     def _session(self, *, serves: bool) -> aiohttp.ClientSession:
-        """Return the HTTP client for Coreapps that are to serve, or for the others.
+        """Return the HTTP client for Coreapps that must serve, or for the others.
 
         Coreapps that must stop may be dead, and then each occupies a connection until its time-out. So they have a pool of their own. The
         pool for Coreapps that must serve is unlimited: the failover of a lost zone must not wait for its dead holders.

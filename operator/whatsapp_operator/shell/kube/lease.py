@@ -436,7 +436,7 @@ class Election:
     # -------------------------------------------------------------------------------------------------------------- record
 
     def _record(self, found: Obj | None, *, holder: str, epoch: int, new_term: bool) -> Obj:
-        """Return the Lease to write over `found`; fields of others stay."""
+        """Return the Lease to write over `found`; foreign fields stay."""
         record: Obj = {**found} if found is not None else {"metadata": {"namespace": self._namespace, "name": self._name}}
         spec = {**_spec(found)}
         record |= {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "spec": spec}

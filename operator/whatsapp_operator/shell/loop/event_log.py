@@ -27,7 +27,7 @@ class EventLog:
     _emitted: dict[str, report.Emitted] = field(default_factory=dict)
     """By reason: the last Event of a current condition."""
     _pending: list[tuple[EmitEvent, datetime]] = field(default_factory=list)
-    """Events that are to be written, and when their causes were; oldest first."""
+    """Events that are still to be written, with the times of their causes; oldest first."""
     _requested: tuple[EmitEvent, ...] = ()
     """Events that the last plan requested: they are written once while plans go on requesting them."""
     _failures: int = 0

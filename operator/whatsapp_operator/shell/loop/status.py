@@ -1,4 +1,4 @@
-"""Writes the status of a cluster at the version that was observed, also if the observation itself failed."""
+"""Writes the status of a cluster at the observed version, even if the observation itself failed."""
 
 from __future__ import annotations
 

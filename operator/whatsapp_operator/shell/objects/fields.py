@@ -26,7 +26,7 @@ class _Field(NamedTuple):
     convert: Callable[[Any], Any]
     has_default: bool
     inner: type | None
-    """The class with places that it is made of, if it is."""
+    """The class with places from which it is built, if there is one."""
     is_list: bool
 
     @property

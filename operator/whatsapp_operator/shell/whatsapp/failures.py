@@ -63,7 +63,7 @@ def tls_problem(error: Exception, access: Access) -> str | None:
 
 
 def rejection_of(call: str, answer: httpx.Response, secrets: tuple[str, ...], *, wall: datetime) -> ApiError:
-    """Return the error of an answer that is no success. Its texts are masked; ``wall``: the time by the wall clock."""
+    """Return the error of an answer that is not a success. Its texts are masked; ``wall``: the time by the wall clock."""
     faults = tuple(replace(one, text=masked(one.text, secrets)) for one in _faults_of(answer))
     code = faults[0].code if faults else None
     message = f"{call}: HTTP {answer.status_code}" + (f", error {code}" if code else "")

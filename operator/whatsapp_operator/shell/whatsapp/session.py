@@ -133,7 +133,7 @@ class ApiSession:
         before = self.client
         self.client = replace(before, **changes)
         if quiet:
-            # A new time of asking alone is no change.
+            # A new time of the request alone does not count as a change.
             before = replace(before, asked_at=self.client.asked_at)
         # A further failure wakes no loop, with any text: otherwise a client that is down would be asked without a pause.
         if replace(before, asking=False, problem="") != replace(self.client, asking=False, problem=""):
