@@ -43,7 +43,7 @@ async def on_the_webapps(environment: Environment) -> None:
 async def on_the_coreapps(environment: Environment) -> None:
     await autoscaler(environment, "StatefulSet", "acme-coreapp", 4)
     said = await environment.word("Stalled", "ReplicasOverruled")
-    assert "kube-controller-manager scales StatefulSet acme-coreapp, to 4 last" in said
+    assert "kube-controller-manager scales StatefulSet acme-coreapp, last to 4" in said
     assert "Delete the HorizontalPodAutoscaler" in said
     await environment.kubectl("delete", "hpa", "acme-coreapp")
     await environment.until(
