@@ -209,8 +209,8 @@ def e2e_block(figures: Row) -> str:
     wrong, broken = harm(rows)
     text = (
         f"{len(rows)} faults and changes in {figures['seconds']:.0f} s, state in {figures.get('database')}: "
-        f"{sum(row['rejected_struck'] + row['rejected_others'] for row in rows.values())} tries rejected, {wrong} failovers "
-        f"of healthy holders, {broken} broken laws. Time runs from the fault to the next message of its shard, through a living "
+        f"{sum(row['rejected_struck'] + row['rejected_others'] for row in rows.values())} attempts rejected, {wrong} failovers "
+        f"of healthy holders, {broken} broken laws. Time runs from the fault to the next message of its shard, through a healthy "
         f"Webapp. {FEW}"
     )
     table = markdown(("fault", "evidence", "committed p50 / max", *COLUMNS, "fails beyond", RATIO), faults)
