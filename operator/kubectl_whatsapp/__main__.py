@@ -115,7 +115,7 @@ def run() -> NoReturn:
         if os.environ.get("KUBECTL_WHATSAPP_TRACEBACK"):
             traceback.print_exc()
         what = f"{type(error).__name__}: {error}"[:300]
-        code = _failed(f"this is a fault of the plugin ({what}). With KUBECTL_WHATSAPP_TRACEBACK=1 it says where; please report it.", 4)
+        code = _failed(f"this is a bug in the plugin ({what}). Set KUBECTL_WHATSAPP_TRACEBACK=1 for a traceback, and please report it.", 4)
     with suppress(OSError):
         sys.stdout.flush()
     if access := sys.modules.get("kubectl_whatsapp.access"):

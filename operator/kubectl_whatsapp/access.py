@@ -36,7 +36,7 @@ CREDENTIAL_SECONDS: Final = 60.0
 """Within so long an exec plugin must have printed a credential: it may ask a person to log in."""
 EXEC_VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 """The versions of exec credentials that are served (kubernetes.io, "client-go credential plugins")."""
-CHOOSE: Final = " See `kubectl config get-contexts`; choose with --context, or name a file by --kubeconfig or the variable KUBECONFIG."
+CHOOSE: Final = " See `kubectl config get-contexts`; choose with --context, or name a file with --kubeconfig or the variable KUBECONFIG."
 FILES: Final = ("certificate-authority", "client-certificate", "client-key")
 
 
@@ -98,7 +98,7 @@ def find(options: Options, *, environ: Mapping[str, str] = os.environ) -> Access
     try:
         config = json.loads(printed)
     except ValueError:
-        msg = f"kubectl printed no configuration that can be read: {' '.join(command[1:])}"
+        msg = f"kubectl printed a configuration that cannot be read: {' '.join(command[1:])}"
         raise AccessError(msg) from None
     _make_absolute(config, options, environ)
     return access_of(config, options, environ=environ)
@@ -135,7 +135,7 @@ def _folder_of_user(name: object, options: Options, environ: Mapping[str, str]) 
 def _view(options: Options, environ: Mapping[str, str]) -> list[str]:
     kubectl = environ.get("KUBECTL") or shutil.which("kubectl", path=environ.get("PATH"))
     if kubectl is None:
-        msg = "kubectl is not in PATH. This plugin takes its configuration from it: install kubectl, or name it in the variable KUBECTL."
+        msg = "kubectl is not in PATH. This plugin gets its configuration from it: install kubectl, or name it in the variable KUBECTL."
         raise AccessError(msg)
     return [kubectl, *options.as_flags(), "config", "view", "--raw", "--minify", "--flatten", "-o", "json"]
 
@@ -198,7 +198,7 @@ def _resolved(name: str, cluster: Obj, user: Obj, environ: Mapping[str, str]) ->
     if plugin := user.pop("exec", None):
         user |= credential(plugin, cluster, environ=environ)
     if "auth-provider" in user:
-        msg = "The kubeconfig logs in by auth-provider, which kubectl itself no longer knows. Use a credential plugin (users[].user.exec)."
+        msg = "The kubeconfig uses auth-provider, which kubectl itself no longer supports. Use a credential plugin (users[].user.exec)."
         raise AccessError(msg)
     if path := user.pop("tokenFile", None):
         user["token"] = _read(path)
@@ -225,7 +225,7 @@ def credential(plugin: Obj, cluster: Obj, *, environ: Mapping[str, str] = os.env
     """Run an exec plugin and return what it gives as fields of a kubeconfig's user. AccessError says why it gives nothing."""
     version, command = plugin.get("apiVersion"), str(plugin.get("command") or "")
     if version not in EXEC_VERSIONS:
-        msg = f"The credential plugin {command or '?'} has the version {version}; {' and '.join(EXEC_VERSIONS)} are supported."
+        msg = f"The credential plugin {command or '?'} uses version {version}; only {' and '.join(EXEC_VERSIONS)} are supported."
         raise AccessError(msg)
     is_interactive = plugin.get("interactiveMode", "IfAvailable") != "Never" and sys.stdin is not None and sys.stdin.isatty()
     spec: Obj = {"interactive": is_interactive}
@@ -238,7 +238,7 @@ def credential(plugin: Obj, cluster: Obj, *, environ: Mapping[str, str] = os.env
     called = [command, *(plugin.get("args") or ())]
     hint = f" {plugin['installHint']}" if plugin.get("installHint") else ""
     printed = _run(
-        called, found, CREDENTIAL_SECONDS, f"The credential plugin {command} gives no credential", hint=hint, asks=is_interactive
+        called, found, CREDENTIAL_SECONDS, f"The credential plugin {command} returned no credential", hint=hint, asks=is_interactive
     )
     try:
         status = json.loads(printed)["status"]
@@ -292,7 +292,7 @@ def _run(
         msg = f"{failed}: {error.strerror or error}.{hint}"
         raise AccessError(msg) from None
     if process.returncode:
-        why = " ".join((err or "").split())[:300] or f"it ended with {process.returncode}"
+        why = " ".join((err or "").split())[:300] or f"it exited with {process.returncode}"
         msg = f"{failed}: {why}.{hint}"
         raise AccessError(msg)
     return out

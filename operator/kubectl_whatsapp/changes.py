@@ -69,7 +69,7 @@ def reshard_now(shards: int) -> Change:
 
 def paused(*, yes: bool) -> Change:
     """Hold planned changes, or let them go on."""
-    sentence = "planned changes are held; failovers go on" if yes else "planned changes go on"
+    sentence = "planned changes are held; failovers continue" if yes else "planned changes continue"
     return Change({"metadata": {"annotations": {PAUSED_ANNOTATION: "true" if yes else None}}}, sentence)
 
 

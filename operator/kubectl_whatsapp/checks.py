@@ -79,7 +79,7 @@ def _replicas(f: Facts) -> Answer:
 def _two_apart(pods: list[Obj], what: str) -> Answer:
     """Whether two of these ready pods survive the loss of any node."""
     if len(pods) < 2:
-        return Level.WARNING, f"{are_ready(len(pods), what)}; two survive a failure."
+        return Level.WARNING, f"{are_ready(len(pods), what)}; it takes two to survive a failure."
     if len({(pod.get("spec") or {}).get("nodeName") for pod in pods}) < 2:
         return Level.WARNING, f"all {what}s are on one node."
     return Level.OK, f"{are_ready(len(pods), what)}."
@@ -119,8 +119,8 @@ def _spread(f: Facts) -> Answer:
     node = max(spares, key=lambda one: holders.count(one) - spares[one])
     if holders.count(node) <= spares[node]:
         return Level.OK, "no node has more holders than there are spares on other nodes."
-    few = f"{counted(spares[node], 'spare')} on other nodes could take over"
-    return Level.WARNING, f"node {node} has {counted(holders.count(node), 'holder')}, and {few}: its loss leaves shards unserved."
+    few = f"only {counted(spares[node], 'spare')} on other nodes could take over"
+    return Level.WARNING, f"node {node} has {counted(holders.count(node), 'holder')}, but {few}: its loss leaves shards unserved."
 
 
 def _apart(f: Facts) -> Answer:
@@ -137,7 +137,7 @@ def _paused(f: Facts) -> Answer:
 def _mode(f: Facts) -> Answer:
     is_manual = (f.world.spec.get("failover") or {}).get("mode") == "Manual"
     return (
-        (Level.WARNING, "spec.failover.mode is Manual: nothing moves a shard by itself.")
+        (Level.WARNING, "spec.failover.mode is Manual: the operator moves no shard by itself.")
         if is_manual
         else (Level.OK, "failovers are automatic.")
     )
@@ -176,6 +176,6 @@ def check(read: Read) -> Report:
         name=read.target.name,
         at=read.at,
         level=level,
-        sentence=f"{good} of {len(answers)} checks are passed.",
+        sentence=f"{good} of {len(answers)} checks passed.",
         checks=tuple(answers),
     )

@@ -39,7 +39,7 @@ LONGEST: Final = 86400.0
 
 app = typer.Typer(
     name="kubectl whatsapp",
-    help="What state a WhatsApp cluster is in, why, and what to do about it; also while the operator or a node is gone.",
+    help="Shows what state a WhatsApp cluster is in, why, and what to do about it, even while the operator or a node is down.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -132,7 +132,7 @@ def seconds(least: float = 0.0) -> Callable[[str], float]:
         with suppress(ValueError):
             if least <= (found := float(given)) <= LONGEST:
                 return found
-        msg = f"{given} is no number of seconds from {least:g} to {LONGEST:g}."
+        msg = f"{given} is not a number of seconds from {least:g} to {LONGEST:g}."
         raise typer.BadParameter(msg)
 
     return parse
@@ -157,14 +157,14 @@ SHARED: Final[dict[str, Any]] = {
             float,
             typer.Option(
                 "--request-timeout",
-                help="Seconds for all reading; what is not answered by then is named.",
+                help="Seconds for all reading; the output names what was not answered by then.",
                 parser=seconds(SHORTEST),
                 metavar="SECONDS",
             ),
         ],
         reading.DEADLINE,
     ),
-    "output": (Annotated[Output, typer.Option("--output", "-o", help="How to print it.")], Output.TEXT),
+    "output": (Annotated[Output, typer.Option("--output", "-o", help="Output format.")], Output.TEXT),
 }
 """The options of every command, by the name of their parameter, with their defaults."""
 _CLUSTER: Final = Annotated[str, typer.Argument(help="Name of the WhatsAppCluster.", metavar="CLUSTER")]
@@ -229,7 +229,7 @@ def _question(
         ("Lease", lease),
     ):
         if not is_name(name):
-            fail(f"{name} cannot be the name of a {what}: names have small letters, digits, '-' and '.' alone.", MISUSED)
+            fail(f"{name} cannot be the name of a {what}: names contain only lower-case letters, digits, '-' and '.'.", MISUSED)
     target = Target(found.namespace, cluster, operator_namespace, lease)
     return Question(access=found, client=found.client(), target=target, output=output, seconds=request_timeout, begun=begun)
 

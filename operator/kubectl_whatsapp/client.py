@@ -136,7 +136,7 @@ class Client:
     def _json(self, method: str, path: str, body: Obj | None, *, timeout: float, query: Mapping[str, str]) -> Obj:
         found = _object(self._send(method, path, body, timeout=timeout, query=query))
         if not found:
-            msg = "the answer is no JSON object"
+            msg = "the answer is not a JSON object"
             raise RequestError(msg)
         self.answered = time.monotonic()
         return found
@@ -242,7 +242,7 @@ def _rejection(answer: Any) -> RequestError:
     if answer.status_code == 401:
         text = "the API server does not accept the credential of this kubeconfig (401 Unauthorized); log in again"
     elif answer.status_code == 404 and not found:
-        text = "the server knows no such resource (404 page not found): is the CustomResourceDefinition installed?"
+        text = "the server does not know this resource (404 page not found): is the CustomResourceDefinition installed?"
     return RequestError(text or f"HTTP {answer.status_code}", status=answer.status_code, details=found)
 
 
@@ -256,8 +256,8 @@ def _impersonation(user: Obj) -> Iterator[tuple[str, str]]:
         lists[f"Impersonate-Extra-{quote(key, safe=NAME_OF_HEADER)}"] = values or ()
     for header, values in lists.items():
         if len(values) > 1:
-            what = "as several groups (as-groups)" if header == "Impersonate-Group" else "with several values of one key (as-user-extra)"
-            msg = f"The kubeconfig acts {what}; this plugin can send one."
+            what = "several groups (as-groups)" if header == "Impersonate-Group" else "several values of one key (as-user-extra)"
+            msg = f"The kubeconfig impersonates a user with {what}; this plugin can send only one."
             raise AccessError(msg)
         yield from ((header, str(value)) for value in values)
 

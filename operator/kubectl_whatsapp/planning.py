@@ -105,7 +105,7 @@ def _waits(world: World, shards: int) -> str:
     if not found or world.status.get("settledShards") is None or is_logged_off:
         return ""
     if world.annotations.get(RESHARD_NOW_ANNOTATION, "").strip().zfill(2) == f"{shards:02}":
-        return f"no time: annotation {RESHARD_NOW_ANNOTATION} lets {counted(shards, 'shard')} go at once"
+        return f"no time: annotation {RESHARD_NOW_ANNOTATION} allows {counted(shards, 'shard')} at once"
     if problem := windows.problem(found):  # perhaps only of this machine, which may lack time zones
         return f"not known: {problem[:1].lower()}{problem[1:].removesuffix('.')}"
     if windows.is_open(found, world.read.at):
@@ -138,16 +138,16 @@ def _restart(world: World) -> str:
 def _held(world: World, *, resizes: bool) -> Iterator[str]:
     leader = leader_of(world)
     if (world.cluster.get("metadata") or {}).get("deletionTimestamp"):
-        yield "the cluster is being deleted: nothing of it is done."
+        yield "the cluster is being deleted: none of this will be done."
     if leader is not None and not leader.alive:
-        yield "no operator leads: nothing of it is done until one does."
+        yield "no operator leads: none of this is done until one does."
     if world.spec.get("paused"):
         yield "the cluster is paused: spec.paused is true in the resource itself."
     elif world.is_paused:
-        yield "the cluster is paused; kubectl whatsapp resume lets it go."
+        yield "the cluster is paused; kubectl whatsapp resume ends the pause."
     if world.status.get("operation"):
         operation: Obj = world.status["operation"]
-        yield f"Set Shards {operation.get('from', '?')} -> {operation.get('to')} is in progress and is finished first."
+        yield f"Set Shards {operation.get('from', '?')} -> {operation.get('to')} is in progress and must finish first."
     stalled, valid = condition(world.cluster, "Stalled"), condition(world.cluster, "CertificateValid")
     if resizes and valid.get("status") == "False":
         yield f"Set Shards would not be sent ({valid.get('reason')}): {valid.get('message')}"
@@ -165,8 +165,8 @@ def _needs(world: World, current: int, shards: int, spares: int) -> Iterator[str
         yield f"Machines: the vendor recommends {MACHINES[shards]} for {shards} active Coreapps."
     if world.spec.get("database"):
         yield (
-            f"Database: each Coreapp and Webapp opens connections, {CONNECTIONS}. Raise max_connections first: a Webapp without one stays "
-            "Running and answers nothing (WhatsApp/WhatsApp-Business-API-Setup-Scripts, issue 29)."
+            f"Database: each Coreapp and Webapp opens connections, {CONNECTIONS}. Raise max_connections first: a Webapp that gets none "
+            "stays Running but answers nothing (WhatsApp/WhatsApp-Business-API-Setup-Scripts, issue 29)."
         )
 
 

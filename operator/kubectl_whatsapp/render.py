@@ -216,9 +216,9 @@ def _facts(view: View) -> Iterator[str]:
 def _leader(leader: Leader, now: datetime) -> str:
     replicas = f"; {are_ready(leader.replicas_ready, 'replica')}" if leader.replicas_ready is not None else ""
     if not leader.holder:
-        return f"none leads{replicas}"
+        return f"no replica leads{replicas}"
     renewed = f"its Lease was renewed {age(leader.renewed, now)} ago" if leader.renewed else "its Lease was never renewed"
-    return f"{leader.holder} {'leads' if leader.alive else 'led, and leads no more'}; {renewed}{replicas}"
+    return f"{leader.holder} {'leads' if leader.alive else 'led, but no longer leads'}; {renewed}{replicas}"
 
 
 def _handover(one: Handover, now: datetime) -> str:
@@ -262,7 +262,7 @@ def _why(found: Why, *, wide: bool) -> Iterator[RenderableType]:
         if found.problem and found.reported_advice:
             yield _indented(f"What to do: {found.reported_advice}")
     if found.differs:
-        yield Text(f"That differs. {found.differs}", style="yellow")
+        yield Text(f"That differs from this result. {found.differs}", style="yellow")
     if found.granted and (wide or found.differs):
         yield Text("Assumed, because only the operator can know it:", style="bold")
         yield from map(_indented, found.granted)

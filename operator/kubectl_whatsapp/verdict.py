@@ -70,7 +70,7 @@ def _restart(f: Facts) -> str:
     deadline = moment(operation.get("deadline"))
     if deadline is None or deadline < f.world.read.at or operation.get("answer") == "Busy":
         return ""
-    return f" Set Shards restarts all Coreapps, until {stamp(deadline)} at the latest."
+    return f" Set Shards is restarting all Coreapps, until {stamp(deadline)} at the latest."
 
 
 def _leaderless(f: Facts) -> str | None:
@@ -98,7 +98,7 @@ def _is_reported_down(f: Facts, *, passing: bool) -> str | None:
     ready = condition(f.world.cluster, "Ready")
     if ready.get("status") != "False" or (ready.get("reason") in PASSING) is not passing:
         return None
-    return f"The pods are ready, but the operator says ({ready.get('reason')}): {ready.get('message')}"
+    return f"The pods are ready, but the operator reports ({ready.get('reason')}): {ready.get('message')}"
 
 
 def _down(f: Facts) -> str | None:
@@ -135,13 +135,13 @@ def _few_spares(f: Facts) -> str | None:
 def _certificate(f: Facts) -> str | None:
     valid = condition(f.world.cluster, "CertificateValid")
     if valid.get("status") == "False" or valid.get("reason") == "CertificateExpiresSoon":
-        return f"{f.served}. The certificate needs a person: {valid.get('message')}"
+        return f"{f.served}. The certificate needs attention: {valid.get('message')}"
     return None
 
 
 def _under_way(f: Facts) -> str | None:
     working = condition(f.world.cluster, "Reconciling")
-    return f"{f.served}. Under way: {working.get('message')}" if working.get("status") == "True" else None
+    return f"{f.served}. In progress: {working.get('message')}" if working.get("status") == "True" else None
 
 
 def _well(f: Facts) -> str | None:

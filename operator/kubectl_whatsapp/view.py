@@ -92,9 +92,9 @@ def _served(world: World, epoch: str, holder: str, uid: str | None, pod: Obj | N
     if world.read.items("pods") is None:
         return None, "pods could not be read"
     if pod is None or (uid and pod["metadata"].get("uid") != uid):
-        return False, f"{holder} is gone" if pod is None else f"{holder} was made again and does not hold it any more"
+        return False, f"{holder} is gone" if pod is None else f"{holder} was recreated and no longer holds it"
     if labels(pod).get(EPOCH_LABEL) != epoch:
-        return False, f"{holder} does not carry epoch {epoch}, so the Service leads nowhere"
+        return False, f"{holder} does not carry epoch {epoch}, so the Service selects no pod"
     trouble = world.pod_trouble(pod)
     return not trouble, trouble
 
@@ -111,7 +111,7 @@ def _standbys(world: World, shards: tuple[Shard, ...]) -> Iterator[Standby]:
         node = (pod.get("spec") or {}).get("nodeName")
         epoch = labels(pod).get(EPOCH_LABEL)
         if not trouble and labels(pod).get(ROLE_LABEL) == RETIRING:
-            trouble = "it is about to go, because there are more Coreapps than the spec asks for"
+            trouble = "it is about to be removed, because there are more Coreapps than the spec asks for"
         if not trouble and epoch:
             trouble = f"it still carries epoch {epoch} of shard {labels(pod).get(SHARD_LABEL, '?')}"
         is_cordoned = bool(node) and bool((world.nodes.get(node or "", {}).get("spec") or {}).get("unschedulable"))
@@ -168,7 +168,7 @@ STEPS: Final[tuple[tuple[frozenset[str], str], ...]] = (
     (frozenset({"SettingShards", "ServerBusy", "AnswerUnknown"}), "Set Shards is called"),
     (frozenset({"Verifying", "Restarting", "RestartOverdue"}), "all Coreapps restart"),
     (frozenset({"AssigningShards", "ConsolidatingShards"}), "shards get their holders"),
-    (frozenset({"ScalingDown"}), "Coreapps that are not needed go"),
+    (frozenset({"ScalingDown"}), "Coreapps that are not needed are removed"),
 )
 """The steps of a resize, by the operator's reasons (docs/resharding.md, "The order")."""
 
@@ -212,9 +212,9 @@ def _comes(step: int, *, resizes: bool, windows: bool, before: int | None, after
 
 def _inaction(world: World) -> Iterator[str]:
     if world.is_paused:
-        yield "Planned changes are held: the cluster is paused. Failovers go on."
+        yield "Planned changes are held: the cluster is paused. Failovers continue."
     if (world.spec.get("failover") or {}).get("mode") == "Manual":
-        yield "Failovers are not made: spec.failover.mode is Manual."
+        yield "No shard fails over automatically: spec.failover.mode is Manual."
     for one in world.status.get("conditions") or ():
         if one.get("reason") in {"SelfCheckFailed", "WindowClosed", "NodesUnreachable"}:
             yield str(one.get("message"))

@@ -145,7 +145,7 @@ def _answered(blank: Why, world: World, desired: Desired, shard: int | None) -> 
         str(one.get("reason")) for kind in ("Reconciling", "Stalled") if (one := condition(world.cluster, kind)).get("status") == "True"
     }
     leader = leader_of(world)
-    stopped = "No operator leads: nothing of this is done until one does." if leader is not None and not leader.alive else ""
+    stopped = "No operator leads: none of this is done until one does." if leader is not None and not leader.alive else ""
     is_same = rule in active if active else rule in {Reason.UP_TO_DATE, Reason.CHANGED_BY_ADMISSION}
     return replace(
         blank,
@@ -172,7 +172,7 @@ def _answer(rule: rules.Rule, facts: Facts) -> RuleAnswer:
 def _difference(world: World) -> str:
     judged, now = world.status.get("observedGeneration", "none"), (world.cluster.get("metadata") or {}).get("generation", "unknown")
     older = f" It last judged generation {judged} of the spec, which is now {now}." if judged != now else ""
-    return f"The operator knows more than can be read: answers to its probes, Secrets, and since when a fact has held.{older}"
+    return f"The operator knows more than this command can read: answers to its probes, Secrets, and how long a fact has held.{older}"
 
 
 # --- the snapshot ---------------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def _evidence(f: Facts, plan: Plan) -> Iterator[str]:
     replicas = f"{f.replicas} replicas, {len(f.ready)} ready" if f.snapshot.statefulset else "no StatefulSet"
     spec = f"{counted(f.desired.shards, 'shard')}, {counted(f.desired.spares, 'spare')}"
     yield f"spec: {spec}; Coreapps: {replicas}; Webapps ready: {f.webapps_ready}"
-    yield f"shards by the client: {f.shards if f.shards is not None else 'not known'}; last settled: {f.settled_shards or 'none'}"
+    yield f"shards according to the client: {f.shards if f.shards is not None else 'not known'}; last settled: {f.settled_shards or 'none'}"
     for route, proof in f.failed:
         yield f"shard {route.shard}: {route.holder} failed ({proof})"
     for pod in f.snapshot.coreapps:
@@ -282,7 +282,7 @@ def _granted(world: World, desired: Desired) -> Iterator[str]:
     yield "every running Coreapp answers its probes, with the role that its Service gives it"
     yield "the operator passes its self-check"
     if desired.account is not None:
-        yield "the account's certificate may be sent, and no other WhatsAppCluster keeps its phone number"
+        yield "the account's certificate may be sent, and no other WhatsAppCluster uses its phone number"
     unread = [*MAINTAINED] + (["Deployment"] if world.read.items("deployments") is None else [])
     yield f"objects that were not read are as they should be: {', '.join(unread)}"
 
@@ -300,14 +300,14 @@ def _of_shard(f: Facts, number: int) -> ShardAnswer:
     if route.holder is None:
         sentence = "No Coreapp was ever given this shard."
     elif route.copied_by is not None:
-        sentence = f"Its Service leads to {route.holder} and to pod {route.copied_by}. Remove the label {EPOCH_LABEL} of that pod."
+        sentence = f"Its Service selects {route.holder} and also pod {route.copied_by}. Remove the label {EPOCH_LABEL} of that pod."
     elif failure is not None:
         moves = any(move.route.shard == number for move in handovers.failovers(f)) and not f.desired.manual
         sentence = f"{route.holder} failed ({failure}); " + (f"{standbys[0].name} takes over." if moves else "no standby takes over.")
     elif state == "Serving":
         sentence = f"{route.holder} holds it, and there is no evidence against it."
     else:
-        sentence = f"{route.holder} holds it and is not ready, but that alone does not prove a failure."
+        sentence = f"{route.holder} holds it but is not ready; that alone does not prove a failure."
     answers = tuple(
         EvidenceAnswer(
             evidence=str(proof.evidence), certainty=str(proof.certainty), holds=bool(route.holder_uid) and proof.counts(f, route, pod)
@@ -342,4 +342,4 @@ def _unfit(f: Facts, pod: Coreapp) -> str:
         return "it is not ready" + (f": {pod.pending_because}" if pod.pending_because else "")
     if (claim := f.claim(pod)) not in {"none", "dead"}:
         return f"it carries the label of another attempt ({claim})"
-    return "Set Shards restarts it"
+    return "Set Shards is restarting it"

@@ -24,8 +24,8 @@ def plan(
 ) -> int:
     """Say what a change of shards or spares would do.
 
-    Nothing is changed. The steps, what each interrupts and how long, the pods that are needed, and what the API server says against it:
-    it judges the change in a server-side dry run. Ends with 0 if the change would be accepted, else with 1.
+    Changes nothing. Shows the steps, what each interrupts and for how long, the pods that it needs, and why the API server would reject it:
+    that is checked with a server-side dry run. Exits with 0 if the change would be accepted, else with 1.
     """
     if shards is None and spares is None:
         fail("give --shards, --spares or both.", MISUSED)
@@ -58,10 +58,10 @@ def plan(
 @command("switchover")
 def switchover(
     question: Question,
-    shard: Annotated[str, typer.Argument(help="The shard, as 0 or shard-0.", metavar="SHARD")],
-    to: Annotated[str, typer.Option("--to", help="The standby that is to take it (default: the best one).", metavar="POD")] = "",
+    shard: Annotated[str, typer.Argument(help="The shard, such as 0 or shard-0.", metavar="SHARD")],
+    to: Annotated[str, typer.Option("--to", help="The standby that should take it (default: the best one).", metavar="POD")] = "",
     reason: Annotated[
-        str, typer.Option("--reason", help="Why; kept in annotation multiconnect.dev/switchover-reason.", metavar="TEXT")
+        str, typer.Option("--reason", help="Why; kept in the annotation multiconnect.dev/switchover-reason.", metavar="TEXT")
     ] = "",
     timeout: Annotated[
         float, typer.Option("--timeout", help="Seconds to wait until the shard is served.", parser=seconds(), metavar="SECONDS")
@@ -69,19 +69,19 @@ def switchover(
 ) -> int:
     """Move a shard to a standby, and say how long it took.
 
-    Waits until it is served there. Ends with 0 when the shard has moved, 4 when the operator rejects the request, 5 when it has not moved
-    in time.
+    Waits until the shard is served there. Exits with 0 if the shard has moved, 4 if the operator rejects the request, 5 if the shard has
+    not moved in time.
     """
     number = changes.shard_number(shard)
     if number is None:
-        fail(f"{shard} is no shard; give its number, as 0 or shard-0.", MISUSED)
+        fail(f"{shard} is not a shard; give its number, such as 0 or shard-0.", MISUSED)
     before = question.cluster()
     held = changes.entry(before, number)
     if not held:
         fail(changes.no_shard(before, number))
     if to and held.get("holder") == to:
         as_it_is = {"shard": number, "from": to, "to": to, "epoch": held.get("epoch"), "seconds": 0.0}
-        question.show("Switchover", as_it_is, f"shard {number} is held by {to} already; nothing was changed.")
+        question.show("Switchover", as_it_is, f"shard {number} is already held by {to}; nothing was changed.")
         return 0
     pending = ((before.get("metadata") or {}).get("annotations") or {}).get(SWITCHOVER_ANNOTATION)
     if pending:
@@ -132,7 +132,7 @@ def _stands(question: Question) -> str:
     """What becomes of a request that was not carried out, and how to take it back."""
     target = question.target
     return (
-        "The request stands, and an operator that leads carries it out. To take it back: "
+        "The request remains, and the next operator that leads carries it out. To withdraw it: "
         f"kubectl annotate whatsappcluster {target.name} -n {target.namespace} {SWITCHOVER_ANNOTATION}-"
     )
 
@@ -157,9 +157,9 @@ def _last_time(event: Obj) -> str:
 
 @command("reshard-now")
 def reshard_now(question: Question) -> int:
-    """Let Set Shards go outside the maintenance windows.
+    """Let Set Shards start outside the maintenance windows.
 
-    All messages are interrupted while all Coreapps restart.
+    While all Coreapps restart, no message is sent or received.
     """
     cluster = question.cluster()
     spec: Obj = cluster.get("spec") or {}
@@ -173,7 +173,7 @@ def reshard_now(question: Question) -> int:
 
 @command("pause")
 def pause(question: Question) -> int:
-    """Hold planned changes; failovers go on.
+    """Hold planned changes; failovers continue.
 
     Planned changes are scaling, Set Shards and roll-outs.
     """
@@ -182,7 +182,7 @@ def pause(question: Question) -> int:
 
 @command("resume")
 def resume(question: Question) -> int:
-    """Let planned changes go on again."""
+    """Let planned changes continue again."""
     if (question.cluster().get("spec") or {}).get("paused"):
         fail("spec.paused is true in the resource itself; set it to false where the resource is kept.")
     return _apply(question, changes.paused(yes=False), shown=True)

@@ -38,8 +38,8 @@ def report(
 ) -> int:
     """Write one archive for a ticket, without secrets.
 
-    Objects, Events, the verdict, the rules and the logs of a cluster and its operator. Secrets are never read. Values of environment
-    variables, telephone numbers, tokens, keys and what is like them are replaced by ***. Read it before you send it.
+    Contains the objects, Events, verdict, rules and logs of a cluster and its operator. Secrets are never read. Values of environment
+    variables, telephone numbers, tokens, keys and anything of that form are replaced by ***. Read it before you send it.
     """
     read = question.read([*reading.RULES, "events"], deadline=PATIENCE, load="why")
     at = datetime.now(UTC)
@@ -118,9 +118,10 @@ def _log(question: Question, namespace: str, pod: str) -> str:
 def logs(
     question: Question,
     what: Annotated[
-        str, typer.Argument(help="A shard (its holder's log), a pod, or operator (its leader's).", metavar="SHARD|POD|operator")
+        str,
+        typer.Argument(help="A shard (its holder's log), a pod, or operator (the leader's log).", metavar="SHARD|POD|operator"),
     ],
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C; a shard is followed to its next holder.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow the log until Ctrl-C; a shard is followed to its next holder.")] = False,
     tail: Annotated[int, typer.Option("--tail", help="Number of lines.")] = 50,
 ) -> int:
     """Show the log of a holder, a pod, or the operator's leader."""
@@ -144,7 +145,7 @@ def logs(
             failing_since = failing_since or time.monotonic()
             may_pass = is_shard and follow and error.status not in {401, 403}
             if not may_pass or time.monotonic() - failing_since > MOST_WITHOUT_LOG:
-                more = f". If the operator is no pod in {namespace}, see --operator-namespace and --lease." if what == "operator" else ""
+                more = f". If the operator is not a pod in {namespace}, see --operator-namespace and --lease." if what == "operator" else ""
                 fail(f"the log of {pod} could not be read: {error}{more}")
         if not is_shard:
             return 0

@@ -83,7 +83,7 @@ class WatchedList:
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 # A thread that ended here would leave old objects that pass for current ones.
                 self._version = ""
-                self._report(f"the answer is none of an API server ({type(error).__name__}: {error})")
+                self._report(f"the answer is not that of an API server ({type(error).__name__}: {error})")
                 self._stopped.wait(REJECTED)
 
     def _list(self) -> None:

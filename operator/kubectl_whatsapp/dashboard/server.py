@@ -123,11 +123,11 @@ class Server:
     def _problem(self, request: web.Request) -> tuple[int, str] | None:
         # Another site's name that resolves to 127.0.0.1 would make the browser take that site's scripts for this page's.
         if request.headers.get("Host") not in {f"{LOOPBACK}:{self.port}", f"localhost:{self.port}"}:
-            return 403, "This page is served to 127.0.0.1 alone.\n"
+            return 403, "This page is served only on 127.0.0.1.\n"
         given = request.path.split("/")[1]
         if not secrets.compare_digest(given.encode(), self.token.encode()):
             return 403, "The token in this address is not the one that the command printed. Open the address that it printed.\n"
-        return (405, "This page only reads.\n") if request.method != "GET" else None
+        return (405, "This page is read-only.\n") if request.method != "GET" else None
 
     async def _file(self, request: web.Request) -> web.Response:
         name = request.match_info["file"] or "index.html"
