@@ -1,4 +1,4 @@
-"""Prerequisites and health, one line a check: one table. Pure."""
+"""Prerequisites and health, one line for each check: one table. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORST: Final = (Level.CRITICAL, Level.UNKNOWN, Level.WARNING, Level.OK)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One check, its result, and where to read on."""
+    """One check, its result, and where to read more."""
 
     name: str
     level: Level
@@ -43,7 +43,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a check goes by."""
+    """What a check is based on."""
 
     world: World
     view: View
@@ -159,11 +159,11 @@ CHECKS: Final[tuple[tuple[str, str, Callable[[Facts], Answer]], ...]] = (
 )
 """Name, hint and check, in the order in which they are shown."""
 OF_THE_CLUSTER: Final = 3
-"""From this check on a cluster is needed."""
+"""The index of the last check that works without a cluster."""
 
 
 def check(read: Read) -> Report:
-    """Return the result of each check; without the cluster, only of those that need none."""
+    """Return the result of each check; without a cluster, only of those that need none."""
     facts = Facts(World(read), view(read))
     kept = CHECKS if facts.world.cluster else CHECKS[: OF_THE_CLUSTER + 1]
     answers = [

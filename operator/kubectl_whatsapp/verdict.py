@@ -1,4 +1,4 @@
-"""The verdict: one table, from the worst. The first entry that says something is the answer. Pure."""
+"""The verdict: one table, worst first. The first entry that returns a sentence is the answer. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kubectl_whatsapp.model import Leader, Level, Shard, Standby, Verdict
 from kubectl_whatsapp.world import World, condition, counted, stamp
 
 PASSING: Final = frozenset({"Bootstrapping", "Restarting", "FailingOver", "NotReconciled"})
-"""Reasons of ``Ready`` for a state that the operator is about to end."""
+"""Reasons of ``Ready`` for a state that the operator will soon end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a verdict is given by."""
+    """What a verdict is based on."""
 
     world: World
     shards: tuple[Shard, ...]
@@ -65,7 +65,7 @@ def _unserved(f: Facts) -> str | None:
 
 
 def _restart(f: Facts) -> str:
-    """What explains that Coreapps are away; empty if nothing does."""
+    """A sentence that explains why Coreapps are away; empty if no restart does."""
     operation = f.world.status.get("operation") or {}
     deadline = moment(operation.get("deadline"))
     if deadline is None or deadline < f.world.read.at or operation.get("answer") == "Busy":
@@ -168,6 +168,6 @@ VERDICTS: Final[tuple[tuple[Level, Callable[[Facts], str | None]], ...]] = (
 
 
 def verdict(f: Facts) -> Verdict:
-    """Return the first entry that says something; the last one always does."""
+    """Return the first entry that returns a sentence; the last one always does."""
     level, sentence = next((level, found) for level, judge in VERDICTS if (found := judge(f)) is not None)
     return Verdict(level, sentence)

@@ -1,7 +1,7 @@
-"""What was read, as one value: the verdict, the shards, the standbys, what goes on, and what to do next. Pure, and free of rendering.
+"""What was read, as one value: the verdict, the shards, the standbys, what is in progress, and what to do next. Pure, without rendering.
 
 The status is what the operator last wrote, and the operator may be dead. So whether a shard is served is judged here from the objects
-themselves: its Service selects a pod by the epoch, that pod is ready, and its node has been heard of.
+themselves: its Service selects a pod by the epoch, that pod is ready, and its node still renews its Lease.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from kubectl_whatsapp.verdict import Facts, verdict
 from kubectl_whatsapp.world import World, condition, labels
 
 LEASE_SLACK: Final = timedelta(seconds=2)
-"""The API server's clock is read to the second twice, and a renewal may be in progress."""
+"""The API server's clock is read twice, each time only to the second, and a renewal may be in progress."""
 
 
 def view(read: Read) -> View:
-    """Return what is shown of a cluster. What could not be read makes the answer smaller, never wrong."""
+    """Return what is shown of a cluster. If something could not be read, the answer says less, but nothing wrong."""
     world = World(read)
     shards = tuple(_shards(world))
     standbys = tuple(_standbys(world, shards))
@@ -105,7 +105,7 @@ def _standbys(world: World, shards: tuple[Shard, ...]) -> Iterator[Standby]:
     # Without the cluster it is not known who holds a shard.
     for pod in world.component("coreapp") if world.cluster else ():
         name, trouble = pod["metadata"]["name"], world.pod_trouble(pod)
-        # A holder that was made again has its name and holds nothing.
+        # A recreated holder has the same name but holds nothing.
         if name in holders and (uids.get(name) or pod["metadata"].get("uid")) == pod["metadata"].get("uid"):
             continue
         node = (pod.get("spec") or {}).get("nodeName")
@@ -159,7 +159,7 @@ def _handovers(world: World) -> Iterator[Handover]:
         )
 
 
-# --- what goes on ---------------------------------------------------------------------------------------------------------
+# --- what is in progress ---------------------------------------------------------------------------------------------------------
 
 STEPS: Final[tuple[tuple[frozenset[str], str], ...]] = (
     (frozenset({"ScalingUp"}), "Coreapps are added"),
@@ -229,7 +229,7 @@ def _next_steps(world: World, shards: tuple[Shard, ...], standbys: tuple[Standby
         yield f"kubectl auth can-i get whatsappclusters.multiconnect.dev {place}"
         yield "kubectl get --raw '/readyz?verbose'"
         yield f"kubectl whatsapp status {target.name} {place} --request-timeout 10"
-    if "lease" in world.read.absent:  # then --operator-namespace and --lease say where it is
+    if "lease" in world.read.absent:  # its place is then needed for --operator-namespace and --lease
         yield f"kubectl get leases --all-namespaces --field-selector metadata.name={target.lease}"
     if leader is not None and not leader.alive:
         place = f"-n {target.operator_namespace}"

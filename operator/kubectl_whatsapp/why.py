@@ -1,7 +1,7 @@
-"""Why a cluster is as it is: the operator's own rules, run on what was read. Pure.
+"""Why a cluster is in its state: the operator's own rules, run on what was read. Pure.
 
-What the operator alone knows is not here: answers to its probes, the content of Secrets, and since when a fact has held. So its last
-report stands next to what the rules say now, and everything that was assumed is named.
+Some facts only the operator knows: answers to its probes, the content of Secrets, and since when a fact has held. So the result also
+contains the operator's last report, and everything that was assumed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RuleAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceAnswer:
-    """One entry of the table of evidence, and whether it speaks against the holder of a shard."""
+    """One entry of the table of evidence, and whether it counts against the holder of a shard."""
 
     evidence: str
     certainty: str
@@ -69,7 +69,7 @@ class CandidateAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardAnswer:
-    """What the rules say of one shard."""
+    """What the rules say about one shard."""
 
     shard: int
     state: str
@@ -78,12 +78,12 @@ class ShardAnswer:
     sentence: str = ""
     evidence: tuple[EvidenceAnswer, ...] = ()
     candidates: tuple[CandidateAnswer, ...] = ()
-    """The other Coreapps; those that could take it first, the best one on top."""
+    """The other Coreapps: first those that could take it, best one first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Why:
-    """The rule that decides, what it goes by, and what would change it."""
+    """The rule that decides, what it is based on, and what would change it."""
 
     namespace: str
     name: str
@@ -94,17 +94,17 @@ class Why:
     meaning: str = ""
     what_changes_it: str = ""
     stopped: str = ""
-    """Why nothing of it is done now; empty if an operator leads, or that is not known."""
+    """Why none of it is done now; empty if an operator leads, or if that is not known."""
     said_no: tuple[RuleAnswer, ...] = ()
-    """Rules that are asked before it and do not hold, in their order."""
+    """Rules that come before it and do not hold, in their order."""
     also: tuple[RuleAnswer, ...] = ()
-    """Rules after it that hold, too."""
+    """Rules after it that also hold."""
     evidence: tuple[str, ...] = ()
     reported: str = ""
     """The operator's own last reason and sentence."""
     reported_advice: str = ""
     differs: str = ""
-    """Why the operator's own answer may be another one; empty if it is the same."""
+    """Why the operator's own answer may differ; empty if it is the same."""
     granted: tuple[str, ...] = ()
     """What was assumed because only the operator can know it."""
     shard: ShardAnswer | None = None
@@ -114,7 +114,7 @@ class Why:
 
 
 def why(read: Read, shard: int | None = None) -> Why:
-    """Return which rule decides and why; for one shard also what speaks against its holder and who could take it."""
+    """Return which rule decides and why; for a given shard also the evidence against its holder and which Coreapps could take it."""
     world = World(read)
     blank = Why(namespace=read.target.namespace, name=read.target.name, at=read.at, unread=read.unread_titles())
     if not world.cluster:
@@ -179,7 +179,7 @@ def _difference(world: World) -> str:
 
 
 def _snapshot(world: World, desired: Desired) -> Snapshot:
-    """Make the operator's own snapshot of what was read. Twice: the first plan names the facts whose age the second one needs."""
+    """Make the operator's own snapshot from what was read. The plan for a first one names the facts whose age the final one needs."""
     gathered = assemble.Gathered(
         cluster=world.cluster, services=_kind(world, "services"), pods=_kind(world, "pods"), statefulsets=_kind(world, "statefulsets")
     )
@@ -203,7 +203,7 @@ def _snapshot(world: World, desired: Desired) -> Snapshot:
 
 
 def _reports(parts: assemble.Parts, shards: int | None) -> dict[str, ProbeResult]:
-    """What each ready Coreapp would answer if all is as its Service says."""
+    """What each ready Coreapp would answer if it has the role that its Service gives it."""
     held = {route.holder_uid: route for route in parts.routes}
     found = {}
     for pod in parts.coreapp_pods:
@@ -215,7 +215,7 @@ def _reports(parts: assemble.Parts, shards: int | None) -> dict[str, ProbeResult
 
 
 def _kind(world: World, source: str) -> tuple[Obj, ...]:
-    """The items of a list, each with its kind: the API server leaves it out in lists."""
+    """The items of a list, each with its kind, which the API server leaves out in lists."""
     return tuple({"kind": KINDS[source], **one} for one in world.read.items(source) or ())
 
 
@@ -226,7 +226,7 @@ def _nodes(world: World) -> dict[str, Node] | None:
 
 
 def _since(world: World, fact: str) -> datetime:
-    """Since when a fact has held, as far as an object says it; else since now."""
+    """Since when a fact has held, if an object records it; else since now."""
     kind, _, uid = fact.partition("/")
     pod = next((one for one in world.pods.values() if one["metadata"].get("uid") == uid), None)
     if kind == "NotReady" and pod is not None:
@@ -237,12 +237,12 @@ def _since(world: World, fact: str) -> datetime:
     return world.read.at
 
 
-# --- what is said of it ---------------------------------------------------------------------------------------------------
+# --- the sentences ---------------------------------------------------------------------------------------------------
 
 
 @cache
 def texts() -> dict[str, tuple[str, str]]:
-    """Return the meaning of each reason, and what to do: the two paragraphs of its docstring, which only the source has."""
+    """Return the meaning of each reason, and what to do: the two paragraphs of its docstring, which exists only in the source."""
     source = files("whatsapp_operator.core").joinpath("reasons.py").read_text(encoding="utf-8")
     (reasons,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
     found = {}

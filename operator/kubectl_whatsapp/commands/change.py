@@ -13,7 +13,7 @@ from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import SWITCHOVER_ANNOTATION
 
 SETTLE = 2.0
-"""Seconds after a request was taken off in which the status may still report that it was carried out."""
+"""Seconds after the request's annotation was removed in which the status may still report that it was carried out."""
 
 
 @command("plan")
@@ -103,7 +103,7 @@ def switchover(
 
 
 def _moved(question: Question, shard: int, epoch: str | None, to: str, timeout: float) -> tuple[Obj, float]:
-    """Wait until the shard has moved; returns its entry, with the handover that the status reports of it."""
+    """Wait until the shard has moved; return its entry together with the handover that the status reports."""
     begun = time.monotonic()
     judge, settled, uid = changes.moved(shard, epoch, to), 0.0, None
 
@@ -129,7 +129,7 @@ def _moved(question: Question, shard: int, epoch: str | None, to: str, timeout: 
 
 
 def _stands(question: Question) -> str:
-    """What becomes of a request that was not carried out, and how to take it back."""
+    """Say what happens to a request that was not carried out, and how to withdraw it."""
     target = question.target
     return (
         "The request remains, and the next operator that leads carries it out. To withdraw it: "
@@ -138,7 +138,7 @@ def _stands(question: Question) -> str:
 
 
 def _rejection(question: Question, uid: str | None) -> str:
-    """What the operator's newest Event says of a rejected switchover."""
+    """What the operator's newest Event says about a rejected switchover."""
     read = question.read(["events"])
     if why := read.unread.get("events"):
         return f"it removed the annotation and moved nothing; its Event could not be read ({why})."
@@ -150,7 +150,7 @@ def _rejection(question: Question, uid: str | None) -> str:
 
 
 def _last_time(event: Obj) -> str:
-    """The last time of an Event as text, by the most precise one that it has; such texts sort by time."""
+    """The last time of an Event as text, from its most precise field; such texts sort by time."""
     times = ((event.get("series") or {}).get("lastObservedTime"), event.get("eventTime"), event.get("lastTimestamp"))
     return str(next(filter(None, times), ""))
 
@@ -166,7 +166,7 @@ def reshard_now(question: Question) -> int:
     shards, current = spec.get("shards"), (cluster.get("status") or {}).get("shards")
     if shards == current:
         fail(f"nothing waits for a window: the client has {current} shards, as the spec says.")
-    if not (spec.get("reshard") or {}).get("windows"):  # the annotation would stay, and open a window that is made later
+    if not (spec.get("reshard") or {}).get("windows"):  # the annotation would stay, and bypass a window that is added later
         fail("nothing waits for a window: spec.reshard.windows is empty.")
     return _apply(question, changes.reshard_now(int(shards or 0)), shown=True)
 

@@ -24,9 +24,9 @@ PATIENCE = 10.0
 TAIL = 2000
 """Lines of each log in a report."""
 PAUSE = 1.0
-"""Seconds before the log of a shard is asked for again, which may have another holder then."""
+"""Seconds before the log of a shard is requested again; the shard may have another holder by then."""
 MOST_WITHOUT_LOG = 60.0
-"""Seconds in which no log can be read and after which following a shard ends: a handover takes less."""
+"""Following a shard ends after this many seconds without a readable log: a handover takes less."""
 MOST_LOGS = 40
 """Logs in a report, the operator's first."""
 
@@ -141,7 +141,7 @@ def logs(
                 failing_since, tail = None, 0
             failing_since, tail = None, 0
         except RequestError as error:
-            # The holder, or its node, may be gone, and the status not name the next one yet.
+            # The holder, or its node, may be gone before the status names the next holder.
             failing_since = failing_since or time.monotonic()
             may_pass = is_shard and follow and error.status not in {401, 403}
             if not may_pass or time.monotonic() - failing_since > MOST_WITHOUT_LOG:
@@ -153,7 +153,7 @@ def logs(
 
 
 def _pod(question: Question, what: str) -> tuple[str, str]:
-    """The namespace and name of the pod whose log is asked for."""
+    """The namespace and name of the pod with the requested log."""
     target, shard = question.target, changes.shard_number(what)
     if what == "operator":
         return target.operator_namespace, _leader(question)
@@ -172,7 +172,7 @@ def _pod(question: Question, what: str) -> tuple[str, str]:
 
 
 def _leader(question: Question) -> str:
-    """The pod that leads: the first half of the holder's identity is its name."""
+    """The name of the leading pod: the first half of the holder's identity in the Lease."""
     read = question.read(["lease"])
     if "lease" not in read.found:
         fail(f"the operator's Lease could not be read: {read.unread.get('lease', 'it does not exist')}.")

@@ -20,7 +20,7 @@ def dashboard(
     It only reads, until Ctrl-C. Open the address that it prints in a browser on this machine. The address contains a token: anyone who has
     it can read what you may read. With -A, you need the rights in all namespaces.
     """
-    import asyncio  # noqa: PLC0415  # they load the web server and the operator's rules, which no other command needs
+    import asyncio  # noqa: PLC0415  # these load the web server and the operator's rules, which other commands do not need
 
     from kubectl_whatsapp.dashboard.board import Board, Scope  # noqa: PLC0415
     from kubectl_whatsapp.dashboard.server import Server  # noqa: PLC0415

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kubectl_whatsapp.model import Shard
 
 TEST_LABEL = "multiconnect.dev/test"
-"""On a namespace, with the value ``true``: drills are welcome there."""
+"""A namespace with this label and the value ``true`` allows drills."""
 
 
 @command("game-day")
@@ -71,7 +71,7 @@ def game_day(
 
 
 def _unmoved(cluster: Obj) -> str:
-    """Why no failover follows in this cluster, however well it is; empty if one does."""
+    """Why no failover would follow in this cluster, however healthy it is; empty if one would."""
     metadata, spec = cluster.get("metadata") or {}, cluster.get("spec") or {}
     if metadata.get("deletionTimestamp"):
         return f"{metadata.get('name')} is being deleted"

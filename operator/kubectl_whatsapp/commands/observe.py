@@ -55,7 +55,7 @@ def status(
 
 
 def _must_be_there(found: reading.Read, *, is_first: bool) -> None:
-    """Fail if waiting leads to nothing: the cluster is not there, or may not be read."""
+    """Fail if waiting is pointless: the cluster does not exist, or may not be read."""
     name, namespace = found.target.name, found.target.namespace
     if "cluster" in found.absent and is_first:
         fail(f"there is no WhatsAppCluster {name} in namespace {namespace} to wait for.")
