@@ -75,7 +75,7 @@ def messages(figures: Row) -> str:
 
 
 def counts(found: Mapping[str, int]) -> str:
-    """Words and how often each came."""
+    """Words, and how often each occurred."""
     return ", ".join(f"{word} {count}" for word, count in found.items()) or "-"
 
 
@@ -148,7 +148,7 @@ def plugin_block(figures: Row) -> str:
 
 
 def resizes(cases: Mapping[str, Row]) -> str:
-    """What became of the messages that were sent during resizes, and after the restart of those that shrink."""
+    """What became of the messages that were sent during resizes, and, in a shrink, after the restart."""
     changed = [row for row in cases.values() if "after_restart" in row]
     if not changed:
         return ""
