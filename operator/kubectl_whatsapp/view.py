@@ -19,6 +19,8 @@ from kubectl_whatsapp.world import World, condition, labels
 
 LEASE_SLACK: Final = timedelta(seconds=2)
 """The API server's clock is read twice, each time only to the second, and a renewal may be in progress."""
+LONGEST_LEASE: Final = timedelta(seconds=60)
+"""A Lease with a longer duration was edited: no operator has one."""
 
 
 def view(read: Read) -> View:
@@ -132,7 +134,7 @@ def leader_of(world: World) -> Leader | None:
         return Leader(holder="", renewed=None, alive=False, replicas_ready=ready) if "lease" in world.read.absent else None
     spec: Obj = lease.get("spec") or {}
     last = renewed(lease)
-    lasts = timedelta(seconds=float(spec.get("leaseDurationSeconds") or 0))
+    lasts = min(timedelta(seconds=float(spec.get("leaseDurationSeconds") or 0)), LONGEST_LEASE)
     holder = str(spec.get("holderIdentity") or "")
     alive = bool(holder) and last is not None and world.read.at - last <= lasts + LEASE_SLACK
     return Leader(holder=holder, renewed=last, alive=alive, replicas_ready=ready)

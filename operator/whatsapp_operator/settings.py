@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from whatsapp_operator import __version__
 from whatsapp_operator.core.desired import Tuning
+from whatsapp_operator.shell.kube.lease import LONGEST
 
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -160,8 +161,11 @@ class Settings:
                 f"({settings.renew_deadline_seconds}), and that below LEASE_SECONDS ({settings.lease_seconds})."
             )
             raise SettingError(msg)
-        if settings.lease_seconds < 3 or not settings.lease_seconds.is_integer():
-            msg = f"LEASE_SECONDS is {settings.lease_seconds:g}; set a whole number of at least 3, because a write may take 2 s of it."
+        if not 3 <= settings.lease_seconds <= LONGEST or not settings.lease_seconds.is_integer():
+            msg = (
+                f"LEASE_SECONDS is {settings.lease_seconds:g}; set a whole number of at least 3, because a write may take 2 s of it, "
+                f"and at most {LONGEST}."
+            )
             raise SettingError(msg)
         return settings
 

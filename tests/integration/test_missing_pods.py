@@ -29,6 +29,8 @@ async def stalled(environment: Environment, reason: str, *parts: str) -> None:
 
 
 async def test_rejected_pods_are_said_in_the_words_of_their_controller(environment: Environment) -> None:
+    # Pod Security takes all pods that the operator asks for.
+    await environment.kubectl("label", "namespace", environment.namespace, "pod-security.kubernetes.io/enforce=restricted")
     await environment.created(shards=1, spares=1)
 
     # No more pods than there are: the next Coreapp is rejected.

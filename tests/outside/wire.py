@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import socket
 import struct
@@ -29,7 +30,7 @@ class Wire:
 
     def __init__(self, to: tuple[str, int], *, port: int = 0) -> None:
         """Prepare. ``to``: (address, port) of the server, on loopback; ``port``: to listen on, a free one if 0. ValueError otherwise."""
-        self.to = _on_loopback(to)
+        self.lead(to)
         self.delay = 0.0
         """Seconds by which every piece of data is held up, in both directions."""
         self.swallowed = 0
@@ -107,9 +108,18 @@ class Wire:
             relay.silent = True
         return len(met)
 
-    def lead(self, to: tuple[str, int]) -> None:
-        """Lead new connections to another server on loopback; the open ones stay where they are. ValueError if it is not on loopback."""
-        self.to = _on_loopback(to)
+    def lead(self, *to: tuple[str, int]) -> None:
+        """Lead new connections to another server on loopback, or to several in turn, as a load balancer does.
+
+        The open ones stay where they are. ValueError if a server is not on loopback.
+        """
+        servers = [_on_loopback(one) for one in to]
+        self.to = servers[0]
+        self._turns = itertools.cycle(servers)
+
+    def take_turn(self) -> tuple[str, int]:
+        """Return where the next connection leads."""
+        return next(self._turns)
 
     def reset(self) -> None:
         """Reset all open connections, on both sides."""
@@ -152,7 +162,7 @@ class _Relay:
         try:
             await self._wire.flowing()  # through a cut wire a connection is not made, and nothing says so
             async with asyncio.timeout(CONNECT_S):
-                server = await asyncio.open_connection(*self._wire.to)
+                server = await asyncio.open_connection(*self._wire.take_turn())
             self._writers.append(server[1])
             up = asyncio.create_task(self._pump(self._client[0], server[1], from_client=True))
             down = asyncio.create_task(self._pump(server[0], self._client[1], from_client=False))

@@ -442,8 +442,10 @@ class Laws:
             there = any(pod["metadata"]["uid"] == uid and "deletionTimestamp" not in pod["metadata"] for pod in self.pods())
             if there and int(holder.rpartition("-")[2]) >= new and shard < self.account.shards:
                 self.breaks(7, f"replicas {old} -> {new} would take {holder}, which holds shard {shard}")
-        # Every Coreapp that is to stay: one that leaves anyway need not come back first.
-        staying = {pod["metadata"]["uid"] for pod in self.pods() if "deletionTimestamp" not in pod["metadata"]}
+        # Every Coreapp that is to stay: one that leaves anyway need not come back first, unless its restart is still in its time.
+        in_time = self.now() - self._restart_began <= self.account.restart_seconds * 1.2
+        pods = [pod["metadata"] for pod in self.pods() if "deletionTimestamp" not in pod["metadata"]]
+        staying = {meta["uid"] for meta in pods if in_time or int(meta["name"].rpartition("-")[2]) < new}
         machines = [one for one in self.cluster.machines.values() if one.uid in staying and one.coreapp is not None]
         away = [one.name[1] for one in machines if one.coreapp is not None and one.coreapp.restarting]
         if away:

@@ -105,3 +105,27 @@ async def test_that_all_are_logged_off_moves_no_shard(world: World, seed: int) -
     world.account.connections.clear()
     await world.pause(60)
     assert len(world.laws.handovers) == count
+
+
+@pytest.mark.parametrize("spares", [0, 1])
+@simulated()
+async def test_epochs_that_the_servers_go_on_rejecting_are_named_with_what_to_do(world: World, spares: int) -> None:
+    """As after a restore of etcd without --bump-revision: the servers know epochs above all that can be written for long."""
+    await world.started(shards=2, spares=spares, elected=True, within=120)
+    await world.pause(10)
+    for shard in range(2):
+        world.account.highest[shard] = 10**6, f"{10**6}-lost", "nobody"
+        world.account.disconnect(world.holding(shard).uid)
+    await world.until(lambda: world.condition("Stalled")[1] == "EpochRejected", within=12.0, what="named")
+    await world.pause(3)
+    status, reason, message = world.condition("Stalled")
+    assert (status, reason) == ("True", "EpochRejected")
+    assert "POST /control/reset-fence to port 8080 of pod acme-simulator-0" in message
+    assert ("Then delete" in message) is (spares == 0)
+    assert world.condition("Ready")[0] == "False"
+    assert "(EpochRejected)" in world.condition("Ready")[2]
+    world.account.highest.clear()
+    for shard in range(2 if spares == 0 else 0):
+        world.delete_pod(world.holding(shard))
+    await world.until_done(within=120)
+    await world.stays_silent(120.0)

@@ -171,6 +171,11 @@ def shrink_without_a_mark(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rules, "RULES", tuple(rows))
 
 
+def shrink_before_those_are_back_that_stay(patch: pytest.MonkeyPatch) -> None:
+    waits = facts.Facts._is_waited_for
+    patch.setattr(facts.Facts, "_is_waited_for", lambda f, pod: waits(f, pod) and pod.uid in f.holder_uids)
+
+
 def clear_a_mark_without_a_bump(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(always, "keeping", lambda f: (ClearLabels(coreapp=pod) for pod in f.snapshot.coreapps if f.claim(pod) == "retiring"))
 
@@ -478,6 +483,7 @@ MUTANTS = (
     Mutant("new Services lead somewhere", services_that_lead_somewhere_at_once, "1", resizes),
     Mutant("replicas follow the spec", replicas_follow_the_spec_alone, "4", resizes),
     Mutant("shrink without asking", shrink_without_asking, "7", elected, first=1),
+    Mutant("shrink before those are back that stay", shrink_before_those_are_back_that_stay, "7", resizes, first=1),
     Mutant("shrink without a mark", shrink_without_a_mark, "7", a_late_shrink),
     Mutant("clear a mark without a bump", clear_a_mark_without_a_bump, "7", a_late_shrink),
     Mutant("Set Shards before all are ready", set_shards_before_all_are_ready, "5", resizes),

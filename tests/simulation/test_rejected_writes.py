@@ -250,3 +250,18 @@ async def test_a_write_that_is_rejected_for_a_moment_is_not_named(world: World) 
     kube.denied.clear()
     await world.until_done()
     assert "True" not in stalled
+
+
+@simulated()
+async def test_a_requested_move_that_is_rejected_holds_up_no_other_one(world: World) -> None:
+    """The request of the first one stays, and that of the second is carried out meanwhile."""
+    kube = await settled(world, spares=2)
+    first, second = world.holding(0), world.holding(1)
+    spare = next(machine.name[1] for machine in world.coreapps() if machine not in {first, second})
+    kube.denied = [f"patch Pod {spare}"]
+    world.annotate(switchover=f"0={spare},1")
+    await world.until(lambda: world.holder(1) not in {None, second}, within=10, what="moved")
+    assert world.holder(0) is first
+    kube.denied = []
+    await world.until(lambda: world.holding(0).name[1] == spare, within=30, what="moved")
+    await world.until_done()

@@ -7,16 +7,20 @@ import ssl
 import traceback
 from typing import TYPE_CHECKING
 
+import aiohttp
+import kopf
 import pytest
 import yaml
 from aiohttp import web
 from lightkube import KubeConfig
 from lightkube.config.models import Cluster, User
 
+from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.kube.client import LightKube
 from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import POD
 from whatsapp_operator.shell.watch import handlers
+from whatsapp_operator.shell.watch.health import WatchHealth
 
 from .kube_server import A_POD, TOKEN, a_server, tls_files
 
@@ -147,6 +151,31 @@ async def test_a_token_that_was_rotated_is_read_again(tmp_path: Path) -> None:
         await kube.close()
 
 
+async def test_a_rotated_token_is_used_before_the_old_one_is_rejected(tmp_path: Path) -> None:
+    """The API server takes an old token for up to a year, and notes each call with it as stale."""
+    token, shown = tmp_path / "token", list[str]()
+    async with a_server() as server:
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            shown.append(request.headers["Authorization"].removeprefix("Bearer "))
+            return await server.ok(request)
+
+        server.answer = answer
+        config = KubeConfig.from_one(cluster=Cluster(server=server.url), user=User(token_file=str(token))).get()
+        assert config
+        kube = LightKube(config)
+        for content in ("first", "", "second\n"):
+            if content:
+                (tmp_path / "new").write_text(content)
+                (tmp_path / "new").rename(token)
+            else:
+                token.unlink()
+            await kube.get(POD, "ns", "a")
+            await kube.create(A_POD)
+        await kube.close()
+    assert shown == ["first"] * 4 + ["second"] * 2
+
+
 async def test_an_authority_that_was_rotated_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kubelet brings the file up to date a minute later than the API server has its new certificate."""
     old, new = tls_files(tmp_path / "old"), tls_files(tmp_path / "new")
@@ -180,3 +209,52 @@ async def test_an_authority_that_was_rotated_is_read_again(tmp_path: Path, monke
             await kube.get(POD, "ns", "a")
         await kube.get(POD, "ns", "a")
         await kube.close()
+
+
+async def test_a_session_of_the_watches_ends_once_there_is_another_authority_than_it_trusts(tmp_path: Path) -> None:
+    old, new = tls_files(tmp_path / "old"), tls_files(tmp_path / "new")
+    authority = tmp_path / "ca.crt"
+    shutil.copy(old / "ca.crt", authority)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(old / "tls.crt", old / "tls.key")
+    async with a_server(tls) as server:
+        info = kopf.ConnectionInfo(server=server.url, ca_path=str(authority))
+        login = handlers.Login(lambda: info, health=WatchHealth(SystemClock()), names={})
+        session = (await login.session()).aiohttp_session
+        async with session.get(server.url) as answer:
+            assert answer.ok
+        tls.load_cert_chain(new / "tls.crt", new / "tls.key")
+        for transport in server.transports:
+            transport.abort()
+        with pytest.raises(aiohttp.ClientSSLError, match="certificate verify failed"):  # Kopf tries again
+            await session.get(server.url)
+        (new / "ca.crt").rename(authority)
+        with pytest.raises(handlers.AuthorityChanged):
+            await session.get(server.url)
+        async with (await login.session()).aiohttp_session.get(server.url) as answer:
+            assert answer.ok
+        await login.close()
+
+
+async def test_the_watches_use_a_token_that_was_rotated_before_the_old_one_is_rejected(tmp_path: Path) -> None:
+    """Of each rejected call the audit log of the API server has a line, and the watches make some each minute."""
+    async with a_server() as server:
+        tokens, shown = iter(("first", "first", "second", None, "third")), list[str]()
+
+        def connection() -> kopf.ConnectionInfo:
+            if (token := next(tokens)) is None:
+                raise OSError
+            return kopf.ConnectionInfo(server=server.url, token=token)
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            shown.append(request.headers["Authorization"].removeprefix("Bearer "))
+            return await server.ok(request)
+
+        server.answer = answer
+        login = handlers.Login(connection, health=WatchHealth(SystemClock()), names={})
+        session = (await login.session()).aiohttp_session
+        for _ in range(4):
+            async with session.get(server.url) as got:
+                assert got.ok
+        await login.close()
+    assert shown == ["first", "second", "first", "third"], "what cannot be read is as it was when the session began"

@@ -173,7 +173,7 @@ async def test_hanging_renewals_end_the_leadership_before_the_next_one_begins() 
         a = world.process("a")
         await world.leader()
         b = world.process("b")
-        await asyncio.sleep(6)
+        await asyncio.sleep(6.5)  # between two renewals
         a.hanging = True
         began = now()
         while a.election.leading:
@@ -183,6 +183,21 @@ async def test_hanging_renewals_end_the_leadership_before_the_next_one_begins() 
         await until(lambda: b.election.leading, pause=0.004)
         assert 0.9 < now() - gave_up < 1.1
         assert a.working == 0
+
+
+async def test_while_one_of_two_servers_hangs_the_leader_may_write_at_any_time() -> None:
+    """What it sent to that server arrives much later, and takes no effect."""
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        world.process("b")
+        hung, answered = (7.0, 7.0), (LATENCY, LATENCY)
+        delays = itertools.chain.from_iterable(itertools.cycle((hung, answered)))
+        a.latency = lambda: next(delays)
+        for _ in range(3000):
+            await asyncio.sleep(0.01)
+            assert a.election.seconds_left() > 2.0, "less than a write may take"
+        assert [term.epoch for term in a.works] == [0]
 
 
 async def test_renewals_that_are_written_but_never_answered_lose_the_lease_too() -> None:
@@ -313,6 +328,36 @@ async def test_a_longer_duration_in_the_record_is_respected() -> None:
         assert not a.election.leading
         await asyncio.sleep(0.2)
         assert a.election.epoch == 4
+
+
+async def test_a_duration_that_no_process_has_makes_nobody_wait() -> None:
+    """A person has edited the record of a leader that is gone: the operator must not be without a leader for days."""
+    async with a_world() as world:
+        spec = {
+            "holderIdentity": "gone",
+            "leaseDurationSeconds": 2**31 - 1,
+            "leaseTransitions": 3,
+            "renewTime": "2999-01-01T00:00:00.000000Z",
+        }
+        world.server.store("ADDED", {"metadata": {"name": "op"}, "spec": spec})
+        a = world.process("a")
+        await asyncio.sleep(59.9)
+        assert not a.election.leading
+        await asyncio.sleep(0.2)
+        assert a.election.epoch == 4
+
+
+async def test_a_duration_that_is_edited_while_a_leader_renews_is_put_right() -> None:
+    async with a_world() as world:
+        world.process("a")
+        await world.leader()
+        assert world.server.lease
+        edited = deepcopy(world.server.lease)
+        edited["spec"] |= {"leaseDurationSeconds": 86400, "renewTime": "2999-01-01T00:00:00.000000Z"}
+        world.server.store("MODIFIED", edited)
+        await asyncio.sleep(2)
+        assert world.server.lease["spec"]["leaseDurationSeconds"] == 4
+        assert world.server.lease["spec"]["renewTime"] < "2999"
 
 
 async def test_timestamps_of_others_are_not_believed() -> None:
@@ -492,7 +537,7 @@ async def test_never_two_leaders_whatever_happens(seed: int) -> None:
 
 
 def test_timings_that_cannot_work_are_refused() -> None:
-    for bad in [(4, 4, 1), (4, 3, 3), (4, 3, 0), (3.5, 3, 1)]:
+    for bad in [(4, 4, 1), (4, 3, 3), (4, 3, 0), (3.5, 3, 1), (61, 3, 1)]:
         with pytest.raises(ValueError, match="they must fall from duration over renew deadline to retry"):
             Timings(*bad)
 

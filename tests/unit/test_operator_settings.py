@@ -23,7 +23,7 @@ def test_where_metrics_are_served() -> None:
     ("name", "text"),
     [
         *(("METRICS_PORT", text) for text in ("-1", "65536", "80.5", "http")),
-        *(("LEASE_SECONDS", text) for text in ("soon", "-1", "nan", "1e10", "2.9", "4.5")),
+        *(("LEASE_SECONDS", text) for text in ("soon", "-1", "nan", "1e10", "2.9", "4.5", "61")),
         *(("LEASE_RETRY_SECONDS", text) for text in ("0", "3", "5")),
         *(("LEASE_NAME", text) for text in ("No Such", "a/b", ".", "a..b", "a" * 254)),
         ("LOG_LEVEL", "loud"),

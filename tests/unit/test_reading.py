@@ -53,8 +53,16 @@ def test_a_kubelets_sentence_is_passed_on_long_enough_to_name_the_image() -> Non
     assert image_problem_of([pod]) == "acme-webapp-x: ImagePullBackOff: " + "x" * 300
 
 
+def test_an_image_of_an_injected_init_container_is_named_too() -> None:
+    assert image_problem_of([a_pod("coreapp", INJECTED)]) == "acme-coreapp-0: ImagePullBackOff: mesh/proxy:1"
+
+
 NO_ROOM: Obj = {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}]}
 CRASHES: Obj = {"containerStatuses": [{"name": "simulator", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}}]}
+NOT_YET: Obj = {"name": "webapp", "state": {"waiting": {"reason": "PodInitializing"}}}
+NO_PROXY: Obj = {"name": "proxy", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "mesh/proxy:1"}}}
+INJECTED: Obj = {"initContainerStatuses": [NO_PROXY], "containerStatuses": [NOT_YET]}
+"""A service mesh has put a container before those of the pod."""
 STARTS: Obj = {"containerStatuses": [{"name": "simulator", "state": {"waiting": {"reason": "ContainerCreating"}}}]}
 
 
@@ -69,6 +77,7 @@ def a_pod(component: str, status: Obj, **meta: Any) -> Obj:
         ([a_pod("webapp", {"phase": "Running"}), a_pod("simulator", STARTS)], None),
         ([a_pod("webapp", NO_ROOM), a_pod("simulator", NO_ROOM)], "acme-simulator-0 (0/3 nodes are available)"),
         ([a_pod("simulator", CRASHES)], "acme-simulator-0 (CrashLoopBackOff: back-off)"),
+        ([a_pod("webapp", INJECTED)], "acme-webapp-0 (ImagePullBackOff: mesh/proxy:1)"),
         ([a_pod("coreapp", NO_ROOM)], None),  # its own sentence names it
         ([a_pod("webapp", NO_ROOM, deletionTimestamp="2027-01-04T12:00:00Z")], None),
         ([a_pod("webapp", {**NO_ROOM, "phase": "Failed"})], None),

@@ -161,6 +161,16 @@ async def test_a_server_that_is_not_there_ends_the_connection() -> None:
             await ask(b"one")
 
 
+async def test_it_leads_new_connections_to_several_servers_in_turn() -> None:
+    async with an_echo(b"a ") as first, an_echo(b"b ") as second, Wire(first) as wire:
+        wire.lead(first, second)
+        answers = []
+        for _ in range(4):
+            async with a_client(wire) as ask:
+                answers.append(await ask(b"x"))
+        assert answers == [b"a x", b"b x"] * 2
+
+
 async def test_it_leads_to_loopback_only() -> None:
     with pytest.raises(ValueError, match="loopback only"):
         Wire(("192.0.2.1", 443))

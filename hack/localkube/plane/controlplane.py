@@ -28,6 +28,7 @@ from localkube.progress import to_stderr
 from localkube.run import output
 
 LOOPBACK = "127.0.0.1"
+APISERVER = "kube-apiserver"
 SERVICE_RANGE = "10.96.0.0/16"
 SERVICE_IP = "10.96.0.1"  # the first of the range is that of the Service "kubernetes"
 ETCD_SOCKET, ETCD_PEER_SOCKET = "localhost:2379", "localhost:2380"  # file names; etcd wants them to look like addresses
@@ -88,6 +89,8 @@ class ControlPlane:
         self.processes: list[Process] = []  # in the order in which they were started
         self._binaries = binaries
         self._leashed = leashed
+        self._apiserver_args: Sequence[str] = ()
+        """With which the API server runs."""
         self._client: httpx.Client | None = None
         self._reading, self._read = threading.Lock(), 0
         self._writes: list[Write] = []
@@ -208,6 +211,24 @@ class ControlPlane:
                 return process
         raise LocalKubeError(f"the kube-apiserver of {self.folder} does not run")
 
+    def start_another_apiserver(
+        self, *, made: Certificates | None = None, timeout: float = START_SECONDS
+    ) -> tuple[Process, tuple[str, int]]:
+        """Start one more API server over the same etcd; return it and its address when it is ready. It ends with the control plane.
+
+        ``made``: whose certificate it shows; that of the first one if not given.
+        """
+        address, name = (LOOPBACK, free_ports(1)[0]), f"{APISERVER}-{len(self.processes)}"
+        pair = [f"--tls-cert-file={made.certificate('server')}", f"--tls-private-key-file={made.key('server')}"] if made else []
+        # Of a flag that is given twice the last counts.
+        self._run(name, [*self._apiserver_args, f"--secure-port={address[1]}", *pair], program=APISERVER)
+        url = f"https://{LOOPBACK}:{address[1]}"
+        access = kubeconfig.read(self.admin_kubeconfig)
+        authority = made.authority.read_text(encoding="utf-8") if made else access.authority
+        with dataclasses.replace(access, server=url, authority=authority).client(connections=1) as client:
+            processes.wait_until(lambda: _answers(client, "/readyz"), self.processes[-1:], "to be ready", time.monotonic() + timeout)
+        return self.processes[-1], address
+
     # ---- how it is started
 
     def _start(self, more: _Args, deadline: float) -> None:
@@ -231,6 +252,7 @@ class ControlPlane:
             Access(server, made.authority.read_text(), *pair).write(path)
         self._forget_client()
         args = _arguments(self.folder, ports, made)
+        self._apiserver_args = [*args[APISERVER], *more.get(APISERVER, ())]
 
         begun = time.monotonic()
 
@@ -255,12 +277,12 @@ class ControlPlane:
         until(lambda: _healthy(ports[2]), "kube-scheduler", "to be healthy")
         to_stderr(f"kube-controller-manager and kube-scheduler work after {time.monotonic() - begun:.1f} s")
 
-    def _run(self, name: str, args: Sequence[str]) -> None:
+    def _run(self, name: str, args: Sequence[str], *, program: str = "") -> None:
         log = self.folder / "logs" / f"{name}.log"
         log.unlink(missing_ok=True)
         env = {**GARBAGE, **os.environ}
         self.processes.append(
-            processes.start(name, [self._binaries[name], *args], folder=self.folder, log=log, env=env, leashed=self._leashed)
+            processes.start(name, [self._binaries[program or name], *args], folder=self.folder, log=log, env=env, leashed=self._leashed)
         )
         processes.save(self.folder / "processes.json", self.processes)
 
@@ -283,17 +305,21 @@ class ControlPlane:
             self._client = None
 
     def _answers(self, path: str) -> bool:
-        try:
-            return self._admin().get(path).status_code == 200
-        except httpx.HTTPError:
-            return False
+        return _answers(self._admin(), path)
+
+
+def _answers(client: httpx.Client, path: str) -> bool:
+    try:
+        return client.get(path).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def end(running: Iterable[Process]) -> None:
     """End the processes of a control plane; data, logs and the kubeconfig stay."""
     # the ones that talk to the API server first: otherwise they log its loss and the API server waits for their watches
-    for names, grace in (({"kube-scheduler", "kube-controller-manager"}, 1.0), ({"kube-apiserver"}, 3.0), ({"etcd"}, 3.0)):
-        processes.stop([process for process in running if process.name in names], grace=grace)
+    for names, grace in (("kube-scheduler", "kube-controller-manager"), 1.0), ((APISERVER,), 3.0), (("etcd",), 3.0):
+        processes.stop([process for process in running if process.name.startswith(names)], grace=grace)
 
 
 def _arguments(folder: Path, ports: list[int], made: Certificates) -> _Args:

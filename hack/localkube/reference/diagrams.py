@@ -26,7 +26,7 @@ CERTAINTIES = {
 
 
 def rules() -> str:
-    """Return the rules as a diagram, in the order in which they are evaluated; neighbours with the same meaning for the user share a box."""
+    """Return the rules as a diagram, in the order in which they are evaluated; neighbours that mean the same to the user share a box."""
     lines = ["flowchart TB"]
     groups = [(kind, [rule.name for rule in group]) for kind, group in groupby(table.RULES, _kind)]
     lines += [f'    r{number}["{"<br>".join(names)}"]:::{kind.lower()}' for number, (kind, names) in enumerate(groups)]

@@ -79,6 +79,12 @@ ALWAYS: tuple[AlwaysRule, ...] = (
         makes=True,
     ),
     AlwaysRule(
+        name="CoreappsUnused",
+        why="Lowers the number of Coreapps before any shard has had a holder: nothing is served, and a Webapp may need the room.",
+        then=lambda f, busy: scaling.lowering(f) if scaling.are_unused(f) and not busy.pods else (),
+        makes=True,
+    ),
+    AlwaysRule(
         name="ObjectsAbsent",
         why="Makes objects that do not exist.",
         then=lambda f, _: making(f),
@@ -292,7 +298,8 @@ def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
             elif named is None and (claim == "damaged" or pod.labels.get(manifests.ROLE_LABEL) != "standby"):
                 yield ClearLabels(coreapp=pod)
     # Its Service may have an older version than the servers know, as after a restore of etcd: the next epoch would be below theirs, too.
-    yield from (Touch(route=one, epoch=one.epoch) for one in f.routes if _is_fenced_off(f, one) and one.touched != one.epoch)
+    fenced = (one for one in f.routes if f.failure(one) is None and f.is_fenced_off(one))
+    yield from (Touch(route=one, epoch=one.epoch) for one in fenced if one.touched != one.epoch)
     for route in f.snapshot.routes:
         if is_surplus(f, route) and not route.foreign and route.shard not in shards_on_pods:
             yield Delete(ref=Ref("Service", route.name), uid=route.uid, resource_version=str(route.version))
@@ -329,14 +336,6 @@ def _is_connected(f: Facts, route: Route) -> bool:
     if pod is None or pod.report is None or pod.broken_at is not None or pod.unresponsive_since is not None:
         return False
     return (pod.report.shard, pod.report.epoch, pod.report.gateway) == (route.shard, route.epoch, "connected")
-
-
-def _is_fenced_off(f: Facts, route: Route) -> bool:
-    """Whether the servers reject the epoch that the Service names, and its holder is not being replaced yet."""
-    pod = f.holder(route)
-    if pod is None or pod.report is None or f.failure(route) is not None:
-        return False
-    return pod.report.fenced and (pod.report.shard, pod.report.epoch) == (route.shard, route.epoch)
 
 
 def _is_beyond(f: Facts, shard: int | None) -> bool:

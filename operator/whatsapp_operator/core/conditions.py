@@ -9,6 +9,7 @@ from datetime import timedelta
 from . import evidence, manifests, objections, sentences
 from .actions import Plan, State
 from .facts import Facts
+from .names import Ref
 from .reasons import Reason
 from .snapshot import Evidence, Route
 
@@ -69,7 +70,14 @@ def _name_shards(f: Facts, routes: Iterable[Route]) -> str:
 def _why(f: Facts, route: Route) -> str:
     if route.copied_by is not None:
         return f" ({Evidence.LABEL_CONFLICT} with pod {route.copied_by}: remove its label {manifests.EPOCH_LABEL})"
-    return f" ({why})" if (why := f.failure(route)) else ""
+    why: str | None = f.failure(route)
+    if why == Evidence.POD_DELETED:
+        # It may be there, as another owner's.
+        refs = manifests.coreapp_statefulset(f.desired.key.name), Ref("Pod", str(route.holder))
+        why = next((f"{ref.kind} {ref.name} is not owned by this cluster" for ref in refs if ref in f.snapshot.name_conflicts), why)
+    if why in {None, Evidence.HOLDER_DISAGREES} and route in f.rejected:
+        why = Reason.EPOCH_REJECTED
+    return f" ({why})" if why else ""
 
 
 def _is_behind(f: Facts, route: Route) -> bool:

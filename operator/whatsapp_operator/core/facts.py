@@ -48,6 +48,8 @@ class Facts(Holders):
         those that are to go.
         """
         wanted = self.wanted_replicas
+        if self.is_unused:
+            return wanted
         kept = [pod for pod in self.snapshot.coreapps if pod.ordinal < wanted]
         stuck = sum(pod.node is None and pod.pending_because is not None for pod in kept)
         rejected = wanted - len(kept) if self.snapshot.rejected_coreapp is not None else 0
@@ -55,6 +57,12 @@ class Facts(Holders):
         ready = sorted(pod.ordinal for pod in self.ready)
         enough = self.replicas if needed > len(ready) else ready[needed - 1] + 1 if needed > 0 else 0
         return max(wanted, min(self.replicas, enough))
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether no shard has had a holder yet, nor was any number of shards asked for: nothing is served, so none that goes is missed."""
+        is_new = self.settled_shards is None and self.operation is None
+        return is_new and not self.holder_uids and "Service" not in self.snapshot.unread
 
     @property
     def baseline_replicas(self) -> int:
@@ -91,6 +99,23 @@ class Facts(Holders):
         """Pods of the template that new ones get, by uid; none while that is not known."""
         revision = self.snapshot.statefulset.revision if self.snapshot.statefulset else None
         return {pod.uid: pod for pod in self.snapshot.coreapps if revision is not None and pod.revision == revision}
+
+    @cached_property
+    def missing(self) -> tuple[Coreapp, ...]:
+        """Coreapps that were started, should stay, and are not back with the number of shards.
+
+        A holder was started before, even if its pod is pending again. One that goes with the next shrink, and holds no shard, is waited for
+        only as long as a restart may take: it may never come back.
+        """
+        return tuple(pod for pod in self.snapshot.coreapps if not self.has_restarted(pod) and self._is_waited_for(pod))
+
+    def _is_waited_for(self, pod: Coreapp) -> bool:
+        """Return whether a Coreapp should come back from a restart."""
+        if pod.deleting:
+            return False
+        if pod.uid in self.holder_uids:
+            return pod.phase in {"Running", "Pending"}
+        return pod.phase == "Running" and (self.restart_is_expected or pod.ordinal < self.desired_replicas)
 
     @property
     def ready_to_stay(self) -> tuple[Coreapp, ...]:

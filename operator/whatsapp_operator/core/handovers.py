@@ -96,7 +96,8 @@ def switch_over(f: Facts) -> Iterator[Action]:
     """Carry out the annotation so that a crash repeats nothing: first name the pod, then move, then remove the request."""
     left: list[str] = []
     rejected = [f.desired.switchover_problem] if f.desired.switchover_problem else []
-    used: set[str] = set()
+    # A shard that nobody serves comes first; it is given a Coreapp whichever rule wins.
+    used = {move.to.uid for move in assignments(f, {request.shard for request in f.desired.switchovers})}
     routes = {route.shard: route for route in f.routes}
     for request in f.desired.switchovers:
         pod = next((pod for pod in f.snapshot.coreapps if pod.name == request.to), None)

@@ -8,6 +8,7 @@ from functools import cached_property
 from . import evidence, health
 from .claims import Claims
 from .names import Ref
+from .reasons import Reason
 from .snapshot import Coreapp, Evidence, Route
 
 
@@ -72,12 +73,13 @@ class Holders(Claims):
         """Return the pods that could take a shard, best first.
 
         Ready, answering with a number of shards, not one that this process deletes or of which labels were just rejected, not leaving, on
-        another node than the failed holder and if possible in another zone, up to date, lowest ordinal.
+        another node than the failed holder and if possible in another zone, not one that a request names, up to date, lowest ordinal.
         A pod whose label may still be committed is left out until its Service was touched.
         """
         failed = self.holder(route) if route is not None else None
         zone = self.zone(failed) if failed is not None else None
         revision = self.snapshot.statefulset.revision if self.snapshot.statefulset else None
+        named = {request.to for request in self.desired.switchovers}
         candidates = [
             pod
             for pod in self.ready
@@ -98,10 +100,31 @@ class Holders(Claims):
                 pod.ordinal >= self.spec_replicas,
                 failed is not None and pod.node == failed.node,
                 zone is not None and self.zone(pod) == zone,
+                pod.name in named,
                 revision is not None and pod.revision != revision,
                 pod.ordinal,
             ),
         )
+
+    def is_fenced_off(self, route: Route) -> bool:
+        """Return whether the holder answers that the servers reject the epoch that the route names."""
+        pod = self.holder(route)
+        report = pod.report if pod is not None and pod.unresponsive_since is None else None
+        return report is not None and report.fenced and (report.shard, report.epoch) == (route.shard, route.epoch)
+
+    @cached_property
+    def rejected(self) -> tuple[Route, ...]:
+        """Routes of which the servers go on rejecting epochs: a new one did not help, or no standby is there to try one.
+
+        The next holder needs a moment to find out. Until then, what the last one found out holds.
+        """
+        return tuple(route for route in self.routes if self._is_rejected(route))
+
+    def _is_rejected(self, route: Route) -> bool:
+        is_second = route.evidence == Evidence.HOLDER_DISAGREES
+        if self.is_fenced_off(route):
+            return is_second or not self.standbys(route)
+        return is_second and rejection_fact(route) in self.snapshot.since and not self.is_served(route)
 
     @cached_property
     def draining(self) -> tuple[Route, ...]:
@@ -119,6 +142,11 @@ class Holders(Claims):
         """Return the pods that could take a shard at once, which the StatefulSet keeps, on nodes that are not being drained; best first."""
         kept = (pod for pod in self.standbys(route) if pod.ordinal < self.replicas and knows_shards(pod))
         return [pod for pod in kept if not health.is_leaving(self, pod) and not health.is_node_lost(self, pod)]
+
+
+def rejection_fact(route: Route) -> str:
+    """Return the name of the fact that the servers go on rejecting the epochs of a shard."""
+    return f"{Reason.EPOCH_REJECTED}/{route.shard}"
 
 
 def knows_shards(pod: Coreapp) -> bool:

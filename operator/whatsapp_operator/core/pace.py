@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from . import checksums, evidence, health, missing, objections, rollout, scaling, windows
+from . import checksums, evidence, health, holders, missing, objections, rollout, scaling, windows
 from .actions import State
 from .facts import RETRY_REJECTED_AFTER, Facts
 from .reasons import Reason
@@ -111,7 +111,7 @@ CADENCES: tuple[Cadence, ...] = (
                 Reason.LOGIN_REJECTED,
             }
         )
-        | frozenset({Reason.PODS_REJECTED, Reason.DELETION_BLOCKED, Reason.REPLICAS_OVERRULED, Reason.READ_FAILED})
+        | frozenset({Reason.PODS_REJECTED, Reason.DELETION_BLOCKED, Reason.REPLICAS_OVERRULED, Reason.READ_FAILED, Reason.EPOCH_REJECTED})
         | frozenset(one.name for one in objections.OBJECTIONS),
         first=SECOND,
         longest=REST,
@@ -224,6 +224,7 @@ def _deciding(f: Facts) -> Iterator[str]:
     yield from (rollout.fact(f, pod) for pod in f.outdated)
     yield from (checksums.fact(ref, checksum) for ref, checksum in f.stale_workloads)
     yield from missing.facts(f)
+    yield from map(holders.rejection_fact, f.rejected)
     if f.is_connected and (f.is_logged_off or (f.operation is not None and f.operation.logs_on)):
         yield "Connected"
 

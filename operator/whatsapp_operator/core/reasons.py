@@ -129,6 +129,11 @@ class Reason(StrEnum):
 
     Wait.
     """
+    EPOCH_REJECTED = "EpochRejected"
+    """The servers have accepted a higher epoch of a shard than any that can be written now, usually before a restore of etcd.
+
+    Reset their fence: [after an etcd restore](failover.md#after-an-etcd-restore).
+    """
     FAILING_OVER = "FailingOver"
     """A holder failed, and a standby takes over its shard. The Event names the evidence.
 
@@ -306,7 +311,7 @@ class Reason(StrEnum):
     Wait.
     """
     SET_SHARDS_DONE = "SetShardsDone"
-    """All Coreapps are back with the new number of shards.
+    """All Coreapps that stay are back with the new number of shards.
 
     Nothing.
     """

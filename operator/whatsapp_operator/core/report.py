@@ -243,7 +243,7 @@ def events(before: Obj, after: Obj, emitted: Mapping[str, Emitted], *, now: date
             found[reason] = EmitEvent(reason=reason, message=message, warning=reason in WARNINGS | urgent)
     done = before.get("operation")
     if done and not after.get("operation") and after.get("shards") == done.get("to"):
-        message = f"{done.get('from', '?')} -> {done['to']} (id {done['id']}): all Coreapps are back."
+        message = f"{done.get('from', '?')} -> {done['to']} (id {done['id']}): all Coreapps that stay are back."
         found[Reason.SET_SHARDS_DONE] = EmitEvent(reason=Reason.SET_SHARDS_DONE, message=message)
     return tuple(found.values())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import cached_property
 from zlib import crc32
 
 from . import windows
@@ -155,17 +154,3 @@ class Restart(Counts):
     def is_explained_by_restart(self, pod: Coreapp) -> bool:
         """Return whether the restart explains this pod's absence; its window ends when it reports the new number."""
         return self.restart_is_expected and not self.has_restarted(pod)
-
-    @cached_property
-    def missing(self) -> tuple[Coreapp, ...]:
-        """Coreapps that were started, should stay, and are not back with the number of shards.
-
-        A holder was started before, even if its pod is pending again.
-        """
-        return tuple(
-            pod
-            for pod in self.snapshot.coreapps
-            if (pod.phase == "Running" or (pod.phase == "Pending" and pod.uid in self.holder_uids))
-            and not pod.deleting
-            and not self.has_restarted(pod)
-        )

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from . import always, handovers, manifests, missing, objections, pace, rollout, scaling, sentences, set_shards, windows
-from .actions import Action, Decision, GetShards, Plan, Retire, State
+from .actions import Action, Decision, GetShards, Plan, State
 from .desired import Desired
 from .facts import Facts
-from .names import Epoch, Ref
+from .names import Ref
 from .reasons import Reason
 from .snapshot import Answer, Login, Snapshot
 
@@ -61,24 +61,6 @@ def _lacks_coreapps(f: Facts) -> bool:
 def _may_shrink(f: Facts) -> bool:
     """laws#7, of shards that are as desired; and that no call is on its way that could still bring others back (laws#4)."""
     return not set_shards.is_calling(f) and f.shards_are_fresh and not f.missing and not f.too_high and not f.failed and not f.unassigned
-
-
-def _shrink(f: Facts) -> tuple[Action, ...]:
-    """Lower the replicas, once every Coreapp that goes is marked for just this write.
-
-    A handover tests the label that the mark replaces. So no leader that observed earlier can give one of them a shard meanwhile.
-    """
-    workload = f.snapshot.statefulset
-    if workload is None or not _may_shrink(f):
-        return ()
-    n = int(workload.resource_version)
-    surplus = (pod for pod in f.snapshot.coreapps if pod.ordinal >= f.desired_replicas and not pod.deleting)
-    unmarked = [pod for pod in surplus if f.claim(pod) != "retiring" or f.retires_by(pod) != n]
-    if not unmarked:
-        return scaling.scale(f, f.desired_replicas)
-    # Another label is first made dead, or cleared.
-    free = (pod for pod in unmarked if f.claim(pod) in {"none", "dead"})
-    return tuple(Retire(coreapp=pod, epoch=Epoch(n, f"{f.snapshot.nonce}-{pod.ordinal}")) for pod in free)
 
 
 def _answer_is(f: Facts, *answers: Answer) -> bool:
@@ -259,11 +241,11 @@ RULES: tuple[Rule, ...] = (
         state=State.WORKING,
         # A move that is asked for comes first, also while it waits: it may be to one that would go.
         when=lambda f: f.is_settled and f.replicas > f.desired_replicas and scaling.may_lower(f) and not f.desired.switchovers,
-        then=_shrink,
+        then=lambda f: scaling.lowering(f) if _may_shrink(f) else (),
         why=lambda f: (
             f"Coreapps {f.replicas} -> {f.wanted_replicas}{scaling.whose(f)}"
             + (
-                f", once {sentences.names_of(f.missing)} are back."
+                f", once {sentences.names_of(f.missing)} {'is' if len(f.missing) == 1 else 'are'} back."
                 if f.missing
                 else ", once every shard is served."
                 if f.too_high or f.failed or f.unassigned
@@ -381,6 +363,12 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     # The following rules are reported, no matter which rule wins, and block none.
+    Rule(
+        name=Reason.EPOCH_REJECTED,
+        state=State.STUCK,
+        when=lambda f: bool(f.rejected),
+        why=sentences.rejected_epochs,
+    ),
     Rule(
         name=Reason.CHANGE_REJECTED,
         state=State.STUCK,

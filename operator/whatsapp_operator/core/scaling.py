@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from . import manifests
-from .actions import Scale
+from .actions import Retire, Scale
 from .facts import Facts
+from .names import Epoch
 from .snapshot import Overruled
 
 REMEMBERED: Final = timedelta(minutes=15)
@@ -37,6 +38,29 @@ def scale(f: Facts, replicas: int) -> tuple[Scale, ...]:
         return ()
     ref = manifests.coreapp_statefulset(f.desired.key.name)
     return (Scale(ref=ref, uid=workload.uid, resource_version=workload.resource_version, replicas=replicas),)
+
+
+def lowering(f: Facts) -> tuple[Scale | Retire, ...]:
+    """Lower the replicas, once every Coreapp that goes is marked for just this write.
+
+    A handover tests the label that the mark replaces. So no leader that observed earlier can give one of them a shard meanwhile.
+    """
+    workload = f.snapshot.statefulset
+    if workload is None:
+        return ()
+    n = int(workload.resource_version)
+    surplus = (pod for pod in f.snapshot.coreapps if pod.ordinal >= f.desired_replicas and not pod.deleting)
+    unmarked = [pod for pod in surplus if f.claim(pod) != "retiring" or f.retires_by(pod) != n]
+    if not unmarked:
+        return scale(f, f.desired_replicas)
+    # Another label is first made dead, or cleared.
+    free = (pod for pod in unmarked if f.claim(pod) in {"none", "dead"})
+    return tuple(Retire(coreapp=pod, epoch=Epoch(n, f"{f.snapshot.nonce}-{pod.ordinal}")) for pod in free)
+
+
+def are_unused(f: Facts) -> bool:
+    """Return whether there are more replicas than wanted while no shard has had a holder: they may hold the room that a Webapp needs."""
+    return f.is_unused and f.replicas > f.desired_replicas and not f.desired.paused and may_lower(f)
 
 
 def noted(last: Overruled | None, *, by: str, replicas: int, now: datetime) -> Overruled:

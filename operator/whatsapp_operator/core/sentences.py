@@ -110,6 +110,18 @@ def names_of(pods: Iterable[Coreapp]) -> str:
     return ", ".join(pod.name for pod in pods)
 
 
+def rejected_epochs(f: Facts) -> str:
+    """Say which shards the servers let nobody serve, and what to do."""
+    named = ", ".join(f"shard {route.shard} ({route.holder})" for route in f.rejected)
+    alone = ", ".join(str(route.holder) for route in f.rejected if not f.standbys(route))
+    return (
+        f"The servers reject the epochs of {named}: they have accepted higher ones, usually because etcd was restored from a backup. "
+        f"Reset their fence: POST /control/reset-fence to port {manifests.SIMULATOR_PORT} of pod "
+        f"{manifests.simulator_name(f.desired.key.name)}-0. "
+        + (f"Then delete {alone}: no standby can try a new epoch." if alone else "Within a minute after that a new epoch is tried.")
+    )
+
+
 def places_of(pods: Iterable[Coreapp]) -> str:
     """Name Coreapps and their nodes."""
     return ", ".join(f"{pod.name} ({pod.node})" for pod in pods)

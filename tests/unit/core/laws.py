@@ -117,6 +117,13 @@ def _bound(one: Situation) -> int:
     return max(one.snapshot.client.shards or 0, one.desired.shards, intent.to if intent else 0) + one.desired.spares
 
 
+def _serves_nothing_yet(one: Situation) -> bool:
+    """Whether no shard has a holder, none ever was settled, and no number was asked for: nobody misses a Coreapp."""
+    record, routes = one.snapshot.record, one.snapshot.routes
+    is_new = record.settled_shards is None and record.operation is None and "Service" not in one.snapshot.unread
+    return is_new and not any(other.holder_uid for other in routes if not other.foreign)
+
+
 def _epoch(pod: Coreapp) -> str | None:
     return pod.labels.get(EPOCH)
 
@@ -295,12 +302,12 @@ def law_6_unknown_is_a_value(plan: PlanOf, one: Situation) -> bool:
 
 @_law
 def law_7_shrink_last(plan: PlanOf, one: Situation) -> bool:
-    """R is lowered only when GET reports the lower count, every Coreapp came back, and no holder has an ordinal that would go."""
+    """R is lowered only when GET reports the lower count, every one that stays came back, and no holder has an ordinal that would go."""
     workload, shards = one.snapshot.statefulset, one.snapshot.client.shards
     lower = [scale for scale in _of(_actions(plan, one), Scale) if workload is not None and scale.replicas < workload.replicas]
     for scale in lower:
-        _must(shards == one.desired.shards, f"GET reports {shards}")
-        _must(_is_fresh(one), "GET is not fresh")
+        _must(_serves_nothing_yet(one) or shards == one.desired.shards, f"GET reports {shards}")
+        _must(_serves_nothing_yet(one) or _is_fresh(one), "GET is not fresh")
         uids = {other.holder_uid for other in one.snapshot.routes if not other.foreign and shards is not None and other.shard < shards}
         _must(all(other.ordinal < scale.replicas for other in one.snapshot.coreapps if other.uid in uids), "a holder would go")
         for other in one.snapshot.coreapps:
@@ -308,7 +315,8 @@ def law_7_shrink_last(plan: PlanOf, one: Situation) -> bool:
             is_marked = other.labels.get(ROLE) == "retiring" and (_epoch(other) or "").partition("-")[0] == scale.resource_version
             _must(is_marked or other.deleting or other.ordinal < scale.replicas, f"{other.name} may become a holder")
         for other in one.snapshot.coreapps:
-            if other.phase == "Running" and not other.deleting:
+            is_running = other.phase == "Running" and not other.deleting and not _serves_nothing_yet(one)
+            if is_running and (other.ordinal < scale.replicas or _in_restart_window(one)):
                 _must(other.report is not None and other.report.shards == shards, f"{other.name} is not back")
     return bool(lower)
 

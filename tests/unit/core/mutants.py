@@ -394,11 +394,25 @@ NUMBERS = [
         WITNESSES["ScalingDown"].with_pod(1, report=None),
     ),
     Mutant(
+        "one that goes gets no time to restart",
+        laws.law_7_shrink_last,
+        "acme-coreapp-4 is not back",
+        patched((Facts, "_is_waited_for", lambda self, pod: pod.ordinal < self.desired_replicas)),
+        SETTLED.with_pods([3, 4]).retiring(3, 4).with_pod(4, report=None).noted(2, Answer.ACCEPTED, origin=4),
+    ),
+    Mutant(
         "GET was long ago",
         laws.law_7_shrink_last,
         "GET is not fresh",
         SHRINK_ANYWAY,
         WITNESSES["ScalingDown"].client(asked_at=NOW - seconds(9)),
+    ),
+    Mutant(
+        "what is served counts as nothing",
+        laws.law_7_shrink_last,
+        "GET reports None",
+        patched((Facts, "is_unused", property(lambda _: True))),
+        SETTLED.with_pods([3]).retiring(3).reporting(None),
     ),
     Mutant("shards would go", laws.law_7_shrink_last, "GET reports 4", adding(scaled(3)), situation().settled(shards=4).wanting(shards=2)),
     Mutant(

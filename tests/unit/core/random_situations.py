@@ -305,9 +305,14 @@ def _shrinking(draw: st.DrawFn) -> Situation:
     surplus = range(shards + spares, shards + spares + more)
     one = situation().settled(shards=shards, spares=spares).with_pods(surplus)
     one = one.retiring(*draw(st.sampled_from([surplus, surplus, surplus, surplus[1:]])), n=draw(st.sampled_from([9, 9, 9, 9, 8, 10])))
-    way = draw(st.integers(0, 5))
+    way = draw(st.integers(0, 7))
     if way == 0:
         return _moved(draw, one)
+    if way == 3:  # it may be restarting
+        return one.noted(shards, Answer.ACCEPTED).with_pod(surplus[-1], report=None)
+    if way == 4:  # a new cluster that was to be larger
+        one = one.all_pods(ready=False, labels={}).retiring(*surplus).reporting(draw(st.sampled_from([None, 1])))
+        return one.seeing(routes=(), settled_shards=None)
     if way == 1:
         return one.with_pod(draw(st.integers(0, shards - 1)), report=None)
     return one.client(asked_at=NOW - seconds(9)) if way == 2 else one

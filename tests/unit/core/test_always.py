@@ -8,10 +8,22 @@ from dataclasses import replace
 import pytest
 
 from whatsapp_operator.core import always, manifests, rules
-from whatsapp_operator.core.actions import Action, AssignRole, BumpVersion, ClearLabels, Create, Delete, Handover, Label, Replace, Scale
+from whatsapp_operator.core.actions import (
+    Action,
+    AssignRole,
+    BumpVersion,
+    ClearLabels,
+    Create,
+    Delete,
+    Handover,
+    Label,
+    Replace,
+    Retire,
+    Scale,
+)
 from whatsapp_operator.core.desired import Switchover, WebappService
 from whatsapp_operator.core.names import Ref
-from whatsapp_operator.core.snapshot import Login, Report
+from whatsapp_operator.core.snapshot import Answer, Login, Report
 
 from .plans import of
 from .situations import NOW, Situation, labels_for, seconds, situation
@@ -21,6 +33,7 @@ from .witnesses import WITNESSES
 ORDER = [
     "CoreappsTooFew",
     "ShardsUnassigned",
+    "CoreappsUnused",
     "ObjectsAbsent",
     "PodsUnresponsive",
     "ObjectsChanged",
@@ -59,9 +72,16 @@ def unassigned() -> Situation:
     return one.with_holder(0, report=Report(shards=2))
 
 
+def too_large() -> Situation:
+    """A new cluster was to have more shards; no Coreapp has become ready, and no Webapp says how many the client has."""
+    one = situation().settled().with_pods([3, 4]).all_pods(ready=False, labels={}).retiring(3, 4).reporting(None)
+    return one.seeing(routes=(), record=replace(one.snapshot.record, settled_shards=None))
+
+
 CASES: dict[str, tuple[Situation, type[Action]]] = {
     "CoreappsTooFew": (situation().settled().replicas(1), Scale),
     "ShardsUnassigned": (situation().settled().without_route(0), Create),
+    "CoreappsUnused": (too_large(), Scale),
     "ObjectsAbsent": (situation().settled().without_object("Service", "acme-webapp"), Create),
     "PodsUnresponsive": (hung(), Delete),
     "ObjectsChanged": (edited(), Replace),
@@ -138,6 +158,38 @@ def test_what_a_cluster_lacks_is_not_made_when_it_is_deleted(name: str) -> None:
 
     kinds = {type(action) for action in one.wanting(deleting=True).plan().actions}
     assert not kinds & {Scale, Create}
+
+
+@pytest.mark.parametrize(
+    ("one", "replicas"),
+    [
+        (too_large(), [3]),
+        (too_large().reporting(1), [3]),
+        (too_large().reporting(4), []),
+        (too_large().retiring(3, 4, n=8), []),
+        (too_large().seeing(settled_shards=2), []),
+        (too_large().wanting(paused=True), []),
+        (too_large().wanting(deleting=True), []),
+        (too_large().noted(2, Answer.BUSY), []),
+        (too_large().seeing(unread={"Service": "forbidden"}), []),
+        (too_large().with_route(0), [3]),
+        (too_large().with_route(0, holder="acme-coreapp-0", holder_uid="uid-0", epoch="90-first"), []),
+    ],
+    ids=["unknown", "one", "more", "not marked", "settled", "paused", "being deleted", "asked for", "unread", "not assigned", "assigned"],
+)
+def test_a_new_cluster_that_serves_nothing_yet_gives_the_room_of_its_surplus_coreapps_back(one: Situation, replicas: list[int]) -> None:
+    """The Webapp that would say the number of shards may be waiting for just that room."""
+    assert [scale.replicas for scale in of(one.plan(), Scale)] == replicas
+
+
+@pytest.mark.parametrize("requested", [True, False])
+def test_a_coreapp_to_which_a_shard_is_just_handed_over_is_not_marked_to_go(requested: bool) -> None:
+    one = too_large().reporting(2).with_route(0).with_route(1).with_pod(4, ready=True, labels={})
+    if requested:
+        one = one.wanting(switchovers=(Switchover(shard=0, to="acme-coreapp-4"),), switchover_text="0=acme-coreapp-4")
+
+    assert [move.to.name for move in of(one.plan(), Handover)] == ["acme-coreapp-4"]
+    assert of(one.plan(), Retire) == []
 
 
 def test_what_the_winning_rule_moves_is_busy() -> None:

@@ -354,6 +354,14 @@ def test_a_holder_that_no_standby_can_replace_is_ended_after_twice_the_time(span
     assert ended(one) == names
 
 
+def test_a_spare_that_must_not_be_deleted_keeps_no_holder_from_being_restarted() -> None:
+    """None of the two serves; the holder takes its shard back when it is restarted, and nobody knows when the spare may be."""
+    one = hung(0, spares=1, unresponsive_since=NOW - seconds(6)).with_pod(2, unresponsive_since=NOW - seconds(6), report=None)
+
+    assert ended(one) == ["acme-coreapp-2"]
+    assert ended(one.rejecting("Pod", "acme-coreapp-2")) == ["acme-coreapp-0"]
+
+
 def test_a_spare_that_hangs_is_ended_before_twice_the_time_and_by_manual_failover_too() -> None:
     one = hung(2, unresponsive_since=NOW - seconds(4))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from whatsapp_operator.core import conditions
+from whatsapp_operator.core.actions import SetShards
 from whatsapp_operator.core.desired import Account
+from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import Answer, Report
 
 from .situations import NOW, Situation, pod, seconds, situation
@@ -135,6 +137,36 @@ def test_a_restart_explains_a_missing_spare_only_while_a_shard_is_not_served() -
         "0 of 1 wanted spares are ready; the next failure leaves a shard unserved.",
     )
     assert said(restarting(), "Redundant")[:2] == ("False", "Restarting")
+
+
+@pytest.mark.parametrize(
+    ("conflicts", "why"),
+    [
+        ((), "PodDeleted"),
+        ((Ref("Service", "acme-webapp"),), "PodDeleted"),
+        ((Ref("StatefulSet", "acme-coreapp"),), "StatefulSet acme-coreapp is not owned by this cluster"),
+        ((Ref("Pod", "acme-coreapp-0"),), "Pod acme-coreapp-0 is not owned by this cluster"),
+    ],
+)
+def test_a_holder_that_is_another_owners_is_not_called_deleted(conflicts: tuple[Ref, ...], why: str) -> None:
+    one = situation().settled(spares=0).holder_deleted(0).seeing(name_conflicts=conflicts)
+
+    assert said(one, "Ready") == ("False", "Unserved", f"No Coreapp can take shard 0: acme-coreapp-0 ({why}).")
+
+
+def test_a_pod_with_the_labels_of_a_holder_is_named_and_holds_up_no_Set_Shards() -> None:  # noqa: N802
+    """Even if it is Pending and gets no message: it would get some as soon as it starts."""
+    one = situation().settled(spares=0).with_route(0, copied_by="debug").seeing(since={"LabelConflict/0/10-first": NOW - seconds(30)})
+
+    cause = "LabelConflict with pod debug: remove its label multiconnect.dev/epoch"
+    assert said(one, "Ready") == ("False", "Unserved", f"No Coreapp can take shard 0: acme-coreapp-0 ({cause}).")
+    assert any(isinstance(action, SetShards) for action in one.wanting(shards=1).plan().actions)
+
+
+def test_of_a_holder_that_is_there_its_own_failure_is_said() -> None:
+    one = situation().settled(spares=0).with_holder(0, phase="Failed", ready=False).seeing(name_conflicts=(Ref("Pod", "acme-coreapp-0"),))
+
+    assert said(one, "Ready")[2] == "No Coreapp can take shard 0: acme-coreapp-0 (PodFailed)."
 
 
 def test_before_any_shard_has_a_Service_each_desired_one_needs_a_Coreapp() -> None:  # noqa: N802

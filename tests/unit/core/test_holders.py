@@ -13,7 +13,7 @@ from whatsapp_operator.core.desired import Switchover
 from whatsapp_operator.core.snapshot import Answer, Evidence, Report, Silence, Workload
 
 from .situations import NONCE, NOW, Situation, epoch_of, labels_for, pod, seconds, situation
-from .witnesses import restarting
+from .witnesses import WITNESSES, restarting
 
 SETTLED = situation().settled()
 SELF_CHECK_FAILED = Silence(lag=seconds(2))
@@ -373,21 +373,22 @@ THREE = situation().settled(spares=3).with_nodes()
         THREE.with_node(2, ready=None),
         THREE.with_pod(2, node="node-0"),
         THREE.with_node(2, zone="zone-node-0"),
+        THREE.wanting(switchovers=(Switchover(shard=1, to="acme-coreapp-2"),)),
         THREE.with_pod(2, revision="rev-0"),
     ],
-    ids=["says nothing", "silent", "takes no labels", "being deleted", "drained", "lost", "same node", "same zone", "old"],
+    ids=["says nothing", "silent", "takes no labels", "being deleted", "drained", "lost", "same node", "same zone", "requested", "old"],
 )
 def test_each_thing_that_speaks_against_a_standby_puts_it_behind_the_others(one: Situation) -> None:
     assert standbys(one) == [3, 4, 2]
 
 
 def test_what_weighs_more_comes_first() -> None:
-    """In this order: it answers, it takes labels, it stays, it is not surplus, another node, another zone, up to date, low."""
-    one = situation().settled(spares=7).with_pods([9]).with_nodes().rejecting("Pod", "acme-coreapp-8")
+    """In this order: it answers, takes labels, stays, is not surplus, on another node, in another zone, not requested, up to date, low."""
+    one = situation().settled(spares=8).with_pods([10]).with_nodes().rejecting("Pod", "acme-coreapp-8")
     one = one.with_pod(2, report=None).with_node(3, leaving="cordoned").with_pod(4, node="node-0").with_node(5, zone="zone-node-0")
-    one = one.with_pod(6, revision="rev-0")
+    one = one.with_pod(6, revision="rev-0").wanting(switchovers=(Switchover(shard=1, to="acme-coreapp-9"),))
 
-    assert standbys(one) == [7, 6, 5, 4, 9, 3, 8, 2]
+    assert standbys(one) == [7, 6, 9, 5, 4, 10, 3, 8, 2]
 
 
 def test_without_a_holder_or_a_zone_or_a_revision_nothing_of_that_counts() -> None:
@@ -563,6 +564,33 @@ def test_two_requests_get_two_pods_and_a_third_waits() -> None:
     assert acted(three) == (["0=acme-coreapp-4,1=acme-coreapp-5,2"], [], [])
 
 
+def test_a_request_without_a_pod_gets_none_that_another_request_names() -> None:
+    requests = (Switchover(shard=0), Switchover(shard=1, to="acme-coreapp-2"))
+
+    assert acted(switching(*requests, text="0,1=acme-coreapp-2")) == (["0=acme-coreapp-3,1=acme-coreapp-2"], [(1, 2)], [])
+
+
+@pytest.mark.parametrize(
+    ("spares", "becomes", "moves"),
+    [(2, ["1=acme-coreapp-3"], [(0, 2)]), (1, [], [(0, 2)])],
+    ids=["another is left", "it is the only one"],
+)
+def test_a_shard_without_a_holder_gets_its_coreapp_before_a_request(spares: int, becomes: list[str], moves: list[tuple[int, int]]) -> None:
+    """It is without service, and is given one in the same step: that must not be the one that the request gets."""
+    one = situation().settled(spares=spares).with_route(0, epoch=None, holder=None, holder_uid=None).with_pod(0, ready=False, labels={})
+    one = one.wanting(switchovers=(Switchover(shard=1),), switchover_text="1")
+
+    assert acted(one) == (becomes, [], [])
+    assert [(move.route.shard, move.to.ordinal) for move in one.plan().actions if isinstance(move, Handover)] == moves
+
+
+def test_a_request_for_a_shard_without_a_holder_names_the_coreapp_that_it_is_given() -> None:
+    """Otherwise it would be moved once more right after."""
+    one = situation().settled(spares=2).with_route(0, epoch=None, holder=None, holder_uid=None).with_pod(0, ready=False, labels={})
+
+    assert acted(one.wanting(switchovers=(Switchover(shard=0),), switchover_text="0")) == (["0=acme-coreapp-2"], [], [])
+
+
 def test_one_pod_that_is_requested_twice_takes_one_shard_and_the_other_request_stands() -> None:
     requests = (Switchover(shard=0, to="acme-coreapp-2"), Switchover(shard=1, to="acme-coreapp-2"))
 
@@ -600,3 +628,55 @@ def test_what_cannot_be_is_said_in_one_Event_and_the_rest_is_done() -> None:  # 
 def test_a_request_that_is_fulfilled_goes_without_an_event() -> None:
     assert acted(switching(Switchover(shard=1, to="acme-coreapp-1"), text="1=acme-coreapp-1")) == ([None], [], [])
     assert acted(switching(text="")) == ([], [], [])
+
+
+# --- epochs that the servers reject
+
+FENCED_OFF = WITNESSES["EpochRejected"]
+KNOWN = {"EpochRejected/0": NOW - seconds(60)}
+"""It was found of the holder before."""
+
+
+def reporting(one: Situation, **changes: Any) -> Situation:
+    report = one.holder_of(0).report
+    assert report is not None
+    return one.with_holder(0, report=replace(report, **changes))
+
+
+@pytest.mark.parametrize(
+    ("one", "shards"),
+    [
+        (FENCED_OFF, [0]),
+        (FENCED_OFF.with_route(0, evidence="ProbeTimeout"), []),
+        (FENCED_OFF.with_route(0, evidence="ProbeTimeout").without_pod(2), [0]),
+        (FENCED_OFF.with_holder(0, unresponsive_since=NOW), []),
+        (reporting(FENCED_OFF, epoch="9-before"), []),
+        (reporting(FENCED_OFF, fenced=False, shard=None, epoch=None), []),
+        (reporting(FENCED_OFF, fenced=False, shard=None, epoch=None).seeing(since=KNOWN), [0]),
+        (reporting(FENCED_OFF, fenced=False).seeing(since=KNOWN), []),
+        (reporting(FENCED_OFF, fenced=False, shard=None).with_route(0, evidence="ProbeTimeout").seeing(since=KNOWN), []),
+        (FENCED_OFF.holder_deleted(0), []),
+    ],
+    ids=["again", "first", "alone", "silent", "former", "not yet", "new holder", "serves", "other evidence", "deleted"],
+)
+def test_the_servers_go_on_rejecting_epochs_of_a_shard(one: Situation, shards: list[int]) -> None:
+    facts = one.facts()
+
+    assert [route.shard for route in facts.rejected] == shards
+    assert {f"EpochRejected/{shard}" for shard in shards} <= one.plan().holds
+    assert ("(EpochRejected)" in one.condition("Ready")["message"]) is bool(shards)
+
+
+@pytest.mark.parametrize(
+    ("one", "why"),
+    [
+        (FENCED_OFF.holder_deleted(0).seeing(since=KNOWN), "PodDeleted"),
+        (FENCED_OFF.without_pod(2).seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(60)}), "EpochRejected"),
+    ],
+    ids=["another cause", "the same cause"],
+)
+def test_ready_names_the_cause_that_is_nearest(one: Situation, why: str) -> None:
+    facts = one.facts()
+
+    assert ([route.shard for route in facts.rejected], facts.failure(facts.routes[0]) is not None) == ([0], True)
+    assert f"shard 0: acme-coreapp-0 ({why})" in one.condition("Ready")["message"]

@@ -56,6 +56,7 @@ ORDER = [
     "RestartOverdue",
     "NodesUnreachable",
     "ReplacingPods",
+    "EpochRejected",
     "ChangeRejected",
     "FieldInvalid",
     "ReadFailed",

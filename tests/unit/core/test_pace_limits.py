@@ -48,6 +48,7 @@ CADENCES = {
             "PodsRejected",
             "DeletionBlocked",
             "ReplicasOverruled",
+            "EpochRejected",
             "Banned",
             "SecretMissing",
             "AwaitingSecret",

@@ -285,3 +285,19 @@ def test_a_holder_whose_pod_is_pending_again_is_missing(phase: str, missing: boo
     one = SETTLED.with_pod(1, report=None, ready=False, phase=phase)
 
     assert [pod.ordinal for pod in one.facts().missing] == ([1] if missing else [])
+
+
+@pytest.mark.parametrize(
+    ("one", "missing"),
+    [
+        (SETTLED.with_pods([3, 4], report=None), []),
+        (SETTLED.with_pods([3, 4]).held_by(0, 3).with_pod(3, report=None).with_pod(4, report=None), [3]),
+        (SETTLED.with_pods([3, 4], report=None).with_pod(0, ready=False), [3]),
+        (growing().wanting(shards=2).restarted(2).with_pod(4, report=None).noted(2, Answer.ACCEPTED, origin=4), [4]),
+        (growing().wanting(shards=2).restarted(2).with_pod(4, report=None).noted(2, Answer.ACCEPTED, origin=4).later(181), []),
+    ],
+    ids=["go", "holds a shard", "stands in for another", "may restart", "had its time"],
+)
+def test_a_coreapp_that_goes_and_holds_no_shard_is_missing_only_while_it_may_restart(one: Situation, missing: list[int]) -> None:
+    """It may never come back, and what is left has all that the spec asks for."""
+    assert [pod.ordinal for pod in one.facts().missing] == missing

@@ -206,6 +206,14 @@ def test_SwitchoverRejected_is_said_of_every_request_that_is_dropped() -> None:
     assert only(plan, Annotate).value == "0=acme-coreapp-2,1", "both are kept until shard 0 has moved"
 
 
+def test_SwitchoverRequested_keeps_the_request_of_a_shard_that_is_being_moved() -> None:
+    """The move may fail; the annotation is written all the same."""
+    plan = switching(Switchover(shard=0, to="acme-coreapp-3"), Switchover(shard=1), text="0=acme-coreapp-3,1").plan()
+
+    assert only(plan, Handover).route.shard == 0
+    assert only(plan, Annotate).value == "0=acme-coreapp-3,1=acme-coreapp-2"
+
+
 def test_SwitchoverRequested_goes_on_after_a_crash_between_prepare_and_commit() -> None:
     """The named pod carries the label of the attempt that crashed: it must be touched and tried again, not rejected."""
     one = switching(Switchover(shard=0, to="acme-coreapp-3"), text="0=acme-coreapp-3").with_pod(3, labels=labels_for(0, "100-dead"))

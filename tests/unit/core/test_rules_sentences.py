@@ -54,6 +54,10 @@ FOREIGN = (
 UNCLEAR = "got no clear answer; only GET is sent until its outcome is known, at the latest at"
 FOLLOWS = "the number follows from spec.shards and spec.spares"
 
+FENCED = (
+    "The servers reject the epochs of shard 0 (acme-coreapp-0): they have accepted higher ones, usually because etcd was restored from a "
+    "backup. Reset their fence: POST /control/reset-fence to port 8080 of pod acme-simulator-0."
+)
 SENTENCES: dict[str, tuple[Situation, str, str]] = {
     "deletion": (SETTLED.wanting(deleting=True), "Deleting", f"{DELETED}."),
     "deletion with finalizers": (
@@ -174,10 +178,15 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         "Coreapps 5 -> 3, once every shard is served.",
     ),
     "shrinking": (SETTLED.with_pods([3]), "ScalingDown", "Coreapps 4 -> 3."),
-    "shrinking while two are away": (
+    "shrinking while one is away that stays, and one that goes": (
         SETTLED.with_pods([3, 4]).with_pod(3, report=None).with_pod(2, report=None),
         "ScalingDown",
-        "Coreapps 5 -> 3, once acme-coreapp-2, acme-coreapp-3 are back.",
+        "Coreapps 5 -> 3, once acme-coreapp-2 is back.",
+    ),
+    "shrinking while two are away": (
+        SETTLED.with_pods([3, 4]).with_pod(1, report=None).with_pod(2, report=None),
+        "ScalingDown",
+        "Coreapps 5 -> 3, once acme-coreapp-1, acme-coreapp-2 are back.",
     ),
     "another party's number": (
         scaled_by(SETTLED.with_pods([3]), "kubectl", 4),
@@ -188,6 +197,16 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         SETTLED.reporting(1),
         "ShardsDrifted",
         DRIFT,
+    ),
+    "epochs that the servers reject": (
+        WITNESSES["EpochRejected"],
+        "EpochRejected",
+        f"{FENCED} Within a minute after that a new epoch is tried.",
+    ),
+    "epochs that the servers reject, and no standby": (
+        WITNESSES["EpochRejected"].wanting(spares=0).without_pod(2).replicas(2),
+        "EpochRejected",
+        f"{FENCED} Then delete acme-coreapp-0: no standby can try a new epoch.",
     ),
     "a resize": (growing(), "SettingShards", "Set Shards 2 -> 4: all Coreapps will restart."),
     "a call under way": (growing().calling(4), "SettingShards", "Set Shards 2 -> 4: all Coreapps will restart."),

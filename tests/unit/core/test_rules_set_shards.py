@@ -183,12 +183,16 @@ def test_ScalingDown_lowers_the_replicas_when_everything_is_in_place() -> None:
     assert only(WITNESSES["ScalingDown"].plan(), Scale).replicas == 3
 
 
+def test_ScalingDown_does_not_wait_for_one_that_goes_and_is_silent() -> None:
+    assert only(WITNESSES["ScalingDown"].with_pod(3, report=None, ready=False).plan(), Scale).replicas == 3
+
+
 @pytest.mark.parametrize(
     "one",
     [
         WITNESSES["ScalingDown"].client(asked_at=NOW - seconds(5.1)),
         WITNESSES["ScalingDown"].with_pod(1, report=Report(shard=1, epoch=epoch_of(1), shards=4)),
-        WITNESSES["ScalingDown"].with_pod(3, report=None),
+        WITNESSES["ScalingDown"].with_pod(2, report=None),
         WITNESSES["ScalingDown"].with_route(1, holder=None, holder_uid=None),
         WITNESSES["ScalingDown"].reporting(4),
         WITNESSES["ScalingDown"].reporting(None),

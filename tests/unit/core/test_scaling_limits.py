@@ -59,3 +59,14 @@ def test_a_step_that_follows_from_the_spec_names_no_other_party() -> None:
 
 def test_where_no_number_was_overruled_nothing_is_said_of_it() -> None:
     assert scaling.tell(SETTLED.facts()) == ""
+
+
+@pytest.mark.parametrize(("after", "unused"), [(29.999, False), (30, True)])
+def test_so_it_is_before_anything_is_served(after: float, unused: bool) -> None:
+    one = scaled(5, last=insistent(3)).all_pods(labels={}).seeing(routes=(), settled_shards=None)
+
+    assert scaling.are_unused(one.later(after).facts()) is unused
+
+
+def test_without_a_StatefulSet_nothing_is_lowered() -> None:  # noqa: N802
+    assert scaling.lowering(situation().facts()) == ()

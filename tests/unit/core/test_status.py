@@ -51,6 +51,7 @@ STALLED = {
     "ReadFailed",  # some kind of object cannot be read
     "PodsRejected",  # Kubernetes cannot create pods, in its controller's words
     "DeletionBlocked",  # finalizers keep pods that have ended
+    "EpochRejected",  # the servers know higher epochs than any that can be written
     "ReplicasOverruled",  # a person scales the Coreapps again and again
     "ChangeRejected",  # the API server does not take an edit's objects, which run on as they were
 }

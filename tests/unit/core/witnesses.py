@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -53,6 +54,14 @@ def secret_missing(span: float) -> Situation:
     """The Secret of the account has not been there for so many seconds."""
     one = growing().with_account(secret=AccountSecret(missing="Secret acme-account"))
     return one.seeing(since={"SecretMissing": NOW - timedelta(seconds=span)})
+
+
+def fenced_off() -> Situation:
+    """The servers reject the epoch of shard 0, which was given to another holder for that very reason."""
+    one = situation().settled().with_route(0, evidence="HolderDisagrees", touched="10-first")
+    report = one.holder_of(0).report
+    assert report is not None
+    return one.with_holder(0, report=replace(report, fenced=True, gateway="disconnected"))
 
 
 def refused_change() -> Situation:
@@ -130,6 +139,7 @@ WITNESSES: Mapping[str, Situation] = {
     "RestartOverdue": situation().settled(shards=4).noted(4, Answer.ACCEPTED).with_pod(4, report=None).later(300),
     "NodesUnreachable": out_of_reach(60),
     "ReplacingPods": situation().settled().with_pod(2, ready=False),
+    "EpochRejected": fenced_off(),
     "ChangeRejected": refused_change(),
     "FieldInvalid": situation().settled().wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write one such as 4."),
     "ReadFailed": situation().settled().seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),

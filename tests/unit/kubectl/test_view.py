@@ -15,8 +15,9 @@ from kubectl_whatsapp import checks, model, planning
 from kubectl_whatsapp import why as reasons
 from kubectl_whatsapp.model import Level, Verdict
 from kubectl_whatsapp.shape import Output, camel, dump
-from kubectl_whatsapp.view import STEPS, view
+from kubectl_whatsapp.view import LONGEST_LEASE, STEPS, view
 from kubectl_whatsapp.why import why
+from whatsapp_operator.shell.kube.lease import LONGEST
 
 from .clusters import Cluster, a_cluster, before
 
@@ -197,6 +198,18 @@ def noted(lease: dict[str, Any], at: str) -> None:
     """The API server's own note of the last renewal, among those of other changes."""
     other = {"manager": "kubectl", "time": before(seconds=0), "fieldsV1": {"f:metadata": {"f:labels": {}}}}
     lease["metadata"]["managedFields"] = [other, {"manager": "m", "time": at, "fieldsV1": {"f:spec": {"f:renewTime": {}}}}]
+
+
+@pytest.mark.parametrize(("ago", "is_alive"), [(61, True), (63, False)])
+def test_a_lease_with_an_edited_duration_shows_no_dead_leader_as_alive(ago: int, is_alive: bool) -> None:
+    def edit(found: dict[str, Any]) -> None:
+        found["lease"]["spec"]["leaseDurationSeconds"] = 2**31 - 1
+        noted(found["lease"], before(seconds=ago))
+
+    leader = view(a_cluster().but(edit).read()).leader
+    assert leader is not None
+    assert leader.alive is is_alive
+    assert LONGEST_LEASE.total_seconds() == LONGEST
 
 
 @pytest.mark.parametrize("minutes", [-5, 0, 5])

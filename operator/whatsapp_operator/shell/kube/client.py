@@ -1,4 +1,6 @@
-"""Client for Kubernetes: plain dicts in, plain dicts or one clear error out. Nothing here decides or retries.
+"""Client for Kubernetes: plain dicts in, plain dicts or one clear error out. Nothing here decides.
+
+Reads are sent again, and what was answered 429. A write that may have been done is not.
 
 Every call is bounded in time. Every write first asks the fence how much of the Lease is left. An error of the API server is not the same
 as no answer::
@@ -48,7 +50,7 @@ from .call import OBJECT_MISSING, Call, error_of, explained
 from .errors import LeaseTooShort, NotFound, Rejected
 from .kinds import EVENT, STATEFULSET, Kind, Obj
 from .transport import ReconnectingTransport, RetryThrottled, socket_options
-from .trust import UNREADABLE, Trust
+from .trust import UNREADABLE, CurrentToken, Trust
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -191,15 +193,18 @@ class LightKube:
                 # The library checks each idle connection twice for each call.
                 limits=httpx2.Limits(max_connections=100, max_keepalive_connections=MAX_IDLE_CONNECTIONS, keepalive_expiry=None),
                 socket_options=socket_options(),
+                # To make a connection is tried once more at once: of several API servers behind a load balancer one may be gone.
+                retries=1,
             ),
             is_outdated=lambda: trust.is_outdated,
         )
+        user, throttled = config.user or User(), RetryThrottled(self._transport)
         self._api: Any = AsyncClient(  # Any: its types do not cover classes that are made at run time
-            config._replace(user=config.user or User()),
+            config._replace(user=user),
             timeout=httpx2.Timeout(self._limits.read),
             field_manager=FIELD_MANAGER,
             trust_env=False,
-            transport=RetryThrottled(self._transport),
+            transport=CurrentToken(throttled, config.abs_file(user.token_file)) if user.token_file else throttled,
         )
 
     @classmethod

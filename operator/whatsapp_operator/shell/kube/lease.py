@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LONGEST = 60
+"""Seconds of the longest duration that a process may have. A record with a longer one was edited; its holder goes on for no longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -44,10 +47,10 @@ class Timings:
 
     def __post_init__(self) -> None:
         """Raise ValueError for times that cannot work."""
-        if not (self.duration > self.renew_deadline > self.retry > 0 and self.duration == int(self.duration)):
+        if not (LONGEST >= self.duration > self.renew_deadline > self.retry > 0 and self.duration == int(self.duration)):
             msg = (
                 f"lease timings {self.duration:g}/{self.renew_deadline:g}/{self.retry:g} s: they must fall from duration over renew "
-                "deadline to retry, and the duration must be whole seconds (the Lease can hold no others)."
+                f"deadline to retry, and the duration must be whole seconds (the Lease can hold no others), {LONGEST} at most."
             )
             raise ValueError(msg)
 
@@ -264,7 +267,7 @@ class Election:
             self._may_hold = True
             sent = self._clock()
             try:
-                stored = await (self._kube.create(record) if found is None else self._kube.replace(record))
+                stored = await self._store(found, record)
             except (AlreadyExists, Conflict, NotFound) as e:
                 self._raise_if_unusable(found, e)
                 await self._read()
@@ -322,7 +325,7 @@ class Election:
             record = self._record(found, holder=term.identity, epoch=term.epoch, new_term=found is None)
             sent = self._clock()
             try:
-                self._own_record = await (self._kube.create(record) if found is None else self._kube.replace(record))
+                self._own_record = await self._store(found, record)
             except (AlreadyExists, Conflict, NotFound) as e:
                 self._raise_if_unusable(found, e)
                 self._own_record = None
@@ -330,6 +333,27 @@ class Election:
             self._note_record(self._own_record)
             self._renewed_at = sent
             return ""
+
+    async def _store(self, found: Obj | None, record: Obj) -> Obj:
+        """Write a record over ``found``, once more if half of the time for it has passed without an answer.
+
+        Of several API servers behind a load balancer one may hang. By the resourceVersion only one of the two writes takes effect.
+        """
+
+        def write() -> asyncio.Task[Obj]:
+            return asyncio.ensure_future(self._kube.create(record) if found is None else self._kube.replace(record))
+
+        writes = [write()]
+        try:
+            if not (await asyncio.wait(writes, timeout=self._timings.call / 2))[0]:
+                writes.append(write())
+            done, _ = await asyncio.wait(writes, return_when=asyncio.FIRST_COMPLETED)
+            # Of two that ended together, the one that took effect counts.
+            return min(done, key=lambda one: one.exception() is not None).result()
+        finally:
+            for one in writes:
+                one.cancel()
+            await asyncio.gather(*writes, return_exceptions=True)
 
     async def _release(self) -> None:
         """Remove this process's identity from the record, so that others need not wait."""
@@ -454,7 +478,7 @@ def _version(record: Obj | None) -> str:
 
 def _duration(record: Obj, otherwise: float) -> float:
     """Return how long the holder of a record may go on without renewing; its timings may differ from those of this process."""
-    return float(_spec(record).get("leaseDurationSeconds") or otherwise)
+    return min(float(_spec(record).get("leaseDurationSeconds") or otherwise), LONGEST)
 
 
 # --------------------------------------------------------------------------------------------------------------- tasks

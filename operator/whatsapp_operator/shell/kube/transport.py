@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+
+
+SLOW = 0.4
+"""Seconds without an answer after which a call may have gone to an API server that hangs. Less than a failover by lists from its cache may
+take."""
+MOST_SENT = 3
+"""How often a read is sent: a new connection may lead to the same server, one that answered another read meanwhile does not."""
+MOST_AGAIN = 6
+"""Reads that are sent again at the same time: an API server that is merely slow must not get twice as many."""
 
 
 class ReconnectingTransport(httpx2.AsyncBaseTransport):
@@ -26,6 +35,10 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
     The pool is kept if another call was answered meanwhile: then only the connection of the failed call is closed. It is also kept if no
     call was ever answered on it: then it has no idle connections. An
     outdated one is replaced in any case, as after a rotation of the authority that it trusts.
+
+    Of several API servers behind a load balancer one may hang while the others answer, and any connection may lead to it. So when a call
+    has had no answer for `SLOW`, idle connections are no longer used on which nothing was answered since it was sent. A read is then sent
+    again, over another connection, and the first answer counts. A write is sent once.
     """
 
     def __init__(self, make_pool: Callable[[], httpx2.AsyncBaseTransport], *, is_outdated: Callable[[], bool] = lambda: False) -> None:
@@ -36,11 +49,45 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
         self._in_progress: Counter[httpx2.AsyncBaseTransport] = Counter()
         self._answers = 0
         """Calls that were answered on the newest pool."""
+        self._answered_at: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
+        """When the last answer came over each connection."""
+        self._distrusted_before = float("-inf")
+        """Idle connections are not used whose last answer came before."""
+        self._sends_again = asyncio.Semaphore(MOST_AGAIN)
         self.date = ""
         """Header ``Date`` of the last answer that had one."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request over the newest pool (called by the client library)."""
+        """Send a request, a read again while it has no answer (called by the client library)."""
+        loop = asyncio.get_running_loop()
+        if request.method == "GET":
+            return await self._first_answer(request, loop.time())
+        distrusting = loop.call_later(SLOW, self._distrust, loop.time())
+        try:
+            return await self._send(request)
+        finally:
+            distrusting.cancel()
+
+    async def _first_answer(self, request: httpx2.Request, sent: float) -> httpx2.Response:
+        calls, answered = [asyncio.create_task(self._send(request))], None
+        try:
+            while answered is None and (pending := [call for call in calls if not call.done()]):
+                timeout = SLOW if len(calls) < MOST_SENT else None
+                done, _ = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                answered = next((call for call in done if call.exception() is None), None)
+                if not done:
+                    self._distrust(sent)
+                    calls.append(asyncio.create_task(self._send_again(request)))
+            return (answered or calls[0]).result()
+        finally:
+            await _drop(call for call in calls if call is not answered)
+
+    async def _send_again(self, request: httpx2.Request) -> httpx2.Response:
+        async with self._sends_again:
+            return await self._send(request)
+
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request over the newest pool."""
         pool, answers = self._pool, self._answers
         self._in_progress[pool] += 1
         close_if_cancelled(request)
@@ -53,6 +100,7 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
             raise
         if pool is self._pool:
             self._answers += 1
+        self._note_answer(response)
         self.date = response.headers.get("Date") or self.date
         if not isinstance(response.stream, httpx2.AsyncByteStream):
             msg = f"the transport {type(pool).__name__} returned a stream that is not asynchronous."
@@ -63,6 +111,17 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the newest pool; older ones close with their last call."""
         await self._pool.aclose()
+
+    def _distrust(self, sent: float) -> None:
+        """Use no idle connection any more whose last answer came before a call was sent that has no answer yet."""
+        self._distrusted_before = max(self._distrusted_before, sent)
+
+    def _note_answer(self, response: httpx2.Response) -> None:
+        stream = response.extensions.get("network_stream")  # the library's documented access to the connection
+        if stream is not None:
+            if stream not in self._answered_at:
+                check_by_socket(stream, is_distrusted=lambda one: self._answered_at[one] < self._distrusted_before)
+            self._answered_at[stream] = asyncio.get_running_loop().time()
 
     def _replace_pool(self, pool: httpx2.AsyncBaseTransport) -> None:
         if pool is self._pool:  # otherwise another call that failed at the same time has done it
@@ -107,6 +166,16 @@ class RetryThrottled(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the connections."""
         await self._inner.aclose()
+
+
+async def _drop(calls: Iterable[asyncio.Task[httpx2.Response]]) -> None:
+    """Cancel calls, and close the answers of those that have one."""
+    dropped = [*calls]
+    for call in dropped:
+        call.cancel()
+    for answer in await asyncio.gather(*dropped, return_exceptions=True):
+        if isinstance(answer, httpx2.Response):
+            await answer.aclose()
 
 
 class _Body(httpx2.AsyncByteStream):
@@ -161,8 +230,10 @@ class HandshakeGuard:
             await connected.aclose()
 
 
-def check_by_socket(stream: Any) -> None:
+def check_by_socket(stream: Any, *, is_distrusted: Callable[[Any], bool] = lambda _: False) -> None:
     """Have the pool ask the socket itself whether an idle connection has something to read, which means that the server has closed it.
+
+    The pool also closes an idle connection of which ``is_distrusted`` returns True.
 
     For each call the library asks that twice of each idle connection, and each time it first collects what all layers know about the
     connection (httpcore2 2.16.2, `get_extra_info` of its anyio backend). With thirty idle connections that is a third of a call.
@@ -172,7 +243,9 @@ def check_by_socket(stream: Any) -> None:
     # A stream that holds itself would stay in memory, after it was closed, until the next garbage collection.
     weak = weakref.ref(stream)
     # Once it is closed, its number may be that of another socket.
-    stream.get_extra_info = lambda what: (raw.fileno() < 0 or bool(poll.poll(0))) if what == "is_readable" else ask(weak(), what)
+    stream.get_extra_info = lambda what: (
+        (raw.fileno() < 0 or bool(poll.poll(0)) or is_distrusted(weak())) if what == "is_readable" else ask(weak(), what)
+    )
 
 
 def socket_options() -> list[tuple[int, int, int]]:

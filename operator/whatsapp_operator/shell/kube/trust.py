@@ -1,11 +1,13 @@
-"""TLS towards the API server, by the files that the kubeconfig or the service account names; read again when these were rotated."""
+"""TLS and token towards the API server, by the files that the kubeconfig or the service account names; read again when rotated."""
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx2
 from lightkube.config.client_adapter import verify_cluster
 from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError
@@ -47,12 +49,40 @@ class Trust:
     def _state(self) -> list[tuple[int, int] | None]:
         """Return what tells the files from other versions of them; None stands for one that is not there."""
         names = (self._config.cluster.certificate_auth, self._user.client_cert, self._user.client_key)
-        return [_version(Path(self._config.abs_file(name))) for name in names if name]
+        return [version_of_file(self._config.abs_file(name)) for name in names if name]
 
 
-def _version(path: Path) -> tuple[int, int] | None:
+class CurrentToken(httpx2.AsyncBaseTransport):
+    """Sends the token that is in a file now; while it cannot be read, the former one.
+
+    The library reads it again only after a 401. The API server may take an old token for a year, and notes each call with it as stale.
+    """
+
+    def __init__(self, inner: httpx2.AsyncBaseTransport, path: str | os.PathLike[str]) -> None:
+        self._inner = inner
+        self._path = Path(path)
+        self._read_at: tuple[int, int] | None = None
+        self._token = ""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request (called by the client library)."""
+        version = version_of_file(self._path)
+        if version not in {None, self._read_at}:
+            with suppress(OSError):
+                self._token, self._read_at = self._path.read_text(encoding="utf-8").strip(), version
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return await self._inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._inner.aclose()
+
+
+def version_of_file(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> tuple[int, int] | None:
+    """Return what tells a file from other versions of it; None: it is not there."""
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns

@@ -156,9 +156,6 @@ class Executor:
         todo = [action for action in actions if not isinstance(action, SetShards | EmitEvent)]
         handovers = [action for action in todo if isinstance(action, Handover)]
         await self._hand_over(observation, handovers, memory, outcome)
-        if handovers and (outcome.failed or outcome.is_outdated):
-            # The request stays until it is fulfilled.
-            todo = [action for action in todo if not isinstance(action, Annotate)]
         memory.unassigned &= is_part
         rest = [action for action in todo if not isinstance(action, Handover)]
         if len(rest) > MOST_ACTIONS:

@@ -187,8 +187,8 @@ def _lost_readiness(status: Obj) -> bool:
 
 
 def _waiting(status: Obj) -> Iterator[tuple[str, str]]:
-    """Yield why containers wait: the kubelet's reason and its message."""
-    for one in status.get("containerStatuses") or ():
+    """Yield why containers wait: the kubelet's reason and its message. Init containers are others': a webhook may put some into a pod."""
+    for one in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         waiting = (one.get("state") or {}).get("waiting") or {}
         if waiting.get("reason"):
             yield str(waiting["reason"]), str(waiting.get("message") or "")[:MAX_KUBELET_TEXT]

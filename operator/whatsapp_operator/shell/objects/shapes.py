@@ -145,6 +145,7 @@ class _PodStatus(_Shape, frozen=True):
     phase: str = "Pending"
     conditions: list[_Condition] | None = None
     container_statuses: list[_Container] | None = None
+    init_container_statuses: list[_Container] | None = None
     pod_ip: str | None = msgspec.field(default=None, name="podIP")
 
 

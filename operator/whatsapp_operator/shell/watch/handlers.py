@@ -21,6 +21,7 @@ from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.shell.kube.client import configuration
 from whatsapp_operator.shell.kube.kinds import POD, SERVICE, STATEFULSET, WAC, Kind
 from whatsapp_operator.shell.kube.transport import socket_options
+from whatsapp_operator.shell.kube.trust import version_of_file
 
 from .health import WatchHealth, name_of
 
@@ -127,6 +128,10 @@ def _path(kind: Kind, namespace: str | None) -> str:
     return "/".join((root, kind.api_version, *(("namespaces", namespace) if namespace else ()), kind.plural))
 
 
+class AuthorityChanged(Exception):  # noqa: N818  the name says what happened
+    """The authority of the API server's certificate was rotated. A session trusts the former one, so the watches begin again."""
+
+
 class Login:
     """Gives Kopf sessions whose watches are tracked. Each session is a new one: Kopf ends when it gets a rejected one again."""
 
@@ -147,11 +152,14 @@ class Login:
         self._last = now()
         try:
             info = self._connection()
+            authority = info.ca_path and version_of_file(info.ca_path)
             connector = aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context(), socket_factory=_keepalive_socket)
         except Exception as error:  # its text could quote the kubeconfig
             msg = f"The credentials of the kubeconfig or service account cannot be read ({type(error).__name__})."
             raise kopf.TemporaryError(msg, delay=1.0) from None
-        session = aiohttp.ClientSession(connector=connector, headers=info.as_http_headers(), middlewares=(self._send,))
+        session = aiohttp.ClientSession(
+            connector=connector, headers=info.as_http_headers(), middlewares=(self._send, partial(self._authorize, authority))
+        )
         self.sessions.append(session)
         return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
@@ -163,7 +171,7 @@ class Login:
     async def _send(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         """Send a request of Kopf, and note what it says about a watch.
 
-        After a 401 it is sent again with credentials that are read again: Kopf would close all other streams for it.
+        After a 401 it is sent again: Kopf would close all other streams for it.
         """
         # The URL of the server may have a path.
         name = next((name for path, name in self._names.items() if request.url.path.endswith(path)), "")
@@ -174,8 +182,6 @@ class Login:
                 break
             response.release()
             await asyncio.sleep(pause)
-            with suppress(Exception):  # what cannot be read now may be readable the next time
-                request.headers.update(self._connection().as_http_headers())
             response = await handler(request)
         self._health.tended(name)
         if response.status in (403, 404):
@@ -183,6 +189,25 @@ class Login:
         if response.ok:
             self._health.connected(name, (lambda: not response.closed) if "watch" in request.url.query else None)
         return response
+
+    async def _authorize(
+        self, authority: object, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Send a request with the token as it is now. AuthorityChanged: TLS failed, and there is another ``authority`` now.
+
+        The kubelet brings the files of both up to date. A token that cannot be read now may be readable the next time.
+        """
+        info = None
+        with suppress(Exception):
+            info = self._connection()
+            request.headers.update(info.as_http_headers())
+        try:
+            return await handler(request)
+        except aiohttp.ClientSSLError:
+            if info is not None and info.ca_path and version_of_file(info.ca_path) != authority:
+                msg = "there is another authority for the API server's certificate now"
+                raise AuthorityChanged(msg) from None
+            raise
 
 
 def _keepalive_socket(address: tuple[Any, ...]) -> socket.socket:

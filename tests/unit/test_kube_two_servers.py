@@ -1,0 +1,136 @@
+"""The Kubernetes client behind a load balancer with two API servers, one of which hangs: the other one answers, and calls go there."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from outside.wire import Wire
+from whatsapp_operator.shell.kube.client import CallLimits, LightKube
+from whatsapp_operator.shell.kube.errors import Unavailable
+from whatsapp_operator.shell.kube.kinds import POD, SECRET
+from whatsapp_operator.shell.kube.transport import MOST_AGAIN
+
+from .kube_server import A_POD, Server, a_client, a_server, client_to, tls_files
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from aiohttp import web
+
+LONG = CallLimits(read=60.0, write=60.0)
+"""Nothing but a call that waits for the server that hangs takes so long."""
+
+
+class TwoServers:
+    """Leads connections to two servers in turn, as a load balancer does, until it has noticed that the second one hangs."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._second = dict[object, bool]()
+        self.hangs = False
+        self.opening = asyncio.Event()
+        self.has_noticed = False
+        self.hung = list[str]()
+        """The methods of requests that the second one did not answer."""
+        server.answer = self.answer
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        assert request.transport
+        peer = request.transport.get_extra_info("peername")
+        is_second = self._second.setdefault(peer, len(self._second) % 2 == 1 and not self.has_noticed)
+        await self.opening.wait()
+        if is_second and self.hangs:
+            self.hung.append(request.method)
+            await self._server.hanging.wait()
+        return await self._server.ok(request)
+
+
+@asynccontextmanager
+async def two_servers(limits: CallLimits = LONG) -> AsyncIterator[tuple[TwoServers, LightKube]]:
+    """Both have served a client, which holds eight connections."""
+    async with a_client(limits=limits) as (server, kube):
+        servers, opening = TwoServers(server), list[asyncio.Task[object]]()
+        for number in range(8):
+            opening.append(asyncio.create_task(kube.create(A_POD)))
+            while len(server.peers) == number:
+                await asyncio.sleep(0.001)
+        servers.opening.set()
+        await asyncio.gather(*opening)
+        yield servers, kube
+
+
+@pytest.mark.parametrize("has_noticed", [True, False])
+async def test_reads_are_answered_by_the_other_server(has_noticed: bool) -> None:
+    async with asyncio.timeout(LONG.read / 2), two_servers() as (servers, kube):
+        servers.hangs, servers.has_noticed = True, has_noticed
+        for _ in range(3):
+            await asyncio.gather(*(kube.get(POD, "ns", "a") for _ in range(8)))
+        assert servers.hung, "no read went to the server that hangs"
+
+
+async def test_after_that_a_write_goes_over_a_connection_that_has_answered_and_is_sent_once() -> None:
+    async with asyncio.timeout(LONG.read / 2), two_servers() as (servers, kube):
+        servers.hangs = True
+        await asyncio.gather(*(kube.get(POD, "ns", "a") for _ in range(8)))
+        hung, servers.has_noticed = len(servers.hung), True
+        for _ in range(8):
+            await kube.create(A_POD)
+        assert len(servers.hung) == hung
+
+
+async def test_a_write_that_is_not_answered_is_not_sent_again_and_spares_later_ones_the_other_old_connections() -> None:
+    async with two_servers(CallLimits(read=60.0, write=2.0)) as (servers, kube):
+        servers.hangs, servers.has_noticed = True, True
+        answered, failed = await asyncio.gather(kube.create(A_POD), kube.create(A_POD), return_exceptions=True)
+        assert isinstance(answered, dict)
+        assert isinstance(failed, Unavailable)
+        assert servers.hung == ["POST"]
+        await asyncio.gather(*(kube.create(A_POD) for _ in range(8)))
+        assert servers.hung == ["POST"]
+
+
+async def test_a_server_that_is_slow_gets_few_reads_more() -> None:
+    async with a_client(limits=CallLimits(read=2.0)) as (server, kube):
+        server.answer = server.hang
+        reads = await asyncio.gather(*(kube.get(SECRET, "ns", "a") for _ in range(20)), return_exceptions=True)
+        assert {type(one) for one in reads} == {Unavailable}
+        assert 20 < len(server.asked) <= 20 + MOST_AGAIN
+
+
+async def test_a_read_that_fails_is_not_sent_again() -> None:
+    async with a_client() as (server, kube):
+
+        async def hang_up(request: web.Request) -> web.StreamResponse:
+            assert request.transport
+            request.transport.abort()
+            return await server.ok(request)
+
+        server.answer = hang_up
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await kube.get(POD, "ns", "a")
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("call", ["get", "create"])
+async def test_what_needs_a_new_connection_is_done_though_the_first_server_is_gone(tmp_path: Path, call: str) -> None:
+    async with a_server() as gone:
+        pass
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tls_files(tmp_path) / "tls.crt", tmp_path / "tls.key")
+    authority = base64.b64encode((tmp_path / "ca.crt").read_bytes()).decode()
+    async with a_server(tls) as server:
+        first, second = (("127.0.0.1", urlsplit(one.url).port or 0) for one in (gone, server))
+        async with Wire(first) as balancer:
+            balancer.lead(first, second)
+            kube = client_to(f"https://127.0.0.1:{balancer.address[1]}", authority=authority)
+            await (kube.get(POD, "ns", "a") if call == "get" else kube.create(A_POD))
+            await kube.close()
+        assert len(server.asked) == 1
