@@ -1,6 +1,6 @@
--- Health of a WhatsAppCluster for Argo CD, by the rules of kstatus: Degraded when a person must act, Healthy when the spec is carried out.
--- Suspended instead of Progressing while the cluster waits because a person paused it or a maintenance window is closed.
--- Where it goes: docs/install.md, "Argo CD". It needs no library of Lua.
+-- Health check of a WhatsAppCluster for Argo CD, following kstatus: Degraded when a person must act, Healthy when the spec is carried out.
+-- Suspended instead of Progressing while the cluster waits because a person paused it or because no maintenance window is open.
+-- To install it, see docs/install.md, "Argo CD". It needs no Lua library.
 
 local waits = { Paused = true, WindowClosed = true }
 

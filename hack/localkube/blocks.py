@@ -75,7 +75,7 @@ def messages(figures: Row) -> str:
 
 
 def counts(found: Mapping[str, int]) -> str:
-    """Words and how often each came."""
+    """Words, and how often each occurred."""
     return ", ".join(f"{word} {count}" for word, count in found.items()) or "-"
 
 
@@ -148,7 +148,7 @@ def plugin_block(figures: Row) -> str:
 
 
 def resizes(cases: Mapping[str, Row]) -> str:
-    """What became of the messages that were sent during resizes, and after the restart of those that shrink."""
+    """What became of the messages that were sent during resizes, and, in a shrink, after the restart."""
     changed = [row for row in cases.values() if "after_restart" in row]
     if not changed:
         return ""
@@ -209,8 +209,8 @@ def e2e_block(figures: Row) -> str:
     wrong, broken = harm(rows)
     text = (
         f"{len(rows)} faults and changes in {figures['seconds']:.0f} s, state in {figures.get('database')}: "
-        f"{sum(row['rejected_struck'] + row['rejected_others'] for row in rows.values())} tries rejected, {wrong} failovers "
-        f"of healthy holders, {broken} broken laws. Time runs from the fault to the next message of its shard, through a living "
+        f"{sum(row['rejected_struck'] + row['rejected_others'] for row in rows.values())} attempts rejected, {wrong} failovers "
+        f"of healthy holders, {broken} broken laws. Time runs from the fault to the next message of its shard, through a healthy "
         f"Webapp. {FEW}"
     )
     table = markdown(("fault", "evidence", "committed p50 / max", *COLUMNS, "fails beyond", RATIO), faults)

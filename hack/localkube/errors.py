@@ -19,7 +19,7 @@ def sentence(error: BaseException) -> str:
 
 
 def guarded(program: str, work: Callable[[], int], *, interrupted: str = "what was built is kept, run it again to go on") -> int:
-    """The exit status of ``work``; what a person must read goes to standard error, after the name of the program."""
+    """Run ``work`` and return its exit status. A `LocalKubeError` is printed on standard error, after the name of the program."""
     status = 0
     try:
         status = work()

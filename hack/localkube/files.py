@@ -1,4 +1,4 @@
-"""Files that appear as a whole or not at all, files that are derived, and folders in which one process works at a time."""
+"""Files that are written completely or not at all, derived files, and folders in which one process works at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from localkube.errors import LocalKubeError
 
 PRIVATE = 0o600
-"""The mode of a file that its owner alone may read."""
+"""The mode of a file that only its owner may read."""
 EXECUTABLE = 0o755
 
 
@@ -32,12 +32,12 @@ def write_json(path: Path, content: object) -> None:
 
 
 def stale(derived: Mapping[Path, str]) -> dict[Path, str]:
-    """Those of the files that do not hold the text that they should, with that text."""
+    """The files that do not contain the text that they should, with that text."""
     return {path: text for path, text in derived.items() if not path.exists() or path.read_text(encoding="utf-8") != text}
 
 
 def rewrite(derived: Mapping[Path, str], root: Path) -> None:
-    """Write those files, and say which."""
+    """Write these files, and print which ones."""
     for path, text in stale(derived).items():
         path.write_text(text, encoding="utf-8")
         print(f"wrote {path.relative_to(root)}")
@@ -45,9 +45,9 @@ def rewrite(derived: Mapping[Path, str], root: Path) -> None:
 
 @contextlib.contextmanager
 def only_one(lock: Path, taken: str, *, within: float = 0.0, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Keep other processes out while the block lasts, by a file. LocalKubeError with the sentence ``taken`` when another has it.
+    """Lock a file while the block lasts. If another process holds the lock, call ``waiting`` and wait for at most ``within`` seconds.
 
-    That is waited for at most ``within`` seconds, after a call of ``waiting``.
+    LocalKubeError with the sentence ``taken`` if it still does.
     """
     deadline, is_reported = time.monotonic() + within, False
     with lock.open("w") as handle:

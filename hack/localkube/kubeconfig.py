@@ -27,7 +27,7 @@ class Access:
     token: str = ""
 
     def __repr__(self) -> str:
-        """Only the address: keys and tokens must not reach a log."""
+        """Show only the address: keys and tokens must not appear in a log."""
         return f"Access({self.server!r})"
 
     @property
@@ -46,7 +46,7 @@ class Access:
         return context
 
     def client(self, *, connections: int = 0) -> httpx.Client:
-        """What makes plain HTTPS calls, for 5 s each; ``connections``: so many are kept for the next calls, else each call has its own."""
+        """A client for plain HTTPS calls of at most 5 s. ``connections``: how many to keep for later calls; default: none."""
         limits = httpx.Limits(max_keepalive_connections=connections)
         return httpx.Client(base_url=self.server, headers=self.headers, verify=self.tls(), limits=limits, trust_env=False)
 

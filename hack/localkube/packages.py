@@ -1,6 +1,6 @@
-"""``python -m localkube.packages``, and what would follow `pip install`: does the same by uv, in a tenth of the processor time.
+"""``python -m localkube.packages`` takes the arguments of `pip install` and does the same with uv, in a tenth of the CPU time.
 
-uv does not read pip's configuration, so it is handed over: which index, which authority. What uv cannot do, pip does.
+uv does not read pip's configuration, so this module passes it on: which index, which CA. If uv cannot do something, pip does it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def install(argv: Sequence[str], *, python: Path | None = None) -> None:
 
 
 def as_pip() -> dict[str, str]:
-    """This process's environment, with what tells uv how pip is configured. LocalKubeError if pip does not say it."""
+    """This process's environment, with the variables that give uv pip's configuration. LocalKubeError if pip does not print it."""
     return {**os.environ, **for_uv(output([*PIP, "config", "list"]), os.environ)}
 
 

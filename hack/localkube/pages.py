@@ -1,7 +1,7 @@
-"""The command ``hack/figures``: what was measured goes into docs/figures, and from there, and from nowhere else, into the text.
+"""The command ``hack/figures``: copies measured figures to docs/figures, and writes them from there, their only source, into the text.
 
 A page has places for figures, each between two marks: ``<!-- figures: NAME -->`` and ``<!-- end of figures -->``. Everything between
-them is made of one file, so it is of one run. NAME is that of the file, or ``FILE-VIEW`` where a file is shown in several ways.
+them is generated from one file, and so from one run. NAME is that of the file, or ``FILE-VIEW`` if a file is shown in several ways.
 """
 
 from __future__ import annotations

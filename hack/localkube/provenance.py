@@ -14,7 +14,7 @@ from localkube.run import output
 
 
 class Provenance:
-    """Made when a program begins, asked for when it ends."""
+    """Created when a program begins, and read when it ends."""
 
     def __init__(self, root: Path, program: str, argv: Sequence[str]) -> None:
         """``root``: the repository; ``program``: such as ``hack/bench``; ``argv``: its arguments."""
@@ -58,11 +58,11 @@ def machine() -> Obj:
 
 
 def model(cpuinfo: str) -> str:
-    """The name of the processor by `/proc/cpuinfo`; the architecture where it does not tell."""
+    """The name of the processor from `/proc/cpuinfo`, or the architecture if it is not there."""
     found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return found[1].strip() if found else platform.machine()
 
 
 def is_crowded(run: Obj) -> bool:
-    """Whether the machine had more to do than it can while a run was measured."""
+    """Whether the machine was overloaded while a run was measured."""
     return bool(max(run["load"].values()) > run["machine"]["cpus"] * 1.2)

@@ -53,7 +53,7 @@ def logged(
         finally:
             _end(child)
     if child.returncode != 0:
-        # Go announces each download; what went wrong comes after them
+        # Go announces each download; the error comes after these lines
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if not line.startswith("go: downloading")]
         raise LocalKubeError(f"{what} failed; the end of {log}:\n" + ("\n".join(lines[-12:]) or "(it is empty)"))
 

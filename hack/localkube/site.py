@@ -1,4 +1,4 @@
-"""What the site of the documents adds to Sphinx: diagrams drawn here, links as on GitHub, pages that fetch nothing from outside."""
+"""What the documentation site adds to Sphinx: locally drawn diagrams, links as on GitHub, pages that fetch nothing from outside."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FETCHING = {"script": "src", "img": "src", "iframe": "src", "link": "href", "sou
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Have Sphinx call what is below."""
+    """Register the functions below with Sphinx."""
     app.connect("source-read", prepare)
     app.connect("doctree-read", adapt)
     app.connect("build-finished", check)

@@ -1,4 +1,4 @@
-"""The command ``hack/wheels``: the images' dependencies, by hash, for builds where containers reach no package registry."""
+"""The command ``hack/wheels``: the images' dependencies, by hash, for builds where containers cannot reach a package registry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from localkube.run import output
 LOCKS = ("hack/lock/run.txt", "hack/lock/simulator.txt")
 """The operator's and the simulator's; what both need has one version in both."""
 MADE_FROM = "made-from.txt"
-"""The locks, one after the other, next to the wheels: it distinguishes an old folder from one of today's locks."""
+"""A copy of all locks next to the wheels: it shows whether a folder was made from the current locks."""
 SECONDS = 900.0
 
 

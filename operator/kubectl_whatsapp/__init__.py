@@ -1,13 +1,13 @@
-"""``kubectl whatsapp``: what state a WhatsApp cluster is in, why, and what to do; also in an outage.
+"""``kubectl whatsapp``: what state a WhatsApp cluster is in, why, and what to do, even in an outage.
 
-A map of the modules, from the ground up (a test checks it against the tree):
+A map of the modules, from the lowest layer up (a test checks it against the tree):
 
-- ``rights``: what each command may need to do: one table.
-- ``plain``: GET requests with the standard library alone.
-- ``errors``: how a way to the API server, or a request, can fail.
-- ``client``: requests to the API server; alone knows pykube-ng.
-- ``access``: the way to the API server: kubectl's configuration, exec credentials.
-- ``reading``: reads several things at once under one deadline; what could not be read is kept with the reason.
+- ``rights``: the rights that each command may need: one table.
+- ``plain``: GET requests with only the standard library.
+- ``errors``: how access to the API server, or a request, can fail.
+- ``client``: requests to the API server; the only module that uses pykube-ng.
+- ``access``: access to the API server: kubectl's configuration, exec credentials.
+- ``reading``: reads several things in parallel under one deadline; says what could not be read, and why.
 - ``marks``: labels and annotations of the operator, and the Service of a shard. Pure.
 - ``world``: what was read, by name. Pure.
 - ``model``: what is shown of one cluster, as frozen values.
@@ -16,12 +16,12 @@ A map of the modules, from the ground up (a test checks it against the tree):
 - ``why``: the operator's own rules, run on what was read. Pure.
 - ``planning``: what a change of shards or spares would do. Pure.
 - ``checks``: prerequisites and health: one table. Pure.
-- ``redact``: takes out of a report what is secret. Pure.
-- ``changes``: what is written, and what is waited for.
+- ``redact``: removes secrets from a report. Pure.
+- ``changes``: what the plugin writes, and what it waits for.
 - ``shape``: values as JSON and YAML.
 - ``render``: values as text for people.
-- ``dashboard.lists``: the objects of one list, kept current by a watch.
-- ``dashboard.board``: what the live page shows: clusters, judged, and whether the API server answers.
+- ``dashboard.lists``: the objects of one list, kept up to date by a watch.
+- ``dashboard.board``: what the live page shows: clusters, their verdicts, and whether the API server answers.
 - ``dashboard.server``: serves the page on loopback.
 - ``cli``: what all commands share: options, output, errors.
 - ``commands.observe``: status, why, check.
@@ -36,9 +36,9 @@ A map of the modules, from the ground up (a test checks it against the tree):
 import time
 
 BEGUN = time.monotonic()
-"""When the process began, as nearly as it knows: deadlines count from then."""
+"""When the process began, as closely as it can tell: deadlines count from then."""
 
-from typing import Any  # noqa: E402  # the time comes first
+from typing import Any  # noqa: E402  # the time must be taken first
 
 Obj = dict[str, Any]
-"""An object of JSON, as the API server sends it."""
+"""A JSON object, as the API server sends it."""

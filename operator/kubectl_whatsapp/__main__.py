@@ -23,15 +23,15 @@ MODULES: Final = {
     "drill": ("game-day",),
     "dashboard": ("dashboard",),
 }
-"""The commands of each module, which registers them as it is imported."""
+"""The commands of each module, which registers them when it is imported."""
 NEW_OBJECTS: Final = 50_000
-"""So many new objects begin a search for garbage. Python's default is 700: loading this program would search some hundred times."""
+"""The number of new objects that start a garbage collection. With Python's default, 700, loading this program would start about 100."""
 PYTHON: Final = ".".join(map(str, sys.version_info[:2]))
 MISSING: Final = f"is missing for Python {PYTHON}. Install the plugin with pip instead (docs/kubectl.md#install)."
 
 
 def main(argv: Sequence[str] | None = None, *, begun: float | None = None) -> int:
-    """Run a command and return the exit code; what goes wrong is a sentence on standard error.
+    """Run a command and return the exit code; any failure is a sentence on standard error.
 
     ``begun``: when the process began, by the monotonic clock; now if not given.
     """
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None, *, begun: float | None = None) -> in
 
 
 def _run(given: list[str], modules: Sequence[str], begun: float) -> int:
-    """Import the modules of the command that is asked for, for that is faster than all of them, and run it."""
+    """Run the given command. Only its modules are imported, because importing all of them takes longer."""
     import typer  # noqa: PLC0415  # while kubectl runs
 
     from kubectl_whatsapp import cli  # noqa: PLC0415
@@ -69,12 +69,12 @@ def _run(given: list[str], modules: Sequence[str], begun: float) -> int:
         return 130
     except typer.Exit as error:
         return int(error.exit_code)
-    except ModuleNotFoundError as error:  # in the plugin as one file, on a Python that it was not made for
+    except ModuleNotFoundError as error:  # the plugin is a single file, and this Python is not one that it was built for
         if str(error.name).startswith("kubectl_whatsapp"):
             raise
         return _failed(f"this command needs the Python package {error.name}, which {MISSING}", cli.FAILED)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # of a wrong option or argument
+        if not hasattr(error, "format_message"):  # only errors about options and arguments have it
             raise
         usage = context.get_usage() if (context := getattr(error, "ctx", None)) else "Usage: kubectl whatsapp COMMAND"
         cli.note(f"usage{usage.removeprefix('Usage')}")
@@ -91,10 +91,10 @@ def _ended(number: int, _: FrameType | None) -> NoReturn:
 
 
 def run() -> NoReturn:
-    """Run a command as a process: every failure and signal ends it without a traceback, and in order, so that keys are removed."""
+    """Run a command as a process. Every failure and signal ends it without a traceback and in an orderly way, so that keys are removed."""
     signal.signal(signal.SIGTERM, _ended)
     signal.signal(signal.SIGHUP, _ended)  # the terminal was closed
-    if sys.stdout is None or sys.stderr is None:  # closed by who started it
+    if sys.stdout is None or sys.stderr is None:  # closed by the process that started this one
         sys.stdout, sys.stderr = sys.stdout or open(os.devnull, "w"), sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     gc.set_threshold(NEW_OBJECTS)
     try:
@@ -106,7 +106,7 @@ def run() -> NoReturn:
         _discard_output()
         code = 141
     except SystemExit as error:
-        # typer and rich end with 1 after a closed pipe, which here would mean that a person should act.
+        # typer and rich exit with 1 after a closed pipe, but 1 here means that a person should act.
         code = 141 if error.code == 1 else int(error.code or 0)
     except OSError as error:
         _discard_output()
@@ -115,16 +115,16 @@ def run() -> NoReturn:
         if os.environ.get("KUBECTL_WHATSAPP_TRACEBACK"):
             traceback.print_exc()
         what = f"{type(error).__name__}: {error}"[:300]
-        code = _failed(f"this is a fault of the plugin ({what}). With KUBECTL_WHATSAPP_TRACEBACK=1 it says where; please report it.", 4)
+        code = _failed(f"this is a bug in the plugin ({what}). Set KUBECTL_WHATSAPP_TRACEBACK=1 for a traceback, and please report it.", 4)
     with suppress(OSError):
         sys.stdout.flush()
     if access := sys.modules.get("kubectl_whatsapp.access"):
         access.remove_files()
-    os._exit(code)  # Python's own end takes all modules apart, which a person need not wait for
+    os._exit(code)  # Python's own shutdown tears down all modules, and a person need not wait for that
 
 
 def _discard_output() -> None:
-    """Write nothing more: what is left would fail once more at the end of the process."""
+    """Write nothing more: output that is still buffered would fail again at the end of the process."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

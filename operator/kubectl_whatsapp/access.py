@@ -1,8 +1,9 @@
-"""The way to the API server: kubectl's own configuration, and exec credentials.
+"""Access to the API server: kubectl's own configuration, and exec credentials.
 
-pykube-ng's last release does not read a merged KUBECONFIG, knows no exec plugin of ``client.authentication.k8s.io/v1``, and writes client
-keys to files in the temporary folder that everyone can read. So kubectl itself merges and picks the configuration, an exec plugin is run
-here, again when its credential has expired, and certificates and keys lie in a folder of this user's own that goes with the process.
+pykube-ng's last release does not read a merged KUBECONFIG, does not support exec plugins of ``client.authentication.k8s.io/v1``, and
+writes client keys to world-readable files in the temporary folder. Therefore kubectl itself merges and selects the configuration, and
+this module runs an exec plugin, again when its credential has expired. Certificates and keys are kept in a private folder of this user,
+which is removed when the process ends.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ if TYPE_CHECKING:
     from kubectl_whatsapp.client import Client
 
 KUBECTL_SECONDS: Final = 10.0
-"""Within so long kubectl must have printed its configuration."""
+"""How long kubectl may take to print its configuration."""
 CREDENTIAL_SECONDS: Final = 60.0
-"""Within so long an exec plugin must have printed a credential: it may ask a person to log in."""
+"""How long an exec plugin may take to print a credential: it may ask a person to log in."""
 EXEC_VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
-"""The versions of exec credentials that are served (kubernetes.io, "client-go credential plugins")."""
-CHOOSE: Final = " See `kubectl config get-contexts`; choose with --context, or name a file by --kubeconfig or the variable KUBECONFIG."
+"""The supported versions of exec credentials (kubernetes.io, "client-go credential plugins")."""
+CHOOSE: Final = " See `kubectl config get-contexts`; choose with --context, or name a file with --kubeconfig or the variable KUBECONFIG."
 FILES: Final = ("certificate-authority", "client-certificate", "client-key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """kubectl's own flags that say where to go; empty means as kubectl would choose."""
+    """kubectl's own flags that select the API server; empty: kubectl's default."""
 
     context: str = ""
     kubeconfig: str = ""
@@ -61,18 +62,18 @@ class Access:
     config: Obj = field(repr=False)
     """A kubeconfig with one context, without data and without an exec plugin: certificates are files."""
     namespace: str
-    """The one that was asked for, else the context's."""
+    """The requested namespace, else the context's."""
     context: str
     server: str
     user: str = ""
-    """As the kubeconfig names it."""
+    """Its name in the kubeconfig."""
     asked_for: float = 0.0
-    """Seconds that a credential plugin took: it may have asked a person."""
+    """Seconds that a credential plugin took: it may have asked a person to log in."""
     renew: Callable[[], Obj] | None = field(default=None, repr=False)
-    """Returns such a config with a new credential; None if there can be no new one. AccessError."""
+    """Returns the same config with a new credential; None if there can be no new one. AccessError."""
 
     def client(self) -> Client:
-        """A client of the API server, for all threads. AccessError if a file of the kubeconfig is not there."""
+        """A client for the API server, shared by all threads. AccessError if a file that the kubeconfig names does not exist."""
         from kubectl_whatsapp.client import Client  # noqa: PLC0415  # --help and completion of commands need none
 
         for part in (self.config["clusters"][0]["cluster"], self.config["users"][0]["user"]):
@@ -83,13 +84,13 @@ class Access:
         return Client(self.config, self.renew)
 
     def secrets(self) -> Iterator[str]:
-        """Every credential that is in it, so that a report can be searched for them."""
+        """Every credential in it, so that a report can be searched for them."""
         user = self.config["users"][0]["user"]
         yield from (str(user[key]) for key in ("token", "password") if user.get(key))
 
 
 def find(options: Options, *, environ: Mapping[str, str] = os.environ) -> Access:
-    """Find the API server as kubectl would, and get a credential. AccessError says why that is not possible."""
+    """Find the API server as kubectl would, and get a credential. AccessError says why this is not possible."""
     command = _view(options, environ)
     started = _started.pop(tuple(command), None)
     from kubectl_whatsapp import client  # noqa: F401, PLC0415  # loaded while kubectl runs
@@ -98,14 +99,14 @@ def find(options: Options, *, environ: Mapping[str, str] = os.environ) -> Access
     try:
         config = json.loads(printed)
     except ValueError:
-        msg = f"kubectl printed no configuration that can be read: {' '.join(command[1:])}"
+        msg = f"kubectl printed a configuration that cannot be read: {' '.join(command[1:])}"
         raise AccessError(msg) from None
     _make_absolute(config, options, environ)
     return access_of(config, options, environ=environ)
 
 
 def _make_absolute(config: Obj, options: Options, environ: Mapping[str, str]) -> None:
-    """Make the paths of a user absolute. kubectl counts them from the folder of their kubeconfig, and prints them as they stand there."""
+    """Make the paths of a user absolute. They are relative to the folder of their kubeconfig, and kubectl prints them unchanged."""
     for entry in config.get("users") or ():
         user: Obj = entry.get("user") or {}
         plugin = user.get("exec") or {}
@@ -125,7 +126,7 @@ def _folder_of_user(name: object, options: Options, environ: Mapping[str, str]) 
     default = str(Path(environ.get("HOME") or "/") / ".kube" / "config")
     paths = [options.kubeconfig] if options.kubeconfig else (environ.get("KUBECONFIG") or default).split(os.pathsep)
     for path in paths:
-        with suppress(OSError, LookupError, ValueError, TypeError, AttributeError, yaml.YAMLError):  # kubectl has said what it thinks of it
+        with suppress(OSError, LookupError, ValueError, TypeError, AttributeError, yaml.YAMLError):  # kubectl has reported it already
             users = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["users"]
             if name in {one.get("name") for one in users}:
                 return Path(path).absolute().parent
@@ -135,22 +136,22 @@ def _folder_of_user(name: object, options: Options, environ: Mapping[str, str]) 
 def _view(options: Options, environ: Mapping[str, str]) -> list[str]:
     kubectl = environ.get("KUBECTL") or shutil.which("kubectl", path=environ.get("PATH"))
     if kubectl is None:
-        msg = "kubectl is not in PATH. This plugin takes its configuration from it: install kubectl, or name it in the variable KUBECTL."
+        msg = "kubectl is not in PATH. This plugin gets its configuration from it: install kubectl, or name it in the variable KUBECTL."
         raise AccessError(msg)
     return [kubectl, *options.as_flags(), "config", "view", "--raw", "--minify", "--flatten", "-o", "json"]
 
 
 _started: Final[dict[tuple[str, ...], subprocess.Popen[str]]] = {}
-"""kubectl, by its command line, if it was started and nobody has asked for its answer yet."""
+"""A kubectl process that was started and not used yet, by its command line."""
 
 
 @contextmanager
 def kubectl_started(words: Sequence[str]) -> Iterator[None]:
-    """Have kubectl run, with the flags among these words of a command line, while the rest of this program is loaded.
+    """Run kubectl, with the flags among these words of a command line, while the rest of this program loads.
 
-    It only saves time: ``find`` starts kubectl again if it needs other flags. At the end a kubectl that nobody needed is ended.
+    This only saves time: ``find`` starts kubectl again if it needs other flags. At the end, an unused kubectl is killed.
     """
-    with suppress(AccessError, OSError):  # ``find`` says so
+    with suppress(AccessError, OSError):  # ``find`` will report it
         command = _view(Options(context=_value_of("--context", words), kubeconfig=_value_of("--kubeconfig", words)), os.environ)
         _started[tuple(command)] = _start(command, os.environ)
     try:
@@ -170,7 +171,7 @@ def _value_of(flag: str, words: Sequence[str]) -> str:
 
 
 def access_of(config: Obj, options: Options, *, environ: Mapping[str, str] = os.environ) -> Access:
-    """Return the access that a kubeconfig of one context gives (``kubectl config view --raw --minify --flatten``)."""
+    """Return the access for a kubeconfig with one context (``kubectl config view --raw --minify --flatten``)."""
     try:
         context = config["contexts"][0]
         cluster: Obj = dict(config["clusters"][0]["cluster"])
@@ -198,7 +199,7 @@ def _resolved(name: str, cluster: Obj, user: Obj, environ: Mapping[str, str]) ->
     if plugin := user.pop("exec", None):
         user |= credential(plugin, cluster, environ=environ)
     if "auth-provider" in user:
-        msg = "The kubeconfig logs in by auth-provider, which kubectl itself no longer knows. Use a credential plugin (users[].user.exec)."
+        msg = "The kubeconfig uses auth-provider, which kubectl itself no longer supports. Use a credential plugin (users[].user.exec)."
         raise AccessError(msg)
     if path := user.pop("tokenFile", None):
         user["token"] = _read(path)
@@ -222,10 +223,10 @@ def _read(path: str) -> str:
 
 
 def credential(plugin: Obj, cluster: Obj, *, environ: Mapping[str, str] = os.environ) -> Obj:
-    """Run an exec plugin and return what it gives as fields of a kubeconfig's user. AccessError says why it gives nothing."""
+    """Run an exec plugin and return its credential as fields of a kubeconfig's user. AccessError says why there is none."""
     version, command = plugin.get("apiVersion"), str(plugin.get("command") or "")
     if version not in EXEC_VERSIONS:
-        msg = f"The credential plugin {command or '?'} has the version {version}; {' and '.join(EXEC_VERSIONS)} are supported."
+        msg = f"The credential plugin {command or '?'} uses version {version}; only {' and '.join(EXEC_VERSIONS)} are supported."
         raise AccessError(msg)
     is_interactive = plugin.get("interactiveMode", "IfAvailable") != "Never" and sys.stdin is not None and sys.stdin.isatty()
     spec: Obj = {"interactive": is_interactive}
@@ -238,7 +239,7 @@ def credential(plugin: Obj, cluster: Obj, *, environ: Mapping[str, str] = os.env
     called = [command, *(plugin.get("args") or ())]
     hint = f" {plugin['installHint']}" if plugin.get("installHint") else ""
     printed = _run(
-        called, found, CREDENTIAL_SECONDS, f"The credential plugin {command} gives no credential", hint=hint, asks=is_interactive
+        called, found, CREDENTIAL_SECONDS, f"The credential plugin {command} returned no credential", hint=hint, asks=is_interactive
     )
     try:
         status = json.loads(printed)["status"]
@@ -277,7 +278,7 @@ def _run(
     asks: bool = False,
     started: subprocess.Popen[str] | None = None,
 ) -> str:
-    """Return what a program prints; ``started``: it runs already."""
+    """Return what a program prints; ``started``: its process, if it is already running."""
     try:
         with started or _start(command, environ, asks=asks) as process:
             try:
@@ -292,7 +293,7 @@ def _run(
         msg = f"{failed}: {error.strerror or error}.{hint}"
         raise AccessError(msg) from None
     if process.returncode:
-        why = " ".join((err or "").split())[:300] or f"it ended with {process.returncode}"
+        why = " ".join((err or "").split())[:300] or f"it exited with {process.returncode}"
         msg = f"{failed}: {why}.{hint}"
         raise AccessError(msg)
     return out
@@ -315,7 +316,7 @@ def remove_files() -> None:
 
 
 def _write_files(part: Obj, folder: Path) -> None:
-    """Replace data by files, for pykube-ng would write it where everyone can read it."""
+    """Replace data by files, because pykube-ng would write it to world-readable ones."""
     for key in FILES:
         data = part.pop(f"{key}-data", None)
         if data is None:

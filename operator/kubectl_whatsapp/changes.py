@@ -1,4 +1,4 @@
-"""What the plugin writes: annotations and spec fields of a WhatsAppCluster, judged by the API server first; and what to wait for."""
+"""What the plugin writes: annotations and spec fields of a WhatsAppCluster; and what it waits for afterwards."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TIMEOUT: Final = 10.0
 """Seconds for one request."""
 POLL: Final = 0.1
 REQUESTED: Final = "Requested"
-"""What the operator reports as evidence of a switchover that a person asked for."""
+"""The evidence that the operator reports for a switchover that a person requested."""
 REASON: Final = "multiconnect.dev/switchover-reason"
-"""Why a person asked for the last switchover. Only people read it."""
+"""Why a person requested the last switchover. Only people read it."""
 
 
 class Client(Protocol):
-    """What is needed of a client."""
+    """What this module needs of a client."""
 
     def get(self, path: str, *, timeout: float, **query: str) -> Obj:
         """Return what is at a path. RequestError."""
@@ -48,7 +48,7 @@ class Change:
 
 
 def shard_number(text: str) -> int | None:
-    """Return the number of a shard that is written as 3 or shard-3; None if it is none."""
+    """Return the number of a shard that is written as 3 or shard-3; None for any other text."""
     match = re.fullmatch(r"(?:shard-)?([0-9]{1,2})", text)
     return int(match[1]) if match else None
 
@@ -62,14 +62,14 @@ def switchover(shard: int, to: str = "", reason: str = "", *, version: str = "")
 
 
 def reshard_now(shards: int) -> Change:
-    """Let Set Shards to this number go outside of the maintenance windows."""
+    """Let Set Shards to this number start outside of the maintenance windows."""
     sentence = f"Set Shards to {shards} need not wait for a window, as long as annotation {RESHARD_NOW_ANNOTATION} stays"
     return Change({"metadata": {"annotations": {RESHARD_NOW_ANNOTATION: str(shards)}}}, sentence)
 
 
 def paused(*, yes: bool) -> Change:
-    """Hold planned changes, or let them go on."""
-    sentence = "planned changes are held; failovers go on" if yes else "planned changes go on"
+    """Hold planned changes, or let them continue."""
+    sentence = "planned changes are held; failovers continue" if yes else "planned changes continue"
     return Change({"metadata": {"annotations": {PAUSED_ANNOTATION: "true" if yes else None}}}, sentence)
 
 
@@ -85,27 +85,27 @@ def read(client: Client, target: Target) -> Obj:
 
 
 def apply(client: Client, target: Target, change: Change, *, dry_run: bool = False) -> Obj:
-    """Write a change, or have it judged only. Returns the WhatsAppCluster as it then is. RequestError."""
+    """Write a change, or only validate it (``dry_run``). Returns the resulting WhatsAppCluster. RequestError."""
     return client.patch(cluster_path(target), change.body, timeout=TIMEOUT, dry_run=dry_run)
 
 
 def causes(error: RequestError) -> tuple[str, ...]:
     """Return what the API server says against a change: one sentence for each field, else the whole message."""
     found = (error.details.get("details") or {}).get("causes") or ()
-    # A cause without a field says only that others come first.
+    # A cause without a field says only that the others must be fixed first.
     sentences = [f"{one['field']}: {one.get('message')}" for one in found if one.get("field") not in {None, "", "<nil>"}]
     return tuple(dict.fromkeys(sentences)) or (str(error),)
 
 
 def is_unknown(error: RequestError) -> bool:
-    """Whether a write that failed so may have been made all the same: there was no answer, or the server could not say."""
+    """Whether a write that failed with this error may have taken effect: there was no answer, or a server error."""
     return error.status is None or error.status >= 500
 
 
 def wait(client: Client, target: Target, until: Callable[[Obj], T | None], *, seconds: float) -> T | None:
-    """Read the WhatsAppCluster again and again until ``until`` returns something other than None.
+    """Read the WhatsAppCluster repeatedly until ``until`` returns something other than None.
 
-    Returns that, or None after ``seconds``. A reading that fails is repeated, unless it would fail again.
+    Returns that value, or None after ``seconds``. A failed read is retried, unless it would fail again.
     """
     ends = time.monotonic() + seconds
     while (left := ends - time.monotonic()) > 0:
@@ -122,18 +122,18 @@ def wait(client: Client, target: Target, until: Callable[[Obj], T | None], *, se
 
 
 def entry(cluster: Obj, shard: int) -> Obj:
-    """Return what the status reports of a shard; empty if it has none of that number."""
+    """Return what the status reports about a shard; empty if there is no shard with that number."""
     return next((one for one in (cluster.get("status") or {}).get("shardMap") or () if one.get("shard") == shard), {})
 
 
 def no_shard(cluster: Obj, shard: int) -> str:
-    """Say that there is no shard of that number, and which there are."""
+    """Return a sentence: there is no shard with that number, and which ones there are."""
     known = sorted(one.get("shard") for one in (cluster.get("status") or {}).get("shardMap") or ())
     return f"{cluster['metadata']['name']} has no shard {shard}; it has {', '.join(map(str, known)) or 'none yet'}."
 
 
 def handover(cluster: Obj, epoch: str | None) -> Obj:
-    """Return what the status reports of the handover to this epoch; empty if it reports none."""
+    """Return what the status reports about the handover to this epoch; empty if it reports none."""
     return next((one for one in (cluster.get("status") or {}).get("recentHandovers") or () if one.get("epoch") == epoch), {})
 
 
@@ -144,16 +144,16 @@ def phases(handover: Obj) -> Obj:
 
 
 def _is_requested(cluster: Obj, shard: int, epoch: str | None) -> bool:
-    """Whether a request was carried out since the shard had this epoch; so it seems, too, if no handover is reported since."""
+    """Whether a request was carried out since the shard had this epoch. Also true if no handover has been reported since."""
     handovers = (one for one in (cluster.get("status") or {}).get("recentHandovers") or () if one.get("shard") == shard)
     newer = list(takewhile(lambda one: one.get("epoch") != epoch, handovers))
     return not newer or any(one.get("evidence") == REQUESTED for one in newer)
 
 
 def moved(shard: int, epoch: str | None, to: str = "") -> Callable[[Obj], Obj | None]:
-    """Return a judge that gives the new entry of a shard once it serves under another epoch; empty once the request was rejected.
+    """Return a function that returns the new entry of a shard once it serves under another epoch, or {} once the request was rejected.
 
-    ``to``: the pod that must hold it then, if one was named. A failover may come first; it ends no request.
+    ``to``: the pod that must hold it then, if one was named. A failover may happen first; the request is then still pending.
     """
 
     def judge(cluster: Obj) -> Obj | None:
@@ -162,14 +162,14 @@ def moved(shard: int, epoch: str | None, to: str = "") -> Callable[[Obj], Obj | 
         if found.get("epoch") not in {None, epoch} and found.get("state") == "Serving" and is_there:
             return found
         is_asked = SWITCHOVER_ANNOTATION in ((cluster.get("metadata") or {}).get("annotations") or {})
-        # The annotation goes after the commit and after a rejection; the status of a commit may come a moment later.
+        # The annotation is removed after the commit and after a rejection; the status of a commit may follow a moment later.
         return None if is_asked or found.get("state") == "Moving" else {}
 
     return judge
 
 
 def condition_is(name: str) -> Callable[[Obj], str | None]:
-    """Return a judge of whether a cluster is Ready, or UpToDate: its newest spec is carried out and nothing waits for a person."""
+    """Return a function that judges whether a cluster is Ready, or UpToDate: the newest spec is carried out, nothing waits for a person."""
 
     def judge(cluster: Obj) -> str | None:
         generation = (cluster.get("metadata") or {}).get("generation")

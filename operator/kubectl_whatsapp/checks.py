@@ -1,4 +1,4 @@
-"""Prerequisites and health, one line a check: one table. Pure."""
+"""Prerequisites and health, one line for each check: one table. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORST: Final = (Level.CRITICAL, Level.UNKNOWN, Level.WARNING, Level.OK)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One check, its result, and where to read on."""
+    """One check, its result, and where to read more."""
 
     name: str
     level: Level
@@ -43,7 +43,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a check goes by."""
+    """What a check is based on."""
 
     world: World
     view: View
@@ -79,7 +79,7 @@ def _replicas(f: Facts) -> Answer:
 def _two_apart(pods: list[Obj], what: str) -> Answer:
     """Whether two of these ready pods survive the loss of any node."""
     if len(pods) < 2:
-        return Level.WARNING, f"{are_ready(len(pods), what)}; two survive a failure."
+        return Level.WARNING, f"{are_ready(len(pods), what)}; it takes two to survive a failure."
     if len({(pod.get("spec") or {}).get("nodeName") for pod in pods}) < 2:
         return Level.WARNING, f"all {what}s are on one node."
     return Level.OK, f"{are_ready(len(pods), what)}."
@@ -119,8 +119,8 @@ def _spread(f: Facts) -> Answer:
     node = max(spares, key=lambda one: holders.count(one) - spares[one])
     if holders.count(node) <= spares[node]:
         return Level.OK, "no node has more holders than there are spares on other nodes."
-    few = f"{counted(spares[node], 'spare')} on other nodes could take over"
-    return Level.WARNING, f"node {node} has {counted(holders.count(node), 'holder')}, and {few}: its loss leaves shards unserved."
+    few = f"only {counted(spares[node], 'spare')} on other nodes could take over"
+    return Level.WARNING, f"node {node} has {counted(holders.count(node), 'holder')}, but {few}: its loss leaves shards unserved."
 
 
 def _apart(f: Facts) -> Answer:
@@ -137,7 +137,7 @@ def _paused(f: Facts) -> Answer:
 def _mode(f: Facts) -> Answer:
     is_manual = (f.world.spec.get("failover") or {}).get("mode") == "Manual"
     return (
-        (Level.WARNING, "spec.failover.mode is Manual: nothing moves a shard by itself.")
+        (Level.WARNING, "spec.failover.mode is Manual: the operator moves no shard by itself.")
         if is_manual
         else (Level.OK, "failovers are automatic.")
     )
@@ -159,11 +159,11 @@ CHECKS: Final[tuple[tuple[str, str, Callable[[Facts], Answer]], ...]] = (
 )
 """Name, hint and check, in the order in which they are shown."""
 OF_THE_CLUSTER: Final = 3
-"""From this check on a cluster is needed."""
+"""The index of the last check that works without a cluster."""
 
 
 def check(read: Read) -> Report:
-    """Return the result of each check; without the cluster, only of those that need none."""
+    """Return the result of each check; without a cluster, only of those that need none."""
     facts = Facts(World(read), view(read))
     kept = CHECKS if facts.world.cluster else CHECKS[: OF_THE_CLUSTER + 1]
     answers = [
@@ -176,6 +176,6 @@ def check(read: Read) -> Report:
         name=read.target.name,
         at=read.at,
         level=level,
-        sentence=f"{good} of {len(answers)} checks are passed.",
+        sentence=f"{good} of {len(answers)} checks passed.",
         checks=tuple(answers),
     )

@@ -1,4 +1,4 @@
-"""What all commands share: their options, the way to the API server, output, and how they fail."""
+"""What all commands share: options, access to the API server, output, and errors."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from kubectl_whatsapp.client import Client
 
 MISUSED: Final = 2
-"""Exit code after a wrong option or argument, as with every command."""
+"""Exit code after a wrong option or argument, as usual for commands."""
 UNKNOWN: Final = 3
 """Exit code when it is not known whether a change was made."""
 FAILED: Final = 4
 """Exit code when a command could not do its work. 0 to 3 are the levels of a verdict."""
 NOT_IN_TIME: Final = 5
-"""Exit code when what was waited for did not come."""
+"""Exit code when what the command waited for did not happen in time."""
 SHORTEST: Final = 0.1
-"""So many seconds reading must have at least."""
+"""The shortest time limit for reading, in seconds."""
 LONGEST: Final = 86400.0
-"""So many seconds can be asked for at most."""
+"""The longest time limit that can be given, in seconds."""
 
 app = typer.Typer(
     name="kubectl whatsapp",
-    help="What state a WhatsApp cluster is in, why, and what to do about it; also while the operator or a node is gone.",
+    help="Shows what state a WhatsApp cluster is in, why, and what to do about it, even while the operator or a node is down.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -60,7 +60,7 @@ def _show_version(is_asked: bool) -> None:
 def _main(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
-    """Hold the options before a command."""
+    """Define the options before a command."""
 
 
 class CommandError(Exception):
@@ -73,7 +73,7 @@ class CommandError(Exception):
 
 
 FAILURES: Final = (CommandError, AccessError, RequestError)
-"""Errors that are sentences for a person."""
+"""Errors with a sentence for the user."""
 
 
 def fail(sentence: str, code: int = FAILED) -> NoReturn:
@@ -83,7 +83,7 @@ def fail(sentence: str, code: int = FAILED) -> NoReturn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A cluster, the way to it, and how to print what is said of it."""
+    """The cluster that a command is about, the access to it, and how to print the answer."""
 
     access: Access
     client: Client
@@ -95,17 +95,17 @@ class Question:
     """When the command began, by the monotonic clock."""
 
     def read(self, names: Iterable[str] = reading.VERDICT, *, deadline: float | None = None, load: str = "view") -> Read:
-        """Read these sources under one deadline. The module ``load`` judges what was read; it is loaded meanwhile."""
+        """Read these sources under one deadline. Meanwhile, load the module ``load``, which judges what was read."""
         seconds = self.seconds if deadline is None else deadline
         return reading.read(self.client, self.target, names, deadline=seconds, meanwhile=lambda: self._load(load))
 
     def read_at_once(self, names: Iterable[str] = reading.VERDICT, *, load: str = "view") -> Read:
-        """Read these sources so that the deadline counts from the start of the process; a credential plugin's time is not counted."""
+        """Read these sources with a deadline that counts from the start of the process, without the time of a credential plugin."""
         spent = time.monotonic() - self.begun - self.access.asked_for
         return self.read(names, deadline=max(reading.LEAST * self.seconds, self.seconds - spent), load=load)
 
     def cluster(self) -> Obj:
-        """Return the WhatsAppCluster; without it the command fails."""
+        """Return the WhatsAppCluster; the command fails if it cannot be read."""
         try:
             return changes.read(self.client, self.target)
         except RequestError as error:
@@ -120,19 +120,19 @@ class Question:
         if self.output.is_for_programs:
             print(dump(kind, value, self.output))
             return
-        from kubectl_whatsapp import render  # noqa: PLC0415  # takes a tenth of a second, which --help need not wait for
+        from kubectl_whatsapp import render  # noqa: PLC0415  # takes a tenth of a second to load, and --help does not need it
 
         render.show(text if isinstance(text, str) else text(render))
 
 
 def seconds(least: float = 0.0) -> Callable[[str], float]:
-    """Return a parser of a number of seconds that a person may wait. It takes no other number, nor nan and inf."""
+    """Return a parser for a waiting time in seconds. It rejects numbers outside the limits, nan and inf."""
 
     def parse(given: str) -> float:
         with suppress(ValueError):
             if least <= (found := float(given)) <= LONGEST:
                 return found
-        msg = f"{given} is no number of seconds from {least:g} to {LONGEST:g}."
+        msg = f"{given} is not a number of seconds from {least:g} to {LONGEST:g}."
         raise typer.BadParameter(msg)
 
     return parse
@@ -157,14 +157,14 @@ SHARED: Final[dict[str, Any]] = {
             float,
             typer.Option(
                 "--request-timeout",
-                help="Seconds for all reading; what is not answered by then is named.",
+                help="Seconds for all reading; the output names what was not answered by then.",
                 parser=seconds(SHORTEST),
                 metavar="SECONDS",
             ),
         ],
         reading.DEADLINE,
     ),
-    "output": (Annotated[Output, typer.Option("--output", "-o", help="How to print it.")], Output.TEXT),
+    "output": (Annotated[Output, typer.Option("--output", "-o", help="Output format.")], Output.TEXT),
 }
 """The options of every command, by the name of their parameter, with their defaults."""
 _CLUSTER: Final = Annotated[str, typer.Argument(help="Name of the WhatsAppCluster.", metavar="CLUSTER")]
@@ -174,10 +174,10 @@ Command = Callable[..., int | None]
 
 
 def command(name: str, *, for_one: bool = True) -> Callable[[Command], Command]:
-    """Register a function as a command. It gets a ``Question`` first, then its own parameters, and returns the exit code.
+    """Register a function as a command. It gets a ``Question``, then its own parameters, and returns the exit code.
 
-    The argument CLUSTER and the options that all commands share are added, and the help ends with the rights that it needs. ``for_one``:
-    CLUSTER must be given; else it is empty if it is not.
+    This adds the argument CLUSTER and the shared options, and ends the help with the rights that the command needs. ``for_one``: CLUSTER
+    is required; otherwise it may be empty.
     """
 
     def register(function: Command) -> Command:
@@ -205,7 +205,7 @@ def command(name: str, *, for_one: bool = True) -> Callable[[Command], Command]:
 
 
 def sort() -> None:
-    """Put the commands that are registered in the order of their table."""
+    """Sort the registered commands in the order of the table of rights."""
     app.registered_commands.sort(key=lambda one: [*rights.NEEDED].index(one.name or ""))
 
 
@@ -229,11 +229,11 @@ def _question(
         ("Lease", lease),
     ):
         if not is_name(name):
-            fail(f"{name} cannot be the name of a {what}: names have small letters, digits, '-' and '.' alone.", MISUSED)
+            fail(f"{name} cannot be the name of a {what}: names contain only lower-case letters, digits, '-' and '.'.", MISUSED)
     target = Target(found.namespace, cluster, operator_namespace, lease)
     return Question(access=found, client=found.client(), target=target, output=output, seconds=request_timeout, begun=begun)
 
 
 def note(sentence: str) -> None:
-    """Say something that is no result on standard error."""
+    """Print a sentence that is not part of the result, on standard error."""
     print(sentence, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Requests to the API server. Alone knows pykube-ng, which it loads only for what the standard library does not do."""
+"""Requests to the API server. The only module that uses pykube-ng, which it loads only for what ``plain`` does not support."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from kubectl_whatsapp.errors import AccessError, RequestError
 from kubectl_whatsapp.plain import Answer, Reader, needs_proxy
 
 Timeout = float | tuple[float, float | None]
-"""Seconds for each step; of a pair the first for the connection, the second for each silence."""
+"""Seconds for each step. In a pair, the first is for the connection, the second for each silence."""
 NAME_OF_HEADER: Final = "!#$&'*+-.^_`|~"
-"""What may stand in the name of a header besides letters and digits (RFC 9110, 5.6.2)."""
+"""Characters that a header name may contain in addition to letters and digits (RFC 9110, 5.6.2)."""
 RENEWAL_REST: Final = 10.0
-"""Seconds after which a new credential is asked for at the earliest: one that stays rejected must not bother a person with each request."""
+"""Shortest time between two requests for a new credential, in seconds: if each one is rejected, the user must not be asked every time."""
 
 
 class Client:
@@ -34,7 +34,7 @@ class Client:
         """
         self._renew, self._renewing = renew, threading.Lock()
         self._credential = 0
-        """Counts credentials: of several threads whose request is rejected one asks for a new one."""
+        """Counts credentials: if the requests of several threads are rejected, only one of them requests a new credential."""
         self._rests_until = 0.0
         self._lock = threading.Lock()
         self._use(config)
@@ -58,7 +58,7 @@ class Client:
             self._http: Any = None
 
     def _is_renewed(self, credential: int) -> bool:
-        """Return whether there is a newer credential than this one, which was rejected; asks for it if nobody has. RequestError."""
+        """Return whether there is a newer credential than this rejected one; requests it if no other thread has. RequestError."""
         with self._renewing:
             if self._credential != credential:
                 return True
@@ -73,7 +73,7 @@ class Client:
             return True
 
     def _library(self) -> Any:
-        """The client library's client. The library takes a tenth of a second to load, so it is made when it is needed."""
+        """The client library's client, created when it is first needed: the library takes a tenth of a second to load."""
         with self._lock:
             if self._http is None:
                 self._http = self._made()
@@ -87,7 +87,7 @@ class Client:
         http.session.headers.update(self._headers)
         http.session.auth = _unchanged  # else a .netrc that names the host would replace the credential of the kubeconfig
         if cluster.get("insecure-skip-tls-verify"):
-            warnings.filterwarnings("ignore", message="Unverified HTTPS request")  # asked for, and kubectl does not warn either
+            warnings.filterwarnings("ignore", message="Unverified HTTPS request")  # as configured; kubectl does not warn either
         if proxy := cluster.get("proxy-url"):
             http.session.proxies = {"http": proxy, "https": proxy}
         return http
@@ -136,7 +136,7 @@ class Client:
     def _json(self, method: str, path: str, body: Obj | None, *, timeout: float, query: Mapping[str, str]) -> Obj:
         found = _object(self._send(method, path, body, timeout=timeout, query=query))
         if not found:
-            msg = "the answer is no JSON object"
+            msg = "the answer is not a JSON object"
             raise RequestError(msg)
         self.answered = time.monotonic()
         return found
@@ -216,7 +216,7 @@ def _events(answer: Any) -> Iterator[Obj]:
 
 
 def _object(answer: Any) -> Obj:
-    """The JSON object of an answer; empty if it is none."""
+    """The JSON object in an answer; empty if it is not one."""
     try:
         found = json.loads(answer.content)
     except ValueError:
@@ -228,7 +228,7 @@ _CONTROLS: Final = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *
 
 
 def _cleaned(value: Any) -> Any:
-    """Return a value without control characters: an author of a message must not control the terminal of its reader."""
+    """Return a value without control characters: the author of a message must not control the reader's terminal."""
     if isinstance(value, str):
         return value if value.isprintable() else value.translate(_CONTROLS)
     if isinstance(value, dict):
@@ -242,12 +242,12 @@ def _rejection(answer: Any) -> RequestError:
     if answer.status_code == 401:
         text = "the API server does not accept the credential of this kubeconfig (401 Unauthorized); log in again"
     elif answer.status_code == 404 and not found:
-        text = "the server knows no such resource (404 page not found): is the CustomResourceDefinition installed?"
+        text = "the server does not know this resource (404 page not found): is the CustomResourceDefinition installed?"
     return RequestError(text or f"HTTP {answer.status_code}", status=answer.status_code, details=found)
 
 
 def _impersonation(user: Obj) -> Iterator[tuple[str, str]]:
-    """The headers of a kubeconfig that acts as another user. Requests can send a header once only."""
+    """The headers of a kubeconfig that impersonates another user. The library ``requests`` can send each header only once."""
     for key, header in (("as", "Impersonate-User"), ("as-uid", "Impersonate-Uid")):
         if user.get(key):
             yield header, str(user[key])
@@ -256,8 +256,8 @@ def _impersonation(user: Obj) -> Iterator[tuple[str, str]]:
         lists[f"Impersonate-Extra-{quote(key, safe=NAME_OF_HEADER)}"] = values or ()
     for header, values in lists.items():
         if len(values) > 1:
-            what = "as several groups (as-groups)" if header == "Impersonate-Group" else "with several values of one key (as-user-extra)"
-            msg = f"The kubeconfig acts {what}; this plugin can send one."
+            what = "several groups (as-groups)" if header == "Impersonate-Group" else "several values of one key (as-user-extra)"
+            msg = f"The kubeconfig impersonates a user with {what}; this plugin can send only one."
             raise AccessError(msg)
         yield from ((header, str(value)) for value in values)
 
@@ -272,7 +272,7 @@ def _authorization(user: Obj) -> Iterator[tuple[str, str]]:
 
 
 def _connection_trouble(error: Exception) -> str:
-    """The innermost cause of a failed connection, which alone says something to a person."""
+    """The innermost cause of a failed connection: the only one that helps a person."""
     inner: BaseException = error
     while (cause := inner.__cause__ or inner.__context__) is not None:
         inner = cause

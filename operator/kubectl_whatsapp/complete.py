@@ -1,6 +1,6 @@
-"""Completion for kubectl: it runs ``kubectl_complete-whatsapp`` with the words so far, and reads lines and a directive, as Cobra's have.
+"""Completion for kubectl: it runs ``kubectl_complete-whatsapp`` with the words so far and reads proposals and a directive, as from Cobra.
 
-After what is wrong or slow nothing is proposed: a completion never fails and never waits for long.
+If anything is wrong or slow, nothing is proposed: a completion never fails and never waits long.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ WITH_VALUE: Final[dict[str, str]] = {
 FLAGS: Final = ("--all-namespaces", "-A", "--follow", "--help", "-h", "--short", "--watch", "-w", "--yes-in-production")
 """Options without a value."""
 OF_FILES: Final = frozenset({"kubeconfig", "file"})
-"""What is proposed for an option of these is left to the shell."""
+"""For options with these values, the shell itself makes the proposals."""
 FIXED: Final[dict[str, tuple[str, ...]]] = {
     "output": ("text", "wide", "json", "yaml"),
     "until": ("Ready", "UpToDate"),
@@ -51,11 +51,11 @@ FIXED: Final[dict[str, tuple[str, ...]]] = {
 }
 
 Ask = Callable[[dict[str, str], str, str], Iterable[str]]
-"""Gives names; its arguments are the options, the kind (``cluster``, ``shard`` or ``pod``) and the cluster."""
+"""Returns names; its arguments are the options, the kind (``cluster``, ``shard`` or ``pod``) and the cluster."""
 
 
 def proposals(words: Sequence[str], ask: Ask) -> list[str]:
-    """Return what could stand in place of the last word."""
+    """Return the possible completions of the last word."""
     *before, last = words or [""]
     options, places, open_option = _parsed(before)
     name, equals, _ = last.partition("=")
@@ -74,13 +74,13 @@ def proposals(words: Sequence[str], ask: Ask) -> list[str]:
 
 
 def directive(words: Sequence[str]) -> str:
-    """Return what the shell may propose besides."""
+    """Return what the shell may propose in addition."""
     option = _parsed(words[:-1])[2]
     return FILES if option and WITH_VALUE[option] in OF_FILES else DIRECTIVE
 
 
 def _parsed(before: Sequence[str]) -> tuple[dict[str, str], list[str], str]:
-    """The values of options by kind, the words that belong to no option, and the option whose value comes next."""
+    """The values of options by kind, the words that belong to no option, and the option that still needs its value."""
     options: dict[str, str] = {}
     places: list[str] = []
     open_option = ""
@@ -106,7 +106,7 @@ def _values(kind: str, options: dict[str, str], places: Sequence[str], ask: Ask)
 
 
 def _ask(options: dict[str, str], kind: str, cluster: str) -> list[str]:
-    """Read names from the API server; none after any trouble."""
+    """Read names from the API server; none if that fails."""
     from kubectl_whatsapp import access, reading  # noqa: PLC0415  # commands and options are proposed without them
     from kubectl_whatsapp.errors import AccessError, RequestError  # noqa: PLC0415
 

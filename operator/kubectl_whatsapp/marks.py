@@ -1,7 +1,7 @@
 """How the operator marks its objects: labels, annotations, the Service of a shard. Pure.
 
-The operator's own ``core.manifests`` says the same and takes a tenth of a second to load, which a person in an outage need not wait for. A
-test compares the two.
+The operator's own ``core.manifests`` defines the same, but takes a tenth of a second to load, too long for a person in an outage. A test
+compares the two.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Route:
 
 
 def route_of(service: Obj, cluster: str, uid: str) -> Route | None:
-    """Return the route that a Service of the cluster with this name and uid is; None if it is no shard's Service, or another owner's."""
+    """Return the route that this Service represents; None if it is not a shard's Service of the cluster with this name and uid."""
     meta = service["metadata"]
     match = re.fullmatch(rf"{re.escape(cluster)}-shard-(0|[1-9][0-9]?)", meta["name"])
     if match is None or uid not in {one.get("uid") for one in meta.get("ownerReferences") or ()}:
@@ -60,14 +60,14 @@ def route_of(service: Obj, cluster: str, uid: str) -> Route | None:
 
 
 def is_name(text: str) -> bool:
-    """Whether an object of Kubernetes can have this name. What cannot be one must not become part of a path."""
+    """Whether a Kubernetes object can have this name. Any other text must not become part of a path."""
     return len(text) <= 253 and bool(re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", text))
 
 
 def renewed(lease: Obj) -> datetime | None:
     """Return when a Lease was last renewed; None if never.
 
-    The clock of its holder may be wrong. The API server notes the time of each renewal by its own, to the second (managedFields).
+    The holder's clock may be wrong. The API server records the time of each renewal by its own clock, to the second (managedFields).
     """
     fields = (
         one for one in lease["metadata"].get("managedFields") or () if "f:renewTime" in ((one.get("fieldsV1") or {}).get("f:spec") or {})
@@ -77,7 +77,7 @@ def renewed(lease: Obj) -> datetime | None:
 
 
 def moment(text: object) -> datetime | None:
-    """Return a time as Kubernetes writes it, in UTC; None if it is none."""
+    """Return a time in Kubernetes' notation as UTC; None if it is not a time."""
     try:
         found = datetime.fromisoformat(str(text))
         return found.astimezone(UTC) if found.tzinfo is not None else None

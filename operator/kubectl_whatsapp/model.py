@@ -1,4 +1,4 @@
-"""What is shown of one cluster, as frozen values. ``-o json`` is made of them, so fields are added and never renamed or removed."""
+"""What is shown of one cluster, as frozen values. ``-o json`` is made from them, so fields may be added, but never renamed or removed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Level(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """What commands end with.
+        """The exit code of commands.
 
         0: all is well; 1: a person should act; 2: messages are not delivered, or the next failure would move no shard; 3: not known.
         """
@@ -56,7 +56,7 @@ class Standby:
     node: str | None
     eligible: bool
     why: str = ""
-    """Why it could not take a shard; of one that could: why it is the last choice."""
+    """Why it could not take a shard; or, if it could, why it is the last choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class Operation:
     attempts: int = 0
     started: datetime | None = None
     deadline: datetime | None = None
-    """Until when the restart is no failure."""
+    """Until then, the restart does not count as a failure."""
     comes_next: tuple[str, ...] = ()
 
 
@@ -130,7 +130,7 @@ class View:
     spec_shards: int | None = None
     spec_spares: int | None = None
     reason: str = ""
-    """The operator's own word and sentence, as it last wrote them."""
+    """The operator's reason and message, as it last wrote them."""
     message: str = ""
     conditions: tuple[Condition, ...] = ()
     operation: Operation | None = None
@@ -142,6 +142,6 @@ class View:
     next_steps: tuple[str, ...] = ()
     """Commands."""
     unread: Mapping[str, str] = field(default_factory=dict)
-    """By what was asked: why it could not be read."""
+    """What could not be read, and why."""
     seconds: float = 0.0
     """How long reading took."""

@@ -1,7 +1,7 @@
-"""GET requests with the standard library alone.
+"""GET requests with only the standard library.
 
 Most commands only read, and the client library takes long to load: ``status`` of a running demo on 2 CPUs took 0.48 s (p95) with it
-and 0.28 s without.
+and 0.28 s without it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from urllib.parse import quote, urlencode, urlsplit
 from kubectl_whatsapp import Obj
 
 PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
-"""Variables that name a proxy, in capitals or not. What they mean is left to the client library."""
+"""Variables that name a proxy, in upper or lower case. Only the client library interprets them."""
 
 
 class Answer:
-    """An answer that was read to its end."""
+    """A complete answer."""
 
     def __init__(self, answer: http.client.HTTPResponse) -> None:
         """Read it. OSError or HTTPException if that fails."""
@@ -35,7 +35,7 @@ class Answer:
 
 
 class Reader:
-    """Sends GET requests, and keeps connections for the next ones. Several threads may use it at once."""
+    """Sends GET requests, and keeps connections open for later ones. Several threads may use it at once."""
 
     def __init__(self, cluster: Obj, headers: Mapping[str, str], *, certificate: str = "", key: str = "") -> None:
         """Prepare; nothing is sent yet. OSError if a file cannot be used. ``cluster``: of a kubeconfig, with certificates as files."""
@@ -49,7 +49,7 @@ class Reader:
         weakref.finalize(self, _close, self._idle)
 
     def get(self, path: str, query: Mapping[str, str], *, timeout: float) -> Answer:
-        """Return the answer. OSError (TimeoutError among them) or HTTPException without one; ``timeout``: seconds for each step."""
+        """Return the answer. OSError (including TimeoutError) or HTTPException if there is none; ``timeout``: seconds for each step."""
         target = quote(f"{self._prefix}{path}", safe="/%:@!$&'()*+,;=") + (f"?{urlencode(query)}" if query else "")
         while True:
             try:
@@ -60,7 +60,7 @@ class Reader:
                 return self._answer(connection, target, timeout)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
-                # The API server may end an idle connection at any time.
+                # The API server may close an idle connection at any time.
                 if is_fresh or isinstance(error, TimeoutError):
                     raise
 
@@ -77,7 +77,7 @@ class Reader:
         return answer
 
     def close(self) -> None:
-        """Close the connections that wait for a request; one in use closes after its answer."""
+        """Close the idle connections; one in use closes after its answer."""
         self._is_closed = True
         _close(self._idle)
 
@@ -86,7 +86,7 @@ class Reader:
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection to a server whose certificate may have another name than its address; without TLS if ``trust`` is None."""
+    """A connection to a server; its certificate may have another name than its address. Without TLS if ``trust`` is None."""
 
     def __init__(self, host: str, port: int, trust: ssl.SSLContext | None, server_name: str) -> None:
         super().__init__(host, port)
@@ -100,7 +100,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _encoded(name: str) -> Any:
-    """A name as bytes, for with a text Python loads its tables of international names, unless the name is one."""
+    """An ASCII name as bytes: given a text, Python would load its tables for international domain names."""
     return name.encode() if name.isascii() else name
 
 
@@ -124,5 +124,5 @@ def _trust(cluster: Obj, certificate: str, key: str) -> ssl.SSLContext:
 
 
 def needs_proxy(cluster: Obj) -> bool:
-    """Return whether a proxy may be needed, which this module knows nothing of."""
+    """Return whether a proxy may be needed, which this module does not support."""
     return bool(cluster.get("proxy-url")) or any(os.environ.get(name) or os.environ.get(name.lower()) for name in PROXIES)

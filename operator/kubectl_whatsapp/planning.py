@@ -14,9 +14,9 @@ from kubectl_whatsapp.world import World, condition, counted
 from whatsapp_operator.core import windows
 
 VENDOR_RESTART: Final = "45 to 60 s"
-"""How long all Coreapps of the real client are away after Set Shards, as the vendor says."""
+"""How long all Coreapps of the real client are away after Set Shards, according to the vendor."""
 MACHINES: Final[Mapping[int, int]] = {2: 3, 4: 4, 8: 5, 16: 8, 32: 15}
-"""Machines by active Coreapps (client#size)."""
+"""Number of machines by number of active Coreapps (client#size)."""
 CONNECTIONS: Final = "about 700 connections for 8 shards at 100 messages a second (1200 with TLS), 1700 for 32 at 250"
 """Of the database (client#size)."""
 DEFAULT_REQUESTS: Final = {"cpu": "50m", "memory": "64Mi"}
@@ -42,17 +42,17 @@ class Planned:
     """Whether the API server would accept it; False also if it could not be asked."""
     steps: tuple[PlannedStep, ...] = ()
     rejected: tuple[str, ...] = ()
-    """What the API server says against it, in its own words."""
+    """Why the API server would reject it, in its own words."""
     held: tuple[str, ...] = ()
-    """What would hold it back now."""
+    """What would delay it now."""
     needs: tuple[str, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
 
 
 def planned(world: World, *, shards: int, spares: int, rejected: tuple[str, ...] = (), unjudged: str = "") -> Planned:
-    """Return what a change to so many shards and spares would do.
+    """Return what a change to these numbers of shards and spares would do.
 
-    ``rejected``: what the API server says against it; ``unjudged``: why it could not be asked, or would not say.
+    ``rejected``: why the API server would reject it; ``unjudged``: why the API server could not be asked, or did not answer.
     """
     before, spares_before = world.spec.get("shards"), world.spec.get("spares", 1)
     current = world.status.get("shards") or before or shards
@@ -99,13 +99,13 @@ def _steps(world: World, current: int, shards: int, spares: int) -> Iterator[Pla
 
 
 def _waits(world: World, shards: int) -> str:
-    """How long Set Shards waits for a window; empty if there is none, the first number is not settled yet, or nothing is served anyway."""
+    """How long Set Shards waits for a window; empty if there are none, the first number is not settled yet, or nothing is served anyway."""
     found = [_window(one) for one in (world.spec.get("reshard") or {}).get("windows") or ()]
     is_logged_off = bool((world.status.get("certificate") or {}).get("loggedOffAt"))
     if not found or world.status.get("settledShards") is None or is_logged_off:
         return ""
     if world.annotations.get(RESHARD_NOW_ANNOTATION, "").strip().zfill(2) == f"{shards:02}":
-        return f"no time: annotation {RESHARD_NOW_ANNOTATION} lets {counted(shards, 'shard')} go at once"
+        return f"no time: annotation {RESHARD_NOW_ANNOTATION} allows {counted(shards, 'shard')} at once"
     if problem := windows.problem(found):  # perhaps only of this machine, which may lack time zones
         return f"not known: {problem[:1].lower()}{problem[1:].removesuffix('.')}"
     if windows.is_open(found, world.read.at):
@@ -138,16 +138,16 @@ def _restart(world: World) -> str:
 def _held(world: World, *, resizes: bool) -> Iterator[str]:
     leader = leader_of(world)
     if (world.cluster.get("metadata") or {}).get("deletionTimestamp"):
-        yield "the cluster is being deleted: nothing of it is done."
+        yield "the cluster is being deleted: none of this will be done."
     if leader is not None and not leader.alive:
-        yield "no operator leads: nothing of it is done until one does."
+        yield "no operator leads: none of this is done until one does."
     if world.spec.get("paused"):
         yield "the cluster is paused: spec.paused is true in the resource itself."
     elif world.is_paused:
-        yield "the cluster is paused; kubectl whatsapp resume lets it go."
+        yield "the cluster is paused; kubectl whatsapp resume ends the pause."
     if world.status.get("operation"):
         operation: Obj = world.status["operation"]
-        yield f"Set Shards {operation.get('from', '?')} -> {operation.get('to')} is in progress and is finished first."
+        yield f"Set Shards {operation.get('from', '?')} -> {operation.get('to')} is in progress and must finish first."
     stalled, valid = condition(world.cluster, "Stalled"), condition(world.cluster, "CertificateValid")
     if resizes and valid.get("status") == "False":
         yield f"Set Shards would not be sent ({valid.get('reason')}): {valid.get('message')}"
@@ -165,8 +165,8 @@ def _needs(world: World, current: int, shards: int, spares: int) -> Iterator[str
         yield f"Machines: the vendor recommends {MACHINES[shards]} for {shards} active Coreapps."
     if world.spec.get("database"):
         yield (
-            f"Database: each Coreapp and Webapp opens connections, {CONNECTIONS}. Raise max_connections first: a Webapp without one stays "
-            "Running and answers nothing (WhatsApp/WhatsApp-Business-API-Setup-Scripts, issue 29)."
+            f"Database: each Coreapp and Webapp opens connections, {CONNECTIONS}. Raise max_connections first: a Webapp that gets none "
+            "stays Running but answers nothing (WhatsApp/WhatsApp-Business-API-Setup-Scripts, issue 29)."
         )
 
 

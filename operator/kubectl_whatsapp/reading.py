@@ -1,4 +1,4 @@
-"""Reads several things at once under one deadline. What could not be read is kept next to what was read, with the reason."""
+"""Reads several things in parallel under one deadline. The result also says what could not be read, and why."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from kubectl_whatsapp.marks import CLUSTER_LABEL
 from kubectl_whatsapp.rights import Right
 
 DEADLINE: Final = 1.0
-"""Seconds for all reading together, counted from the start of the process: in an outage a person waits for the answer."""
+"""Seconds for all reading together, counted from the start of the process: in an outage, a person waits for the answer."""
 LEAST: Final = 0.5
-"""The part of it that reading gets at least, even if the process took long to start."""
+"""The smallest share of it for reading, even if the process took long to start."""
 PODS: Final = "its pods"
-"""The title of the source of pods."""
+"""The title of the source for pods."""
 API: Final = "/apis/multiconnect.dev/v1alpha1"
 OPERATOR_LABEL: Final = "app.kubernetes.io/name=whatsapp-operator,app.kubernetes.io/component=operator"
 OPERATOR_NAMESPACE: Final = "whatsapp-operator-system"
 LEASE: Final = "whatsapp-operator"
 
 CACHED: Final = {"resourceVersion": "0"}
-"""Answered from the API server's memory: there may be thousands of nodes, and etcd may be slow."""
+"""The API server answers from its cache: there may be thousands of nodes, and etcd may be slow."""
 VERDICT: Final = ("cluster", "pods", "services", "nodes", "nodeLeases", "lease", "operators")
-"""Sources that a verdict is made from."""
+"""Sources for a verdict."""
 RULES: Final = (*VERDICT, "statefulsets", "deployments")
-"""Sources that the operator's rules are run on."""
+"""Sources for the operator's rules."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is asked about: a WhatsAppCluster, and where its operator runs."""
+    """What a command is about: a WhatsAppCluster, and where its operator runs."""
 
     namespace: str
     name: str
@@ -47,17 +47,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One question to the API server, and the right that it needs."""
+    """One request to the API server, and the right that it needs."""
 
     title: str
-    """What is read, for a person."""
+    """What is read, as shown to the user."""
     right: Right
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
 
 
 def sources(target: Target) -> dict[str, Source]:
-    """Return everything that can be read of a target, by name."""
+    """Return all sources of a target, by name."""
     core, apps, operator = (
         f"/api/v1/namespaces/{target.namespace}",
         f"/apis/apps/v1/namespaces/{target.namespace}",
@@ -90,36 +90,36 @@ def sources(target: Target) -> dict[str, Source]:
 
 
 def cluster_path(target: Target) -> str:
-    """Return where a WhatsAppCluster is."""
+    """Return the path of a WhatsAppCluster."""
     return f"{API}/namespaces/{target.namespace}/whatsappclusters/{target.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """What was read of a target, and what was not."""
+    """What was read of a target, and what could not be read."""
 
     target: Target
     at: datetime
-    """When reading ended, by the API server's clock if it said its time (to the second), else by this machine's."""
+    """When reading ended, by the API server's clock (to the second) if it sent the time, else by this machine's."""
     found: Mapping[str, Obj]
-    """By name of the source: the object, or the list."""
+    """The object or the list, by name of the source."""
     unread: Mapping[str, str]
-    """By name of the source: why it could not be read. A source that is not there is no such case: see ``absent``."""
+    """Why a source could not be read, by its name. Sources that do not exist are in ``absent`` instead."""
     absent: frozenset[str] = frozenset()
-    """Sources that the API server says are not there."""
+    """Sources that do not exist, according to the API server."""
     lasting: frozenset[str] = frozenset()
-    """Sources that could not be read, and cannot be until a person does something."""
+    """Sources that could not be read, and cannot be until a person acts."""
     seconds: float = 0.0
 
     def items(self, source: str) -> list[Obj] | None:
-        """Return the items of a list that have a name; None if it could not be read."""
+        """Return the items of a list that have a name; None if the list could not be read."""
         listed = self.found.get(source)
         if listed is None:
             return None
         return [one for one in listed.get("items") or () if isinstance(one, dict) and (one.get("metadata") or {}).get("name")]
 
     def unread_titles(self) -> dict[str, str]:
-        """Return what could not be read as a person calls it, and why."""
+        """Return the titles of the sources that could not be read, and why."""
         known = sources(self.target)
         return {known[name].title: why for name, why in sorted(self.unread.items())}
 
@@ -146,16 +146,16 @@ def read(
     clock: Callable[[], float] = time.monotonic,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Read:
-    """Ask these sources at once, and return what was answered within ``deadline`` seconds. Raises nothing for what failed.
+    """Request these sources in parallel, and return what was answered within ``deadline`` seconds. A failed source raises nothing.
 
-    ``meanwhile`` is called as soon as everything is asked for. What was answered during it counts, even if it took longer.
+    ``meanwhile`` is called as soon as all requests are started. Answers that arrive during it count, even if it outlasts the deadline.
     """
     begun = clock()
     known = sources(target)
     asked = {name: known[name] for name in names}
     answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
     for name, source in asked.items():
-        # As daemons: one that hangs is left behind when the process ends.
+        # Daemon threads: one that hangs does not keep the process alive.
         threading.Thread(target=_ask, args=(client, name, source, deadline, answers), name=f"read {name}", daemon=True).start()
     found: dict[str, Obj] = {}
     unread: dict[str, str] = {}
@@ -193,7 +193,7 @@ def read(
 def _ask(client: Client, name: str, source: Source, timeout: float, answers: queue.SimpleQueue[_Answer]) -> None:
     try:
         answers.put((name, client.get(source.path, timeout=timeout, **source.query)))
-    except Exception as error:  # it is shown next to what could be read
+    except Exception as error:  # it is shown together with what could be read
         answers.put((name, error))
 
 

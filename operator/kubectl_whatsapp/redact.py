@@ -1,4 +1,4 @@
-"""Takes out of a report what is secret or personal. Pure. What is uncertain is taken out."""
+"""Removes secret and personal data from a report; in case of uncertainty, it removes. Pure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, Final
 
 HIDDEN: Final = "***"
 DROPPED: Final = frozenset({"managedFields", "kubectl.kubernetes.io/last-applied-configuration"})
-"""Keys that say nothing here, or repeat what was taken out elsewhere."""
+"""Keys that are not useful here, or repeat what is removed elsewhere."""
 WORDS: Final = r"token|passw(?:or)?d|secret|pin|certificate|credential|authorization|api[-_]?key|private[-_]?key|phone"
 SECRET_KEY: Final = re.compile(rf"(?i).*({WORDS}).*")
-"""Keys whose text is not shown."""
+"""Keys with a text that is not shown."""
 SAFE_KEY: Final = re.compile(r"(?i)(?:ping|pinned).*|.*(?:name|ref|seconds|at|fingerprint)")
-"""Keys that match the former and name an object or a time."""
+"""Keys that match ``SECRET_KEY`` but name an object or a time."""
 FLAG: Final = rf"--?[\w-]*(?:{WORDS})[\w-]*"
-"""Options of a command line whose value is secret."""
+"""Command-line options with a secret value."""
 USER_FLAGS: Final = ("-u", "--user")
-"""Options whose value holds a password after a colon, as those of curl."""
+"""Options with a password after a colon in their value, like those of curl."""
 QUOTED: Final = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
 TEXTS: Final = (
     re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z)", re.DOTALL),
@@ -37,7 +37,7 @@ URLs, telephone numbers, long base64."""
 
 
 def text(content: str, known: Iterable[str] = ()) -> str:
-    """Return a text without what is secret in it. ``known``: secrets that are to be found wherever they stand."""
+    """Return a text without its secrets. ``known``: secrets to remove wherever they occur."""
     for one in sorted((one for one in known if len(one) >= 4), key=len, reverse=True):
         content = content.replace(one, HIDDEN)
     for pattern in TEXTS:
@@ -46,7 +46,7 @@ def text(content: str, known: Iterable[str] = ()) -> str:
 
 
 def obj(value: Any, known: Iterable[str] = (), *, key: str = "") -> Any:
-    """Return an object of Kubernetes without what is secret in it. ``key``: under which it stands."""
+    """Return a Kubernetes object without its secrets. ``key``: the key of this value."""
     known = tuple(known)
     if isinstance(value, dict):
         is_secret = value.get("kind") == "Secret"

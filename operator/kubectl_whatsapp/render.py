@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.CRITICAL: "bold red", Level.UNKNOWN: "magenta"}
 SERVED: Final = {True: ("served", "green"), False: ("not served", "bold red"), None: ("not known", "magenta")}
 HANDOVERS: Final = 3
-"""So many are shown, the last first; ``-o wide`` shows all."""
+"""How many handovers are shown, latest first; ``-o wide`` shows all."""
 MANY: Final = 8
-"""So many shards are shown, those with trouble first; ``-o wide`` shows all."""
+"""How many shards are shown, those with trouble first; ``-o wide`` shows all."""
 NARROW: Final = 72
-"""Below so many columns a table is written as lines."""
+"""On a terminal with fewer columns, a table is written as lines."""
 PIPE: Final = 10_000
-"""Columns of what is no terminal: nothing is wrapped there."""
+"""Number of columns when the output is not a terminal: nothing is wrapped there."""
 
 
 def show(value: RenderableType) -> None:
-    """Print a value. NO_COLOR is obeyed; what is no terminal gets no colour, is not wrapped, and has no blanks at the ends of lines."""
+    """Print a value. NO_COLOR is honoured. If the output is not a terminal, it has no colour, no wrapping and no trailing blanks."""
     target = Console(highlight=False, emoji=False, markup=False)
     if target.is_terminal:
         target.print(value)
@@ -46,12 +46,12 @@ def show(value: RenderableType) -> None:
 
 
 def age(since: datetime | None, now: datetime) -> str:
-    """Return how long ago, in the largest unit of which there are two."""
+    """Return how long ago this was, in the largest unit that gives at least 2."""
     return "-" if since is None else span(max(0.0, (now - since).total_seconds()))
 
 
 def span(seconds: float) -> str:
-    """Return a duration in the largest unit of which there are two."""
+    """Return a duration in the largest unit that gives at least 2."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= 2 * size:
             return f"{int(seconds // size)}{unit}"
@@ -59,7 +59,7 @@ def span(seconds: float) -> str:
 
 
 def verdict(view: View) -> Text:
-    """Return the verdict alone."""
+    """Return only the verdict."""
     return Text.assemble((f"{view.namespace}/{view.name}: ", "bold"), (view.verdict.sentence, STYLES[view.verdict.level]))
 
 
@@ -69,7 +69,7 @@ Cell = str | Text
 
 
 class Rows:
-    """A table that becomes lines where it would not fit."""
+    """A table that is written as lines if it would not fit."""
 
     def __init__(self, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         """Columns without any content are left out."""
@@ -79,7 +79,7 @@ class Rows:
         self.rows = [[row[at] for at in kept] for row in rows]
 
     def __rich_console__(self, console: Console, _: object) -> Iterator[RenderableType]:
-        """Give the table, or for each row a line of its first cells and lines of the others."""
+        """Yield the table, or for each row a line with its first cell and indented lines with the others."""
         if console.width >= NARROW:
             yield self._table()
             return
@@ -101,7 +101,7 @@ class Rows:
 
 
 def status(view: View, *, wide: bool = False) -> RenderableType:
-    """Return the whole of ``status``: a tree whose root is the verdict. At any width its lines are folded, and stay in their branch."""
+    """Return the output of ``status``: a tree with the verdict as its root. At any width, lines are folded and stay in their branch."""
     tree = Tree(verdict(view), guide_style="dim")
     if view.message and view.message not in view.verdict.sentence:
         tree.add(Text(f"The operator reported {view.reason}: {view.message}"))
@@ -118,13 +118,13 @@ def status(view: View, *, wide: bool = False) -> RenderableType:
     for line in unread(view.unread.items()):
         tree.add(line)
     if view.next_steps:
-        # One label, without guides between its lines: they are copied.
+        # One label, without guides between its lines, so that the lines can be copied.
         tree.add(Text("\n".join(("Next:", *view.next_steps))))
     return tree
 
 
 def _branch(tree: Tree, title: str, lines: Iterable[Text]) -> None:
-    """Add a branch with these leaves; nothing without any leaf, unless the title itself says something after a colon."""
+    """Add a branch with these leaves. Without a leaf, add it only if the title itself contains information after a colon."""
     leaves = [*lines]
     if leaves or ": " in title:
         branch = tree.add(Text(title, style="bold"))
@@ -216,9 +216,9 @@ def _facts(view: View) -> Iterator[str]:
 def _leader(leader: Leader, now: datetime) -> str:
     replicas = f"; {are_ready(leader.replicas_ready, 'replica')}" if leader.replicas_ready is not None else ""
     if not leader.holder:
-        return f"none leads{replicas}"
+        return f"no replica leads{replicas}"
     renewed = f"its Lease was renewed {age(leader.renewed, now)} ago" if leader.renewed else "its Lease was never renewed"
-    return f"{leader.holder} {'leads' if leader.alive else 'led, and leads no more'}; {renewed}{replicas}"
+    return f"{leader.holder} {'leads' if leader.alive else 'led, but no longer leads'}; {renewed}{replicas}"
 
 
 def _handover(one: Handover, now: datetime) -> str:
@@ -232,7 +232,7 @@ def _handover(one: Handover, now: datetime) -> str:
 
 
 def why(found: Why, *, wide: bool = False) -> RenderableType:
-    """Return the whole of ``why``."""
+    """Return the output of ``why``."""
     return Group(*_why(found, wide=wide))
 
 
@@ -262,7 +262,7 @@ def _why(found: Why, *, wide: bool) -> Iterator[RenderableType]:
         if found.problem and found.reported_advice:
             yield _indented(f"What to do: {found.reported_advice}")
     if found.differs:
-        yield Text(f"That differs. {found.differs}", style="yellow")
+        yield Text(f"That differs from this result. {found.differs}", style="yellow")
     if found.granted and (wide or found.differs):
         yield Text("Assumed, because only the operator can know it:", style="bold")
         yield from map(_indented, found.granted)
@@ -288,7 +288,7 @@ def _shard_answer(found: ShardAnswer, *, wide: bool) -> Iterator[RenderableType]
 
 
 def plan(found: Planned) -> RenderableType:
-    """Return the whole of ``plan``."""
+    """Return the output of ``plan``."""
     return Group(*_plan(found))
 
 
@@ -306,7 +306,7 @@ def _plan(found: Planned) -> Iterator[RenderableType]:
 
 
 def check(found: Report, *, short: bool = False) -> RenderableType:
-    """Return one line for each check; ``short``: only for those that are not passed."""
+    """Return one line for each check; ``short``: only for those that did not pass."""
     marks = {Level.OK: "ok", Level.WARNING: "warning", Level.CRITICAL: "failed", Level.UNKNOWN: "unknown"}
     shown = [one for one in found.checks if not short or one.level is not Level.OK]
     lines = [

@@ -1,4 +1,4 @@
-"""What each command may need to do: one table. ``--help`` ends with it, and tests compare it with a real API server, both ways."""
+"""The rights that each command may need: one table. ``--help`` ends with them, and tests compare them with a real API server, both ways."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Right:
 
     @property
     def name(self) -> str:
-        """As it is shown: the verb, the resource and its group."""
+        """The right as shown: the verb, the resource and its group."""
         return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}"
 
 
@@ -72,14 +72,14 @@ NEEDED: Final[dict[str, tuple[Right, ...]]] = {
     "game-day": (GET_NAMESPACE, *_VERDICT, DELETE_PODS),
     "dashboard": (LIST_CLUSTERS, *_RULES[1:], *WATCHED),
 }
-"""By command, in the order in which they are used.
+"""The rights by command, in the order of their use.
 
-Without a right that only reads, a command says what it could not read and why, and shows the rest.
+If a read right is missing, a command says what it could not read and why, and shows the rest.
 """
 
 
 def sentence(command: str) -> str:
-    """Return the rights of a command as the end of its help."""
+    """Return the sentence on rights at the end of a command's help."""
     return "Rights (RBAC): " + "; ".join(f"{', '.join(names)} in {where}" for where, names in _by_place(NEEDED[command])) + "."
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 SHAPE: Final = "kubectl-whatsapp/v1"
-"""Fields are added to it, never renamed or removed."""
+"""Fields may be added to it, but are never renamed or removed."""
 
 
 class Output(StrEnum):
@@ -27,13 +27,13 @@ class Output(StrEnum):
 
 
 def camel(name: str) -> str:
-    """Return a field's name as JSON has it."""
+    """Return a field's name in JSON."""
     first, *rest = name.rstrip("_").split("_")
     return first + "".join(part.capitalize() for part in rest)
 
 
 def shape(value: Any) -> Any:
-    """Return a value as JSON can hold it: times as text; None is left out."""
+    """Return a value that JSON can represent: times become text, None is left out."""
     if is_dataclass(value) and not isinstance(value, type):
         pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
         return {camel(name): shape(one) for name, one in pairs if one is not None}

@@ -1,4 +1,4 @@
-"""The verdict: one table, from the worst. The first entry that says something is the answer. Pure."""
+"""The verdict: one table, worst first. The first entry that returns a sentence is the answer. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kubectl_whatsapp.model import Leader, Level, Shard, Standby, Verdict
 from kubectl_whatsapp.world import World, condition, counted, stamp
 
 PASSING: Final = frozenset({"Bootstrapping", "Restarting", "FailingOver", "NotReconciled"})
-"""Reasons of ``Ready`` for a state that the operator is about to end."""
+"""Reasons of ``Ready`` for a state that the operator will soon end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a verdict is given by."""
+    """What a verdict is based on."""
 
     world: World
     shards: tuple[Shard, ...]
@@ -65,12 +65,12 @@ def _unserved(f: Facts) -> str | None:
 
 
 def _restart(f: Facts) -> str:
-    """What explains that Coreapps are away; empty if nothing does."""
+    """A sentence that explains why Coreapps are away; empty if no restart does."""
     operation = f.world.status.get("operation") or {}
     deadline = moment(operation.get("deadline"))
     if deadline is None or deadline < f.world.read.at or operation.get("answer") == "Busy":
         return ""
-    return f" Set Shards restarts all Coreapps, until {stamp(deadline)} at the latest."
+    return f" Set Shards is restarting all Coreapps, until {stamp(deadline)} at the latest."
 
 
 def _leaderless(f: Facts) -> str | None:
@@ -98,7 +98,7 @@ def _is_reported_down(f: Facts, *, passing: bool) -> str | None:
     ready = condition(f.world.cluster, "Ready")
     if ready.get("status") != "False" or (ready.get("reason") in PASSING) is not passing:
         return None
-    return f"The pods are ready, but the operator says ({ready.get('reason')}): {ready.get('message')}"
+    return f"The pods are ready, but the operator reports ({ready.get('reason')}): {ready.get('message')}"
 
 
 def _down(f: Facts) -> str | None:
@@ -135,13 +135,13 @@ def _few_spares(f: Facts) -> str | None:
 def _certificate(f: Facts) -> str | None:
     valid = condition(f.world.cluster, "CertificateValid")
     if valid.get("status") == "False" or valid.get("reason") == "CertificateExpiresSoon":
-        return f"{f.served}. The certificate needs a person: {valid.get('message')}"
+        return f"{f.served}. The certificate needs attention: {valid.get('message')}"
     return None
 
 
 def _under_way(f: Facts) -> str | None:
     working = condition(f.world.cluster, "Reconciling")
-    return f"{f.served}. Under way: {working.get('message')}" if working.get("status") == "True" else None
+    return f"{f.served}. In progress: {working.get('message')}" if working.get("status") == "True" else None
 
 
 def _well(f: Facts) -> str | None:
@@ -168,6 +168,6 @@ VERDICTS: Final[tuple[tuple[Level, Callable[[Facts], str | None]], ...]] = (
 
 
 def verdict(f: Facts) -> Verdict:
-    """Return the first entry that says something; the last one always does."""
+    """Return the first entry that returns a sentence; the last one always does."""
     level, sentence = next((level, found) for level, judge in VERDICTS if (found := judge(f)) is not None)
     return Verdict(level, sentence)

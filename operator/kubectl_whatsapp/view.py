@@ -1,7 +1,7 @@
-"""What was read, as one value: the verdict, the shards, the standbys, what goes on, and what to do next. Pure, and free of rendering.
+"""What was read, as one value: the verdict, the shards, the standbys, what is in progress, and what to do next. Pure, without rendering.
 
 The status is what the operator last wrote, and the operator may be dead. So whether a shard is served is judged here from the objects
-themselves: its Service selects a pod by the epoch, that pod is ready, and its node has been heard of.
+themselves: its Service selects a pod by the epoch, that pod is ready, and its node still renews its Lease.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from kubectl_whatsapp.verdict import Facts, verdict
 from kubectl_whatsapp.world import World, condition, labels
 
 LEASE_SLACK: Final = timedelta(seconds=2)
-"""The API server's clock is read to the second twice, and a renewal may be in progress."""
+"""The API server's clock is read twice, each time only to the second, and a renewal may be in progress."""
 LONGEST_LEASE: Final = timedelta(seconds=60)
 """A Lease with a longer duration was edited: no operator has one."""
 
 
 def view(read: Read) -> View:
-    """Return what is shown of a cluster. What could not be read makes the answer smaller, never wrong."""
+    """Return what is shown of a cluster. If something could not be read, the answer says less, but nothing wrong."""
     world = World(read)
     shards = tuple(_shards(world))
     standbys = tuple(_standbys(world, shards))
@@ -94,9 +94,9 @@ def _served(world: World, epoch: str, holder: str, uid: str | None, pod: Obj | N
     if world.read.items("pods") is None:
         return None, "pods could not be read"
     if pod is None or (uid and pod["metadata"].get("uid") != uid):
-        return False, f"{holder} is gone" if pod is None else f"{holder} was made again and does not hold it any more"
+        return False, f"{holder} is gone" if pod is None else f"{holder} was recreated and no longer holds it"
     if labels(pod).get(EPOCH_LABEL) != epoch:
-        return False, f"{holder} does not carry epoch {epoch}, so the Service leads nowhere"
+        return False, f"{holder} does not carry epoch {epoch}, so the Service selects no pod"
     trouble = world.pod_trouble(pod)
     return not trouble, trouble
 
@@ -107,13 +107,13 @@ def _standbys(world: World, shards: tuple[Shard, ...]) -> Iterator[Standby]:
     # Without the cluster it is not known who holds a shard.
     for pod in world.component("coreapp") if world.cluster else ():
         name, trouble = pod["metadata"]["name"], world.pod_trouble(pod)
-        # A holder that was made again has its name and holds nothing.
+        # A recreated holder has the same name but holds nothing.
         if name in holders and (uids.get(name) or pod["metadata"].get("uid")) == pod["metadata"].get("uid"):
             continue
         node = (pod.get("spec") or {}).get("nodeName")
         epoch = labels(pod).get(EPOCH_LABEL)
         if not trouble and labels(pod).get(ROLE_LABEL) == RETIRING:
-            trouble = "it is about to go, because there are more Coreapps than the spec asks for"
+            trouble = "it is about to be removed, because there are more Coreapps than the spec asks for"
         if not trouble and epoch:
             trouble = f"it still carries epoch {epoch} of shard {labels(pod).get(SHARD_LABEL, '?')}"
         is_cordoned = bool(node) and bool((world.nodes.get(node or "", {}).get("spec") or {}).get("unschedulable"))
@@ -161,7 +161,7 @@ def _handovers(world: World) -> Iterator[Handover]:
         )
 
 
-# --- what goes on ---------------------------------------------------------------------------------------------------------
+# --- what is in progress ---------------------------------------------------------------------------------------------------------
 
 STEPS: Final[tuple[tuple[frozenset[str], str], ...]] = (
     (frozenset({"ScalingUp"}), "Coreapps are added"),
@@ -170,7 +170,7 @@ STEPS: Final[tuple[tuple[frozenset[str], str], ...]] = (
     (frozenset({"SettingShards", "ServerBusy", "AnswerUnknown"}), "Set Shards is called"),
     (frozenset({"Verifying", "Restarting", "RestartOverdue"}), "all Coreapps restart"),
     (frozenset({"AssigningShards", "ConsolidatingShards"}), "shards get their holders"),
-    (frozenset({"ScalingDown"}), "Coreapps that are not needed go"),
+    (frozenset({"ScalingDown"}), "Coreapps that are not needed are removed"),
 )
 """The steps of a resize, by the operator's reasons (docs/resharding.md, "The order")."""
 
@@ -214,9 +214,9 @@ def _comes(step: int, *, resizes: bool, windows: bool, before: int | None, after
 
 def _inaction(world: World) -> Iterator[str]:
     if world.is_paused:
-        yield "Planned changes are held: the cluster is paused. Failovers go on."
+        yield "Planned changes are held: the cluster is paused. Failovers continue."
     if (world.spec.get("failover") or {}).get("mode") == "Manual":
-        yield "Failovers are not made: spec.failover.mode is Manual."
+        yield "No shard fails over automatically: spec.failover.mode is Manual."
     for one in world.status.get("conditions") or ():
         if one.get("reason") in {"SelfCheckFailed", "WindowClosed", "NodesUnreachable"}:
             yield str(one.get("message"))
@@ -231,7 +231,7 @@ def _next_steps(world: World, shards: tuple[Shard, ...], standbys: tuple[Standby
         yield f"kubectl auth can-i get whatsappclusters.multiconnect.dev {place}"
         yield "kubectl get --raw '/readyz?verbose'"
         yield f"kubectl whatsapp status {target.name} {place} --request-timeout 10"
-    if "lease" in world.read.absent:  # then --operator-namespace and --lease say where it is
+    if "lease" in world.read.absent:  # its place is then needed for --operator-namespace and --lease
         yield f"kubectl get leases --all-namespaces --field-selector metadata.name={target.lease}"
     if leader is not None and not leader.alive:
         place = f"-n {target.operator_namespace}"

@@ -1,7 +1,7 @@
-"""Why a cluster is as it is: the operator's own rules, run on what was read. Pure.
+"""Why a cluster is in its state: the operator's own rules, run on what was read. Pure.
 
-What the operator alone knows is not here: answers to its probes, the content of Secrets, and since when a fact has held. So its last
-report stands next to what the rules say now, and everything that was assumed is named.
+Some facts only the operator knows: answers to its probes, the content of Secrets, and since when a fact has held. So the result also
+contains the operator's last report, and everything that was assumed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RuleAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceAnswer:
-    """One entry of the table of evidence, and whether it speaks against the holder of a shard."""
+    """One entry of the table of evidence, and whether it counts against the holder of a shard."""
 
     evidence: str
     certainty: str
@@ -69,7 +69,7 @@ class CandidateAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardAnswer:
-    """What the rules say of one shard."""
+    """What the rules say about one shard."""
 
     shard: int
     state: str
@@ -78,12 +78,12 @@ class ShardAnswer:
     sentence: str = ""
     evidence: tuple[EvidenceAnswer, ...] = ()
     candidates: tuple[CandidateAnswer, ...] = ()
-    """The other Coreapps; those that could take it first, the best one on top."""
+    """The other Coreapps: first those that could take it, best one first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Why:
-    """The rule that decides, what it goes by, and what would change it."""
+    """The rule that decides, what it is based on, and what would change it."""
 
     namespace: str
     name: str
@@ -94,17 +94,17 @@ class Why:
     meaning: str = ""
     what_changes_it: str = ""
     stopped: str = ""
-    """Why nothing of it is done now; empty if an operator leads, or that is not known."""
+    """Why none of it is done now; empty if an operator leads, or if that is not known."""
     said_no: tuple[RuleAnswer, ...] = ()
-    """Rules that are asked before it and do not hold, in their order."""
+    """Rules that come before it and do not hold, in their order."""
     also: tuple[RuleAnswer, ...] = ()
-    """Rules after it that hold, too."""
+    """Rules after it that also hold."""
     evidence: tuple[str, ...] = ()
     reported: str = ""
     """The operator's own last reason and sentence."""
     reported_advice: str = ""
     differs: str = ""
-    """Why the operator's own answer may be another one; empty if it is the same."""
+    """Why the operator's own answer may differ; empty if it is the same."""
     granted: tuple[str, ...] = ()
     """What was assumed because only the operator can know it."""
     shard: ShardAnswer | None = None
@@ -114,7 +114,7 @@ class Why:
 
 
 def why(read: Read, shard: int | None = None) -> Why:
-    """Return which rule decides and why; for one shard also what speaks against its holder and who could take it."""
+    """Return which rule decides and why; for a given shard also the evidence against its holder and which Coreapps could take it."""
     world = World(read)
     blank = Why(namespace=read.target.namespace, name=read.target.name, at=read.at, unread=read.unread_titles())
     if not world.cluster:
@@ -145,7 +145,7 @@ def _answered(blank: Why, world: World, desired: Desired, shard: int | None) -> 
         str(one.get("reason")) for kind in ("Reconciling", "Stalled") if (one := condition(world.cluster, kind)).get("status") == "True"
     }
     leader = leader_of(world)
-    stopped = "No operator leads: nothing of this is done until one does." if leader is not None and not leader.alive else ""
+    stopped = "No operator leads: none of this is done until one does." if leader is not None and not leader.alive else ""
     is_same = rule in active if active else rule in {Reason.UP_TO_DATE, Reason.CHANGED_BY_ADMISSION}
     return replace(
         blank,
@@ -172,14 +172,14 @@ def _answer(rule: rules.Rule, facts: Facts) -> RuleAnswer:
 def _difference(world: World) -> str:
     judged, now = world.status.get("observedGeneration", "none"), (world.cluster.get("metadata") or {}).get("generation", "unknown")
     older = f" It last judged generation {judged} of the spec, which is now {now}." if judged != now else ""
-    return f"The operator knows more than can be read: answers to its probes, Secrets, and since when a fact has held.{older}"
+    return f"The operator knows more than this command can read: answers to its probes, Secrets, and how long a fact has held.{older}"
 
 
 # --- the snapshot ---------------------------------------------------------------------------------------------------------
 
 
 def _snapshot(world: World, desired: Desired) -> Snapshot:
-    """Make the operator's own snapshot of what was read. Twice: the first plan names the facts whose age the second one needs."""
+    """Make the operator's own snapshot from what was read. The plan for a first one names the facts whose age the final one needs."""
     gathered = assemble.Gathered(
         cluster=world.cluster, services=_kind(world, "services"), pods=_kind(world, "pods"), statefulsets=_kind(world, "statefulsets")
     )
@@ -203,7 +203,7 @@ def _snapshot(world: World, desired: Desired) -> Snapshot:
 
 
 def _reports(parts: assemble.Parts, shards: int | None) -> dict[str, ProbeResult]:
-    """What each ready Coreapp would answer if all is as its Service says."""
+    """What each ready Coreapp would answer if it has the role that its Service gives it."""
     held = {route.holder_uid: route for route in parts.routes}
     found = {}
     for pod in parts.coreapp_pods:
@@ -215,7 +215,7 @@ def _reports(parts: assemble.Parts, shards: int | None) -> dict[str, ProbeResult
 
 
 def _kind(world: World, source: str) -> tuple[Obj, ...]:
-    """The items of a list, each with its kind: the API server leaves it out in lists."""
+    """The items of a list, each with its kind, which the API server leaves out in lists."""
     return tuple({"kind": KINDS[source], **one} for one in world.read.items(source) or ())
 
 
@@ -226,7 +226,7 @@ def _nodes(world: World) -> dict[str, Node] | None:
 
 
 def _since(world: World, fact: str) -> datetime:
-    """Since when a fact has held, as far as an object says it; else since now."""
+    """Since when a fact has held, if an object records it; else since now."""
     kind, _, uid = fact.partition("/")
     pod = next((one for one in world.pods.values() if one["metadata"].get("uid") == uid), None)
     if kind == "NotReady" and pod is not None:
@@ -237,12 +237,12 @@ def _since(world: World, fact: str) -> datetime:
     return world.read.at
 
 
-# --- what is said of it ---------------------------------------------------------------------------------------------------
+# --- the sentences ---------------------------------------------------------------------------------------------------
 
 
 @cache
 def texts() -> dict[str, tuple[str, str]]:
-    """Return the meaning of each reason, and what to do: the two paragraphs of its docstring, which only the source has."""
+    """Return the meaning of each reason, and what to do: the two paragraphs of its docstring, which exists only in the source."""
     source = files("whatsapp_operator.core").joinpath("reasons.py").read_text(encoding="utf-8")
     (reasons,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
     found = {}
@@ -265,7 +265,7 @@ def _evidence(f: Facts, plan: Plan) -> Iterator[str]:
     replicas = f"{f.replicas} replicas, {len(f.ready)} ready" if f.snapshot.statefulset else "no StatefulSet"
     spec = f"{counted(f.desired.shards, 'shard')}, {counted(f.desired.spares, 'spare')}"
     yield f"spec: {spec}; Coreapps: {replicas}; Webapps ready: {f.webapps_ready}"
-    yield f"shards by the client: {f.shards if f.shards is not None else 'not known'}; last settled: {f.settled_shards or 'none'}"
+    yield f"shards according to the client: {f.shards if f.shards is not None else 'not known'}; last settled: {f.settled_shards or 'none'}"
     for route, proof in f.failed:
         yield f"shard {route.shard}: {route.holder} failed ({proof})"
     for pod in f.snapshot.coreapps:
@@ -282,7 +282,7 @@ def _granted(world: World, desired: Desired) -> Iterator[str]:
     yield "every running Coreapp answers its probes, with the role that its Service gives it"
     yield "the operator passes its self-check"
     if desired.account is not None:
-        yield "the account's certificate may be sent, and no other WhatsAppCluster keeps its phone number"
+        yield "the account's certificate may be sent, and no other WhatsAppCluster uses its phone number"
     unread = [*MAINTAINED] + (["Deployment"] if world.read.items("deployments") is None else [])
     yield f"objects that were not read are as they should be: {', '.join(unread)}"
 
@@ -300,14 +300,14 @@ def _of_shard(f: Facts, number: int) -> ShardAnswer:
     if route.holder is None:
         sentence = "No Coreapp was ever given this shard."
     elif route.copied_by is not None:
-        sentence = f"Its Service leads to {route.holder} and to pod {route.copied_by}. Remove the label {EPOCH_LABEL} of that pod."
+        sentence = f"Its Service selects {route.holder} and also pod {route.copied_by}. Remove the label {EPOCH_LABEL} of that pod."
     elif failure is not None:
         moves = any(move.route.shard == number for move in handovers.failovers(f)) and not f.desired.manual
         sentence = f"{route.holder} failed ({failure}); " + (f"{standbys[0].name} takes over." if moves else "no standby takes over.")
     elif state == "Serving":
         sentence = f"{route.holder} holds it, and there is no evidence against it."
     else:
-        sentence = f"{route.holder} holds it and is not ready, but that alone does not prove a failure."
+        sentence = f"{route.holder} holds it but is not ready; that alone does not prove a failure."
     answers = tuple(
         EvidenceAnswer(
             evidence=str(proof.evidence), certainty=str(proof.certainty), holds=bool(route.holder_uid) and proof.counts(f, route, pod)
@@ -342,4 +342,4 @@ def _unfit(f: Facts, pod: Coreapp) -> str:
         return "it is not ready" + (f": {pod.pending_because}" if pod.pending_because else "")
     if (claim := f.claim(pod)) not in {"none", "dead"}:
         return f"it carries the label of another attempt ({claim})"
-    return "Set Shards restarts it"
+    return "Set Shards is restarting it"

@@ -1,4 +1,4 @@
-"""What was read, by name, with what follows for single pods and nodes. Pure."""
+"""What was read, by name, and what it means for single pods and nodes. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kubectl_whatsapp.marks import COMPONENT_LABEL, PAUSED_ANNOTATION, renewed
 from kubectl_whatsapp.reading import Read
 
 NODE_SILENT: Final = timedelta(seconds=25)
-"""A kubelet renews its Lease every 10 s; without two renewals it counts as gone (kubernetes.io, "Node heartbeats")."""
+"""A kubelet renews its Lease every 10 s; after two missed renewals it counts as gone (kubernetes.io, "Node heartbeats")."""
 
 
 class World:
@@ -48,7 +48,7 @@ class World:
         return [pod for _, pod in sorted(self.pods.items(), key=_ordinal) if labels(pod).get(COMPONENT_LABEL) == name]
 
     def node_trouble(self, node: str | None) -> str:
-        """Return why a node does not count as there; empty if it does, or nothing is known of nodes."""
+        """Return why a node does not count as available; empty if it does, or if nothing is known about nodes."""
         if node is None:
             return ""
         heard = self.heartbeats.get(node)
@@ -64,7 +64,7 @@ class World:
         return ""
 
     def pod_trouble(self, pod: Obj) -> str:
-        """Return why a pod cannot serve; empty if nothing is known to be wrong with it."""
+        """Return why a pod cannot serve; empty if nothing is known to be wrong."""
         meta, state = pod["metadata"], pod.get("status") or {}
         where = self.node_trouble((pod.get("spec") or {}).get("nodeName"))
         if meta.get("deletionTimestamp"):
@@ -104,12 +104,12 @@ def labels(obj: Obj) -> Mapping[str, str]:
 
 
 def condition(obj: Obj, kind: str) -> Obj:
-    """Return a condition of an object; empty if it has none of that type."""
+    """Return the condition of this type of an object; empty if it has none."""
     return next((one for one in (obj.get("status") or {}).get("conditions") or () if one.get("type") == kind), {})
 
 
 def counted(number: int, what: str) -> str:
-    """Return a number of things in words, such as ``1 spare`` and ``2 spares``."""
+    """Return a number with its noun, such as ``1 spare`` and ``2 spares``."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
@@ -119,5 +119,5 @@ def are_ready(number: int, what: str) -> str:
 
 
 def stamp(at: datetime) -> str:
-    """Return a time as it is shown: of the day, in UTC."""
+    """Return the time of day as shown, in UTC."""
     return f"{at:%H:%M:%S}Z"

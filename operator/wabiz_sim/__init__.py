@@ -13,10 +13,10 @@ It sends nothing to WhatsApp. Three components, each one process (or one object 
     sharding.py     recipient -> shard
     certificate.py  the simulator's own certificates, with an expiry that it can read
     envelope.py     the documented error envelope and its codes
-    version.py      its version, and the one that it claims to be
+    version.py      its own version, and the client version that it reports
 
     coreapp.py      serves one shard or is a standby
-    role.py         the last role assignment of a Coreapp, durably
+    role.py         the last role assignment of a Coreapp, stored durably
     gateway.py      a Coreapp's one connection to the WhatsApp servers
     disturbance.py  injected faults of its probes and ports
     webhook.py      delivery of inbound messages to the webhook

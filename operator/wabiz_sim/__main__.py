@@ -16,7 +16,7 @@ from .version import VERSION
 from .webapp import Webapp
 
 _GRACE_SECONDS = 20.0
-"""Less than the 30 s that Kubernetes waits before it kills."""
+"""Less than the 30 s that Kubernetes waits before it kills the container."""
 
 
 def build(component: str, settings: Settings) -> Process:

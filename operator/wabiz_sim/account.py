@@ -52,7 +52,7 @@ class Account:
 
     @property
     def barred(self) -> str | None:
-        """Why no Coreapp may connect, None when they may."""
+        """Why no Coreapp may connect; None if they may."""
         if self.banned:
             return "banned"
         return "logged_off" if self.logged_off else None
@@ -74,17 +74,17 @@ class Account:
         return success(status=201)
 
     async def reshard(self, shards: int) -> None:
-        """Set the number of shards and restart all Coreapps, also for the same number: the documents name no exception."""
+        """Set the number of shards and restart all Coreapps, even if the number stays the same: the documents name no exception."""
         self._restarting_until = time.monotonic() + self._settings.restart_seconds
         async with self._resharding:
             restarts = self.restarts + 1
-            # Durable first: a number that could be lost must not be announced.
+            # Store it first: a number that could be lost must not be announced.
             await self._store.put_facts({"shards": shards, "restarts": restarts, "logged_off": False})
             self.shards, self.restarts, self.logged_off = shards, restarts, False
             await self._restart()
 
     async def require_certificate(self, beginning: str | None) -> None:
-        """Accept only certificates whose fingerprint begins so; None: any."""
+        """Accept only certificates with a fingerprint that begins like this; None: any."""
         self.right_certificate = beginning
         await self._store.put_facts({"right_certificate": beginning})
 

@@ -1,4 +1,4 @@
-"""Bodies of requests, parsed so that no body causes an internal error."""
+"""Request bodies, parsed so that no body causes an internal error."""
 
 import json
 from typing import Any

@@ -1,7 +1,7 @@
-"""The simulator's own certificates: the public protobuf shape of a verified-name certificate, plus an expiry.
+"""The simulator's own certificates: the publicly known protobuf format of a verified-name certificate, plus an expiry.
 
 Shape: ``VerifiedNameCertificate{1 details, 2 signature, 3 serverSignature}``, ``Details{1 serial, 2 issuer, 4 verifiedName, 10 issueTime}``
-(tulir/whatsmeow, waVnameCert). The real one shows no expiry; field 15 of Details exists only in the simulator. Pure.
+(tulir/whatsmeow, waVnameCert). The real format has no readable expiry; field 15 of Details exists only in the simulator. Pure.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""The routes for tests: counters, faults, and what else a test may do to the WhatsApp servers. Never reachable from outside the cluster.
+"""The routes for tests: counters, faults, and other control of the WhatsApp servers. Never reachable from outside the cluster.
 
 All under ``/control``, JSON in and out; a bad body is answered by 400 and ``{"error"}``.
 
@@ -11,14 +11,14 @@ All under ``/control``, JSON in and out; a bad body is answered by 400 and ``{"e
     GET    waiting                          ids of the inbound messages that no webhook has accepted yet
     POST   missing {ids}                    those of the ids that were never accepted: what was lost
     GET    faults                           all faults with left and fired
-    POST   faults {call, fault, ...}        one more fault, see the module of faults
+    POST   faults {call, fault, ...}        add a fault, see module ``faults``
     DELETE faults                           remove all faults
     POST   shards {n}                       another party sets the shards; everything restarts
     POST   inbound {from, body, id?}        a WhatsApp user writes
     POST   certificate {fingerprint|null}   the only right certificate, by its SHA-256 or the beginning of it
     POST   pin {pin|null}                   two-step verification on or off
     POST   reset-password {}                the initial password again, all tokens void
-    POST   tokens {seconds?, expire?}       how long new tokens are good; expire makes all void now
+    POST   tokens {seconds?, expire?}       how long new tokens are valid; expire makes all void now
     POST   registered {at}                  when the number was registered (until the next start)
     POST   support {expire_timestamp}       when the build expires (until the next start)
     POST   reset-fence {}                   drop all epochs, as after a restore of etcd
@@ -44,7 +44,7 @@ from .store import Inbound, Store, storable
 from .users import TOKEN_SECONDS, Users
 
 _LAST = 2**63 - 1
-"""No number of a message or a frame is larger, and databases take no larger one."""
+"""No sequence number of a message or a frame is larger, and databases accept no larger one."""
 
 _LONGEST_SECONDS = 100 * 365 * 86400.0
 
@@ -223,7 +223,7 @@ def _bad(error: str) -> web.Response:
 
 
 def _paged(handle: Callable[[int, int], Awaitable[web.Response]]) -> Handler:
-    """Read after which entry a page begins, and its length; anything but numbers is answered by one sentence and 400."""
+    """Read the entry after which a page begins, and its length; if they are not numbers, answer 400 with one sentence."""
 
     async def handler(request: web.Request) -> web.Response:
         try:
@@ -236,7 +236,7 @@ def _paged(handle: Callable[[int, int], Awaitable[web.Response]]) -> Handler:
 
 
 def _checked(handle: Callable[[dict[str, Any]], Awaitable[web.Response]]) -> Handler:
-    """Read the body as a JSON object; a wrong one is answered by one sentence and 400."""
+    """Read the body as a JSON object; if it is invalid, answer 400 with one sentence."""
 
     async def handler(request: web.Request) -> web.Response:
         try:

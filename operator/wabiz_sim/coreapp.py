@@ -24,7 +24,7 @@ from .version import CLIENT_VERSION
 from .webhook import Webhook
 
 _HOLD_SECONDS = 2.0
-"""Seconds for which a message waits for a Coreapp that is routed to but not yet assigned, or assigned but not yet connected."""
+"""Seconds for which a Coreapp holds a message while the shard is routed to it but not yet assigned, or assigned but not yet connected."""
 _BIND_SECONDS = 5.0
 
 
@@ -171,7 +171,7 @@ class Coreapp(Process):
             self._webhook.configure(frame["settings"])
             try:
                 self._hello(frame["shards"], frame["seconds"])
-            except OSError as error:  # a full or lost disk: as standby it does no harm, and the operator assigns the role again
+            except OSError as error:  # a full or lost disk: a standby does no harm, and the operator assigns the role again
                 self.log.error("%s cannot write its note (%s) and is a standby", self.settings.pod_name, error.strerror)
         elif frame["type"] == "settings":
             self._webhook.configure(frame["settings"])

@@ -40,7 +40,7 @@ class Database:
         """Read ``WA_DB_*`` as the client documents them, and ``WABIZ_DB_TLS_DIR``; None when none of them is set.
 
         ``WA_DB_ENGINE`` must be PGSQL. ``WA_DB_NAME_PREFIX`` begins the database's name. ``WA_DB_PERSISTENT`` (1 or 0) and
-        ``WA_DB_CONNECTION_IDLE_TIMEOUT`` (milliseconds) are checked only: the one is for the vendor's Webapps, the other for MySQL, and
+        ``WA_DB_CONNECTION_IDLE_TIMEOUT`` (milliseconds) are only checked: the first is for the vendor's Webapps, the second for MySQL, and
         the simulator keeps one connection. ``WABIZ_DB_TLS_DIR`` is a folder with ca.crt and, for a client certificate, tls.crt and tls.key.
 
         Raises ValueError with a sentence that names the variable, but not its value: all of them may come from a Secret.

@@ -1,8 +1,8 @@
-"""The upstream's one session at PostgreSQL: taken over from an earlier upstream, reconnected after a loss, every wait on it bounded.
+"""The upstream's one session with PostgreSQL: taken over from an earlier upstream, reconnected after a loss, every wait on it bounded.
 
 One session does everything, one call at a time and in the order of the calls, as with a file. It holds an advisory lock of its database, so
-its transactions have ended before another session reads the data. The database stores the owner of the last session, so a replaced upstream
-that does not know of it cannot come back.
+its transactions have ended before another session reads the data. The database stores which upstream owns it, so an upstream that was
+replaced without noticing cannot reconnect.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ Work = Callable[[Session], Coroutine[Any, Any, T]]
 """Statements of one call."""
 
 _AWAY_SECONDS = 1.5
-"""Seconds for which a call waits for a lost session: less than a Webapp's sender waits."""
+"""Seconds for which a call waits until a lost session is back: less than a Webapp's sender waits."""
 _CALL_SECONDS = 5.0
 """Longest time of one call; the server gives up a little earlier, so that its answer is known."""
 _SERVER_SECONDS = 4.0
@@ -113,7 +113,7 @@ class DatabaseSession:
         return await self._begin(work, changes=False)
 
     async def change(self, work: Work[T]) -> T:
-        """Run ``work``, whose one statement changes something; else as ``read``.
+        """Run ``work``, which has one statement and changes something; otherwise like ``read``.
 
         After a StoreError it is unknown whether it was done. All calls that wait for their turn fail with it: they depend on values that
         are uncertain now.
@@ -241,7 +241,7 @@ class DatabaseSession:
         return session
 
     async def _connect(self, name: str) -> Session:
-        # twice: the name of a host may mean two addresses
+        # twice, because a host name may resolve to two addresses
         async with asyncio.timeout(2 * _CONNECT_SECONDS):
             conninfo = make_conninfo("", dbname=name, connect_timeout=int(_CONNECT_SECONDS), **self._parameters)
             return await AsyncConnection.connect(conninfo, autocommit=True)
@@ -338,7 +338,7 @@ async def _bounded(session: Session, work: Coroutine[Any, Any, T], seconds: floa
 
 
 def _has_ended(session: Session) -> bool:
-    """Return whether the server sent something without a request: almost always that it ends the session."""
+    """Return whether the server sent something without a request: almost always the end of the session."""
     if session.closed:
         return True
     poll = select.poll()
@@ -347,7 +347,7 @@ def _has_ended(session: Session) -> bool:
 
 
 def _cut(session: Session) -> None:
-    """End the connection at this side, which wakes all calls that wait on it. The file descriptor stays while they use it."""
+    """End the connection from this side, which wakes all calls that wait on it. The file descriptor stays open while they use it."""
     if not session.closed:
         with suppress(OSError), socket.socket(fileno=os.dup(session.fileno())) as connection:
             connection.shutdown(socket.SHUT_RDWR)

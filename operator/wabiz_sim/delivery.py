@@ -18,10 +18,10 @@ _RETRY_SECONDS = 2.0
 _TRY_SECONDS = 2.5
 """Seconds. A Coreapp holds a message for 2 s; one that does not answer for longer hangs."""
 _CHECK_SECONDS = 0.15
-"""Seconds between two checks whether the shard has moved to another address, while an attempt is pending."""
+"""Seconds between two checks of whether the shard has moved to another address, while an attempt is pending."""
 _AGAIN_SECONDS = 0.45
 """Seconds between two attempts over fresh connections, while one through a Service's own address is pending. The target of the Service is
-not visible, and an open connection keeps its old target: a Coreapp that hangs, or a lost node."""
+not visible, and an open connection keeps its old target, which may be a hung Coreapp or on a lost node."""
 _MOST_REDIRECTS = 2
 
 _MOST_MOVES = 3
@@ -60,7 +60,7 @@ class Delivery:
             try:
                 answer = await self._once(message)
             except _Moved as moved:
-                # Another Coreapp serves the shard now: no failure of the message, and no reason to wait.
+                # Another Coreapp serves the shard now: the message has not failed, and there is no reason to wait.
                 moves += 1
                 if moves <= _MOST_MOVES:
                     continue
@@ -85,7 +85,7 @@ class Delivery:
             return failure(503, NOT_READY, f"no Coreapp answers for shard {shard} now, retry")
 
     async def _walk(self, address: Address, service: str | None, shard: int, message: Message) -> Answer:
-        """Try, and follow the redirects."""
+        """Try one address, and follow redirects."""
         for _ in range(_MOST_REDIRECTS + 1):
             status, body = await self._try(address, service, shard, message)
             if status == 200:
@@ -126,7 +126,7 @@ class Delivery:
 
     def _begin(self, address: Address, shard: int, message: Message, *, fresh: bool = False) -> asyncio.Task[tuple[int, dict[str, Any]]]:
         attempt = asyncio.create_task(self._post(address, shard, message, fresh=fresh))
-        # Others may fail at the moment when one succeeds. An error that nobody asks for would be logged as one of this program.
+        # Others may fail while one succeeds. asyncio would log an error that is never retrieved as one of this program.
         attempt.add_done_callback(lambda done: done.cancelled() or done.exception())
         return attempt
 

@@ -1,4 +1,4 @@
-"""Injected faults of a Coreapp: probes that are not answered or answered late, ports that are closed or half open."""
+"""Injected faults of a Coreapp: probes that are answered late or never, ports that are closed or half open."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ class Disturbance:
     late: float = 0.0
     """Seconds by which every answer to a probe comes late."""
     linger: float | None = None
-    """Seconds for which it goes on after SIGTERM, within its grace period; None: as the vendor's client does."""
+    """Seconds for which it keeps running after SIGTERM, within its grace period; None: like the vendor's client."""
     ports: str = "open"
     """``closed``: the ports are closed, connections are reset, the process lives. ``half-open``: connections stay open and nothing is
     answered on them, new ones are not completed (no SYN is answered). ``parted``: callers are not answered, except those at NEAR; the

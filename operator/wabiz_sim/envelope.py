@@ -13,7 +13,7 @@ CERTIFICATE_UNSIGNED = 430
 CERTIFICATE_OF_ANOTHER = 432
 CERTIFICATE_SIGNATURE = 433
 INTERNAL_ERROR = 1014
-"""Also of an unknown endpoint (client#answers)."""
+"""Also for an unknown endpoint (client#answers)."""
 TOO_MANY_REQUESTS = 1015
 OVERLOADED = 1016
 NOT_PRIMARY_MASTER = 1017

@@ -23,7 +23,7 @@ from .store import KEPT, Inbound, Store, StoreError
 
 _PER_SHARD = ("sent", "accepted", "duplicates", "inbound_sent", "inbound_acked", "fenced", "replaced", "misrouted", "stale")
 _WINDOW = 64
-"""Inbound messages that may be in progress to one Coreapp."""
+"""How many inbound messages may be in progress to one Coreapp."""
 _PAGE = 5000
 _CONNECTIONS_KEPT = 20_000
 _WHY = {
@@ -51,7 +51,7 @@ class Connection:
 
 
 class Exchange:
-    """Connections and messages. Sums over restarts come from the store, the rest is counted since the start."""
+    """Connections and messages. Sums over restarts come from the store; the rest is counted from the start of the process."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Exchange:
         await self._write()
 
     def connected(self, uid: str) -> bool:
-        """True when that Coreapp holds a connection."""
+        """True if that Coreapp has a connection."""
         return any(connection.uid == uid for connection in self._active.values())
 
     def active(self) -> dict[str, dict[str, Any]]:
@@ -143,7 +143,7 @@ class Exchange:
             if fault.fault == "error":
                 return web.json_response({"error": "injected fault"}, status=503)
             await asyncio.sleep(fault.seconds)
-        # One at a time for each shard: no other connection may come between the fence and the replacement of the older one.
+        # One at a time for each shard: no other connection may be handled between the fence and the replacement of the older one.
         async with self._locks[shard]:
             rejection = await self._rejection(shard, shards, epoch, uid)
             if rejection is not None:
@@ -288,7 +288,7 @@ class Exchange:
     # the log
 
     def _note(self, kind: Kind, **fields: Any) -> None:
-        """Append to the log in order, at once, also where the database cannot be awaited."""
+        """Append to the log in order and at once, even where the database cannot be awaited."""
         self._unwritten.append(Entry(kind=kind, at=time.time(), **fields))
 
     def _entry_of(self, connection: Connection, kind: Kind, message: str = "", note: str = "") -> Entry:
@@ -314,7 +314,7 @@ class Exchange:
             while page := await self.logged(self._audited, _PAGE):
                 self._audit.read(page)
                 self._audited = page[-1].seq
-                await asyncio.sleep(0)  # a file returns a long log without a pause: let other tasks run
+                await asyncio.sleep(0)  # an SQLite file returns a long log without a pause: let other tasks run
         return self._audit
 
     async def reset_fence(self) -> None:

@@ -28,11 +28,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 """The faults of each call.
 
 API calls: ``error`` answers ``status`` (500) with ``code`` (1014); ``timeout`` never answers; ``reset`` cuts the connection; ``garbage``
-answers ``status`` (200) with a body that is not JSON; with ``applies`` each of these executes the call all the same. ``slow`` answers
+answers ``status`` (200) with a body that is not JSON; with ``applies`` each of these still executes the call. ``slow`` answers
 correctly after ``seconds``. Set Shards also: all ``REJECTIONS``, with any ``status``, ``code`` and ``details``, and with ``retry_after``
 as the header Retry-After (``wrong_certificate`` logs the client off, ``banned`` bans the account; the others change nothing); ``late``
-answers ``status`` (500) at once and applies after ``seconds``; ``overtaken`` comes just after another call for the current number, and so
-during the restart of that call.
+answers ``status`` (500) at once and applies after ``seconds``; ``overtaken``: the call comes just after another call for the current
+number, and thus during the restart of that call.
 messages (a frame at the WhatsApp servers): ``timeout`` does not acknowledge, ``slow`` does after ``seconds``, ``reset`` cuts the gateway;
 with ``applies`` the first and the last accept the message. gateway: a connection is rejected with 503, or accepted after ``seconds``.
 restart: the Coreapp ``pod`` (any if unset) takes ``seconds`` longer.

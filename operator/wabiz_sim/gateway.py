@@ -24,7 +24,7 @@ RESHARDED = 4002
 LOGGED_OFF = 4003
 """Close code: the client was logged off or the account banned."""
 UNABLE = 1011
-"""Close code: the servers failed; they may have accepted unacknowledged messages or not (RFC 6455, 7.4.1)."""
+"""Close code: the servers failed; they may or may not have accepted unacknowledged messages (RFC 6455, 7.4.1)."""
 REJECTION_HEADER = "X-Simulator-Rejection"
 """The reason for a rejected connection: fenced, shards, logged_off, banned."""
 
@@ -57,9 +57,9 @@ class Gateway:
         self._task = process.spawn(self._run())
 
     async def send(self, message_id: str, to: str, body: str, timeout: float) -> bool:
-        """Send a message. True: the upstream stored it durably, False: the connection was lost before.
+        """Send a message. True: the upstream stored it durably; False: the connection was lost before it confirmed that.
 
-        Raises TimeoutError when there was no answer within ``timeout`` seconds. Sending the same id again is safe.
+        Raises TimeoutError if there was no answer within ``timeout`` seconds. Sending the same id again is safe.
         """
         answer = self._pending.get(message_id)
         if answer is None:

@@ -1,8 +1,8 @@
 """The log of the gateways of the WhatsApp servers, and its audit. Pure: entries in, figures out.
 
 The log has one entry for every connection that was accepted, ended or rejected by the fence, and for every message frame of a Coreapp,
-accepted or not. No field of it must be unique, so that it can also contain what must never happen. The audit reads only the log: it shares
-nothing with the code that decides which connections and messages are accepted.
+accepted or not. No field has to be unique, so that the log can also record what must never happen. The audit reads only the log: it shares
+no code with the decisions on which connections and messages are accepted.
 """
 
 from collections import Counter, defaultdict
@@ -26,9 +26,9 @@ class Kind(StrEnum):
     TAKEN = "taken"
     """A message was accepted."""
     REPEATED = "repeated"
-    """A message was dropped, because its id had been accepted before; it was acknowledged again."""
+    """A message was dropped because its id had been accepted before; it was acknowledged again."""
     STALE = "stale"
-    """A message was dropped, because its connection had been closed."""
+    """A message was dropped because its connection had been closed."""
     DROPPED = "dropped"
     """A message was dropped by an injected fault."""
     STARTED = "started"
@@ -56,13 +56,13 @@ class Entry:
     message: str = ""
     """Its id."""
     note: str = ""
-    """Of a message its recipient."""
+    """For a message, its recipient."""
     seq: int = 0
-    """Grows from entry to entry; given by the database."""
+    """Grows from entry to entry; assigned by the database."""
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> "Entry":
-        """Read an entry as ``/control/frames`` shows it. Raises TypeError for an unknown field, ValueError for no number."""
+        """Read an entry as ``/control/frames`` shows it. Raises TypeError for an unknown field, ValueError for one that is not a number."""
         return cls(**{**row, "seq": int(row["seq"]), "at": float(row["at"]), "shard": int(row["shard"])})
 
     def shown(self) -> dict[str, Any]:
@@ -77,17 +77,17 @@ class Totals:
     delivered: int = 0
     """Different ids that were accepted."""
     repeated: int = 0
-    """Frames correctly dropped, because their id had been accepted."""
+    """Frames correctly dropped because their id had been accepted before."""
     doubled: int = 0
     """Different ids that were accepted more than once."""
     stale: int = 0
-    """Frames rejected, because their connection had been replaced or closed."""
+    """Frames rejected because their connection had been replaced or closed."""
     dropped: int = 0
     """Frames dropped by an injected fault."""
     fenced: int = 0
     """Connections rejected by the fence."""
     replaced: int = 0
-    """Connections ended, because one with a higher epoch (or of the same Coreapp) came."""
+    """Connections ended because one with a higher epoch (or of the same Coreapp) replaced them."""
     below_epoch: int = 0
     """Frames accepted from a connection with a lower epoch than the highest accepted one of its shard."""
     overlaps: int = 0
@@ -108,7 +108,7 @@ class Totals:
 
 @dataclass(eq=False, slots=True)
 class Span:
-    """The span in which frames of one connection were accepted: place in the log and time of both ends."""
+    """The span in which frames of one connection could be accepted: the place in the log and the time of both ends."""
 
     connection: str
     shard: int
@@ -143,9 +143,9 @@ class Audit:
     """Reads the log entry by entry, in order, and counts violations."""
 
     ids_kept: float = inf
-    """So many of the last accepted ids are known at least; an audit without an end would fill the memory."""
+    """How many of the last accepted ids are remembered at least: an endless audit must not fill the memory."""
     spans_kept: float = inf
-    """So many of the last connections."""
+    """How many of the last connections are remembered."""
     taken: set[str] = field(default_factory=set)
     """The ids of the last accepted messages."""
     older: set[str] = field(default_factory=set)
@@ -169,7 +169,7 @@ class Audit:
             self._read(entry, next(self._places))
 
     def totals(self, now: float | None = None) -> Totals:
-        """Return the sums so far; an overlap that still lasts does so until ``now`` (by default: the last entry)."""
+        """Return the sums so far. An overlap that has not ended is counted until ``now`` (default: the last entry)."""
         sums: Counter[str] = sum(self.shards.values(), Counter())
         until = self._last if now is None else now
         return Totals(

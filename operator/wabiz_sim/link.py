@@ -17,13 +17,13 @@ Frame = dict[str, Any]
 """One JSON object on a websocket; its ``type`` says what it is."""
 
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError, LookupError)
-"""Errors of a connection or call to another component without an answer."""
+"""Errors of a connection or call to another component that got no answer."""
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.03, 0.5
 _DIAL_SECONDS = 2.0
 _PING_SECONDS = 5.0
 _SILENCE_SECONDS = 15.0
-"""Without a frame for so long, not even a ping, the upstream hangs or is gone."""
+"""After this long without a frame, even a ping, the upstream hangs or is gone."""
 
 
 class Backoff:
@@ -89,7 +89,7 @@ class Link:
     """One component's registration at the upstream."""
 
     def __init__(self, process: Process, query: Mapping[str, str], on_frame: Callable[[Frame], Frame | None]) -> None:
-        """``on_frame`` takes each frame and may return an answer to it."""
+        """``on_frame`` receives each frame and may return an answer to it."""
         self._process = process
         self._query = query
         self._on_frame = on_frame

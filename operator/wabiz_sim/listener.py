@@ -18,7 +18,7 @@ _BACKLOG = 1024
 _NEVER = 10 * 365 * 86400.0
 """Keep-alive of an idle connection in seconds: it may be the operator's tether, so only the end of the process may close it."""
 _MAPPED = "::ffff:"
-"""Prefix of the address of an IPv4 caller on a port of both families."""
+"""Prefix of an IPv4 caller's address on a dual-stack port."""
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -156,7 +156,7 @@ class Listener:
             self._fillers.append(filler)
 
     def unclog(self) -> None:
-        """End ``clog``: requests that came meanwhile are answered now."""
+        """End ``clog``: requests that arrived meanwhile are answered now."""
         accepts, self._near = bool(self._near), ""
         self._drop_fillers()
         if self._socket is not None and not accepts:

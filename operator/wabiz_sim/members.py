@@ -25,7 +25,7 @@ class Member:
     forgot: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def send(self, frame: dict[str, Any]) -> None:
-        """Send a frame. It is dropped if it cannot be sent within a second: the member gets the state again when it registers again."""
+        """Send a frame. It is dropped if it cannot be sent within a second: the member gets the state when it registers again."""
         with suppress(ConnectionError, RuntimeError, TimeoutError):
             async with asyncio.timeout(_SEND_SECONDS):
                 await self.socket.send_json(frame)

@@ -48,7 +48,7 @@ class PostgresStore(Store):
     """A separate database on a server, created at the first start. Sequence numbers grow, but may have gaps."""
 
     def __init__(self, database: Database, on_uncertain: Callable[[], None], *, kept: int = KEPT) -> None:
-        """``on_uncertain`` is called when a change failed and may have been made all the same: cached values must be read again."""
+        """``on_uncertain`` is called when a change failed but may still have been made: cached values must be read again."""
         self._kept = kept
         self._session = DatabaseSession(database, SCHEMA, on_uncertain)
 

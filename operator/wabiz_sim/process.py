@@ -21,7 +21,7 @@ class Process(abc.ABC):
     """A component. It can be started once: a restarted container is a new object with the same settings."""
 
     linger_seconds = 0.0
-    """Seconds for which it goes on serving after SIGTERM, because routes are updated late."""
+    """Seconds for which it keeps serving after SIGTERM, because routes are updated late."""
 
     def __init__(self, settings: Settings, *, resolve: Resolve = by_dns) -> None:
         self.settings = settings
@@ -67,7 +67,7 @@ class Process(abc.ABC):
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """The HTTP client for everything this component calls; connections are kept, names are resolved again for each."""
+        """The HTTP client for everything this component calls; it keeps connections, and resolves names again for each new one."""
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, use_dns_cache=False, keepalive_timeout=60)
             self._session = aiohttp.ClientSession(connector=connector)
@@ -75,7 +75,7 @@ class Process(abc.ABC):
 
     @property
     def fresh_session(self) -> aiohttp.ClientSession:
-        """The same with a new connection for every call."""
+        """Like ``session``, but with a new connection for every call."""
         if self._fresh_session is None:
             connector = aiohttp.TCPConnector(limit=0, use_dns_cache=False, force_close=True)
             self._fresh_session = aiohttp.ClientSession(connector=connector)
@@ -98,7 +98,7 @@ class Process(abc.ABC):
             raise
 
     async def stop(self, grace: float) -> None:
-        """Do what SIGTERM does: go on serving for the linger time, then stop; after ``grace`` seconds in all it is killed."""
+        """Do what SIGTERM does: keep serving for the linger time, then stop; after ``grace`` seconds in total it is killed."""
         if self._state != _RUNNING:
             await self.kill()
             return
@@ -149,7 +149,7 @@ class Process(abc.ABC):
         self.gate.clear()
 
     def resume(self) -> None:
-        """Go on after ``hang``."""
+        """Continue after ``hang``."""
         self.gate.set()
 
     async def wait_stopped(self) -> None:

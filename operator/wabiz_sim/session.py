@@ -1,4 +1,4 @@
-"""Cache of valid bearer tokens, so that not every message needs a query of the database."""
+"""Cache of valid bearer tokens, so that not every message needs a database query."""
 
 import hashlib
 import time
@@ -28,7 +28,7 @@ class Sessions:
 
         Raises one of UNREACHABLE when the upstream must be asked and does not answer.
         """
-        if not token or not token.isascii():  # other bytes may be no text, and no token has them
+        if not token or not token.isascii():  # other bytes may not be text, and no token has them
             return False
         digest = hashlib.sha256(token.encode()).hexdigest()
         if self._good_until.get(digest, 0.0) > time.monotonic():
@@ -39,7 +39,7 @@ class Sessions:
         async with self._process.session.get(url, headers=headers, timeout=timeout) as response:
             if response.status == 401:
                 return False
-            response.raise_for_status()  # an unavailable database knows no token: that is no rejection
+            response.raise_for_status()  # an unavailable database has not rejected the token
             seconds = float((await response.json())["seconds"])
         if len(self._good_until) >= _MOST:
             self._good_until.clear()

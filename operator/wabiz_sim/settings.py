@@ -20,18 +20,18 @@ UPSTREAM_PORT = 8080
 VARIABLES = (
     ("POD_NAME POD_UID POD_IP", "from the downward API (name and address: this machine's when unset)"),
     ("WABIZ_CLUSTER", "the cluster's name (acme)"),
-    ("WABIZ_LISTEN", "the address to bind (::, every address of IPv6 and IPv4)"),
+    ("WABIZ_LISTEN", "the address to bind (::, all IPv6 and IPv4 addresses)"),
     ("WABIZ_UPSTREAM", "name:port of the upstream (<cluster>-simulator:8080)"),
     ("WABIZ_STATE_DIR", "a folder for durable state (Coreapp, upstream)"),
-    ("WABIZ_TLS_DIR", "a folder with tls.crt and tls.key (Webapp); a self-signed certificate is made when unset, as the vendor's"),
+    ("WABIZ_TLS_DIR", "a folder with tls.crt and tls.key (Webapp); a self-signed certificate is generated when unset, like the vendor's"),
     ("WABIZ_SHARD_SERVICE", "the name of a shard's Service (<cluster>-shard-{shard})"),
     ("WABIZ_RESTART_SECONDS", "the downtime of a Coreapp after Set Shards (45; the vendor's is 45 to 60)"),
     ("WABIZ_CC WABIZ_PHONE", "the number that Set Shards must name (any when unset)"),
-    ("WABIZ_REGISTERED_AT", "when it was registered, RFC 3339 (the first start when unset)"),
-    ("WA_API_KEY", "a key for health (none)"),
+    ("WABIZ_REGISTERED_AT", "when this number was registered, RFC 3339 (the first start when unset)"),
+    ("WA_API_KEY", "a key for the health API (none)"),
     ("WA_DB_* WABIZ_DB_TLS_DIR", "the upstream's PostgreSQL (SQLite in the state folder when none is set)"),
 )
-"""Names, and what they mean with their default, as ``--help`` shows them."""
+"""Names, with their meaning and default, as ``--help`` shows them."""
 
 
 class SettingsError(ValueError):
@@ -105,7 +105,7 @@ class Settings:
         Raises SettingsError when none is set or it cannot be made.
         """
         if self.state_dir is None:
-            msg = "WABIZ_STATE_DIR is not set; set it to a folder that outlives the container (an emptyDir or a claim)"
+            msg = "WABIZ_STATE_DIR is not set; set it to a folder that survives the container (an emptyDir or a claim)"
             raise SettingsError(msg)
         try:
             self.state_dir.mkdir(parents=True, exist_ok=True)

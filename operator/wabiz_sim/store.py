@@ -1,4 +1,4 @@
-"""The upstream's database, for state that must outlive its process: what all databases share, and the one in an SQLite file."""
+"""The upstream's database, for state that must survive its process: what all databases share, and the SQLite implementation."""
 
 import asyncio
 import json
@@ -16,12 +16,12 @@ from .epoch import Epoch
 from .gatewaylog import Entry, Kind
 
 Row = tuple[Any, ...]
-"""One of a table."""
+"""A row of a table."""
 
 KEPT = 500_000
-"""Messages, and entries of each log, that are kept: some 300 MB. What is older is forgotten, or a simulator could not run for months."""
+"""How many messages, and entries of each log, are kept: about 300 MB. Older ones are forgotten, so that a simulator can run for months."""
 _FORGOTTEN_AT_ONCE = 1000
-"""Nothing else is done by the database meanwhile."""
+"""Bounded, because the database does nothing else meanwhile."""
 ACCEPTED_BEFORE, ACKNOWLEDGED_BEFORE = "accepted_before", "acknowledged_before"
 """Counters of messages that are forgotten."""
 
@@ -43,11 +43,11 @@ CREATE TABLE IF NOT EXISTS tally (name TEXT, shard INTEGER, value BIGINT NOT NUL
 CREATE TABLE IF NOT EXISTS shards_call (seq BIGSERIAL PRIMARY KEY, call TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS token (digest TEXT PRIMARY KEY, expires_at DOUBLE PRECISION NOT NULL);
 """
-"""In the words of PostgreSQL. SQLite numbers rows by an INTEGER instead of a BIGSERIAL."""
+"""In PostgreSQL's dialect. SQLite numbers rows with an INTEGER instead of a BIGSERIAL."""
 ADMIT: LiteralString = """
     INSERT INTO fence VALUES (%s, %s, %s, %s) ON CONFLICT (shard) DO UPDATE
     SET n = excluded.n, epoch = excluded.epoch, uid = excluded.uid WHERE excluded.n > fence.n"""
-"""One statement, so it is correct with other writers too: the row only changes to a higher n."""
+"""One statement, so it is also correct with other writers: the row only changes to a higher n."""
 HIGHEST: LiteralString = "SELECT epoch, uid FROM fence WHERE shard = %s"
 
 
@@ -69,7 +69,7 @@ def storable(text: str) -> bool:
 
 
 def forget_up_to(oldest: int | None, newest: int | None, kept: int) -> int | None:
-    """Return up to which sequence number a table is to forget now; None if it is no longer than ``kept``."""
+    """Return the sequence number up to which a table should forget now; None if it is no longer than ``kept``."""
     if oldest is None or newest is None or oldest > newest - kept:
         return None
     return min(newest - kept, oldest + _FORGOTTEN_AT_ONCE - 1)
@@ -146,7 +146,7 @@ class Store(ABC):
         return [_entry_of(row) for row in await self._rows(query, after, limit)]
 
     async def accepted(self) -> dict[int, int]:
-        """Return the number of accepted messages by shard, with those that are forgotten."""
+        """Return the number of accepted messages by shard, including forgotten ones."""
         return await self._sums("SELECT shard, count(*) FROM message GROUP BY shard", ACCEPTED_BEFORE)
 
     async def messages(self, after: int, limit: int) -> list[dict[str, Any]]:
@@ -169,7 +169,7 @@ class Store(ABC):
         return [Inbound(*row) for row in await self._rows("SELECT id, sender, body FROM inbound WHERE shard IS NULL ORDER BY seq")]
 
     async def acknowledged(self) -> dict[int, int]:
-        """Return the number of inbound messages that webhooks accepted, by the shard that delivered them, with those that are forgotten."""
+        """Return the number of inbound messages that webhooks accepted, by the shard that delivered them, including forgotten ones."""
         return await self._sums("SELECT shard, count(*) FROM inbound WHERE shard IS NOT NULL GROUP BY shard", ACKNOWLEDGED_BEFORE)
 
     async def count(self, name: str, shard: int) -> None:
@@ -232,7 +232,7 @@ _OLD = (
     (_ENDS.format("gateway_log", "1"), "DELETE FROM gateway_log WHERE seq <= ?", None),
     (_ENDS.format("shards_call", "1"), "DELETE FROM shards_call WHERE seq <= ?", None),
 )
-"""Of each table that grows: its ends, how it forgets, and the counter of what is forgotten."""
+"""For each table that grows: its ends, how it forgets, and the counter of what is forgotten."""
 
 _LOG = "INSERT INTO gateway_log (at, kind, shard, epoch, uid, connection, message, note) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -245,7 +245,7 @@ class SqliteStore(Store):
     """
 
     def __init__(self, path: Path, failed: Callable[[], None] = lambda: None, *, kept: int = KEPT) -> None:
-        """Open or create the file. ``failed`` is called when it cannot be read or written, mostly because the disk is full.
+        """Open or create the file. ``failed`` is called when it cannot be read or written, usually because the disk is full.
 
         Raises OSError if it cannot be opened or is not a database.
         """

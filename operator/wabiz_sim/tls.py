@@ -1,4 +1,4 @@
-"""The Webapp's TLS: the mounted certificate, or a self-signed one, as in the vendor's client."""
+"""The Webapp's TLS certificate: the mounted one, or a self-signed one as in the vendor's client."""
 
 import ipaddress
 import ssl

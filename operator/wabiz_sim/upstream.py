@@ -31,7 +31,7 @@ _START_SECONDS = 60.0
 
 
 _LOADS = 3
-"""Attempts to read it at the start before the process gives up."""
+"""Attempts to read the database at the start before the process gives up."""
 
 
 class _Part(Protocol):
@@ -40,10 +40,10 @@ class _Part(Protocol):
 
 
 class Upstream(Process):
-    """One upstream, with its state in ``WABIZ_STATE_DIR`` or a PostgreSQL database; after a restart it continues with it.
+    """One upstream, with its state in ``WABIZ_STATE_DIR`` or a PostgreSQL database; after a restart it continues with that state.
 
-    When a change of the database failed, the cached state is uncertain. Then it does the same as a restarted process: it closes every
-    connection, and answers only 503 until everything was read again.
+    If a change of the database failed, the cached state is uncertain. The upstream then does the same as a restarted process: it closes
+    every connection, and answers only 503 until it has read everything again.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -117,7 +117,7 @@ class Upstream(Process):
         try:
             from .postgres import PostgresStore  # noqa: PLC0415 - without a server its library is not needed
         except ImportError as error:
-            msg = f"WA_DB_HOSTNAME names a server, and a library for it is missing ({error}): pip install 'whatsapp-operator[simulator]'"
+            msg = f"WA_DB_HOSTNAME names a server, but its library is missing ({error}): pip install 'whatsapp-operator[simulator]'"
             raise SettingsError(msg) from None
 
         store = self._store = PostgresStore(database, self._note_uncertain)

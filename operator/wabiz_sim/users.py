@@ -14,14 +14,14 @@ from .store import Store, storable
 USERNAME = "admin"
 INITIAL_PASSWORD = "secret"  # noqa: S105 - the vendor's documented one; the first login must change it
 TOKEN_SECONDS = 7 * 86400.0
-"""``expires_after`` of a token (documented: 7 days)."""
+"""Lifetime of a token, which ``expires_after`` states (documented: 7 days)."""
 
 
 class Users:
     """Login, logout and validation of tokens."""
 
     def __init__(self, store: Store, revoked: Callable[[], Awaitable[None]]) -> None:
-        """``revoked`` is awaited when tokens became void before their expiry."""
+        """``revoked`` is awaited when tokens become void before their expiry."""
         self._store = store
         self._revoked = revoked
         self._password: dict[str, str] | None = None

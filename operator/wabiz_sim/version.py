@@ -1,6 +1,6 @@
-"""The version of the simulator, and the one that it claims to be."""
+"""The version of the simulator, and the client version that it reports."""
 
 VERSION = "0.1.0"
-"""Of the release; its image holds nothing of the operator to take it from, so a test compares the two."""
+"""The release's version. The simulator's image does not contain the operator, which defines it too, so a test compares the two."""
 
 CLIENT_VERSION = "v2.53.4"

@@ -31,11 +31,11 @@ from .store import storable
 from .tls import server_context
 
 MESSAGE_ID_HEADER = "X-Message-Id"
-"""The simulator's own: a retry that repeats it is the same message. The vendor's API has no such thing."""
+"""The simulator's own header: retries with the same id are one message. The vendor's API has no such header."""
 
 _RELAY_SECONDS = 10.0
 _NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, LookupError)
-"""Errors of a call to the upstream before anything of the request was sent."""
+"""Errors of a call to the upstream before any part of the request was sent."""
 _NEVER_ANSWERED_SECONDS = 120.0
 _LONGEST_ID = 128
 _LONGEST_TEXT = 4096
@@ -83,15 +83,15 @@ class Webapp(Process):
 
     @web.middleware
     async def _in_envelope(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer in the documented envelope, also after an error."""
+        """Answer in the documented envelope, even after an error."""
         response = await self._answer(request, handler)
-        if self.stopping:  # else the caller's next request would be on its way when the connection is cut
+        if self.stopping:  # otherwise the caller might be sending its next request when the connection is cut
             response.force_close()
         return response
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            # Read here: a wrong body of the sender must not look like a fault of the upstream.
+            # Read here: an invalid body must not look like a fault of the upstream.
             await text_of(request)
             return await handler(request)
         except (BadBody, web.HTTPException) as error:

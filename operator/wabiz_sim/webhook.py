@@ -15,7 +15,7 @@ _POST_SECONDS = 10.0
 
 
 class Webhook:
-    """The webhook as the application settings describe it; retried with their linear backoff until it answers 200, as documented."""
+    """The webhook from the application settings; calls are retried with their linear backoff until it answers 200, as documented."""
 
     def __init__(self, process: Process) -> None:
         self._process = process

@@ -106,7 +106,7 @@ def _setting(name: str, default: Any, read: Callable[[str], Any], meaning: str) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that the environment says about this process. Each setting names its variable and its meaning in ``--help``."""
+    """All settings of this process, from its environment. Each one defines its variable and its meaning in ``--help``."""
 
     identity: str
     """Unique for each process: two processes of one pod must not count as one leader."""
@@ -123,21 +123,24 @@ class Settings:
         "WATCH_NAMESPACES", (), _namespaces, "namespaces to manage, separated by commas (default: all)"
     )
     kubeconfig: Path | None = _setting(  # noqa: RUF009  # it returns a field
-        "KUBECONFIG", None, Path, "file that says how to reach the API server (default: the service account of the pod)"
+        "KUBECONFIG", None, Path, "kubeconfig file for the API server (default: the pod's service account)"
     )
-    lease_name: str = _setting("LEASE_NAME", "whatsapp-operator", _lease_name, "name of the Lease; its holder alone acts")
-    lease_seconds: float = _setting("LEASE_SECONDS", 4.0, _number(4.0), "time after which a leader that does not renew is replaced")
+    lease_name: str = _setting("LEASE_NAME", "whatsapp-operator", _lease_name, "name of the Lease; only its holder acts")
+    lease_seconds: float = _setting("LEASE_SECONDS", 4.0, _number(4.0), "time without a renewal after which a leader is replaced")
     renew_deadline_seconds: float = _setting(
         "LEASE_RENEW_DEADLINE_SECONDS", 3.0, _number(3.0), "time after which a leader that cannot renew its Lease stops acting"
     )
     retry_seconds: float = _setting("LEASE_RETRY_SECONDS", 1.0, _number(1.0), "time between two renewals of the Lease")
     image: str = _setting("SIMULATOR_IMAGE", f"whatsapp-operator/wabiz-sim:{__version__}", str, "image of the simulator")
-    metrics_port: int = _setting("METRICS_PORT", 0, _port, "port of /metrics, /healthz and /readyz; 0: none is served")
-    metrics_host: str = _setting("METRICS_HOST", "::", str, "address on which they are served; :: is IPv4 too")
-    log_level: str = _setting("LOG_LEVEL", "INFO", _log_level, f"what is logged: {', '.join(LOG_LEVELS)}")
-    log_format: str = _setting("LOG_FORMAT", "text", _log_format, f"form of the log: {', '.join(LOG_FORMATS)}")
+    metrics_port: int = _setting("METRICS_PORT", 0, _port, "port of /metrics, /healthz and /readyz; 0: do not serve them")
+    metrics_host: str = _setting("METRICS_HOST", "::", str, "address on which to serve them; :: includes IPv4")
+    log_level: str = _setting("LOG_LEVEL", "INFO", _log_level, f"lowest level that is logged: {', '.join(LOG_LEVELS)}")
+    log_format: str = _setting("LOG_FORMAT", "text", _log_format, f"format of the log: {', '.join(LOG_FORMATS)}")
     tracing_endpoint: str | None = _setting(
-        "OTEL_EXPORTER_OTLP_ENDPOINT", None, _http_address, "OpenTelemetry collector (OTLP over HTTP) that gets a trace of each handover"
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        None,
+        _http_address,
+        "OpenTelemetry collector (OTLP over HTTP) for a trace of each handover",
     )
     tuning: Tuning = field(default_factory=Tuning)
 
@@ -179,10 +182,10 @@ def _tuned(name: str, setting: str, meaning: str) -> tuple[str, Variable]:
 _TUNING = dict(
     (
         _tuned("SETTLE_GRACE_SECONDS", "settle_grace", "time after the restart in which an unanswered Set Shards may still take effect"),
-        _tuned("SET_SHARDS_TIMEOUT_SECONDS", "call_timeout", "time-out of the call Set Shards"),
-        _tuned("BUSY_BACKOFF_SECONDS", "busy_backoff", "first pause after a server that is busy; doubles up to a minute"),
-        _tuned("BUSY_TOLD_AFTER_ATTEMPTS", "busy_reported_after", "attempts after which a Warning reports a busy server"),
-        _tuned("CERTIFICATE_MARGIN_SECONDS", "certificate_margin", "time before its expiry from which a certificate is not sent"),
+        _tuned("SET_SHARDS_TIMEOUT_SECONDS", "call_timeout", "time-out of a Set Shards call"),
+        _tuned("BUSY_BACKOFF_SECONDS", "busy_backoff", "first pause after the server was busy; it doubles up to a minute"),
+        _tuned("BUSY_TOLD_AFTER_ATTEMPTS", "busy_reported_after", "number of attempts after which a Warning reports a busy server"),
+        _tuned("CERTIFICATE_MARGIN_SECONDS", "certificate_margin", "how long before its expiry a certificate is no longer sent"),
         _tuned("REST_SECONDS", "rest", "longest time between two observations of a cluster"),
     )
 )

@@ -163,7 +163,7 @@ async def test_without_an_operator_the_answer_to_why_says_that_nothing_is_done(b
         with watched(renamed(cluster, "shop", "acme")) as api:
             async with a_page(browser, api, "#shop/acme/0") as (page, _, _):
                 await expect(page.locator("#rule")).to_have_text("UpToDate")
-                await expect(page.get_by_text("No operator leads: nothing of this is done until one does.")).to_have_count(times)
+                await expect(page.get_by_text("No operator leads: none of this is done until one does.")).to_have_count(times)
 
 
 async def test_colour_is_never_the_only_sign(browser: Browser) -> None:

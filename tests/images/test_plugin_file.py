@@ -75,7 +75,7 @@ def test_it_reads_judges_collects_and_completes(pyz: Path, env: dict[str, str], 
     assert "All 2 shards are served; 1 spare could take over." in run(pyz, env, "status", "acme", *patient)
     assert json.loads(run(pyz, env, "why", "acme", "0", "-o", "json", *patient))["rule"] == "UpToDate", "the operator's rules are in it"
     assert "It means: There is nothing to do" in run(pyz, env, "why", "acme", *patient), "the reasons' texts are in it"
-    assert "12 of 12 checks are passed." in run(pyz, env, "check", "acme", *patient)
+    assert "12 of 12 checks passed." in run(pyz, env, "check", "acme", *patient)
     assert run(pyz, env, "logs", "acme", "shard-0") == "a line\n"
     assert "planned changes are held" in run(pyz, env, "pause", "acme"), "the client library is in it"
     run(pyz, env, "report", "acme", "-f", "ticket.tar.gz")

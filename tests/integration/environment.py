@@ -84,7 +84,7 @@ class Harness:
         self.leader_soon(within=LONG)
 
     def close(self) -> None:
-        """Everything that was started down."""
+        """Stop everything that was started."""
         self.operators.close()
         if self.hollow is not None:
             stop([self.hollow])

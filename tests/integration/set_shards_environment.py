@@ -333,7 +333,7 @@ class LaneHarness(Harness):
         super().start()
 
     def close(self) -> None:
-        """Everything that was started down."""
+        """Stop everything that was started."""
         for operators in self.lane_operators.values():
             operators.close()
         super().close()

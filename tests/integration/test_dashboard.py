@@ -76,7 +76,7 @@ async def dashboard(environment: Environment, kubectl: Path, folder: Path, *, se
         async with asyncio.timeout(LONG):
             _, complaints = await process.communicate()
     assert process.returncode == 130
-    assert complaints.decode() == "Open it in a browser on this machine. Ctrl-C ends it.\n"
+    assert complaints.decode() == "Open it in a browser on this machine. Press Ctrl-C to stop.\n"
 
 
 async def shows(page: Page, holder: str) -> float:

@@ -6,7 +6,7 @@
 {{- $name -}}
 {{- end -}}
 
-{{/* Nothing, or the rejection of an upgrade that names another cluster: Helm would delete the one that runs. A lost line must not do that. */}}
+{{/* Empty, or rejects an upgrade that sets another name: Helm would delete the running cluster. A line lost from the values must not do that. */}}
 {{- define "whatsapp-cluster.checkName" -}}
 {{- if .Release.IsUpgrade -}}
 {{- $name := include "whatsapp-cluster.name" . -}}
@@ -28,7 +28,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- end -}}
 
-{{/* What the preset gives, over which the values lie; as YAML. The vendor's template counts Coreapps: shards and one more. */}}
+{{/* The numbers of the preset, which the values override; as YAML. The vendor's template counts Coreapps: one more than shards. */}}
 {{- define "whatsapp-cluster.preset" -}}
 {{- if eq .Values.preset "production" -}}
 {shards: 2, spares: 1, webapps: 3}
@@ -37,7 +37,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* The number of shards. A lost line must not reshard: an upgrade that names neither preset nor shards keeps to what runs, or fails. */}}
+{{/* The number of shards. A lost line must not reshard: an upgrade that sets neither preset nor shards fails if that would change the number. */}}
 {{- define "whatsapp-cluster.shards" -}}
 {{- $shards := (include "whatsapp-cluster.preset" . | fromYaml).shards | int -}}
 {{- if not (kindIs "invalid" .Values.shards) -}}
@@ -52,8 +52,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- end -}}
 
 {{- /*
-The spec: every value but the chart's own goes into it under its own name, so that a new field of the CRD needs no line here. Values that are
-empty are left out, so that the CRD's default holds; numbers, false, and what the user adds to pods stay as they are.
+The spec: every value except the chart's own is copied into it under its own name, so that a new field of the CRD needs no line here. Empty values
+are left out, so that the CRD's default applies; numbers, false, and what the user adds to pods are kept.
 */}}
 {{- define "whatsapp-cluster.spec" -}}
 {{- $preset := include "whatsapp-cluster.preset" . | fromYaml }}

@@ -1,4 +1,4 @@
-{{/* The name of the objects. A Service is the narrowest: no dots, and a letter first. A release's name may have both. */}}
+{{/* The name of the objects. Services have the strictest names: no dots, and a letter first. A release's name may have dots and start with a digit. */}}
 {{- define "whatsapp-operator.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
@@ -17,7 +17,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* app.kubernetes.io/name is fixed: the NetworkPolicies of every WhatsAppCluster let the operator in by it. */}}
+{{/* app.kubernetes.io/name is fixed: the NetworkPolicies of every WhatsAppCluster admit the operator by it. */}}
 {{- define "whatsapp-operator.selector" -}}
 app.kubernetes.io/name: whatsapp-operator
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
@@ -31,17 +31,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{ include "whatsapp-operator.selector" . }}
 {{- end -}}
 
-{{/* The chart's own labels over those of a user, each once: what selects the pods must stay. Give (dict "labels" … "root" $). */}}
+{{/* The user's labels, overridden by the chart's own, because selectors need these. Pass (dict "labels" … "root" $). */}}
 {{- define "whatsapp-operator.labelsOver" -}}
 {{- toYaml (merge (include "whatsapp-operator.labels" .root | fromYaml) (default dict .labels)) -}}
 {{- end -}}
 
-{{/* A user's labels over the chart's own, each once: something of the user's selects by them. Give (dict "labels" … "root" $). */}}
+{{/* The chart's own labels, overridden by the user's, because something of the user's selects by them. Pass (dict "labels" … "root" $). */}}
 {{- define "whatsapp-operator.labelsUnder" -}}
 {{- toYaml (mergeOverwrite (include "whatsapp-operator.labels" .root | fromYaml) (default dict .labels)) -}}
 {{- end -}}
 
-{{/* An image as repository@digest or repository:tag; give (dict "image" … "root" $). */}}
+{{/* An image as repository@digest or repository:tag; pass (dict "image" … "root" $). */}}
 {{- define "whatsapp-operator.image" -}}
 {{- if .image.digest -}}
 {{- printf "%s@%s" .image.repository .image.digest -}}
@@ -70,7 +70,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* The rules of every namespace that is managed; in a Role only those above the one mark in the file. */}}
+{{/* The rules for every managed namespace; in a Role only those above the mark in the file. */}}
 {{- define "whatsapp-operator.rules" -}}
 {{- $rules := .Files.Get "files/cluster-rules.yaml" -}}
 {{- if eq .Values.scope "Namespace" -}}
@@ -79,7 +79,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- $rules | trim -}}
 {{- end -}}
 
-{{/* Whether a monitor is rendered: "yes" or nothing; give (dict "monitor" … "kind" … "root" $). */}}
+{{/* "yes" if a monitor is rendered, else empty; pass (dict "monitor" … "kind" … "root" $). */}}
 {{- define "whatsapp-operator.monitored" -}}
 {{- if .monitor.enabled -}}
 {{- $known := .root.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" .kind) -}}
@@ -91,7 +91,7 @@ yes
 {{- end -}}
 {{- end -}}
 
-{{/* Nothing, or the rejection of times that the operator itself would reject when it starts. */}}
+{{/* Empty, or rejects times that the operator itself would reject when it starts. */}}
 {{- define "whatsapp-operator.checkLease" -}}
 {{- with .Values.lease -}}
 {{- if not (and (lt (float64 .retrySeconds) (float64 .renewDeadlineSeconds)) (lt (float64 .renewDeadlineSeconds) (float64 .seconds))) -}}
@@ -100,7 +100,7 @@ yes
 {{- end -}}
 {{- end -}}
 
-{{/* Nothing, or the rejection of variables that the chart sets itself: of two with one name the last counts, and nothing else here knows it. */}}
+{{/* Empty, or rejects variables that the chart sets itself: of two with the same name the last one counts, and the rest of the chart would not know it. */}}
 {{- define "whatsapp-operator.checkEnv" -}}
 {{- $instead := dict "WATCH_NAMESPACES" "watchNamespaces" "LEASE_NAME" "fullnameOverride" "LEASE_SECONDS" "lease.seconds" "LEASE_RENEW_DEADLINE_SECONDS" "lease.renewDeadlineSeconds" "LEASE_RETRY_SECONDS" "lease.retrySeconds" "SIMULATOR_IMAGE" "simulator.image" "METRICS_PORT" "metrics.port" "LOG_LEVEL" "logLevel" "LOG_FORMAT" "logFormat" "OTEL_EXPORTER_OTLP_ENDPOINT" "tracing.endpoint" "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" "tracing.endpoint" -}}
 {{- $seen := dict -}}

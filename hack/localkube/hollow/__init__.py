@@ -1,1 +1,1 @@
-"""Plays the nodes of a cluster without kubelets: ``process`` is the whole, and says what each part does."""
+"""Simulates the nodes of a cluster without kubelets: ``process`` combines the parts, and says what each does."""

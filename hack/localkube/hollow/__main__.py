@@ -1,4 +1,4 @@
-"""`python -m localkube.hollow` plays the nodes; see `process`."""
+"""`python -m localkube.hollow` simulates the nodes; see `process`."""
 
 import sys
 

@@ -56,7 +56,7 @@ class HollowClaims:
         shutil.rmtree(self._folder / uid, ignore_errors=True)
 
     async def _until_done(self, work: Callable[[Obj], Coroutine[Any, Any, None]], claim: Obj) -> None:
-        """An API server that is away must not leave a claim without its volume; one that rejects has its reason."""
+        """Retry while the API server is down, so that no claim is left without its volume; a rejection is final."""
         while True:
             try:
                 return await work(claim)

@@ -119,8 +119,8 @@ class HollowControl:
     async def disturb(self, namespace: str, pod: str, *, uid: str | None = None, **fault: Any) -> None:
         """Something else goes wrong with a Coreapp, until its container ends: see `wabiz_sim.disturbance`.
 
-        `swallow`: share of the probes that is never answered; `late`: seconds that each answer is late; `linger`: seconds that it goes on
-        after SIGTERM; `ports`: open, closed (no listener, the process lives), half-open (open connections stay and are silent, new
+        `swallow`: share of the probes that is never answered; `late`: seconds by which each answer is late; `linger`: seconds that it keeps
+        running after SIGTERM; `ports`: open, closed (no listener, the process lives), half-open (open connections stay and are silent, new
         ones are not completed) or parted (as half-open, but new ones are completed, and calls from one address are answered).
         """
         await self._call("POST", f"/pods/{namespace}/{pod}/disturb", uid=uid, **fault)
@@ -128,12 +128,12 @@ class HollowControl:
     async def lose(self, node: str, *, running: bool = False) -> None:
         """The node is cut off: no Lease, no reports, its containers do not answer; deletions of its pods are not carried out.
 
-        With ``running`` its Coreapps go on and keep their connections to the WhatsApp servers; only they cannot be reached.
+        With ``running``, its Coreapps keep running and keep their connections to the WhatsApp servers, but they cannot be reached.
         """
         await self._call("POST", f"/nodes/{node}/lose", running=running)
 
     async def back(self, node: str, *, rebooted: bool = False) -> None:
-        """The node is back: its containers go on where they were, or start again if it was `rebooted`; pods that are gone are ended."""
+        """The node is back: its containers continue, or start again if it was `rebooted`; containers of deleted pods are ended."""
         await self._call("POST", f"/nodes/{node}/back", rebooted=rebooted)
 
     async def _call(self, method: str, path: str, **body: Any) -> Obj:

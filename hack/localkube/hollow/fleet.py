@@ -1,4 +1,4 @@
-"""The hollow nodes of one process and all that runs on them: their pods follow the API server, and faults are done to them."""
+"""The hollow nodes of one process and everything that runs on them: their pods follow the API server, and faults are injected here."""
 
 from __future__ import annotations
 
@@ -97,11 +97,11 @@ class Hollow:
 
     def _pod_changed(self, event: str, pod: Obj) -> None:
         node = self.nodes.get(pod["spec"].get("nodeName", ""))
-        if node is not None and not node.lost:  # what happens meanwhile is made up for when the node is back
+        if node is not None and not node.lost:  # what happens meanwhile is handled when the node is back
             self._settle(event, pod, node)
 
     def _settle(self, event: str, pod: Obj, node: HollowNode) -> None:
-        """Make what runs agree with one pod object."""
+        """Start, change or end what runs for one pod object."""
         uid = pod["metadata"]["uid"]
         known = self.pods.get(uid)
         if event == "DELETED":
@@ -191,9 +191,9 @@ class Hollow:
     async def lose(self, name: str, *, running: bool = False) -> None:
         """Cut a node off: nothing of it is renewed, reported or carried out, and its containers do not answer.
 
-        Its processes are stopped, which is as if the node had lost all of its network. With ``running`` its Coreapps go on instead: only
-        a test that calls from `wabiz_sim.disturbance.NEAR` reaches them, and they reach those they call, which are the WhatsApp servers
-        and the webhook. All else there is stopped.
+        Its processes are stopped, as if the node had lost its whole network. With ``running``, its Coreapps keep running instead: only a
+        test that calls from `wabiz_sim.disturbance.NEAR` reaches them, and they reach the WhatsApp servers and the webhook. Everything
+        else there is stopped.
         """
         node = self._node(name)
         node.reachable.clear()
@@ -202,7 +202,7 @@ class Hollow:
                 await (pod.part() if running and pod.kind == "coreapp" else pod.hang("lost"))
 
     async def bring_back(self, name: str, *, rebooted: bool = False) -> None:
-        """End a loss: containers of pods that still exist go on (or start again after a reboot), the others end; all is reported."""
+        """End a loss: containers of pods that still exist continue (or start again after a reboot), the others end; all is reported."""
         node = self._node(name)
         if not node.lost:
             return

@@ -25,7 +25,7 @@ Key = tuple[str, str]
 
 CALL_TIMEOUT_S = 10.0
 WATCH_S = 10.0
-"""A watch is asked to end after this time; one that is silent for longer than this and a little is dead: a black hole never says so."""
+"""The API server is asked to end a watch after this time. One that is silent for a little longer is dead: a black hole sends nothing."""
 PARALLEL_CALLS = 24
 
 
@@ -47,7 +47,7 @@ class NoAnswerError(KubeError):
 
 
 class _Transport(httpx2.AsyncHTTPTransport):
-    """Leaves no connection open whose call was cancelled while it was dialled."""
+    """Leaves no connection open if its call was cancelled while it was being opened."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         close_if_cancelled(request)
@@ -95,7 +95,7 @@ class Kube:
         return await self._call("PATCH", path, body, f"application/{kind}")
 
     async def replace(self, path: str, body: Obj) -> Obj:
-        """Put an object in the place of the one at a path, as ``kubectl replace`` does."""
+        """Replace the object at a path, as ``kubectl replace`` does."""
         return await self._call("PUT", path, body)
 
     async def delete(self, path: str, *, grace: int | None = None) -> None:
@@ -234,5 +234,5 @@ class Mirror:
     def _report(self, kind: str, obj: Obj) -> None:
         try:
             self._changed(kind, obj)
-        except Exception:  # one bad object must not blind the node to all others
+        except Exception:  # one bad object must not keep the node from handling all others
             logger.exception("hollow: %s of %s in %s", kind, key_of(obj), self._path)

@@ -1,4 +1,4 @@
-"""One hollow node: its Node object, its Lease, its heartbeat, and whether it is lost. It knows nothing of pods."""
+"""One hollow node: its Node object, its Lease, its heartbeat, and whether it is lost. It does not handle pods."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
 class HollowNode:
-    """A node that is there as long as its Lease is renewed."""
+    """A node that counts as present as long as its Lease is renewed."""
 
     def __init__(self, kube: Kube, name: str, address: str, zone: str, renew_s: float = RENEW_S) -> None:
         self.name, self.address, self.zone = name, address, zone
@@ -80,12 +80,12 @@ class HollowNode:
             try:
                 await self._renew()
                 if poked:
-                    await asyncio.sleep(0.1)  # a disagreement that lasts must not lead to writes all the time
+                    await asyncio.sleep(0.1)  # a lasting disagreement must not cause continuous writes
                 if poked or asyncio.get_running_loop().time() - self._reported > STATUS_S:
                     await self._report()
             except KubeError as e:
                 logger.info("%s", e)
-                self._poked.set()  # an API server that was away may have given the node up meanwhile
+                self._poked.set()  # while the API server was down, the node may have been given up
                 await asyncio.sleep(0.5)
 
     async def _renew(self) -> None:

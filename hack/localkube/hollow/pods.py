@@ -1,6 +1,6 @@
 """One pod of a hollow node: a small kubelet for a single pod. Its main container lives in this process; its state is reported.
 
-The container's life (`_live`, `_leave`) and the reports never wait for each other: containers go on when the API server is away.
+The container's life (`_live`, `_leave`) and the reports never wait for each other: containers keep running when the API server is down.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class HollowPod:
     # ------------------------------------------------------------ faults
 
     async def kill(self, message: str = "") -> None:
-        """The container is killed at once, with no goodbye; the kubelet's rules then restart it. Raises NotRunningError."""
+        """Kill the container at once, without a graceful end; the kubelet's rules then restart it. Raises NotRunningError."""
         await self._end_life(self._running(), message)
 
     async def fail(self, reason: str) -> None:
@@ -203,12 +203,12 @@ class HollowPod:
         self._hung.setdefault(why, time.monotonic())
 
     async def resume(self, why: str = "asked") -> None:
-        """End one `hang`; it goes on when none is left."""
+        """End one `hang`; the process continues when none is left."""
         if self._hung.pop(why, None) is not None and not self._hung and self._component is not None:
             self._component.resume()
 
     async def disturb(self, **fault: Any) -> None:
-        """Have the component do something else wrong: see `Disturbance` of the simulator. Raises NotRunningError, ValueError."""
+        """Inject another fault into the component: see `Disturbance` of the simulator. Raises NotRunningError, ValueError."""
         component = self._running()
         if not hasattr(component, "disturb"):
             raise ValueError(f"a {self.kind} cannot be disturbed, only killed and hung")
@@ -222,7 +222,7 @@ class HollowPod:
             self._ready_before_hang = component.ready
 
     async def part(self) -> None:
-        """Cut the container off from all who call it, while it goes on, and so do its own calls. Raises NotRunningError, ValueError."""
+        """Cut the container off from its callers, while it keeps running and making its own calls. Raises NotRunningError, ValueError."""
         await self.disturb(ports="parted")
         self._parted = self._component
 
@@ -266,7 +266,7 @@ class HollowPod:
             self._become(self.container.terminated(now, code, self._message))
             if self.leaving or self.failed:
                 return
-            # The end must be seen before the next life covers it; but an API server that is away stops nothing.
+            # The end must be reported before the next start hides it; but an API server that is down must not block the start.
             await self.reporter.reported(FLUSH_TIMEOUT_S)
             delay = self.around.restart_delay_s
             await asyncio.sleep(min(max(delay, 0.1) * 2**failures, SLOWEST_RETRY_S) if failures else delay)
@@ -429,11 +429,11 @@ class HollowPod:
                 task.cancel()
 
     def _ending(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task of its own: its caller may be cancelled, but an end that is cut short would leave ports and tasks behind."""
+        """Run in a separate task: the caller may be cancelled, but an interrupted shutdown would leave ports and tasks behind."""
         return spawn(work, f"end of {self.namespace}/{self.name}", kept=self._endings)
 
     async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
-        """See an end through, for a bounded time; what it raises is logged, since an ended component has nothing more to report."""
+        """Complete a shutdown within a bounded time; its error is logged, because an ended component reports nothing more."""
         done, _ = await asyncio.wait({self._ending(work)}, timeout=KILL_TIMEOUT_S)
         if not done:
             logger.warning("pod %s/%s: %s did not end within %.0f s", self.namespace, self.name, self.kind, KILL_TIMEOUT_S)

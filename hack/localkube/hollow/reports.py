@@ -1,4 +1,4 @@
-"""Reports the state of one pod to the API server. A pod's container never waits for it: it goes on when the API server is away."""
+"""Reports the state of one pod to the API server. A pod's container never waits for this: it keeps running when the API server is down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hollow node reads out of a pod and a Service: program, environment, volumes, probes, endpoints. Pure: no file, no API call.
+"""What a hollow node reads from a pod and a Service: program, environment, volumes, probes, endpoints. Pure: no file, no API call.
 
 The rules are the kubelet's (Kubernetes 1.34, "Define Environment Variables", "Volumes"), as far as pods of the operator need them. What is
 not supported is rejected with a sentence that becomes the container's waiting message, as with the kubelet.
@@ -46,7 +46,7 @@ def component_of(container: Obj) -> str | None:
 
 
 def main_container(pod: Obj) -> Obj:
-    """The container that a hollow node gives life to: the first that runs a part of the simulator, else simply the first."""
+    """The container that a hollow node runs: the first one with a part of the simulator, else simply the first."""
     containers: list[Obj] = pod["spec"]["containers"]
     return next((one for one in containers if component_of(one)), containers[0])
 
@@ -160,8 +160,8 @@ class Backend:
 def backends(service: Obj, pods: Iterable[Backend]) -> list[Backend]:
     """The pods that a Service routes to now, by name; none if it has no selector.
 
-    As the endpointslice controller and kube-proxy do it: publishNotReadyAddresses takes all; otherwise the ready ones that do not leave,
-    and if there is none, those that leave but still answer.
+    As by the endpointslice controller and kube-proxy: with publishNotReadyAddresses all; otherwise the ready ones that are not terminating,
+    and if there is none, those that are terminating but still answer.
     """
     selector = (service["spec"].get("selector") or {}).items()
     chosen = sorted((pod for pod in pods if pod.ip and selector and selector <= pod.labels.items()), key=lambda pod: pod.name)

@@ -100,7 +100,7 @@ class Container:
 def recalled(pod: Obj, name: str, now: datetime) -> Container:
     """The container as the API remembers it, after this process was restarted.
 
-    What ran ended with the old process: it counts as killed, so that the next start is a restart and the count goes on.
+    What ran ended with the old process: it counts as killed, so that the next start counts as another restart.
     """
     for status in (pod.get("status") or {}).get("containerStatuses") or []:
         if status["name"] == name:

@@ -1,4 +1,4 @@
-"""The Grafana dashboard, from a table of panels and the table of alerts."""
+"""The Grafana dashboard, generated from a table of panels and the table of alerts."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Spares left", f"multiconnect_failures_tolerated{{{OF}}}", CLUSTER),
         Panel("Coreapps missing", f"multiconnect_coreapps_desired{{{OF}}} - multiconnect_coreapps_ready{{{OF}}}", CLUSTER),
         Panel("Webapps missing", f"multiconnect_webapps_desired{{{OF}}} - multiconnect_webapps_ready{{{OF}}}", CLUSTER),
-        Panel("Age of Set Shards", f"time() - multiconnect_operation_started_timestamp_seconds{{{OF}}}", CLUSTER, "s"),
+        Panel("Set Shards in progress for", f"time() - multiconnect_operation_started_timestamp_seconds{{{OF}}}", CLUSTER, "s"),
         Panel("Certificate expires in", f"multiconnect_certificate_expiry_timestamp_seconds{{{OF}}} - time()", CLUSTER, "s"),
         Panel("Probes without an answer", f'sum by (namespace, name) (multiconnect_probes{{result!="Answered",{OF}}})', CLUSTER),
         Panel("Failed requests", f'rate(multiconnect_client_requests_total{{result="Failed",{OF}}}[$__rate_interval])', CLUSTER, "reqps"),
-        Panel("Observed", f"time() - multiconnect_observed_timestamp_seconds{{{OF}}}", CLUSTER, "s"),
+        Panel("Since last observation", f"time() - multiconnect_observed_timestamp_seconds{{{OF}}}", CLUSTER, "s"),
     ),
     "Handovers": (
         Panel(
@@ -63,7 +63,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "Operators": (
         Panel("Age of the Lease", "multiconnect_lease_age_seconds", "{{instance}}", "s"),
-        Panel("Watches that are cut off", "multiconnect_watch_cut_off_seconds", "{{instance}} {{watch}}", "s"),
+        Panel("Watches disconnected for", "multiconnect_watch_cut_off_seconds", "{{instance}} {{watch}}", "s"),
         Panel("Lag of the event loop", "multiconnect_loop_lag_seconds", "{{instance}}", "s"),
         Panel(
             "Observations, 95th percentile",
@@ -72,7 +72,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Errors", "sum by (reason) (increase(multiconnect_reconcile_errors_total[$__rate_interval]))", "{{reason}}"),
         Panel("Writes", "sum by (verb, kind) (rate(multiconnect_writes_total[$__rate_interval]))", "{{verb}} {{kind}}", "wps"),
-        Panel("Processor", 'rate(process_cpu_seconds_total{job=~".*whatsapp-operator.*"}[$__rate_interval])', "{{instance}}"),
+        Panel("CPU", 'rate(process_cpu_seconds_total{job=~".*whatsapp-operator.*"}[$__rate_interval])', "{{instance}}"),
         Panel("Memory", 'process_resident_memory_bytes{job=~".*whatsapp-operator.*"}', "{{instance}}", "bytes"),
     ),
 }

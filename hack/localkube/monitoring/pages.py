@@ -1,4 +1,4 @@
-"""The pages of metrics and of alerts: Markdown from the registry of the operator and from the table of alerts."""
+"""The pages on metrics and alerts: Markdown, generated from the operator's registry and the table of alerts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ METRICS_HEAD = """# Metrics
 
 <!-- made by `make reference` from the operator's registry -->
 
-With `METRICS_PORT` set, which the chart always does, each operator serves `/metrics`. Alerts on them: [alerts](alerts.md).
-The process metrics of the Prometheus client (`process_cpu_seconds_total`, `process_resident_memory_bytes`, ...) are there too.
+If `METRICS_PORT` is set, as the chart always does, each operator serves `/metrics`. For alerts on these metrics, see [alerts](alerts.md).
+The process metrics of the Prometheus client (`process_cpu_seconds_total`, `process_resident_memory_bytes`, ...) are included.
 
-Labels are bounded: an operator has {process} series, five more for its watches and those of each namespace of `WATCH_NAMESPACES`,
-and one for each pair of verb and kind that it writes. The leader has up to {cluster} more for each cluster, which end with the
-cluster or with the leadership. All labelled counters and histograms exist from the start, except `multiconnect_writes_total`.
-There are no `_created` series.
+The number of series is bounded. An operator has {process} series, five more for its watches and those of each namespace in
+`WATCH_NAMESPACES`, and one for each pair of verb and kind that it writes. The leader has up to {cluster} more for each cluster;
+they end with the cluster or when it stops leading. All labelled counters and histograms exist from the start, except
+`multiconnect_writes_total`. There are no `_created` series.
 
 `namespace` and `name` are those of the WhatsAppCluster, so scrape with `honorLabels: true`, as the chart's monitors do. Times are
 Unix times: the age of an operation is `time() - multiconnect_operation_started_timestamp_seconds`.
@@ -33,17 +33,16 @@ ALERTS_HEAD = """# Alerts
 
 <!-- made by `make reference` from hack/localkube/monitoring/alerts.py -->
 
-The chart installs these {number} alerts as a PrometheusRule with `monitoring.rules.enabled`. Set `monitoring.rules.runbooks` to
-the address at which this page is read: `runbook_url` of each alert is that address with the anchor of the alert. `critical` means
-now, `warning` means today.
+With `monitoring.rules.enabled`, the chart installs these {number} alerts as a PrometheusRule. Set `monitoring.rules.runbooks` to
+the URL of this page: each alert's `runbook_url` is that URL with the alert's anchor. `critical` means act now, `warning` means act today.
 
-None of them fires in a planned move of a shard or in a restart by Set Shards before its deadline; promtool tests that for each
-one. If a source is absent, `WhatsAppOperatorDown` or `WhatsAppClusterNotReported` fires.
+No alert fires during a planned move of a shard, or during a restart by Set Shards before its deadline; promtool tests this for each
+alert. If a source is missing, `WhatsAppOperatorDown` or `WhatsAppClusterNotReported` fires.
 """
 
 
 class Described(NamedTuple):
-    """A metric as the registry has it."""
+    """A metric from the registry."""
 
     name: str
     type: str
@@ -52,7 +51,7 @@ class Described(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The name by which it is documented."""
+        """The name under which it is documented."""
         return self.series[0] if self.type == "counter" else self.name
 
     @property
@@ -62,7 +61,7 @@ class Described(NamedTuple):
 
 
 def full_registry() -> Metrics:
-    """Return metrics in which each series exists: of one cluster, one watch and one write."""
+    """Return metrics in which every series exists, for one cluster, one watch and one write."""
     metrics, key, now = Metrics(), Key("shop", "acme"), datetime(2030, 1, 1, tzinfo=UTC)
     metrics.count_writes(Counter({("patch", "Pod"): 1}))
     metrics.observe_watches({"pods": 0.0})
@@ -112,5 +111,5 @@ def _runbook(alert: Alert) -> str:
     sources = ", ".join(f"`{one}`" for one in sorted(metrics_of(alert.expr)))
     return (
         f"\n## {alert.name}\n\n**Meaning.** {alert.meaning}\n\n**Impact.** {alert.impact}\n\n**Check.** {alert.check}\n\n"
-        f"**Do.** {alert.do}\n\nFrom {sources}:\n\n```promql\n{alert.expr}\n```\n"
+        f"**Do.** {alert.do}\n\nComputed from {sources}:\n\n```promql\n{alert.expr}\n```\n"
     )

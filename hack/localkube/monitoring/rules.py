@@ -1,4 +1,4 @@
-"""The rules of Prometheus, made from the table of alerts."""
+"""The rules for Prometheus, generated from the table of alerts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 from .alerts import OF_CLUSTERS, OF_OPERATOR, Alert
 
 RUNBOOKS = "RUNBOOKS"
-"""Stands for the address of the page of runbooks, which the user of the chart says."""
+"""Placeholder for the URL of the page of runbooks, which the user of the chart sets."""
 HEAD = "# Made by `make charts` from hack/localkube/monitoring/alerts.py.\n"
 Rule = dict[str, Any]
 
@@ -22,7 +22,7 @@ def groups() -> dict[str, Any]:
 
 
 def text() -> str:
-    """Return the groups as YAML, as the chart has them."""
+    """Return the groups as YAML, as in the chart."""
     return HEAD + yaml.safe_dump(groups(), sort_keys=False, width=140)
 
 
@@ -42,7 +42,7 @@ def _rule(alert: Alert) -> Rule:
 
 
 def annotations_of(alert: Alert) -> dict[str, str]:
-    """Return the annotations of an alert, its labels not yet put in."""
+    """Return the annotations of an alert, with placeholders for its labels."""
     return {"summary": alert.summary, "description": f"{alert.meaning} {alert.impact}", "runbook_url": f"{RUNBOOKS}#{anchor(alert)}"}
 
 

@@ -1,17 +1,17 @@
-"""Series of an operator with one cluster, as promtool takes them: 40 healthy minutes, and what an alert changes in them."""
+"""Series of an operator with one cluster, in promtool's notation: 40 healthy minutes, and how they differ when an alert fires."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 Series = Mapping[str, str]
-"""Values in promtool's notation, by series; one value each 15 s."""
+"""Values in promtool's notation, by series; one value every 15 s."""
 
 INTERVAL_S = 15
 LAST = 160
 """The number of the last sample: after 40 minutes."""
 BEGIN = 60
-"""The number of the sample at which something happens: after 15 minutes."""
+"""The number of the sample at which a value changes: after 15 minutes."""
 PROCESS = 'job="whatsapp-operator",namespace="system",instance="{}"'
 LEADER, STANDBY = PROCESS.format("op-0"), PROCESS.format("op-1")
 CLUSTER = 'job="whatsapp-operator",instance="op-0",namespace="shop",name="acme"'
@@ -34,7 +34,7 @@ def condition(kind: str, status: str) -> str:
 
 
 def in_condition(kind: str, status: str) -> dict[str, str]:
-    """Return the series of a condition that has this status all the time."""
+    """Return the series of a condition that always has this status."""
     return {condition(kind, one): always(one == status) for one in ("True", "False", "Unknown")}
 
 
@@ -54,7 +54,7 @@ OF_PROCESS: Series = {
     **{f"multiconnect_leading{{{one}}}": always(one == LEADER) for one in (LEADER, STANDBY)},
     **{f"multiconnect_lease_age_seconds{{{one}}}": always(1) for one in (LEADER, STANDBY)},
     **{f'multiconnect_watch_cut_off_seconds{{{one},watch="pods"}}': always(0) for one in (LEADER, STANDBY)},
-    # Nodes cannot be watched with rights in some namespaces only: no fault.
+    # With rights in some namespaces only, nodes cannot be watched: that is no fault.
     **{f'multiconnect_watch_cut_off_seconds{{{one},watch="nodes"}}': always(3600) for one in (LEADER, STANDBY)},
     **{f"multiconnect_loop_lag_seconds{{{one}}}": always(0.01) for one in (LEADER, STANDBY)},
     **{f"multiconnect_clusters{{{one}}}": always(one == LEADER) for one in (LEADER, STANDBY)},

@@ -1,1 +1,1 @@
-"""Makes kind clusters, also where no registry is reached: ``command`` is ``hack/kind-offline``."""
+"""Creates kind clusters, even without access to a registry: ``command`` is ``hack/kind-offline``."""

@@ -1,4 +1,4 @@
-"""What a kind cluster needs of this machine, with one sentence for each thing that is missing; and which of two ways is taken."""
+"""What a kind cluster needs from this machine, with one sentence for each thing that is missing; and which of two ways is used."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def observe(cache: Path, stock: str | None) -> Facts:
 
 
 def lacking(facts: Facts) -> list[str]:
-    """One sentence for each thing that is missing for the way that this machine would go; none: all is there."""
+    """One sentence for each thing that is missing for the way that this machine would use; none: nothing is missing."""
     hole = ", ".join(sorted(facts.missing_capabilities))
     own_runtime = facts.docker is None or facts.docker.get("DefaultRuntime") == dockerd.RUNTIME
     offline = way(facts) == "offline"
@@ -70,7 +70,7 @@ def lacking(facts: Facts) -> list[str]:
         (facts.docker is not None or not facts.docker_program, f"Docker does not answer: start it, or {INSTALL}."),
         (
             not hole or own_runtime,
-            f"This machine lacks {hole}, which the Docker that runs gives to privileged containers all the same: end it, then {INSTALL}.",
+            f"This machine lacks {hole}, but the running Docker gives it to privileged containers: end it, then {INSTALL}.",
         ),
         (facts.memory_gb >= MEMORY_GB, f"Only {facts.memory_gb:.0f} GB of memory are free, {MEMORY_GB:.0f} are needed for four nodes."),
         (facts.disk_gb >= DISK_GB, f"Only {facts.disk_gb:.0f} GB of disk are free for Docker, {DISK_GB:.0f} are needed: make room."),

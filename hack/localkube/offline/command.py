@@ -40,7 +40,7 @@ OPTIONS = {
 COMMANDS = {
     "check": ("say what is missing, one sentence each", "--offline"),
     "build": ("make the node image, the Python base and PostgreSQL, if they are not there", "--force --offline --install-docker"),
-    "up": ("make the cluster, or put right one that is there", "--operator --workers --offline --install-docker --name"),
+    "up": ("create the cluster, or repair an existing one", "--operator --workers --offline --install-docker --name"),
     "load": ("bring images from Docker into every node", "images --name"),
     "images": ("build the operator and the simulator from operator/Dockerfile", "--load --offline --name"),
     "routes": ("write the routes between the nodes again, after one got another address", "--name"),
@@ -147,7 +147,7 @@ class _Machine:
     # ---- parts
 
     def _prepared(self) -> Facts:
-        """Docker started if that was asked for, then the facts. LocalKubeError with all that is missing."""
+        """Start Docker if requested, then return the facts. LocalKubeError with everything that is missing."""
         if getattr(self.options, "install_docker", False):
             dockerd.install()
             dockerd.start(self._docker_folder)

@@ -34,7 +34,7 @@ def install() -> None:
 
 
 def start(folder: Path) -> None:
-    """Start dockerd with its data under ``folder``, unless a Docker answers; it goes on when this program has ended.
+    """Start dockerd with its data under ``folder``, unless a Docker answers; it keeps running when this program has ended.
 
     LocalKubeError with the end of its log if it does not answer in time. ``stop`` ends it.
     """

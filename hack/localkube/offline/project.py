@@ -35,7 +35,7 @@ def install(root: Path, kubeconfig: Path, helm: Path) -> None:
     namespace = "whatsapp-operator-system"
     begun, chart = time.monotonic(), str(root / "charts" / OPERATOR)
     options = (f"--namespace={namespace}", "--create-namespace", "--wait", f"--timeout={INSTALL_SECONDS:g}s")
-    # the same name for another image: the pods are replaced all the same
+    # the image has changed but not its name: the pods must still be replaced
     image = yaml.safe_dump({"podAnnotations": {"multiconnect.dev/image": docker.inspected(IMAGES["operator"], "{{json .Id}}")}})
     program = Helm(helm, kubeconfig.parent, env={"KUBECONFIG": str(kubeconfig)})
     program.run("upgrade", "--install", OPERATOR, chart, *options, values=image)

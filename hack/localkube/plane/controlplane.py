@@ -38,7 +38,7 @@ FILES = ("*kubeconfig", "processes.json", "audit.log", "audit-policy.yaml", ".lo
 START_SECONDS = 60.0
 VALID_SECONDS = 30 * 24 * 3600  # of a token
 CALL_SECONDS = 60.0
-"""Of a single call; nothing but an API server that is lost takes so long."""
+"""The time-out of a single call in seconds; only a lost API server takes this long."""
 KEPT_CONNECTIONS = 4
 """To the API server, as administrator: a TLS handshake costs both sides more than a call."""
 PORT_TRIES = 5
@@ -287,7 +287,7 @@ class ControlPlane:
         processes.save(self.folder / "processes.json", self.processes)
 
     def _last_port(self) -> int | None:
-        """The API server's port of an earlier run in this folder, if it is free: kubeconfigs that were handed out go on working."""
+        """The API server's port from an earlier run in this folder, if it is free, so that existing kubeconfigs keep working."""
         try:
             last = int(self.server.rpartition(":")[2])
         except (LocalKubeError, ValueError):

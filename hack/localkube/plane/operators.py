@@ -87,7 +87,7 @@ def image_packages() -> Path:
 
 @dataclass
 class Operators:
-    """Replicas of the operator as processes next to a local control plane, with the packages of its image and no other."""
+    """Replicas of the operator as processes next to a local control plane, with only the packages of its image."""
 
     plane: ControlPlane
     folder: Path

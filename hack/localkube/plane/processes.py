@@ -22,7 +22,7 @@ POLL_SECONDS = 0.02
 START_SECONDS = 30.0
 PAUSE_SECONDS = 5.0
 END_SECONDS = 1.0
-"""A process that counts as ended may still have threads that end: so long its status is waited for."""
+"""How long to wait for a process's exit status: a process that counts as ended may still have threads that are ending."""
 
 # Run in the new process before the program: PR_SET_PDEATHSIG (1) has the kernel send SIGKILL (9) when the thread that started it ends.
 # A parent that died before the call is caught by comparing the parent's pid. exec keeps the setting.
@@ -79,7 +79,7 @@ class Process:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
     def ended_within(self, seconds: float) -> bool:
-        """Wait until it has ended, at most so long; return whether it has."""
+        """Wait until it has ended, at most this long; return whether it has."""
         ended = not _wait([self], seconds)
         if ended and self.child is not None:
             self.child.wait(END_SECONDS)  # this takes its exit status
@@ -111,7 +111,7 @@ def start(
 ) -> Process:
     """Start ``argv`` in ``folder`` with output appended to ``log``. LocalKubeError when it cannot be started.
 
-    A leashed process dies with this Python process, however that ends. Others get to outlive it.
+    A leashed process dies with this Python process, however that ends. Others may outlive it.
     """
     words = [str(word) for word in argv]
     return _starter(os.getpid()).submit(_start, name, words, folder=folder, log=log, env=env, leashed=leashed).result(START_SECONDS)
@@ -141,7 +141,7 @@ def stop(processes: Iterable[Process], *, grace: float = 5.0) -> list[Process]:
     everyone = list(processes)
     left = [process for process in everyone if process.signal(signal.SIGTERM)]
     for process in left:
-        process.signal(signal.SIGCONT)  # a stopped process sees no SIGTERM before it is continued
+        process.signal(signal.SIGCONT)  # a stopped process handles no SIGTERM before it is continued
     left = _wait(left, grace)
     for process in left:
         process.signal(signal.SIGKILL)
@@ -175,7 +175,7 @@ def wait_until_paused(pids: Iterable[int]) -> None:
 
 
 class EarlyEndError(LocalKubeError):
-    """A process ended before what was waited for had come; the text ends with its last lines."""
+    """A process ended before it had done what was awaited; the text ends with its last lines."""
 
 
 def wait_until(done: Callable[[], bool], watched: Sequence[Process], what: str, deadline: float) -> None:

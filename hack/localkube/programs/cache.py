@@ -1,4 +1,4 @@
-"""The folder that keeps the programs: whole or not at all, checked at each use, one writer at a time."""
+"""The folder that caches the programs: complete or not at all, checked at each use, one writer at a time."""
 
 from __future__ import annotations
 

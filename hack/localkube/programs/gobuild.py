@@ -33,7 +33,7 @@ class GoBuild:
     def build(self, program: Program, go: Path, staged: Path, log: Path) -> None:
         """Build ``program`` with ``go`` into ``staged``, the compiler's words into ``log``. LocalKubeError if it does not compile.
 
-        An interrupted build goes on where it was, from Go's own build cache.
+        An interrupted build continues where it stopped, from Go's own build cache.
         """
         os_name, arch = self.platform
         env = {**self._env, "GOWORK": "off", "CGO_ENABLED": "0", "GOOS": os_name, "GOARCH": arch}

@@ -1,4 +1,4 @@
-"""The projects' official release archives: fetched where the network allows, kept only if their published SHA-256 fits."""
+"""The projects' official release archives: fetched where the network allows it, and kept only if their published SHA-256 matches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference: pages, diagrams and parts of the CRD, made from the tables of operator and plugin, so that they cannot go stale."""
+"""The reference: pages, diagrams and parts of the CRD, generated from the tables of operator and plugin, so that they stay up to date."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MADE_BY = "made by `make reference`"
 
 
 def derived(root: Path) -> dict[Path, str]:
-    """Return the files that hold something derived, by path, as they should be. LocalKubeError if one lacks its marks."""
+    """Return the files with derived content, by path, as they should be. LocalKubeError if one lacks its marks."""
     docs = root / "docs"
     words, architecture, crd = docs / "reasons.md", docs / "architecture.md", root / CRD
     files = {

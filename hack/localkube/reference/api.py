@@ -20,7 +20,7 @@ HEAD = """# WhatsAppCluster
 <!-- made by `make reference` from crds/whatsappclusters.yaml -->
 
 Every field of `{group}/{version}`, kind `{kind}`, short name `{short}`. `kubectl explain {short}.spec` shows the same.
-What is set together in practice: [examples](../examples). Reasons in the status: [reasons](reasons.md).
+For typical combinations, see the [examples](../examples). For the reasons in the status, see [reasons](reasons.md).
 """
 
 
@@ -39,7 +39,7 @@ def _section(part: str, schema: Schema) -> str:
 
 
 def _fields(path: str, schema: Schema, seen: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield path, type, default and meaning of each field. Of large parts that are alike the first is spelled out; ``seen`` knows it."""
+    """Yield path, type, default and meaning of each field. Of several equal large parts, only the first is spelled out; see ``seen``."""
     for name, field in schema.get("properties", {}).items():
         if any(rule["rule"] == "false" for rule in field.get("x-kubernetes-validations", ())):
             continue  # The CRD rejects it in any case.
@@ -53,7 +53,7 @@ def _fields(path: str, schema: Schema, seen: dict[str, str]) -> Iterator[tuple[s
 
 
 def _meaning(schema: Schema) -> str:
-    """Return the description, and what the CRD's own rules demand."""
+    """Return the description, and what the CRD's validation rules require."""
     sentences = [" ".join(str(schema["description"]).split())]
     for rule in schema.get("x-kubernetes-validations", ()):
         said = str(rule["message"])

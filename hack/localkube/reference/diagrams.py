@@ -1,4 +1,4 @@
-"""Diagrams and tables of what decides, drawn from the tables that decide: Mermaid and Markdown."""
+"""Diagrams and tables of the decisions, generated from the tables that make them: Mermaid and Markdown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CERTAINTIES = {
 
 
 def rules() -> str:
-    """Return the rules as a diagram, in the order in which they are asked; neighbours that mean the same to the user share a box."""
+    """Return the rules as a diagram, in the order in which they are evaluated; neighbours that mean the same to the user share a box."""
     lines = ["flowchart TB"]
     groups = [(kind, [rule.name for rule in group]) for kind, group in groupby(table.RULES, _kind)]
     lines += [f'    r{number}["{"<br>".join(names)}"]:::{kind.lower()}' for number, (kind, names) in enumerate(groups)]
@@ -41,7 +41,7 @@ def _kind(rule: Rule) -> str:
 
 
 def evidence() -> str:
-    """Return the evidence against a holder as a diagram: how certain it is, and how long it must be seen before it counts."""
+    """Return the evidence against a holder as a diagram: how certain it is, and how long it must last before it counts."""
     spec = Desired(key=Key("default", "acme"), uid="", generation=1, client="Simulator", shards=2)
     lines = ["flowchart LR", '    failover(["the shard is handed over"])']
     for certainty, text in CERTAINTIES.items():
@@ -55,7 +55,7 @@ def evidence() -> str:
 
 
 def always_rules() -> str:
-    """Return what is done no matter which rule wins, as a table."""
+    """Return the actions that do not depend on which rule wins, as a table."""
     rows = "".join(f"| `{rule.name}` | {rule.why} |\n" for rule in always.ALWAYS)
     return f"\n| rule | what it does |\n| --- | --- |\n{rows}\n"
 

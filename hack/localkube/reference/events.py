@@ -1,4 +1,4 @@
-"""The Events that the operator emits: their types, and for what, from the tables and the calls that emit them."""
+"""The Events that the operator emits: their types and causes, from the tables and the calls that emit them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ HEAD = """# Events
 
 <!-- made by `make reference` from core/report.py and core/reasons.py -->
 
-Every Event that the operator emits about a WhatsAppCluster; `kubectl describe wac acme` shows them. Where a condition is named, the Event
-is emitted when that condition gets this reason, or another sentence with it; several conditions with one reason make one Event. It is a
-Warning when a person must act (`Stalled` is `True` or `CertificateValid` is `False`), and for some reasons always. Where a step is named,
-each step makes an Event. What each reason means, and what to do: [reasons](reasons.md).
+These are all Events that the operator emits about a WhatsAppCluster; `kubectl describe wac acme` shows them. If the table names a
+condition, the operator emits the Event when that condition gets this reason, or a new message with it; several conditions with the same
+reason cause only one Event. It is a Warning when a person must act (`Stalled` is `True` or `CertificateValid` is `False`), and always for
+some reasons. If the table names a step, each step causes an Event. For what each reason means, and what to do, see [reasons](reasons.md).
 
 | reason | type | emitted for |
 | --- | --- | --- |

@@ -15,7 +15,8 @@ HEAD = """# Commands of the plugin
 
 <!-- made by `make reference` from operator/kubectl_whatsapp -->
 
-What each command of `kubectl whatsapp` takes, as its `--help` says it. What they are for, with examples: [kubectl whatsapp](kubectl.md).
+The arguments and options of each command of `kubectl whatsapp`, as in its `--help`. For explanations and examples, see
+[kubectl whatsapp](kubectl.md).
 """
 SHARED = """
 ## Options of every command

@@ -1,4 +1,4 @@
-"""Every reason that users meet: its text as the plugin says it, its condition and status from the tables that use it."""
+"""Every reason that users meet: its text as in the plugin, its condition and status from the tables that use it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _table(table: tuple[conditions.ConditionRule, ...]) -> Statuses:
 
 
 def steps() -> Iterator[tuple[Reason, set[str]]]:
-    """Yield the reasons of Events of steps as they stand in the source, each with the types that it may have."""
+    """Yield the reasons of Events of steps as written in the source, each with the types that it may have."""
     for path in sorted(Path(whatsapp_operator.__file__).parent.rglob("*.py")):
         source = path.read_text(encoding="utf-8")
         for call in ast.walk(ast.parse(source)) if "EmitEvent" in source else ():

@@ -1,4 +1,4 @@
-"""The rights that the chart grants, each with its reason: from the lists of rules that the chart has, and their comments."""
+"""The rights that the chart grants, each with its reason: from the chart's lists of rules, and their comments."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import yaml
 
 FOLDER = Path("charts") / "whatsapp-operator" / "files"
 ONLY_CLUSTER = "# --- Only in a ClusterRole"
-"""What stands in the file after this line a Role cannot grant, so it is left out with ``scope: Namespace``."""
+"""A Role cannot grant the rules after this line of the file, so they are left out with ``scope: Namespace``."""
 HEAD = """# Rights
 
 <!-- made by `make reference` from charts/whatsapp-operator/files -->
 
-What the chart grants, and why. A test compares these lists with the operator's requests as the API server notes them: nothing is used that
-is not granted, and nothing is granted that is not used, but for three rights that a short run does not always need.
+What the chart grants, and why. A test compares these lists with the operator's requests in the API server's audit log: every right that is
+used is granted, and every right that is granted is used, except for three that a short run does not always need.
 """
 SECTIONS = (
     (

@@ -1,4 +1,4 @@
-"""The command ``hack/chaos``: every fault many times under a stream of messages, on a real API server, and what came of it."""
+"""The command ``hack/chaos``: every fault many times under a stream of messages, on a real API server, and the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     parser.add_argument("--only", dest="faults", type=named, default=FAULTS, help=f"only these faults, by comma: {names}")
     parser.add_argument("--n", type=int, default=N, help=f"how often each fault (default: {N})")
     parser.add_argument("--clusters", type=int, default=CLUSTERS, help=f"clusters side by side (default: {CLUSTERS})")
-    parser.add_argument("--soak", type=float, default=0.0, metavar="SECONDS", help="no fault, but 1 %% of the probes are lost for so long")
+    parser.add_argument("--soak", type=float, default=0.0, metavar="SECONDS", help="no fault, but lose 1 %% of the probes for this long")
     parser.add_argument("--dir", type=Path, default=root / "build" / "chaos", help="folder of the control plane (default: build/chaos)")
     parser.add_argument("--json", type=Path, default=root / "build" / "chaos.json", help="the figures (default: build/chaos.json)")
     options = parser.parse_args(argv)

@@ -27,7 +27,7 @@ class Holder:
 
 
 def is_settled(observer: Observer, name: str) -> bool:
-    """Whether a cluster is as wanted: all shards served, all spares ready, no pod leaves, and the operator has nothing to do."""
+    """Whether a cluster is in the desired state: all shards served, all spares ready, no pod terminating, and the operator is done."""
     obj = observer.find("WhatsAppCluster", NAMESPACE, name)
     if obj is None:
         return False
@@ -60,5 +60,5 @@ def pods_of(observer: Observer, name: str, *components: str) -> list[Obj]:
 
 
 def is_ready(obj: Obj) -> bool:
-    """Whether a pod or a node is ready and not about to go."""
+    """Whether a pod or a node is ready and not about to be removed."""
     return "deletionTimestamp" not in obj.get("metadata", {}) and says_ready(obj)

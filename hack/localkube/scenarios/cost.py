@@ -51,7 +51,7 @@ def of(windows: Mapping[str, Sequence[tuple[float, float]]], writes: Sequence[Wr
 
 
 def restless(found: Mapping[str, Obj]) -> list[str]:
-    """A sentence when the operator wrote though nothing happened."""
+    """A sentence if the operator wrote although nothing happened."""
     steady = found.get("steady")
     if steady is None or not steady["writes"][0]:
         return []

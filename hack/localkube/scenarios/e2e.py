@@ -1,4 +1,4 @@
-"""The command ``hack/e2e``: the user's own path on kind, then everything that breaks there, under messages, and what came of it."""
+"""The command ``hack/e2e``: the user's own path on kind, then everything that can break there, under messages, and the results."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def play(session: Session[KindEnvironment], options: argparse.Namespace, r
 
 
 async def install(on: Installation) -> Obj:
-    """Everything that stands before the first fault: PostgreSQL, the operator, a cluster; and the charts' own tests."""
+    """Everything that must be installed before the first fault: PostgreSQL, the operator, a cluster; and the charts' own tests."""
     to_stderr(f"helm upgrade --install: the operators are ready after {await on.install():.1f} s")
     about: Obj = {"database": "PostgreSQL"}
     if not (await on.kubectl("get", "wac", CLUSTER, "--ignore-not-found", "-o", "name")).strip():
@@ -83,7 +83,7 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     parser.add_argument("--release-n", type=int, default=RELEASE_N, help=f"how often each change of a Helm release (default: {RELEASE_N})")
     parser.add_argument("--install-docker", action="store_true", help="have hack/kind-offline install Debian's Docker and start it")
     parser.add_argument("--keep", action="store_true", help="leave the cluster running")
-    parser.add_argument("--here", action="store_true", help="on the kind cluster that runs already; it is left running")
+    parser.add_argument("--here", action="store_true", help="use the kind cluster that is already running, and leave it running")
     parser.add_argument("--json", type=Path, default=root / "build" / "e2e.json", help="the figures (default: build/e2e.json)")
     options = parser.parse_args(argv)
     if min(options.n, options.node_n, options.release_n) < 1:
@@ -92,7 +92,7 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
 
 
 def session_of(options: argparse.Namespace) -> Session[KindEnvironment]:
-    """What is to be played, and how often."""
+    """What to play, and how often."""
     times = {Series.FAULT: options.n, Series.NODE: options.node_n, Series.RELEASE: options.release_n}
     return Session(options.faults, lambda fault: int(times[fault.series]), on_kind=True)
 
@@ -103,7 +103,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     command, session = Command("hack/e2e", argv, root=root), session_of(options)
 
     def kind(*words: str, timeout: float) -> int:
-        """Run ``hack/kind-offline``, its output seen; returns its exit status, the reason has been said."""
+        """Run ``hack/kind-offline`` and show its output, which includes the reason for any failure; return its exit status."""
         return subprocess.run([str(root / "hack" / "kind-offline"), *words], timeout=timeout, check=False).returncode
 
     def up() -> int:

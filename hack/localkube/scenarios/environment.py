@@ -29,9 +29,9 @@ MERGE = "merge-patch+json"
 
 
 class Environment(ABC):
-    """Observes clusters from outside and asks things of them. A backend starts and ends what runs beneath.
+    """Observes clusters from outside and sends them requests. A backend starts and ends the processes or nodes below them.
 
-    Use as an async context manager: from its beginning to its end messages flow.
+    Use as an async context manager: messages flow from its beginning to its end.
     """
 
     def __init__(self, kubeconfig_path: Path, clusters: tuple[str, ...], *, ask_client: bool, stream: Mapping[str, Any]) -> None:
@@ -43,9 +43,9 @@ class Environment(ABC):
         self.kubeconfig = kubeconfig_path
         self.clusters = clusters
         self.streams: dict[str, Stream] = {}
-        self.reported: set[str] = set()  # broken laws that are in an outcome already
+        self.reported: set[str] = set()  # broken laws that are already part of an outcome
         self.own_writes: set[str] = set()
-        """How the sentence on a broken law ends where a fault itself wrote into a shard's Service: that is its own doing."""
+        """How the sentence on a broken law ends if a fault itself wrote to a shard's Service: that violation is the fault's own doing."""
         self.api = Kube(kubeconfig.read(kubeconfig_path))
         self._exits = AsyncExitStack()
         self._ask_client = ask_client
@@ -53,7 +53,7 @@ class Environment(ABC):
         self.observer = self._new_observer()  # the one that observes now
 
     async def __aenter__(self) -> Self:
-        """Observe, start what runs beneath, and let messages flow. LocalKubeError when that does not come about."""
+        """Start observing, the backend, and the messages. LocalKubeError if that fails."""
         try:
             await self._exits.enter_async_context(self.api)
             # What it missed was asked of it before.
@@ -69,7 +69,7 @@ class Environment(ABC):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop the messages, what was started, and the observing."""
+        """Stop the messages, the backend, and observing."""
         await self._exits.aclose()
 
     @abstractmethod
@@ -78,7 +78,7 @@ class Environment(ABC):
 
     @abstractmethod
     async def bring_back(self) -> None:
-        """Have all nodes again, and what runs on them that no cluster is. LocalKubeError when it takes too long."""
+        """Bring back all nodes, and everything on them except the clusters. LocalKubeError if it takes too long."""
 
     @abstractmethod
     async def workers(self) -> list[str]:
@@ -89,11 +89,11 @@ class Environment(ABC):
         """Whether a replica of the operator of this name runs."""
 
     def fault(self) -> str:
-        """One sentence on what of the environment itself has failed, empty if nothing has."""
+        """One sentence on a failed part of the environment itself; empty if none has failed."""
         return ""
 
     def state(self) -> str:
-        """What a person should know when something does not come true."""
+        """What a person should know if something does not happen as expected."""
         return self.fault() or self.observer.summary()
 
     async def ambiguous(self) -> int:
@@ -112,14 +112,14 @@ class Environment(ABC):
         return Observer(self.kubeconfig, NAMESPACE, ask_client=self._ask_client)
 
     async def restart_observer(self) -> None:
-        """Have a fresh observer: it judges what it finds and what happens from now on, not what its predecessor missed."""
+        """Start a fresh observer: it judges the present state and what happens from now on, not what its predecessor missed."""
         old, fresh = self.observer, self._new_observer()
         await asyncio.to_thread(fresh.__enter__)
         self.observer = fresh
         await asyncio.to_thread(old.__exit__, KeyboardInterrupt)
 
     def broken_laws(self, seen: Iterable[Violation]) -> list[str]:
-        """Those of the broken laws that are in no outcome yet; they are from now on."""
+        """The broken laws that are not part of an outcome yet; from now on they count as part of one."""
         own = tuple(self.own_writes)
         fresh = [text for text in dict.fromkeys(map(str, seen)) if text not in self.reported and not text.endswith(own)]
         self.reported.update(fresh)
@@ -146,7 +146,7 @@ class Environment(ABC):
         return pod if pod is not None and pod["metadata"]["uid"] == uid else None
 
     def is_ended(self, holder: Holder) -> bool:
-        """Whether that very pod is gone, about to go, or over."""
+        """Whether exactly this pod is gone, about to be removed, or finished."""
         pod = self.pod(holder.pod, holder.uid)
         return pod is None or "deletionTimestamp" in pod["metadata"] or (pod.get("status") or {}).get("phase") == "Failed"
 
@@ -159,7 +159,7 @@ class Environment(ABC):
         return pods_of(self.observer, cluster, *components)
 
     def lasting_coreapps(self) -> dict[str, str]:
-        """The Coreapps of all clusters that are not about to go: name by uid."""
+        """The Coreapps of all clusters that are not about to be removed: name by uid."""
         pods = [pod["metadata"] for cluster in self.clusters for pod in self.coreapps(cluster)]
         return {meta["uid"]: meta["name"] for meta in pods if "deletionTimestamp" not in meta}
 
@@ -178,7 +178,7 @@ class Environment(ABC):
         return found
 
     async def seen(self, observe: Callable[[], T | None], timeout: float, what: str) -> T:
-        """As `until`, for what the observer knows already."""
+        """Like `until`, for facts that the observer already knows."""
 
         async def ask() -> T | None:
             return observe()
@@ -186,7 +186,7 @@ class Environment(ABC):
         return await self.until(ask, timeout, what, pause=POLL_S)
 
     async def settle(self, clusters: Iterable[str], timeout: float = SETTLE_S) -> list[str]:
-        """Wait until all of these are as wanted, spares included; returns those that are not after ``timeout`` seconds."""
+        """Wait until all of these are in the desired state, including spares; return those that are not after ``timeout`` seconds."""
         open_ = list(clusters)
         deadline = time.monotonic() + timeout
         while open_ and time.monotonic() < deadline:
@@ -196,7 +196,7 @@ class Environment(ABC):
         return open_
 
     async def settled(self, *clusters: str, timeout: float = SETTLE_S) -> None:
-        """The same; LocalKubeError, with what is wrong, after ``timeout`` seconds."""
+        """The same, but raises LocalKubeError, with what is wrong, after ``timeout`` seconds."""
         if late := await self.settle(clusters, timeout):
             raise LocalKubeError(f"{', '.join(late)} did not become as wanted, with all spares, within {timeout:g} s. {self.state()}")
 
@@ -219,7 +219,7 @@ class Environment(ABC):
         await self.api.patch(f"{CLUSTERS}/{cluster}", patch, kind=MERGE)
 
     async def annotate(self, cluster: str, annotations: Obj) -> None:
-        """Set annotations of a WhatsAppCluster; None takes one away."""
+        """Set annotations of a WhatsAppCluster; None removes one."""
         await self.edit(cluster, {"metadata": {"annotations": annotations}})
 
     async def switch_over(self, cluster: str, shard: int, to: str = "") -> None:
@@ -233,17 +233,17 @@ class Environment(ABC):
     async def resize(self, clusters: Collection[str], shards: int, timeout: float = SETTLE_S) -> None:
         """Change ``spec.shards`` and wait until all are as wanted. LocalKubeError after ``timeout`` seconds."""
         await asyncio.gather(*(self.set_shards(cluster, shards) for cluster in clusters))
-        # Before the change is seen, everything is as was wanted until then.
+        # Until the change is observed, everything is still in the former desired state.
         await self.seen(lambda: all(self.status(one).get("shards") == shards for one in clusters), timeout, f"{shards} shards")
         await self.settled(*clusters, timeout=timeout)
 
     async def cordon(self, *, yes: bool) -> None:
-        """Have these nodes take no more pods, or take them again."""
+        """Cordon these nodes, or uncordon them."""
         for node in await self.workers():
             await self.api.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": yes or None}}, kind=MERGE)
 
     async def put_right(self) -> None:
-        """After a case that broke off: everything as it was before. LocalKubeError."""
+        """After an aborted case: restore everything as it was before. LocalKubeError."""
         await self.bring_back()
         await self.cordon(yes=False)
         await asyncio.gather(*(self.set_shards(cluster, SHARDS) for cluster in self.clusters))

@@ -1,4 +1,4 @@
-"""A control plane, hollow nodes and replicas of the operator in one folder, up and down as one: what demo, bench and chaos run on."""
+"""A control plane, hollow nodes and replicas of the operator in one folder, started and stopped together: demo, bench and chaos use it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from localkube.programs.prometheus import prometheus
 from localkube.progress import to_stderr
 
 PARTS = ("operators", "prometheus", "hollow")
-"""What talks to the API server, and so ends before it: each a record NAME.json, and a folder."""
+"""The parts that talk to the API server and therefore end before it: each has a record NAME.json, and a folder."""
 NODES_S = 30.0
 OPERATOR_S = 60.0
-"""So long a start may take on a busy machine; what is measured begins later."""
+"""How long a start may take on a busy machine; measurements begin later."""
 LOGGED_IN = "on_login"  # in an operator's log as soon as it watches; it campaigns from before
 
 
@@ -56,7 +56,7 @@ class Harness:
     # ---- up and down
 
     def up(self, *, replicas: int = 2) -> None:
-        """Start everything and wait until it is ready. LocalKubeError says what failed; nothing is left running then."""
+        """Start everything and wait until it is ready. LocalKubeError says what failed; in that case nothing is left running."""
         if running := alive(self.folder):
             names = ", ".join(f"{process.name} (pid {process.pid})" for process in running)
             raise LocalKubeError(f"one runs already in {self.folder}: {names}")
@@ -133,7 +133,7 @@ class Harness:
         return process
 
     def wait_for_operator(self, process: Process, *, timeout: float = OPERATOR_S) -> None:
-        """Wait until a replica watches and campaigns. LocalKubeError with its last lines if it ended or did not come so far."""
+        """Wait until a replica watches and campaigns. LocalKubeError with its last lines if it ended or did not get that far."""
 
         def watches() -> bool:
             return process.log.exists() and LOGGED_IN in process.log.read_text(encoding="utf-8", errors="replace")
@@ -141,7 +141,7 @@ class Harness:
         processes.wait_until(watches, [process], "to watch the cluster", time.monotonic() + timeout)
 
     def forget_operator(self, name: str) -> None:
-        """Strike off a replica that was ended on purpose."""
+        """Forget a replica that was ended on purpose."""
         self.operators.running.pop(name, None)
         self._note_operators()
 
@@ -184,9 +184,9 @@ def remove(folder: Path) -> list[Process]:
 
 
 def end_by_any_signal() -> None:
-    """From now on SIGTERM and SIGHUP end this process as Ctrl-C does: by KeyboardInterrupt, so that everything is cleaned up.
+    """From now on, SIGTERM and SIGHUP end this process like Ctrl-C: with KeyboardInterrupt, so that everything is cleaned up.
 
-    Also where SIGINT is ignored, as in a shell script's background.
+    This also works where SIGINT is ignored, as in the background of a shell script.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -40,7 +40,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedMessage:
-    """A message that the WhatsApp servers took and whose sender knows it."""
+    """A message that the WhatsApp servers accepted, as its sender knows."""
 
     shard: int
     by: str  # uid of the Coreapp
@@ -62,7 +62,7 @@ class MessageResults:
 
 
 class Stream(Traffic):
-    """Sends from the beginning of its block to its end. It finds the pods by what an observer sees, so it goes on without an API server."""
+    """Sends from the beginning of its block to its end. It finds the pods through an observer, so it also sends without an API server."""
 
     burst_period = BURST_PERIOD_S
 
@@ -83,7 +83,7 @@ class Stream(Traffic):
         self._take_addresses([pod for pod in pods if _component(pod) != "webapp" or pod["spec"].get("nodeName") not in self._avoided])
 
     async def avoid(self, nodes: Collection[str]) -> None:
-        """From now on no message goes to a Webapp on these nodes. TrafficError if there is no other that is ready."""
+        """From now on, send no message to a Webapp on these nodes. TrafficError if there is no other ready one."""
         self._avoided = frozenset(nodes)
         await self._refresh()
 
@@ -123,7 +123,7 @@ class Stream(Traffic):
         return next(to for to in iter(self._recipient, None) if shard_of(to, self.spread) == shard)
 
     def burst(self, shard: int, seconds: float) -> None:
-        """Send often to a shard for so long, so that its next message is not waited for."""
+        """Send often to a shard for this long, so that a measurement need not wait for its next message."""
 
         async def send() -> None:
             end = time.monotonic() + seconds
@@ -163,9 +163,9 @@ class Stream(Traffic):
         return account(mine, self._taken, shards=mark.shards, struck=struck, totals=self.log.audit.totals().since(mark.totals))
 
     async def ledger(self, *others: Senders, timeout: float = GIVE_UP_S + 15.0) -> Ledger:
-        """Send nothing new, wait until nothing waits, and say what became of every message since the stream began.
+        """Send nothing new, wait until no message is pending, and return what became of every message since the stream began.
 
-        What still waits after ``timeout`` seconds is open. Raises TrafficError, LedgerError.
+        Messages that are still pending after ``timeout`` seconds count as open. Raises TrafficError, LedgerError.
         """
         with contextlib.suppress(TrafficError):
             await self.drain(timeout)

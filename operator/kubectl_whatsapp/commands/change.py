@@ -13,7 +13,7 @@ from kubectl_whatsapp.errors import RequestError
 from kubectl_whatsapp.marks import SWITCHOVER_ANNOTATION
 
 SETTLE = 2.0
-"""Seconds after a request was taken off in which the status may still report that it was carried out."""
+"""Seconds after the request's annotation was removed in which the status may still report that it was carried out."""
 
 
 @command("plan")
@@ -24,8 +24,8 @@ def plan(
 ) -> int:
     """Say what a change of shards or spares would do.
 
-    Nothing is changed. The steps, what each interrupts and how long, the pods that are needed, and what the API server says against it:
-    it judges the change in a server-side dry run. Ends with 0 if the change would be accepted, else with 1.
+    Changes nothing. Shows the steps, what each interrupts and for how long, the pods that it needs, and why the API server would reject it:
+    that is checked with a server-side dry run. Exits with 0 if the change would be accepted, else with 1.
     """
     if shards is None and spares is None:
         fail("give --shards, --spares or both.", MISUSED)
@@ -58,10 +58,10 @@ def plan(
 @command("switchover")
 def switchover(
     question: Question,
-    shard: Annotated[str, typer.Argument(help="The shard, as 0 or shard-0.", metavar="SHARD")],
-    to: Annotated[str, typer.Option("--to", help="The standby that is to take it (default: the best one).", metavar="POD")] = "",
+    shard: Annotated[str, typer.Argument(help="The shard, such as 0 or shard-0.", metavar="SHARD")],
+    to: Annotated[str, typer.Option("--to", help="The standby that should take it (default: the best one).", metavar="POD")] = "",
     reason: Annotated[
-        str, typer.Option("--reason", help="Why; kept in annotation multiconnect.dev/switchover-reason.", metavar="TEXT")
+        str, typer.Option("--reason", help="Why; kept in the annotation multiconnect.dev/switchover-reason.", metavar="TEXT")
     ] = "",
     timeout: Annotated[
         float, typer.Option("--timeout", help="Seconds to wait until the shard is served.", parser=seconds(), metavar="SECONDS")
@@ -69,19 +69,19 @@ def switchover(
 ) -> int:
     """Move a shard to a standby, and say how long it took.
 
-    Waits until it is served there. Ends with 0 when the shard has moved, 4 when the operator rejects the request, 5 when it has not moved
-    in time.
+    Waits until the shard is served there. Exits with 0 if the shard has moved, 4 if the operator rejects the request, 5 if the shard has
+    not moved in time.
     """
     number = changes.shard_number(shard)
     if number is None:
-        fail(f"{shard} is no shard; give its number, as 0 or shard-0.", MISUSED)
+        fail(f"{shard} is not a shard; give its number, such as 0 or shard-0.", MISUSED)
     before = question.cluster()
     held = changes.entry(before, number)
     if not held:
         fail(changes.no_shard(before, number))
     if to and held.get("holder") == to:
         as_it_is = {"shard": number, "from": to, "to": to, "epoch": held.get("epoch"), "seconds": 0.0}
-        question.show("Switchover", as_it_is, f"shard {number} is held by {to} already; nothing was changed.")
+        question.show("Switchover", as_it_is, f"shard {number} is already held by {to}; nothing was changed.")
         return 0
     pending = ((before.get("metadata") or {}).get("annotations") or {}).get(SWITCHOVER_ANNOTATION)
     if pending:
@@ -103,7 +103,7 @@ def switchover(
 
 
 def _moved(question: Question, shard: int, epoch: str | None, to: str, timeout: float) -> tuple[Obj, float]:
-    """Wait until the shard has moved; returns its entry, with the handover that the status reports of it."""
+    """Wait until the shard has moved; return its entry together with the handover that the status reports."""
     begun = time.monotonic()
     judge, settled, uid = changes.moved(shard, epoch, to), 0.0, None
 
@@ -129,16 +129,16 @@ def _moved(question: Question, shard: int, epoch: str | None, to: str, timeout: 
 
 
 def _stands(question: Question) -> str:
-    """What becomes of a request that was not carried out, and how to take it back."""
+    """Say what happens to a request that was not carried out, and how to withdraw it."""
     target = question.target
     return (
-        "The request stands, and an operator that leads carries it out. To take it back: "
+        "The request remains, and the next operator that leads carries it out. To withdraw it: "
         f"kubectl annotate whatsappcluster {target.name} -n {target.namespace} {SWITCHOVER_ANNOTATION}-"
     )
 
 
 def _rejection(question: Question, uid: str | None) -> str:
-    """What the operator's newest Event says of a rejected switchover."""
+    """What the operator's newest Event says about a rejected switchover."""
     read = question.read(["events"])
     if why := read.unread.get("events"):
         return f"it removed the annotation and moved nothing; its Event could not be read ({why})."
@@ -150,30 +150,30 @@ def _rejection(question: Question, uid: str | None) -> str:
 
 
 def _last_time(event: Obj) -> str:
-    """The last time of an Event as text, by the most precise one that it has; such texts sort by time."""
+    """The last time of an Event as text, from its most precise field; such texts sort by time."""
     times = ((event.get("series") or {}).get("lastObservedTime"), event.get("eventTime"), event.get("lastTimestamp"))
     return str(next(filter(None, times), ""))
 
 
 @command("reshard-now")
 def reshard_now(question: Question) -> int:
-    """Let Set Shards go outside the maintenance windows.
+    """Let Set Shards start outside the maintenance windows.
 
-    All messages are interrupted while all Coreapps restart.
+    While all Coreapps restart, no message is sent or received.
     """
     cluster = question.cluster()
     spec: Obj = cluster.get("spec") or {}
     shards, current = spec.get("shards"), (cluster.get("status") or {}).get("shards")
     if shards == current:
         fail(f"nothing waits for a window: the client has {current} shards, as the spec says.")
-    if not (spec.get("reshard") or {}).get("windows"):  # the annotation would stay, and open a window that is made later
+    if not (spec.get("reshard") or {}).get("windows"):  # the annotation would stay, and bypass a window that is added later
         fail("nothing waits for a window: spec.reshard.windows is empty.")
     return _apply(question, changes.reshard_now(int(shards or 0)), shown=True)
 
 
 @command("pause")
 def pause(question: Question) -> int:
-    """Hold planned changes; failovers go on.
+    """Hold planned changes; failovers continue.
 
     Planned changes are scaling, Set Shards and roll-outs.
     """
@@ -182,7 +182,7 @@ def pause(question: Question) -> int:
 
 @command("resume")
 def resume(question: Question) -> int:
-    """Let planned changes go on again."""
+    """Let planned changes continue again."""
     if (question.cluster().get("spec") or {}).get("paused"):
         fail("spec.paused is true in the resource itself; set it to false where the resource is kept.")
     return _apply(question, changes.paused(yes=False), shown=True)

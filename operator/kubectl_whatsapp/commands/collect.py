@@ -24,9 +24,9 @@ PATIENCE = 10.0
 TAIL = 2000
 """Lines of each log in a report."""
 PAUSE = 1.0
-"""Seconds before the log of a shard is asked for again, which may have another holder then."""
+"""Seconds before the log of a shard is requested again; the shard may have another holder by then."""
 MOST_WITHOUT_LOG = 60.0
-"""Seconds in which no log can be read and after which following a shard ends: a handover takes less."""
+"""Following a shard ends after this many seconds without a readable log: a handover takes less."""
 MOST_LOGS = 40
 """Logs in a report, the operator's first."""
 
@@ -38,8 +38,8 @@ def report(
 ) -> int:
     """Write one archive for a ticket, without secrets.
 
-    Objects, Events, the verdict, the rules and the logs of a cluster and its operator. Secrets are never read. Values of environment
-    variables, telephone numbers, tokens, keys and what is like them are replaced by ***. Read it before you send it.
+    Contains the objects, Events, verdict, rules and logs of a cluster and its operator. Secrets are never read. Values of environment
+    variables, telephone numbers, tokens, keys and anything of that form are replaced by ***. Read it before you send it.
     """
     read = question.read([*reading.RULES, "events"], deadline=PATIENCE, load="why")
     at = datetime.now(UTC)
@@ -118,9 +118,10 @@ def _log(question: Question, namespace: str, pod: str) -> str:
 def logs(
     question: Question,
     what: Annotated[
-        str, typer.Argument(help="A shard (its holder's log), a pod, or operator (its leader's).", metavar="SHARD|POD|operator")
+        str,
+        typer.Argument(help="A shard (its holder's log), a pod, or operator (the leader's log).", metavar="SHARD|POD|operator"),
     ],
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C; a shard is followed to its next holder.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow the log until Ctrl-C; a shard is followed to its next holder.")] = False,
     tail: Annotated[int, typer.Option("--tail", help="Number of lines.")] = 50,
 ) -> int:
     """Show the log of a holder, a pod, or the operator's leader."""
@@ -140,11 +141,11 @@ def logs(
                 failing_since, tail = None, 0
             failing_since, tail = None, 0
         except RequestError as error:
-            # The holder, or its node, may be gone, and the status not name the next one yet.
+            # The holder, or its node, may be gone before the status names the next holder.
             failing_since = failing_since or time.monotonic()
             may_pass = is_shard and follow and error.status not in {401, 403}
             if not may_pass or time.monotonic() - failing_since > MOST_WITHOUT_LOG:
-                more = f". If the operator is no pod in {namespace}, see --operator-namespace and --lease." if what == "operator" else ""
+                more = f". If the operator is not a pod in {namespace}, see --operator-namespace and --lease." if what == "operator" else ""
                 fail(f"the log of {pod} could not be read: {error}{more}")
         if not is_shard:
             return 0
@@ -152,7 +153,7 @@ def logs(
 
 
 def _pod(question: Question, what: str) -> tuple[str, str]:
-    """The namespace and name of the pod whose log is asked for."""
+    """The namespace and name of the pod with the requested log."""
     target, shard = question.target, changes.shard_number(what)
     if what == "operator":
         return target.operator_namespace, _leader(question)
@@ -171,7 +172,7 @@ def _pod(question: Question, what: str) -> tuple[str, str]:
 
 
 def _leader(question: Question) -> str:
-    """The pod that leads: the first half of the holder's identity is its name."""
+    """The name of the leading pod: the first half of the holder's identity in the Lease."""
     read = question.read(["lease"])
     if "lease" not in read.found:
         fail(f"the operator's Lease could not be read: {read.unread.get('lease', 'it does not exist')}.")

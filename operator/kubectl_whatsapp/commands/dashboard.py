@@ -17,10 +17,10 @@ def dashboard(
 ) -> int:
     """Serve a live page about one or all clusters.
 
-    It only reads, and ends with Ctrl-C. Open the address that it prints in a browser on this machine. The address holds a token: who has
-    it reads what you may read. With -A the rights are needed in all namespaces.
+    It only reads, until Ctrl-C. Open the address that it prints in a browser on this machine. The address contains a token: anyone who has
+    it can read what you may read. With -A, you need the rights in all namespaces.
     """
-    import asyncio  # noqa: PLC0415  # they load the web server and the operator's rules, which no other command needs
+    import asyncio  # noqa: PLC0415  # these load the web server and the operator's rules, which other commands do not need
 
     from kubectl_whatsapp.dashboard.board import Board, Scope  # noqa: PLC0415
     from kubectl_whatsapp.dashboard.server import Server  # noqa: PLC0415
@@ -37,7 +37,7 @@ def dashboard(
         server = Server(lambda changed: Board(question.client, question.access.client(), scope, changed))
         async with server.serving(port):
             print(server.url, flush=True)
-            note("Open it in a browser on this machine. Ctrl-C ends it.")
+            note("Open it in a browser on this machine. Press Ctrl-C to stop.")
             await server.wait()
 
     try:

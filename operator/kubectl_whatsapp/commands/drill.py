@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from kubectl_whatsapp.model import Shard
 
 TEST_LABEL = "multiconnect.dev/test"
-"""On a namespace, with the value ``true``: drills are welcome there."""
+"""A namespace with this label and the value ``true`` allows drills."""
 
 
 @command("game-day")
 def game_day(
     question: Question,
-    shard: Annotated[str, typer.Option("--shard", help="Whose holder is deleted (default: the lowest).", metavar="SHARD")] = "",
+    shard: Annotated[str, typer.Option("--shard", help="The shard whose holder is deleted (default: the lowest).", metavar="SHARD")] = "",
     yes: Annotated[
-        bool, typer.Option("--yes-in-production", help="Also in a namespace without the label multiconnect.dev/test=true.")
+        bool, typer.Option("--yes-in-production", help="Run even in a namespace without the label multiconnect.dev/test=true.")
     ] = False,
     timeout: Annotated[
         float, typer.Option("--timeout", help="Seconds to wait until the shard is served again.", parser=seconds(), metavar="SECONDS")
@@ -31,12 +31,12 @@ def game_day(
 ) -> int:
     """Delete a holder, and say how long the failover took.
 
-    That is the time until the shard was served again. Does nothing unless all shards are served, a spare could take over and an operator
-    leads and makes failovers, in a namespace with the label multiconnect.dev/test=true or with --yes-in-production.
+    That is the time until the shard was served again. Does nothing unless all shards are served, a spare could take over, and an operator
+    leads and fails over automatically. Needs a namespace with the label multiconnect.dev/test=true, or --yes-in-production.
     """
     number = changes.shard_number(shard) if shard else 0
     if number is None:
-        fail(f"nothing was deleted: {shard} is no shard; give its number, as 0 or shard-0.", MISUSED)
+        fail(f"nothing was deleted: {shard} is not a shard; give its number, such as 0 or shard-0.", MISUSED)
     if not yes:
         _must_be_test_namespace(question)
     found = question.read()
@@ -54,7 +54,7 @@ def game_day(
     if held is None or held.holder is None:
         fail(f"{question.target.name} has no shard {number} with a holder.")
     if seen.verdict.level is not Level.OK or not any(one.eligible for one in seen.standbys):
-        fail(f"nothing was deleted, for this would be no drill: {seen.verdict.sentence}")
+        fail(f"nothing was deleted, because this would not be a drill: {seen.verdict.sentence}")
     if seen.leader is None or not seen.leader.alive:
         fail("nothing was deleted: it is not known that an operator leads.")
     uid = next(pod["metadata"]["uid"] for pod in found.items("pods") or () if pod["metadata"]["name"] == held.holder)
@@ -71,7 +71,7 @@ def game_day(
 
 
 def _unmoved(cluster: Obj) -> str:
-    """Why no failover follows in this cluster, however well it is; empty if one does."""
+    """Why no failover would follow in this cluster, however healthy it is; empty if one would."""
     metadata, spec = cluster.get("metadata") or {}, cluster.get("spec") or {}
     if metadata.get("deletionTimestamp"):
         return f"{metadata.get('name')} is being deleted"
@@ -90,7 +90,7 @@ def _watch(question: Question, held: Shard, *, begun: float, timeout: float) -> 
     took = time.monotonic() - begun
     if handover is None:
         more = f"see `kubectl whatsapp why {question.target.name} {held.number}`."
-        fail(f"shard {held.number} is not served again after {took:.0f} s; {more}", NOT_IN_TIME)
+        fail(f"shard {held.number} is still not served after {took:.0f} s; {more}", NOT_IN_TIME)
     to, evidence = handover.get("to"), handover.get("evidence")
     result = {
         "shard": held.number,
@@ -111,9 +111,9 @@ def _must_be_test_namespace(question: Question) -> None:
     try:
         labels = (question.client.get(f"/api/v1/namespaces/{namespace}", timeout=changes.TIMEOUT).get("metadata") or {}).get("labels") or {}
     except RequestError as error:
-        fail(f"nothing was deleted: whether {namespace} is a namespace for tests could not be read ({error}).")
+        fail(f"nothing was deleted: could not read whether namespace {namespace} is for tests ({error}).")
     if labels.get(TEST_LABEL) != "true":
         fail(
             f"nothing was deleted: namespace {namespace} has no label {TEST_LABEL}=true. "
-            "Set it if drills are welcome there, or give --yes-in-production."
+            "Set it if drills are allowed there, or pass --yes-in-production."
         )

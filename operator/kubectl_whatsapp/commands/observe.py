@@ -27,14 +27,14 @@ class Until(StrEnum):
 @command("status")
 def status(
     question: Question,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again each second until Ctrl-C.")] = False,
-    until: Annotated[Until | None, typer.Option("--until", help="Show it each second until the cluster is Ready or UpToDate.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again every second until Ctrl-C.")] = False,
+    until: Annotated[Until | None, typer.Option("--until", help="Show it every second until the cluster is Ready or UpToDate.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for --until.", parser=seconds(), metavar="SECONDS")] = 600.0,
 ) -> int:
     """Show the verdict, shards, standbys, and what to do next.
 
-    Ends with 0 when all is well, 1 when a person should act, 2 when messages are not delivered or the next failure would move no shard, 3
-    when that is not known, 4 when the command itself failed or there is no cluster to wait for, 5 when --until was not reached in time.
+    Exits with 0 if all is well, 1 if a person should act, 2 if messages are not delivered or the next failure would move no shard, 3 if
+    that is not known, 4 if the command itself failed or there is no cluster to wait for, 5 if --until was not reached in time.
     """
     if not watch and until is None:
         return _show(question)[0]
@@ -55,12 +55,12 @@ def status(
 
 
 def _must_be_there(found: reading.Read, *, is_first: bool) -> None:
-    """Fail if waiting leads to nothing: the cluster is not there, or may not be read."""
+    """Fail if waiting is pointless: the cluster does not exist, or may not be read."""
     name, namespace = found.target.name, found.target.namespace
     if "cluster" in found.absent and is_first:
         fail(f"there is no WhatsAppCluster {name} in namespace {namespace} to wait for.")
     if "cluster" in found.absent:
-        fail(f"WhatsAppCluster {name} in namespace {namespace} was deleted while it was waited for.")
+        fail(f"WhatsAppCluster {name} in namespace {namespace} was deleted while the command waited for it.")
     if "cluster" in found.lasting:
         fail(f"WhatsAppCluster {namespace}/{name} could not be read: {found.unread['cluster']}")
 
@@ -76,16 +76,16 @@ def _show(question: Question, *, at_once: bool = True) -> tuple[int, reading.Rea
 
 @command("why")
 def why(
-    question: Question, shard: Annotated[str, typer.Argument(help="Also ask about this shard, as 3 or shard-3.", metavar="[SHARD]")] = ""
+    question: Question, shard: Annotated[str, typer.Argument(help="Explain this shard too, such as 3 or shard-3.", metavar="[SHARD]")] = ""
 ) -> int:
     """Say which of the operator's rules decides, and why.
 
-    Names the evidence, the rules above that do not hold, and what would change it. The operator's own rules are run on what can be read.
-    What only the operator can know is assumed, and named.
+    Names the evidence, the rules above that do not hold, and what would change it. Runs the operator's own rules on what can be read, and
+    names what it assumes because only the operator can know it.
     """
     number = changes.shard_number(shard) if shard else None
     if shard and number is None:
-        fail(f"{shard} is no shard; give its number, as 3 or shard-3.", MISUSED)
+        fail(f"{shard} is not a shard; give its number, such as 3 or shard-3.", MISUSED)
     read = question.read_at_once(reading.RULES, load="why")
     from kubectl_whatsapp.why import why as answer  # noqa: PLC0415  # loads the operator's rules
 
@@ -97,10 +97,10 @@ def why(
 
 
 @command("check")
-def check(question: Question, short: Annotated[bool, typer.Option("--short", help="Show only what is not passed.")] = False) -> int:
+def check(question: Question, short: Annotated[bool, typer.Option("--short", help="Show only checks that did not pass.")] = False) -> int:
     """Check the prerequisites and the health of a cluster.
 
-    One line a check, with the page to read. Ends like status: 0 when all checks are passed, else with the worst of them.
+    Prints one line for each check, with the page to read. Exits like status: with 0 if all checks pass, else with the code of the worst.
     """
     read = question.read_at_once(load="checks")
     from kubectl_whatsapp import checks  # noqa: PLC0415  # loaded while it was read

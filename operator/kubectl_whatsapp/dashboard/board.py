@@ -1,7 +1,7 @@
-"""What the page shows: the clusters of a scope, judged as the other commands judge them, and whether the API server answers.
+"""What the page shows: the clusters of a scope, judged as by the other commands, and whether the API server answers.
 
-Clusters, pods, Services, StatefulSets and Deployments are watched. Nodes, Leases and the operator's pods are read again every two seconds,
-which also shows whether the API server answers. While it does not, what was last seen stays as it was: nothing is judged by a clock alone.
+Clusters, pods, Services, StatefulSets and Deployments are watched. Nodes, Leases and the operator's pods are read every two seconds, which
+also shows whether the API server answers. While it does not, the page keeps the last state: nothing expires merely because time passes.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ POLLED: Final = ("nodes", "nodeLeases", "lease", "operators")
 POLL: Final = 2.0
 """Seconds between two readings of what is not watched."""
 PATIENCE: Final = 2.0
-"""Seconds that the API server has for an answer."""
+"""Seconds within which the API server must answer."""
 GRACE: Final = 3.0
-"""Seconds for which a list that is interrupted still counts as read: a watch is taken up again in less."""
+"""Seconds for which an interrupted list still counts as read: a watch is usually resumed in less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Scope:
     lease: str = reading.LEASE
 
     def target(self, key: Key) -> Target:
-        """Return one cluster as what is asked about."""
+        """Return one cluster as a target."""
         return Target(*key, self.operator_namespace, self.lease)
 
     def sources(self) -> dict[str, Source]:
@@ -78,13 +78,13 @@ class Client(lists.Client, reading.Client, Protocol):
 
 
 class Board:
-    """Reads in threads of its own; any thread may ask it."""
+    """Reads in its own threads; its methods may be called from any thread."""
 
     def __init__(self, client: Client, watching: Client, scope: Scope, changed: Callable[[], None]) -> None:
         """``client`` reads, ``watching`` watches; ``changed`` is called in one of the board's threads whenever there is something new."""
         self.scope = scope
         self.is_reachable: bool | None = None
-        """None: nothing was asked yet."""
+        """None: nothing was requested yet."""
         self._stopped, self._soon = threading.Event(), threading.Event()
         self._changed = changed
         self._clients = client, watching
@@ -93,11 +93,11 @@ class Board:
             name: WatchedList(watching, source, self._list_changed, stopped=self._stopped) for name, source in scope.sources().items()
         }
         self._polled: Read | None = None
-        """As last answered."""
+        """The last complete answer."""
         self._begun = self._polled_at = self._reachable_since = time.monotonic()
 
     def start(self) -> None:
-        """Begin to read, in threads that end with the process."""
+        """Start reading, in threads that end with the process."""
         for one in self._lists.values():
             one.start()
         threading.Thread(target=self._poll_forever, name="poll", daemon=True).start()
@@ -113,7 +113,7 @@ class Board:
 
     def _list_changed(self) -> None:
         if any(one.trouble for one in self._lists.values()):
-            self._soon.set()  # the API server may be away
+            self._soon.set()  # the API server may be down
         self._changed()
 
     def _poll_forever(self) -> None:
@@ -121,10 +121,10 @@ class Board:
             self.poll()
             self._soon.wait(POLL)
             self._soon.clear()
-            self._stopped.wait(lists.PAUSE)  # however often a watch breaks
+            self._stopped.wait(lists.PAUSE)  # a pause even if watches break all the time
 
     def poll(self) -> None:
-        """Read what is not watched, and note whether the API server answers."""
+        """Read what is not watched, and record whether the API server answers."""
         begun = time.monotonic()
         found = reading.read(self._client, self.scope.target((self.scope.namespace, self.scope.name)), POLLED, deadline=PATIENCE)
         is_reachable = self._client.answered >= begun
@@ -147,7 +147,7 @@ class Board:
         }
 
     def reads(self) -> dict[Key, Read]:
-        """Return what was read of each cluster, by namespace and name; empty until everything was read once, or takes long."""
+        """Return what was read of each cluster, by namespace and name; empty until everything was read once, or is taking too long."""
         polled, now = self._polled, time.monotonic()
         is_partial = now - self._begun < GRACE and any(one.trouble == lists.NOT_YET for one in self._lists.values())
         if polled is None or self._lists["cluster"].objects is None or is_partial:
@@ -203,7 +203,7 @@ def _by_cluster(objects: dict[Key, Obj] | None) -> dict[Key, list[Obj]]:
 
 
 def _few_nodes(read: Read) -> Read:
-    """What was read, with the nodes of the cluster's pods alone: of hundreds of clusters each would go through all of them."""
+    """What was read, with only the nodes of the cluster's pods: otherwise each of hundreds of clusters would iterate over all nodes."""
     if read.items("pods") is None:
         return read
     names = {(pod.get("spec") or {}).get("nodeName") for pod in read.items("pods") or ()}
@@ -216,10 +216,10 @@ def _named(objects: Iterable[Obj] | None, names: set[str | None]) -> Iterator[Ob
 
 
 def _judged(read: Read) -> View | str:
-    """One cluster that cannot be judged must not take the others from the page."""
+    """The view of a cluster, or a sentence if it cannot be judged: that must not remove the other clusters from the page."""
     try:
         return view(read)
-    except Exception as error:  # what the objects of a cluster hold is anyone's
+    except Exception as error:  # objects may contain anything that a user wrote
         return f"This cluster cannot be judged ({type(error).__name__}: {error})."
 
 

@@ -1,4 +1,4 @@
-"""The objects of one list, kept current by a watch in a thread of its own."""
+"""The objects of one list, kept up to date by a watch in its own thread."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Key = tuple[str, str]
 """Namespace and name."""
 
 CONNECT: Final = 3.0
-"""Seconds until an API server that does not answer counts as away."""
+"""Seconds after which an API server that does not answer counts as down."""
 LIST: Final = 20.0
 """Seconds that a list may take."""
 WATCH: Final = 8
-"""Seconds after which the API server ends a watch; then it goes on from there. One that has died silently is replaced as soon."""
+"""Seconds after which the API server ends a watch; a new one then continues from there. A watch that died silently is replaced as fast."""
 SILENCE: Final = WATCH + 2.0
 PAUSE: Final = 0.5
 """Seconds between two attempts."""
 REJECTED: Final = 2.0
-"""Seconds until what was rejected is asked for again."""
+"""Seconds until a rejected request is repeated."""
 EXPIRED: Final = 410
 NOT_YET: Final = "not read yet"
 
@@ -48,7 +48,7 @@ class WatchedList:
         """``changed`` is called in the list's own thread after each change, also of ``trouble``."""
         self.source = source
         self.objects: dict[Key, Obj] | None = None
-        """As last seen, replaced as a whole; None if they were never read."""
+        """The last known objects, replaced as a whole; None if they were never read."""
         self.trouble = NOT_YET
         """Why the list cannot be read now; empty if it can."""
         self.since = time.monotonic()
@@ -57,10 +57,10 @@ class WatchedList:
         """When the API server last answered, by the monotonic clock."""
         self._client, self._changed, self._stopped = client, changed, stopped
         self._version = ""
-        """From where a watch goes on; empty: the list must be read again."""
+        """The resourceVersion at which a watch continues; empty: the list must be read again."""
 
     def start(self) -> None:
-        """Begin to read, in a thread that ends with the process."""
+        """Start reading, in a thread that ends with the process."""
         threading.Thread(target=self.run, name=f"watch {self.source.title}", daemon=True).start()
 
     def run(self) -> None:
@@ -81,16 +81,16 @@ class WatchedList:
                     self._report(str(error))
                 self._stopped.wait(PAUSE if error.status in {None, EXPIRED} else REJECTED)
             except (LookupError, TypeError, ValueError, AttributeError) as error:
-                # A thread that ended here would leave old objects that pass for current ones.
+                # If the thread ended here, old objects would be shown as current ones.
                 self._version = ""
-                self._report(f"the answer is none of an API server ({type(error).__name__}: {error})")
+                self._report(f"the answer is not that of an API server ({type(error).__name__}: {error})")
                 self._stopped.wait(REJECTED)
 
     def _list(self) -> None:
         listed = self._client.get(self.source.path, timeout=LIST, **self.source.query)
         self._take({_key(obj): obj for obj in listed.get("items") or ()})
         if self.trouble == NOT_YET:
-            self._report("")  # any other trouble is over as soon as it is watched, too
+            self._report("")  # any other trouble is over only once the watch works too
         self._version = str((listed.get("metadata") or {}).get("resourceVersion") or "")
 
     def _watch(self) -> None:
@@ -115,7 +115,7 @@ class WatchedList:
         return self.objects or {}
 
     def _take(self, objects: dict[Key, Obj]) -> None:
-        """Replace what is known; readers have the old one or the new one, never half of each."""
+        """Replace the known objects; readers get the old ones or the new ones, never a mixture."""
         self.answered = time.monotonic()
         self.objects = objects
         self._changed()

@@ -1,4 +1,4 @@
-"""Serves the page on loopback: read-only, to a browser that knows the token in its address. Server-sent events bring what is new."""
+"""Serves the page on loopback: read-only, to a browser that knows the token in its address. Server-sent events carry the updates."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""On every answer. The page loads its own files and nothing else, and its address, which holds the token, goes nowhere."""
+"""Headers of every answer. The page loads only its own files, and its address, which contains the token, is sent nowhere."""
 HEARTBEAT: Final = 5.0
 """Seconds after which the page is sent something even if nothing is new, so that both sides notice when the other is gone."""
 REST: Final = 0.05
-"""Seconds between two judgements at least: several events often belong to one change."""
+"""Shortest time between two evaluations, in seconds: several events often belong to one change."""
 SHARE: Final = 4
-"""A judgement is followed by so many times its own duration without another one, so that many clusters leave the processor to others."""
+"""After an evaluation, there is a pause of this many times its duration, so that many clusters do not use up the CPU."""
 
 
 def frame(event: str, text: str) -> bytes:
@@ -48,10 +48,10 @@ def frame(event: str, text: str) -> bytes:
 
 
 class Server:
-    """The page, its events, and who may ask for them. Belongs to one event loop."""
+    """The page, its events, and who may request them. Belongs to one event loop."""
 
     def __init__(self, make_board: Callable[[Callable[[], None]], Board]) -> None:
-        """``make_board`` gets what the board calls, from any thread, when there is something new."""
+        """``make_board`` gets a function that the board calls, from any thread, when there is something new."""
         self.token = secrets.token_urlsafe(32)
         self.port = 0
         self._make_board = make_board
@@ -64,7 +64,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """The page's address. With it one may read what this user may read of the clusters."""
+        """The page's address. Anyone who has it can read what this user may read of the clusters."""
         return f"http://{LOOPBACK}:{self.port}/{self.token}/"
 
     @asynccontextmanager
@@ -92,7 +92,7 @@ class Server:
             await runner.cleanup()
 
     async def wait(self) -> None:
-        """Wait as long as it serves. Raises what keeps it from judging: a page that stands still must not pass for a live one."""
+        """Wait as long as it serves. Raises an error that stops the evaluations: a page that no longer changes must not seem live."""
         await self._judging
 
     async def _judge_forever(self) -> None:
@@ -112,7 +112,7 @@ class Server:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
-        """Reject every request without the token, under another name of this machine, or that could change something."""
+        """Reject every request without the token, with another host name, or with a method that could change something."""
         if (problem := self._problem(request)) is not None:
             return web.Response(status=problem[0], text=problem[1], headers=HEADERS)
         try:
@@ -121,13 +121,13 @@ class Server:
             return web.Response(status=error.status, text=error.reason, headers=HEADERS)
 
     def _problem(self, request: web.Request) -> tuple[int, str] | None:
-        # Another site's name that resolves to 127.0.0.1 would make the browser take that site's scripts for this page's.
+        # If another site's name resolved to 127.0.0.1, the browser would let that site's scripts read this page.
         if request.headers.get("Host") not in {f"{LOOPBACK}:{self.port}", f"localhost:{self.port}"}:
-            return 403, "This page is served to 127.0.0.1 alone.\n"
+            return 403, "This page is served only on 127.0.0.1.\n"
         given = request.path.split("/")[1]
         if not secrets.compare_digest(given.encode(), self.token.encode()):
             return 403, "The token in this address is not the one that the command printed. Open the address that it printed.\n"
-        return (405, "This page only reads.\n") if request.method != "GET" else None
+        return (405, "This page is read-only.\n") if request.method != "GET" else None
 
     async def _file(self, request: web.Request) -> web.Response:
         name = request.match_info["file"] or "index.html"
@@ -138,7 +138,7 @@ class Server:
         return web.Response(text=found.read_text(encoding="utf-8"), content_type=kind, charset="utf-8", headers=HEADERS)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """Send everything, then what changes, until either side ends it. ``namespace``, ``cluster`` and ``shard`` say what is selected."""
+        """Send everything, then all changes, until either side ends it. ``namespace``, ``cluster`` and ``shard`` say what is selected."""
         key = (request.query.get("namespace", ""), request.query.get("cluster", ""))
         shard = shard_number(request.query.get("shard", ""))
         response = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream; charset=utf-8"})
@@ -162,7 +162,7 @@ class Server:
         return response
 
     def _documents(self, key: Key, shard: int | None) -> dict[str, Obj]:
-        """What the page is sent, by event: the list of clusters, the selected one, and whether the API server answers."""
+        """The data for the page, by event: the list of clusters, the selected one, and whether the API server answers."""
         listed = self._board.clusters(self._views)
         chosen = key if key[1] else next(iter(self._views), None)
         one = {"cluster": self._board.cluster(chosen, self._views.get(chosen), shard)} if chosen and self._views else {}
@@ -170,7 +170,7 @@ class Server:
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    with suppress(RuntimeError):  # the loop has ended before the thread that calls
+    with suppress(RuntimeError):  # the loop has ended before the calling thread
         loop.call_soon_threadsafe(function)
 
 

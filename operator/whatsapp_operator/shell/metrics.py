@@ -97,16 +97,16 @@ class Metrics:
             "multiconnect_observation_seconds", "Duration of observations of a cluster.", registry=registry, buckets=OBSERVATION_BUCKETS
         )
         self._errors = counter("reconcile_errors", "Reconciliations that ended in an error, by the reason in the status.", "reason")
-        self._calls = counter("set_shards_attempts", "Set Shards calls by their answer.", "answer")
+        self._calls = counter("set_shards_attempts", "Set Shards calls, by answer.", "answer")
         self._leading = gauge("leading", "1 while this process leads.")
         self._clusters = gauge("clusters", "WhatsAppClusters that this process manages.")
-        self._targets = gauge("probe_targets", "Coreapps that are probed and have answered before.")
-        self._unresponsive = gauge("probe_unresponsive", "Those of them whose last probe is unanswered.")
+        self._targets = gauge("probe_targets", "Coreapps that this process probes and that have answered it before.")
+        self._unresponsive = gauge("probe_unresponsive", "Probe targets that did not answer their last probe.")
         self._lag = gauge("loop_lag_seconds", "How late the event loop was at its last heartbeat.")
-        self._nodes = gauge("nodes_known", "Nodes that are watched; -1: nodes are not known.")
-        self._watches = gauge("watch_cut_off_seconds", "For how long a watch has not been connected; 0: it is connected.", "watch")
-        self._lease_age = gauge("lease_age_seconds", "For how long this process, which may lead or not, has seen no renewal of the Lease.")
-        gauge("build_info", "1; the label is the version of the operator.", "version").labels(__version__).set(1)
+        self._nodes = gauge("nodes_known", "Nodes that this process watches; -1: nodes are not known.")
+        self._watches = gauge("watch_cut_off_seconds", "How long a watch has been disconnected; 0: it is connected.", "watch")
+        self._lease_age = gauge("lease_age_seconds", "How long ago this process, leading or not, last observed a renewal of the Lease.")
+        gauge("build_info", "Always 1; the label is the operator's version.", "version").labels(__version__).set(1)
         self._begin_series()
 
     def _begin_series(self) -> None:
@@ -198,7 +198,7 @@ class _Writes(Collector):
         self._writes = writes
 
     def collect(self) -> Iterable[Metric]:
-        family = CounterMetricFamily("multiconnect_writes", "Writes sent to the API server, rejected ones too.", labels=("verb", "kind"))
+        family = CounterMetricFamily("multiconnect_writes", "Writes sent to the API server, also rejected ones.", labels=("verb", "kind"))
         for (verb, kind), number in sorted(dict(self._writes).items()):
             family.add_metric((verb, kind), number)
         yield family

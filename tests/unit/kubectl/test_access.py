@@ -64,7 +64,7 @@ def test_kubectl_is_found_in_the_path(tmp_path: Path) -> None:
             "sys.stderr.write('error: context was not found'); sys.exit(1)",
             "kubectl cannot say where the API server is: error: context was not",
         ),
-        ("print('no json')", "kubectl printed no configuration that can be read"),
+        ("print('no json')", "kubectl printed a configuration that cannot be read"),
         ("print('{}')", "The kubeconfig names no cluster."),
     ],
 )
@@ -156,13 +156,13 @@ def test_an_exec_plugin_gives_a_certificate(tmp_path: Path) -> None:
         (
             "sys.stderr.write('not logged in'); sys.exit(3)",
             {"installHint": "Install it."},
-            "gives no credential: not logged in. Install it.",
+            "returned no credential: not logged in. Install it.",
         ),
-        ("sys.exit(3)", {}, "it ended with 3"),
+        ("sys.exit(3)", {}, "it exited with 3"),
         ("print('no json')", {}, "printed no ExecCredential with a status"),
         ("print(json.dumps({'status': {}}))", {}, "neither a token nor a certificate with its key"),
         ("print(json.dumps({'status': {'clientKeyData': 'KEY'}}))", {}, "neither a token nor a certificate with its key"),
-        ("", {"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "has the version client.authentication.k8s.io/v1alpha1"),
+        ("", {"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "uses version client.authentication.k8s.io/v1alpha1"),
     ],
 )
 def test_an_exec_plugin_that_fails(tmp_path: Path, code: str, more: Obj, sentence: str) -> None:
@@ -432,7 +432,7 @@ def test_a_credential_that_stays_rejected_is_not_asked_for_with_each_request(tmp
         program(tmp_path, "login", "print(json.dumps({'status': {'token': 't1'}}))")
         client = access_of(config, Options()).client()
         program(tmp_path, "login", "sys.exit('the session has ended')")
-        with pytest.raises(RequestError, match="gives no credential: the session has ended") as raised:
+        with pytest.raises(RequestError, match="returned no credential: the session has ended") as raised:
             client.get(CLUSTER, timeout=30)
         assert raised.value.status == 401
 
@@ -449,7 +449,7 @@ def test_errors_say_what_the_api_server_says(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match="log in again"):
             client_of(server.url).patch("/p", {}, timeout=30)
         server.texts["/broken"] = "no json"
-        with pytest.raises(RequestError, match="no JSON"):
+        with pytest.raises(RequestError, match="not a JSON object"):
             client_of(server.url).get("/broken", timeout=30)
         assert client_of(server.url).text("/broken", timeout=30) == "no json"
         assert list(client_of(server.url).lines("/broken", timeout=30)) == ["no json"]

@@ -37,13 +37,13 @@ BAD: tuple[tuple[str, Cluster, Level, str], ...] = (
         "holders are spread",
         a_cluster().but(lambda found: found["pods"]["items"][1]["spec"].update(nodeName="node-0")),
         Level.WARNING,
-        "node node-0 has 2 holders, and 1 spare on other nodes could take over",
+        "node node-0 has 2 holders, but only 1 spare on other nodes could take over",
     ),
     (
         "holders are spread",
         a_cluster().but(lambda found: found["pods"]["items"][2]["spec"].update(nodeName="node-0")),
         Level.WARNING,
-        "node node-0 has 1 holder, and 0 spares on other nodes could take over: its loss leaves shards unserved.",
+        "node node-0 has 1 holder, but only 0 spares on other nodes could take over: its loss leaves shards unserved.",
     ),
     ("holders are spread", a_cluster().but(lambda found: found["pods"]["items"].clear()), Level.UNKNOWN, "no holder is known"),
     ("Webapps", a_cluster().without_pod("acme-webapp-b"), Level.WARNING, "1 Webapp is ready"),
@@ -60,7 +60,7 @@ def test_a_cluster_that_is_well_passes_them_all() -> None:
 
     assert [one.name for one in found.checks if one.level is not Level.OK] == []
     assert [one.name for one in found.checks] == [name for name, _, _ in CHECKS]
-    assert (found.level, found.sentence) == (Level.OK, f"{len(CHECKS)} of {len(CHECKS)} checks are passed.")
+    assert (found.level, found.sentence) == (Level.OK, f"{len(CHECKS)} of {len(CHECKS)} checks passed.")
 
 
 @pytest.mark.parametrize(("name", "cluster", "level", "sentence"), BAD)

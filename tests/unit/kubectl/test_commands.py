@@ -70,7 +70,7 @@ def test_what_is_no_time_is_asked_for_before_anything_is_changed(
 ) -> None:
     for args in (["status", "acme"], ["switchover", "acme", "0"], ["game-day", "acme", "--yes-in-production"]):
         code = main([*args, f"{option}={given}"])
-        assert (code, f"{given} is no number of seconds from {least} to 86400." in capsys.readouterr().err) == (2, True), args
+        assert (code, f"{given} is not a number of seconds from {least} to 86400." in capsys.readouterr().err) == (2, True), args
     assert server.asked == []
 
 
@@ -138,12 +138,12 @@ def test_a_wrong_argument_shows_how_a_command_is_used(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["switchover", "acme", "x"], "x is no shard; give its number, as 0 or shard-0."),
+        (["switchover", "acme", "x"], "x is not a shard; give its number, such as 0 or shard-0."),
         (
             ["game-day", "acme", "--shard", "x", "--yes-in-production"],
-            "nothing was deleted: x is no shard; give its number, as 0 or shard-0.",
+            "nothing was deleted: x is not a shard; give its number, such as 0 or shard-0.",
         ),
-        (["why", "acme", "x"], "x is no shard; give its number, as 3 or shard-3."),
+        (["why", "acme", "x"], "x is not a shard; give its number, such as 3 or shard-3."),
         (["plan", "acme"], "give --shards, --spares or both."),
     ],
 )
@@ -389,7 +389,7 @@ def test_a_shard_that_another_standby_took_was_not_moved_as_requested(server: Se
     server.on_write = fails_over
     code, out, err = run(capsys, "switchover", "acme", "0", "--to", "acme-coreapp-1", "--timeout", "0.5")
     assert (code, out) == (5, "")
-    assert "The request stands" in err
+    assert "The request remains" in err
 
 
 def test_a_switchover_that_does_not_come_ends_in_time(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -402,7 +402,7 @@ def test_a_switchover_that_does_not_come_ends_in_time(server: Server, capsys: py
 def test_a_switchover_changes_nothing_that_is_so_or_that_another_asked_for(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "switchover", "acme", "0", "--to", "acme-coreapp-0")[:2] == (
         0,
-        "shard 0 is held by acme-coreapp-0 already; nothing was changed.\n",
+        "shard 0 is already held by acme-coreapp-0; nothing was changed.\n",
     )
     found = json.loads(run(capsys, "switchover", "acme", "0", "--to", "acme-coreapp-0", "-o", "json")[1])
     assert (found["kind"], found["from"], found["to"], found["epoch"]) == ("Switchover", "acme-coreapp-0", "acme-coreapp-0", "10-first")
@@ -414,8 +414,8 @@ def test_a_switchover_changes_nothing_that_is_so_or_that_another_asked_for(serve
 
 
 def test_pause_resume_and_reshard_now(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "pause", "acme")[:2] == (0, "acme: planned changes are held; failovers go on.\n")
-    assert run(capsys, "resume", "acme")[:2] == (0, "acme: planned changes go on.\n")
+    assert run(capsys, "pause", "acme")[:2] == (0, "acme: planned changes are held; failovers continue.\n")
+    assert run(capsys, "resume", "acme")[:2] == (0, "acme: planned changes continue.\n")
     server.cluster = a_cluster().spec(shards=4, reshard={"windows": [{"name": "night", "schedule": "0 3 * * *", "durationMinutes": 60}]})
     said = "acme: Set Shards to 4 need not wait for a window, as long as annotation multiconnect.dev/reshard-now stays.\n"
     assert run(capsys, "reshard-now", "acme")[:2] == (0, said)
@@ -458,7 +458,7 @@ def test_plan_asks_the_api_server_and_stores_nothing(server: Server, capsys: pyt
 @pytest.mark.parametrize(
     ("cluster", "sentence"),
     [
-        (a_cluster(), "is a namespace for tests could not be read"),
+        (a_cluster(), "could not read whether namespace shop is for tests"),
         (a_cluster(spares=0), "--yes"),
         (a_cluster().unready("acme-coreapp-2"), "no spare is left"),
         (a_cluster().without_pod("acme-coreapp-0"), "1 of 2 shards is not served"),
@@ -472,11 +472,11 @@ def test_a_drill_does_nothing_where_it_would_do_harm(
     server: Server, capsys: pytest.CaptureFixture[str], cluster: Cluster, sentence: str
 ) -> None:
     server.cluster = cluster
-    yes = [] if sentence.startswith("is a") else ["--yes-in-production"]
+    yes = [] if sentence.startswith("could not read") else ["--yes-in-production"]
     code, _, err = run(capsys, "game-day", "acme", *yes)
 
     assert code == 4
-    assert sentence in err or (sentence == "--yes" and "this would be no drill" in err)
+    assert sentence in err or (sentence == "--yes" and "this would not be a drill" in err)
     assert [method for method, *_ in server.asked if method != "GET"] == []
 
 

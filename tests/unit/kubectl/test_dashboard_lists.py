@@ -211,6 +211,6 @@ def test_an_event_that_cannot_be_understood_is_said_and_leads_to_a_new_list(
         good = api.events
         monkeypatch.setattr(api, "events", lambda *_: iter([event.encode() + b"\n"]))
         api.emit_error("pods", 410)  # ends the watch that is open
-        one.until(lambda found: found.trouble.startswith("the answer is none of an API server"))
+        one.until(lambda found: found.trouble.startswith("the answer is not that of an API server"))
         monkeypatch.setattr(api, "events", good)
         one.until(lambda found: not found.trouble)

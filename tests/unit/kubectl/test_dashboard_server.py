@@ -106,7 +106,7 @@ async def test_the_token_is_compared_in_constant_time(server: Server, monkeypatc
 async def test_under_another_name_of_this_machine_nothing_is_served(server: Server, host: str) -> None:
     """DNS rebinding: a site's name that leads to 127.0.0.1."""
     status, text, _ = await ask(server, f"/{server.token}/", Host=host.format(port=server.port))
-    assert (status, text) == (403, "This page is served to 127.0.0.1 alone.\n")
+    assert (status, text) == (403, "This page is served only on 127.0.0.1.\n")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

@@ -54,7 +54,7 @@ NOON = {"name": "noon", "schedule": "30 12 * * *", "timeZone": "Europe/Berlin", 
         (a_cluster().spec(reshard={"windows": [DAILY, NOON]}), "no time now: a window is open"),
         (
             a_cluster().spec(reshard={"windows": [DAILY]}).annotated(reshard_now=" 04 "),
-            "no time: annotation multiconnect.dev/reshard-now lets 4 shards go at once",
+            "no time: annotation multiconnect.dev/reshard-now allows 4 shards at once",
         ),
         (a_cluster().spec(reshard={"windows": [DAILY]}).annotated(reshard_now="8"), "until 2027-01-05T03:00:00Z"),
         (
@@ -110,14 +110,14 @@ def test_what_the_api_server_does_not_judge_has_its_steps_all_the_same() -> None
     ("cluster", "held"),
     [
         (a_cluster(), ()),
-        (a_cluster().annotated(paused="true"), ("the cluster is paused; kubectl whatsapp resume lets it go.",)),
+        (a_cluster().annotated(paused="true"), ("the cluster is paused; kubectl whatsapp resume ends the pause.",)),
         (a_cluster().spec(paused=True), ("the cluster is paused: spec.paused is true in the resource itself.",)),
         (a_cluster().spec(paused=True).annotated(paused="true"), ("the cluster is paused: spec.paused is true in the resource itself.",)),
-        (a_cluster().goes(), ("the cluster is being deleted: nothing of it is done.",)),
-        (a_cluster().operator_dead(), ("no operator leads: nothing of it is done until one does.",)),
-        (a_cluster().missing("lease"), ("no operator leads: nothing of it is done until one does.",)),
+        (a_cluster().goes(), ("the cluster is being deleted: none of this will be done.",)),
+        (a_cluster().operator_dead(), ("no operator leads: none of this is done until one does.",)),
+        (a_cluster().missing("lease"), ("no operator leads: none of this is done until one does.",)),
         (a_cluster().without("lease"), ()),
-        (a_cluster().status(operation={"from": 2, "to": 8}), ("Set Shards 2 -> 8 is in progress and is finished first.",)),
+        (a_cluster().status(operation={"from": 2, "to": 8}), ("Set Shards 2 -> 8 is in progress and must finish first.",)),
         (
             a_cluster().says("CertificateValid", "False", "CertificateExpired", "Put a new one."),
             ("Set Shards would not be sent (CertificateExpired): Put a new one.",),

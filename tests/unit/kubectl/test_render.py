@@ -48,7 +48,7 @@ def test_the_verdict_comes_first_and_no_line_is_too_long(name: str, width: int) 
 def test_an_answer_that_nobody_carries_out_is_not_shown_without_that() -> None:
     lines = printed(render.why(why(troubled().read())), 200).splitlines()
     assert " decides. " in lines[0]
-    assert lines[1] == "No operator leads: nothing of this is done until one does."
+    assert lines[1] == "No operator leads: none of this is done until one does."
 
 
 def test_a_plan_of_nothing_says_so() -> None:
@@ -82,7 +82,7 @@ STATUS = """\
 shop/acme: 1 of 2 shards is not served: shard 0: node node-0 is gone. No operator leads, so no shard is moved.
 ├── The operator reported Serving: All 2 shards are served; 1 failure can be tolerated.
 ├── Deliberately not done
-│   └── Planned changes are held: the cluster is paused. Failovers go on.
+│   └── Planned changes are held: the cluster is paused. Failovers continue.
 ├── Shards: 2; the spec asks for 4
 │   ├── 0 not served: node node-0 is gone (acme-coreapp-0 on node-0, epoch 10-first, for 3h)
 │   └── 1 served by acme-coreapp-1 on node-1, epoch 11-first, for 3h
@@ -92,7 +92,7 @@ shop/acme: 1 of 2 shards is not served: shard 0: node node-0 is gone. No operato
 │   ├── shards 2 -> 4
 │   ├── deadline 12:02:40Z (in 2m)
 │   └── then: shards get their holders
-├── Operator: op-a_1234 led, and leads no more; its Lease was renewed 5m ago; 1 replica is ready
+├── Operator: op-a_1234 led, but no longer leads; its Lease was renewed 5m ago; 1 replica is ready
 ├── Certificate: expires 2027-05-01, in 116 days
 ├── Last handovers (1 of 1)
 │   └── 7m ago: shard 0, Failover from acme-coreapp-2 to acme-coreapp-0 (PodDeleted), commit 31 ms, serve 12 ms

@@ -58,7 +58,7 @@ def test_a_switchover_that_nobody_carries_out_stays_requested_and_says_so(server
     server.on_write = lambda one, _: setattr(one, "cluster", one.cluster.annotated(switchover="0"))
     code, _, err = run(capsys, "switchover", "acme", "0", "--timeout", "0.3")
     assert code == 5
-    assert "The request stands" in err
+    assert "The request remains" in err
     assert "kubectl annotate whatsappcluster acme -n shop multiconnect.dev/switchover-" in err
 
 
@@ -82,7 +82,7 @@ def test_a_cluster_that_is_not_there(server: Server, capsys: pytest.CaptureFixtu
     code, out, _ = run(capsys, "report", "nope", "-f", str(tmp_path / "r.tar.gz"))
     assert "There is no WhatsAppCluster nope in namespace shop." in out
     code, _, err = run(capsys, "game-day", "acme", "--shard", "banana", "--yes-in-production")
-    assert (code, "banana is no shard" in err) == (2, True)
+    assert (code, "banana is not a shard" in err) == (2, True)
     assert [method for method, *_ in server.asked if method != "GET"] == []
 
 
@@ -104,7 +104,7 @@ def test_a_cluster_that_goes_is_waited_for_no_longer(
     goes_after(server, 2)
     code, _, err = run(capsys, "status", "acme", *how)
 
-    assert (code, err) == (4, "kubectl whatsapp: WhatsAppCluster acme in namespace shop was deleted while it was waited for.\n")
+    assert (code, err) == (4, "kubectl whatsapp: WhatsAppCluster acme in namespace shop was deleted while the command waited for it.\n")
 
 
 def goes_after(server: Server, reads: int) -> None:
@@ -140,7 +140,7 @@ def test_a_server_that_knows_no_whatsappclusters_says_so(
     respond = server.respond
     unknown = (404, b"404 page not found\n", "text/plain")
     monkeypatch.setattr(server, "respond", lambda *asked: unknown if "whatsappclusters" in asked[1] else respond(*asked))
-    sentence = "the server knows no such resource (404 page not found): is the CustomResourceDefinition installed?"
+    sentence = "the server does not know this resource (404 page not found): is the CustomResourceDefinition installed?"
 
     for args, expected in (
         (["status", "acme"], 3),
@@ -157,7 +157,7 @@ def test_a_switchover_that_may_no_longer_be_watched_stays_requested_and_says_so(
     """The right to read is taken away meanwhile."""
     server.on_write = lambda one, _: setattr(one, "cluster", replace(one.cluster, unread={"cluster": "whatsappclusters is forbidden"}))
     code, _, err = run(capsys, "switchover", "acme", "0")
-    assert (code, "The request stands" in err, "is forbidden" in err) == (4, True, True)
+    assert (code, "The request remains" in err, "is forbidden" in err) == (4, True, True)
 
 
 # --- an operator that is elsewhere ---------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_pods_of_the_operator_that_cannot_be_read_are_not_taken_for_none() -> No
 def test_the_log_of_an_operator_that_is_no_pod_here(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "logs", "acme", "operator")
     assert code == 4
-    assert "If the operator is no pod in whatsapp-operator-system, see --operator-namespace and --lease." in err
+    assert "If the operator is not a pod in whatsapp-operator-system, see --operator-namespace and --lease." in err
 
 
 # --- the process ---------------------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_what_nobody_foresaw_is_a_sentence_and_no_verdict(tmp_path: Path) -> Non
         process = start(server.kubeconfig, "status", "acme")
         _, err = process.communicate(timeout=60)
         assert process.returncode == 4, "1 would mean that a person should act"
-        assert err.startswith("kubectl whatsapp: this is a fault of the plugin (TypeError: ")
+        assert err.startswith("kubectl whatsapp: this is a bug in the plugin (TypeError: ")
         assert "Traceback" not in err
         process = start(server.kubeconfig, "status", "acme", KUBECTL_WHATSAPP_TRACEBACK="1")
         assert "Traceback" in process.communicate(timeout=60)[1]

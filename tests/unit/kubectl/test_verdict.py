@@ -45,7 +45,7 @@ CASES: tuple[tuple[str, Cluster, Level, str], ...] = (
         "a restart that was asked for",
         a_cluster().unready("acme-coreapp-0").status(operation={"to": 2, "answer": "Accepted", "deadline": "2027-01-04T12:02:00Z"}),
         Level.CRITICAL,
-        "acme-coreapp-0 is not ready. Set Shards restarts all Coreapps, until 12:02:00Z at the latest.",
+        "acme-coreapp-0 is not ready. Set Shards is restarting all Coreapps, until 12:02:00Z at the latest.",
     ),
     (
         "a restart that is overdue",
@@ -68,9 +68,9 @@ CASES: tuple[tuple[str, Cluster, Level, str], ...] = (
     ("not observed", a_cluster().status(shards=None, settledShards=None, message=""), Level.UNKNOWN, "No shard is known yet"),
     ("no Webapp", a_cluster().unready("acme-webapp-a", "acme-webapp-b"), Level.CRITICAL, "no Webapp is ready: no message can be sent"),
     ("one Webapp", a_cluster().unready("acme-webapp-a"), Level.OK, "All 2 shards are served"),
-    ("logged off", a_cluster().says("Ready", "False", "CertificateRejected"), Level.CRITICAL, "the operator says (CertificateRejected)"),
-    ("banned", a_cluster().says("Ready", "False", "Banned"), Level.CRITICAL, "the operator says (Banned)"),
-    ("restarting", a_cluster().says("Ready", "False", "Restarting"), Level.WARNING, "the operator says (Restarting)"),
+    ("logged off", a_cluster().says("Ready", "False", "CertificateRejected"), Level.CRITICAL, "the operator reports (CertificateRejected)"),
+    ("banned", a_cluster().says("Ready", "False", "Banned"), Level.CRITICAL, "the operator reports (Banned)"),
+    ("restarting", a_cluster().says("Ready", "False", "Restarting"), Level.WARNING, "the operator reports (Restarting)"),
     ("self-check", a_cluster().says("Ready", "Unknown", "SelfCheckFailed"), Level.UNKNOWN, "not sure (SelfCheckFailed)"),
     ("no conditions", a_cluster().status(conditions=[]), Level.UNKNOWN, "the operator has not reported"),
     ("stalled", a_cluster().says("Stalled", "True", "SecretMissing", "Create it."), Level.WARNING, "A person must act: Create it."),
@@ -83,9 +83,9 @@ CASES: tuple[tuple[str, Cluster, Level, str], ...] = (
         Level.OK,
         "All 2 shards are served",
     ),
-    ("certificate", a_cluster().says("CertificateValid", "False", "CertificateExpired"), Level.WARNING, "The certificate needs a person"),
+    ("certificate", a_cluster().says("CertificateValid", "False", "CertificateExpired"), Level.WARNING, "The certificate needs attention"),
     ("certificate soon", a_cluster().says("CertificateValid", "True", "CertificateExpiresSoon"), Level.WARNING, "The certificate needs"),
-    ("under way", a_cluster().says("Reconciling", "True", "ScalingUp", "Coreapps 3 -> 5."), Level.OK, "Under way: Coreapps 3 -> 5."),
+    ("under way", a_cluster().says("Reconciling", "True", "ScalingUp", "Coreapps 3 -> 5."), Level.OK, "In progress: Coreapps 3 -> 5."),
 )
 
 

@@ -136,8 +136,8 @@ def test_deliberate_inaction_is_said() -> None:
     found = a_cluster().spec(failover={"mode": "Manual"}).annotated(paused="true").says("Reconciling", "True", "WindowClosed", "It waits.")
 
     assert view(found.read()).inaction == (
-        "Planned changes are held: the cluster is paused. Failovers go on.",
-        "Failovers are not made: spec.failover.mode is Manual.",
+        "Planned changes are held: the cluster is paused. Failovers continue.",
+        "No shard fails over automatically: spec.failover.mode is Manual.",
         "It waits.",
     )
 
@@ -150,7 +150,7 @@ def test_a_standby_says_why_it_is_not_eligible() -> None:
         found["pods"]["items"][2]["metadata"]["labels"] |= {"multiconnect.dev/epoch": "9-x-2", "multiconnect.dev/role": "retiring"}
 
     cases = [
-        (a_cluster().but(retiring), "it is about to go, because there are more Coreapps than the spec asks for"),
+        (a_cluster().but(retiring), "it is about to be removed, because there are more Coreapps than the spec asks for"),
         (a_cluster().unready("acme-coreapp-2"), "acme-coreapp-2 is not ready"),
         (a_cluster().deleting("acme-coreapp-2"), "acme-coreapp-2 is being deleted"),
         (a_cluster().without_node("node-2"), "node node-2 is gone"),
@@ -190,7 +190,7 @@ def test_a_pod_that_was_made_again_holds_nothing() -> None:
         found["pods"]["items"][0]["metadata"]["uid"] = "new"
 
     found = view(a_cluster().but(again).read())
-    assert (found.shards[0].served, found.shards[0].why) == (False, "acme-coreapp-0 was made again and does not hold it any more")
+    assert (found.shards[0].served, found.shards[0].why) == (False, "acme-coreapp-0 was recreated and no longer holds it")
     assert [one.pod for one in found.standbys] == ["acme-coreapp-0", "acme-coreapp-2"], "its name is that of the holder, and it is free"
 
 

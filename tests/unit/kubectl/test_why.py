@@ -66,7 +66,7 @@ def test_what_nobody_carries_out_is_said_to_stand_still() -> None:
     lost = a_cluster().without_pod("acme-coreapp-0")
     dead, unread = why(lost.operator_dead().read()), why(lost.without("lease").read())
 
-    assert dead.stopped == "No operator leads: nothing of this is done until one does."
+    assert dead.stopped == "No operator leads: none of this is done until one does."
     assert dead.what_changes_it.startswith("An operator must lead. ")
     assert (why(lost.read()).stopped, unread.stopped, why(lost.missing("lease").read()).stopped) == ("", "", dead.stopped)
 
@@ -80,7 +80,9 @@ def test_another_answer_than_the_operators_is_said_and_what_was_taken_for_grante
     found = why(expired.status(reason="CertificateExpired", message="Put a new one there.").read())
 
     assert found.reported == "CertificateExpired: Put a new one there."
-    assert found.differs == "The operator knows more than can be read: answers to its probes, Secrets, and since when a fact has held."
+    assert (
+        found.differs == "The operator knows more than this command can read: answers to its probes, Secrets, and how long a fact has held."
+    )
     newer = expired.status(reason="CertificateExpired", observedGeneration=1).but(
         lambda one: one["cluster"]["metadata"].update(generation=2)
     )
@@ -157,7 +159,7 @@ def test_a_foreign_pod_with_the_labels_of_a_holder_is_named() -> None:
     assert found is not None
     assert (found.state, found.sentence) == (
         "Moving",
-        "Its Service leads to acme-coreapp-0 and to pod debug. Remove the label multiconnect.dev/epoch of that pod.",
+        "Its Service selects acme-coreapp-0 and also pod debug. Remove the label multiconnect.dev/epoch of that pod.",
     )
 
 

@@ -69,7 +69,7 @@ async def test_bad_settings_are_one_sentence(world: World, tmp_path: Path) -> No
 
     assert process.returncode == 2
     assert errors.decode().splitlines() == [
-        "wabiz_sim coreapp: WABIZ_STATE_DIR is not set; set it to a folder that outlives the container (an emptyDir or a claim)"
+        "wabiz_sim coreapp: WABIZ_STATE_DIR is not set; set it to a folder that survives the container (an emptyDir or a claim)"
     ]
 
 

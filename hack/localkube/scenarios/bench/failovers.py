@@ -208,7 +208,7 @@ def written(results: Results, writes: Sequence[Write], command: Command, out: Pa
 
 
 async def measure(harness: Harness, options: argparse.Namespace) -> Results:
-    """Measure all that was asked for. LocalKubeError."""
+    """Measure everything that was requested. LocalKubeError."""
     async with SingleCluster(harness) as environment:
         bench = Bench(environment, n=options.n, resizes=options.resizes)
         results, begun = bench.results, time.monotonic()

@@ -27,9 +27,9 @@ from localkube.scenarios.harness import Harness
 from localkube.scenarios.hollow.environment import manifest
 
 READY_S = 120.0
-"""Within so long the cluster is ready, and an outage is seen."""
+"""The cluster must be ready, and an outage visible, within this time."""
 ONE_S = 60.0
-"""Within so long a command must end."""
+"""How long a command may take."""
 
 
 def _kill_operators(harness: Harness) -> None:

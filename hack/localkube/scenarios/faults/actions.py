@@ -22,7 +22,7 @@ Verb = Callable[..., Awaitable[None]]
 
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 STEP_S = 60.0
-HEAL_S = 2.0  # so long a holder that was replaced goes on after the handover, cut off from all but the WhatsApp servers
+HEAL_S = 2.0  # how long a replaced holder keeps running after the handover, cut off from all but the WhatsApp servers
 UNSERVED_S = 3.0
 
 
@@ -55,7 +55,7 @@ async def switch_over(case: Case[Any]) -> None:
 
 
 async def at(case: Case[Any], shards: int) -> None:
-    """So many shards, settled."""
+    """A cluster with this number of shards, settled."""
     await case.environment.resize(case.clusters, shards)
 
 
@@ -88,17 +88,17 @@ async def if_there(act: Callable[..., Awaitable[object]], *args: Any, **options:
 
 
 async def disturb(case: Hollow, *, until: Obj, **change: Any) -> None:
-    """Have the holders answer late or never, until that is undone. They are healthy all the same."""
+    """Let the holders answer late or never, until that is undone. They are healthy nevertheless."""
     await pod(case, HollowControl.disturb, undo=HollowControl.disturb, until=until, slowly=True, **change)
 
 
 async def close_ports(case: Hollow) -> None:
-    """Listeners are gone, connections reset, the process lives on, until its container is ended, as its kubelet would sooner or later."""
+    """Close the ports and reset connections. The process keeps running until its container is ended, as its kubelet would eventually do."""
     await pod(case, HollowControl.disturb, undo=HollowControl.kill, ports="closed")
 
 
 async def leave_slowly(case: Hollow) -> None:
-    """Deleted with 30 s of grace, and the process goes on serving for 28 of them."""
+    """Delete it with 30 s of grace; the process keeps serving for 28 of them."""
     for cluster in case.clusters:
         holder = case.holder(cluster, 0)
         await case.environment.control.disturb(NAMESPACE, holder.pod, uid=holder.uid, linger=28.0)
@@ -107,7 +107,7 @@ async def leave_slowly(case: Hollow) -> None:
 
 
 async def last_spare(case: Hollow) -> None:
-    """No new pod finds a node: the spare goes, then the holder. Only 3 s later there are nodes again."""
+    """No new pod finds a node: first the spare is deleted, then the holder. Only 3 s later there are nodes again."""
     environment = case.environment
     case.exits.push_async_callback(environment.cordon, yes=False)
     await environment.cordon(yes=True)
@@ -136,8 +136,8 @@ async def lose_probes(case: Hollow, share: float) -> None:
 async def lose(case: Hollow, group: str = "name", *, rebooted: bool = False, running: bool = False) -> None:
     """Cut off a node, or by ``group="zone"`` all nodes of a zone, until it is undone; the containers are then as they were, or start again.
 
-    It is the one whose loss strikes the most clusters that can be measured: their simulator and one Webapp are elsewhere. Struck are as
-    many shards of a cluster as it has spares elsewhere. With ``running`` its Coreapps serve on and reach the WhatsApp servers.
+    It is the one that affects the most clusters that can still be measured: their simulator and one Webapp are elsewhere. In each cluster,
+    as many shards are struck as it has spares elsewhere. With ``running``, its Coreapps keep serving and reach the WhatsApp servers.
     """
     groups: dict[str, list[str]] = {}
     for node in await case.environment.nodes():
@@ -156,8 +156,8 @@ async def lose(case: Hollow, group: str = "name", *, rebooted: bool = False, run
 
 
 async def part_node(case: Hollow) -> None:
-    """A node is cut off, and its Coreapps serve on: they reach the WhatsApp servers and webhooks, and a sender on their side of the cut
-    goes on sending to the holder."""
+    """A node is cut off, but its Coreapps keep serving: they reach the WhatsApp servers and webhooks, and a sender on their side of the cut
+    keeps sending to the holder."""
     await lose(case, running=True)
     for victim in case.victims:
         pod = case.environment.pod(victim.holder.pod, victim.holder.uid) or {}
@@ -166,14 +166,14 @@ async def part_node(case: Hollow) -> None:
 
 
 async def heal_node(case: Hollow) -> None:
-    """The network is whole again some time after the handover, before the sender ends: the old holder finds out that it is none."""
+    """The network recovers some time after the handover, before the sender ends: the old holder learns that it is no longer the holder."""
     await asyncio.sleep(HEAL_S)
     for name in case.nodes:
         await case.environment.control.back(name)
 
 
 async def flap_node(case: Hollow) -> None:
-    """A node is away for 1.2 s, back for 1.5 s, four times: too short each time to be taken for lost."""
+    """A node is unreachable for 1.2 s and back for 1.5 s, four times: each time too short to count as lost."""
     control = case.environment.control
     await lose(case)
     for again in (False, True, True, True):
@@ -196,7 +196,7 @@ def victims_on(case: Hollow, cluster: str, lost: set[str]) -> list[int]:
 
 
 async def delete_during(case: Hollow, shards: int, reached: Callable[[HollowEnvironment, str], bool], what: str) -> None:
-    """Ask for a number of shards, and delete the holder as soon as something is reached on the way; two shards again at the end."""
+    """Request a number of shards, and delete the holder as soon as the change has reached a certain point; two shards again at the end."""
     environment = case.environment
     case.exits.push_async_callback(environment.resize, case.clusters, SHARDS)
 

@@ -1,4 +1,4 @@
-"""Faults of the API server, of the way to it, and of the operators: they meet all clusters at once."""
+"""Faults of the API server, of the connection to it, and of the operators: they affect all clusters at once."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from localkube.scenarios.hollow.servers import Rule, through
 THROTTLED_S = 10.0
 CUT_S = 20.0
 PAUSE_S = 60.0
-UNANSWERED_S = 0.5  # an API server that has not answered for so long is away
-SIGNAL_S = 5.0  # within so long a signal has had its effect
+UNANSWERED_S = 0.5  # an API server that has not answered for this long counts as down
+SIGNAL_S = 5.0  # a signal takes effect within this time
 
 
 @asynccontextmanager
@@ -36,7 +36,7 @@ async def api_down(case: Hollow, seconds: float) -> None:
     apiserver.pause()
     try:
         begun = time.monotonic()
-        # On a busy machine a process goes on for a while until the signal meets it.
+        # On a busy machine, a process keeps running for a while until the signal takes effect.
         await case.environment.until(partial(_is_away, case), SIGNAL_S, "that the stopped API server answers no more")
         case.effects["API calls unanswered"] += 1
         await asyncio.sleep(begun + 1.0 - time.monotonic())
@@ -58,7 +58,7 @@ async def _is_away(case: Hollow) -> bool:
 
 
 async def watches_die(case: Hollow) -> None:
-    """Every connection between operators and API server falls silent and never says so; then a holder of each cluster is deleted."""
+    """Every connection between operators and API server goes silent without being closed; then a holder of each cluster is deleted."""
     wires = case.environment.wires
     await case.exits.enter_async_context(counted(case, "pieces swallowed", lambda: sum(wire.swallowed for wire in wires.values())))
     case.effects["watches cut"] += sum(wire.black_hole() for wire in wires.values())
@@ -100,7 +100,7 @@ async def kill_leader(case: Hollow, *, holders_too: bool = False) -> None:
 async def pause_leader(case: Hollow) -> None:
     """SIGSTOP for the leader; a holder of each cluster is deleted in the same instant.
 
-    SIGCONT comes 60 s after the stop: it believes for a moment that it still leads.
+    SIGCONT comes 60 s after the stop: for a moment, the old leader believes that it still leads.
     """
     process = await case.environment.leading()
 
@@ -116,9 +116,9 @@ async def pause_leader(case: Hollow) -> None:
 
 
 async def cut_leader_off(case: Hollow) -> None:
-    """The network between the leader and the API server parts; a holder of each cluster is deleted in the same instant.
+    """The network between the leader and the API server is cut; a holder of each cluster is deleted in the same instant.
 
-    20 s after the cut the network is whole again, and what was under way arrives.
+    20 s after the cut the network is back, and what was in transit arrives.
     """
     wire = case.environment.wires[await case.environment.leader()]
 

@@ -1,4 +1,4 @@
-"""THE table of faults on hollow nodes: what is done, to whom, and what must come of it."""
+"""The table of all faults on hollow nodes: what is done, to what, and what the result must be."""
 
 from __future__ import annotations
 
@@ -172,6 +172,6 @@ def named(names: str) -> tuple[Fault[HollowEnvironment], ...]:
 
 
 def soak(seconds: float) -> Fault[HollowEnvironment]:
-    """No fault but 1 % of the probes lost, for as long as is asked for, and no shard may be moved."""
+    """No fault except that 1 % of the probes are lost, for the requested time; no shard may be moved."""
     what = f"1 % of all probes lost for {seconds:g} s"
     return Fault("soak", what, partial(actions.lose_probes, share=0.01), **ALL, effects=("probes lost",), failover=False, watch=seconds)

@@ -1,4 +1,4 @@
-"""THE table of faults and changes on kind: what is done on real nodes, to whom, and what must come of it."""
+"""The table of all faults and changes on kind: what is done on real nodes, to what, and what the result must be."""
 
 from __future__ import annotations
 

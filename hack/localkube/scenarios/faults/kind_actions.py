@@ -1,4 +1,4 @@
-"""What is done on kind: faults of real pods, nodes and operators; and changes that are none, such as installing and upgrading."""
+"""The actions on kind: faults of real pods, nodes and operators; and changes that are not faults, such as installing and upgrading."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Kind = Case[KindEnvironment]
 
 SUCCESSION_S = 30.0
 RESIZE_S, ROLL_OUT_S = 120.0, 180.0
-ALONE_S = 10.0  # so long the pods are observed after the operator is gone
-UNDER_WAY_S = 0.5  # within so long what is under way through a Webapp is answered
+ALONE_S = 10.0  # how long the pods are observed after the operator is gone
+UNDER_WAY_S = 0.5  # within this time, a message in progress through a Webapp is answered
 SECOND = "second"
 NEXT_TAG = "e2e-next"  # one more tag of the same image, so that an upgrade has something to roll out
 PARTS = ("coreapp", "webapp", "simulator")
@@ -104,9 +104,9 @@ async def drain(case: Kind) -> None:
 
 
 async def kill_leader(case: Kind) -> None:
-    """SIGKILL to the leading operator's container; as soon as it has ended a user asks for a switchover; measured is when that is done.
+    """SIGKILL to the leading operator's container; as soon as it has ended, a user requests a switchover. Measures when that is done.
 
-    What is asked for after its end a new process has done: of another pod, or of the same one, restarted, which is said.
+    A new process carries out the request: that of another pod, or that of the same pod, restarted; a note says so.
     """
     environment = case.environment
     leader = await environment.leader_pod()
@@ -143,7 +143,7 @@ async def hold_next_to_leader(case: Kind) -> None:
 
 
 async def resize(case: Kind, shards: int) -> None:
-    """A number of shards, settled. All shards are struck, for Set Shards restarts all."""
+    """A number of shards, settled. All shards are struck, because Set Shards restarts all."""
     begun = time.monotonic()
     _strike_all(case)
     await case.environment.resize(case.clusters, shards, RESIZE_S)
@@ -212,7 +212,7 @@ async def change_images(case: Kind) -> None:
 
 
 async def uninstall(case: Kind) -> None:
-    """`helm uninstall`: pods serve on, CRDs and clusters stay; measured is how long it took. It is installed again at the end."""
+    """`helm uninstall`: pods keep serving, CRDs and clusters stay. Measures its duration. At the end, the operator is installed again."""
     environment, begun = case.environment, time.monotonic()
     case.exits.push_async_callback(environment.on.install)
     before = {pod["metadata"]["uid"] for pod in environment.pods(CLUSTER, *PARTS)}

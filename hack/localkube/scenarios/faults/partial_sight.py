@@ -1,4 +1,4 @@
-"""Faults of what the operators can see: calls that are rejected, rights that are gone, objects that others wrote."""
+"""Faults of what the operators can read: rejected calls, missing rights, objects that others wrote."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ GROUP_TAKEN, KIND_TAKEN = "policy", "poddisruptionbudgets"
 OBSERVED, WRITTEN = "chaos.local/observed", "chaos.local/written"
 OBSERVED_S = 1.0
 UNWATCHED_S = 1.0
-RENEWED_S = 5.0  # within so long an operator has its watches again
-HOSTILE_S = 3.0  # so long a hostile neighbour does its work before holders fail
-BLIND_S = 15.0  # so long a leader that reaches no Coreapp is alone
-STEP_DOWN_S = 30.0  # within so long it leaves the Lease to one that does
+RENEWED_S = 5.0  # an operator has its watches again within this time
+HOSTILE_S = 3.0  # how long a hostile neighbour is active before holders fail
+BLIND_S = 15.0  # how long a leader that reaches no Coreapp is alone
+STEP_DOWN_S = 30.0  # within this time, it leaves the Lease to one that reaches them
 DENIED_S = 75.0
-"""Within so long a holder that denies it is replaced: after seconds, or a minute if it took over for that very reason before."""
+"""Within this time, a holder that denies its role is replaced: after seconds, or after a minute if it took over for that same reason."""
 SETTLED_S = 25.0
-WRITES = 10  # so many writes of one StatefulSet are enough to find out that admission changes them
+WRITES = 10  # this many writes of one StatefulSet are enough to detect that admission changes them
 WATCHES = 8  # two operators watch four kinds each, and more
 
 
@@ -60,8 +60,8 @@ async def _delete_others(case: Hollow) -> None:
 async def _behind_proxy(case: Hollow, what: str, status: int, *rules: Rule) -> None:
     """Lead all operators to the proxy until the undoing, and wait until they watch again and have observed every cluster.
 
-    So what is measured afterwards is not the making of new connections, which the proxy itself asks for. Counted as ``what`` is what
-    the proxy answers, or passes on, with a status.
+    So later measurements do not include the new connections that the proxy itself requires. ``what`` counts the calls that the proxy
+    answers, or passes on, with a status.
     """
     environment, proxy = case.environment, case.environment.proxy
     await case.exits.enter_async_context(counted(case, what, lambda: proxy.answered[status] + proxy.passed[status]))
@@ -176,7 +176,7 @@ async def put_older_back(case: Hollow) -> None:
     """Replace that Service by its earlier copy; a holder of each other cluster is deleted. It must be handed over under a new epoch."""
     environment, first = case.environment, case.clusters[0]
     meta = {name: value for name, value in environment.copy["metadata"].items() if name not in {"resourceVersion", "managedFields"}}
-    # Whom it leads to holds nothing any more, and who does is not led to: both may be left.
+    # The pod that it selects no longer holds the shard, and the real holder is not selected: the shard may leave either.
     case.struck |= {environment.copy["metadata"]["annotations"][HOLDER].rpartition("/")[2], case.holder(first, 0).uid}
     environment.streams[first].burst(0, RENEWED_S)
     begun = time.monotonic()

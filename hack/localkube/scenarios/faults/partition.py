@@ -1,6 +1,6 @@
-"""A sender on the wrong side of a network that has parted: it reaches the old holder, which knows nothing of its successor.
+"""A sender on the wrong side of a network partition: it reaches the old holder, which does not know of its successor.
 
-What the old holder does not take is sent again under the same id through a Webapp on the other side, as an application would do it.
+If the old holder does not accept a message, it is sent again under the same id through a Webapp on the other side, as an application would.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A change of the number of shards, as the senders of every shard feel it. Times in seconds."""
+"""A change of the number of shards, from the point of view of the senders to every shard. Times in seconds."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Resize:
 
     @property
     def added(self) -> float:
-        """By how much the shard that was longest without service was so for longer than the restart."""
+        """How much longer than the restart the longest outage of a shard was."""
         return max(0.0, self.gap - self.restart)
 
 

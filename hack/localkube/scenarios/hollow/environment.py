@@ -28,12 +28,12 @@ from outside.wire import Wire
 RESTART_S = 1
 NODES = 6  # two in each of three zones
 INBOUND_RATE = 2.0  # messages a second that WhatsApp users write to each cluster
-END_S = 10.0  # within so long an operator ends that was asked to, or killed
+END_S = 10.0  # how long an operator may take to end after SIGTERM or SIGKILL
 AT_A_TIME = 4  # clusters that are created at a time
 
 
 class HollowEnvironment(Environment):
-    """On a `Harness` that is up without operators; its end leaves that to its owner."""
+    """Runs on a `Harness` that is up without operators, and leaves it running at its end."""
 
     def __init__(self, harness: Harness, *, clusters: int) -> None:
         """``clusters``: how many run side by side."""
@@ -69,7 +69,7 @@ class HollowEnvironment(Environment):
         await self.api.post(CLUSTERS, manifest(name, **spec))
 
     async def bring_back(self) -> None:
-        """Nodes there, containers going on, two operators that run."""
+        """Bring back nodes, containers and two running operators."""
         for node in await self.workers():
             await self.control.back(node)
         for name, process in [*self.harness.operators.running.items()]:
@@ -126,7 +126,7 @@ class HollowEnvironment(Environment):
         return process.name
 
     async def end(self, name: str) -> None:
-        """Ask an operator to end, and wait until it has."""
+        """Terminate an operator, and wait until it has ended."""
         self.harness.operators.running[name].signal(signal.SIGTERM)
         await self._forget(name)
 
@@ -143,7 +143,7 @@ class HollowEnvironment(Environment):
 
 
 class SingleCluster(HollowEnvironment):
-    """On a `Harness` whose operators run already, with nothing between them and the API server: fractions of a second are measured.
+    """Runs on a `Harness` with running operators and nothing between them and the API server, to measure fractions of a second.
 
     Messages flow, and faults are played, only where and while `sending` says.
     """

@@ -38,7 +38,7 @@ class Probe(Stream):
 
     @contextmanager
     def pace(self, rate: float, *, spread: int = 0) -> Iterator[None]:
-        """Send at another rate meanwhile, 0: not at all; as if there were ``spread`` shards, if given."""
+        """Send at another rate while the block lasts (0: not at all); if ``spread`` is given, as if there were that many shards."""
         before = self._rate, self._spread
         self._rate, self._spread = rate, spread
         try:
@@ -73,7 +73,7 @@ class Probe(Stream):
         return max(2, MOST_WAITING // self.spread)
 
     def recipient_in(self, shard: int) -> str:
-        """One to whom nothing was sent yet."""
+        """A recipient to whom nothing was sent yet."""
         self._recipients.add(to := next(to for to in iter(partial(super().recipient_in, shard), None) if to not in self._recipients))
         return to
 

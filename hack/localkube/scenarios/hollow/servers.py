@@ -1,7 +1,7 @@
 """HTTPS servers in addition to the API server, under its own certificate: a proxy before it, and a mutating admission webhook.
 
 The proxy passes calls and watches on, or answers some of them itself. It passes on every credential of a caller, so a caller cannot
-distinguish it from the API server. What the webhook adds to the pod template of a StatefulSet was never asked for by who wrote it.
+distinguish it from the API server. The webhook adds things to the pod template of a StatefulSet that its author never asked for.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def https_server(
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve on loopback under the API server's certificate for as long as the block lasts; gives the address.
 
-    A caller that hangs up ends its call.
+    A caller that disconnects ends its call.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificates.certificate("server"), certificates.key("server"))
@@ -85,7 +85,7 @@ class ApiProxy:
         return rule if rule is not None and random.random() < rule.share else None  # noqa: S311 - a lot, not a secret
 
     def answer(self, status: int) -> web.Response:
-        """The answer of an API server that does not do what it is asked."""
+        """The answer of an API server that rejects a call."""
         self.answered[status] += 1
         reason = REASONS[status]
         body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": status, "message": reason}

@@ -21,7 +21,7 @@ SPREAD_TRIES = 6
 
 
 class KindEnvironment(Environment):
-    """On a cluster that is Ready; its end leaves it to its owner, with all nodes back."""
+    """Runs on a cluster that is Ready; at its end, all nodes are back, and the cluster stays."""
 
     def __init__(self, on: Installation, nodes: KindNodes, *, proxy: str) -> None:
         """``on``: what Helm installed; ``proxy``: URL by which the sender reaches pods."""
@@ -38,12 +38,12 @@ class KindEnvironment(Environment):
         return f"{self.incomplete} {self.observer.summary()}"
 
     async def is_operator(self, name: str) -> bool:
-        """Whether a pod of this name runs and is not about to go."""
+        """Whether a pod of this name runs and is not about to be removed."""
         pod = await self.api.get(f"{PODS_OF_SYSTEM}/{name}")
         return pod is not None and is_ready(pod)
 
     async def settle(self, clusters: Iterable[str], timeout: float = SETTLE_S) -> list[str]:
-        """As in any environment; here nodes, operators, Webapps and the simulator must be whole, too."""
+        """As in any environment; here nodes, operators, Webapps and the simulator must also be healthy."""
         deadline = time.monotonic() + timeout
         names = list(clusters)
         while True:
@@ -103,9 +103,9 @@ class KindEnvironment(Environment):
         return send
 
     async def bring_back(self) -> None:
-        """Have all nodes again, and send through all Webapps. LocalKubeError when it takes too long.
+        """Bring back all nodes, and send through all Webapps. LocalKubeError if it takes too long.
 
-        What the API server said of the containers of a node before that was started again is of the past, so their kubelets are awaited.
+        What the API server reports about the containers of a restarted node is out of date, so this waits for the kubelets.
         """
         for node, since in (await self.nodes.back()).items():
             path = f"/api/v1/pods?fieldSelector=spec.nodeName={node}"
@@ -122,11 +122,11 @@ class KindEnvironment(Environment):
         await self.on.kubectl("drain", node, *options, timeout=DRAIN_S + 10.0)
 
     async def avoid(self, nodes: Collection[str]) -> None:
-        """Send through Webapps elsewhere; those on these nodes are about to go."""
+        """Send through Webapps on other nodes; those on these nodes are about to be removed."""
         await self.streams[CLUSTER].avoid(nodes)
 
     async def spread(self) -> None:
-        """Have Coreapps, and Webapps, on as many workers as there can be. A standby is moved rather than a holder."""
+        """Spread Coreapps, and Webapps, over as many workers as possible. A standby is moved rather than a holder."""
         for component in ("coreapp", "webapp"):
             for _ in range(SPREAD_TRIES):
                 held = {one.uid for one in self.holders(CLUSTER)}
@@ -137,7 +137,7 @@ class KindEnvironment(Environment):
                 await self.settle(self.clusters)
 
     async def replace(self, pod: str, uid: str) -> None:
-        """Delete a pod and wait until this very pod is gone."""
+        """Delete a pod and wait until exactly this pod is gone."""
         await self.delete_pod(pod)
         await self.seen(lambda: self.pod(pod, uid) is None, SETTLE_S, f"the end of {pod}")
 

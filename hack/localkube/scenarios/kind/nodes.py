@@ -24,14 +24,14 @@ LABEL = f"label=io.x-k8s.kind.cluster={NAME}"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 SENDER, SENDER_PORT = f"{NAME}-sender", 18080
 RULES = ("INPUT -i eth0", "OUTPUT -o eth0", "FORWARD -i eth0", "FORWARD -o eth0")
-"""What crosses a node's only way to the others, its pods' traffic included; `docker exec` does not."""
+"""Matches all traffic between a node and the others, including that of its pods, but not `docker exec`."""
 RUN_S = 60.0
 SHELL_S = 10.0
 MOST = 2000
 
 
 async def run(*argv: str | Path, timeout: float = RUN_S, given: str = "") -> str:
-    """As `localkube.run.output`; what goes on meanwhile goes on."""
+    """Like `localkube.run.output`, without blocking the event loop."""
     return await asyncio.to_thread(output, [str(word) for word in argv], timeout=timeout, text=given)
 
 
@@ -80,7 +80,7 @@ class NodeShell:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
                 limit=2**20,
-                start_new_session=True,  # Ctrl-C is for this process; nodes are put right first
+                start_new_session=True,  # Ctrl-C is for this process, which restores the nodes first
             )
         to, answer = self._child.stdin, self._child.stdout
         if to is None or answer is None:
@@ -130,12 +130,12 @@ class KindNodes:
         await docker("kill", name)
 
     async def pause(self, name: str) -> None:
-        """`docker pause`: every process in it is frozen at once, the kernel goes on answering for them."""
+        """`docker pause`: every process in it is frozen at once; the kernel keeps answering for them."""
         self._away[name] = lambda name: docker("unpause", name)
         await docker("pause", name)
 
     async def part(self, name: str) -> None:
-        """Drop everything that comes or goes over its only interface; everything in it runs on."""
+        """Drop all packets on its only interface; everything in it keeps running."""
         await self.shells[name].run("true")
         self._away[name] = lambda name: self._tables(name, "D")
         await self._tables(name, "I")
@@ -174,7 +174,7 @@ class KindNodes:
         return self.shells[node], int(found[1])
 
     async def tag(self, image: str, also: str) -> None:
-        """Have every node know an image, which it has already, under one more name."""
+        """Give an image that every node already has one more name there."""
         names = f"{shlex.quote(image)} {shlex.quote(also)}"
         await asyncio.gather(*(shell.run(f"ctr -n k8s.io images tag --force {names}", timeout=60.0) for shell in self.shells.values()))
 
@@ -208,6 +208,6 @@ async def stop_sender() -> None:
 
 
 async def unpause() -> None:
-    """Let nodes go on that a run left paused which could not clean up after itself."""
+    """Resume nodes that were left paused by a run that could not clean up after itself."""
     if names := (await docker("ps", "--filter", LABEL, "--filter", "status=paused", "--format", "{{.Names}}")).split():
         await docker("unpause", *names)

@@ -22,7 +22,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         async with asyncio.timeout(CONNECT_S):
             back, forth = await asyncio.open_connection(where.hostname, where.port or 80)
     except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        # No answer is what a sender gets from a pod that is not there, too.
+        # A sender gets no answer from a missing pod either.
         writer.transport.abort()
         return
     if method == b"CONNECT":
@@ -33,7 +33,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def pump(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
-    """Pass on what comes until it ends; an end that was no goodbye is passed on as such."""
+    """Pass data on until the connection ends; a reset is passed on as a reset."""
     try:
         while chunk := await source.read(CHUNK):
             to.write(chunk)

@@ -1,1 +1,1 @@
-"""The one runner: plays the faults of a table on an environment, and reports."""
+"""The runner: plays the faults of a table on an environment, and reports the results."""

@@ -20,17 +20,17 @@ G = TypeVar("G", bound=Environment)
 
 BURST_S = 1.5
 RESUMES_S = RESTART_S / 2
-"""What the old holder's pod sends later than this after its container's end is of its next life, which begins after RESTART_S at the
-earliest; what the servers log of it earlier was under way when the container ended."""
+"""If the old holder's pod sends something later than this after the end of its container, it comes from the restarted container, which
+begins after RESTART_S at the earliest. If the servers log something earlier, it was in progress when the container ended."""
 
 
 @dataclass(slots=True)
 class Victim:
-    """A shard whose holder was struck, and the clock that its next message is measured by.
+    """A shard with a holder that was struck, and the clock that measures the time to its next message.
 
-    The clock starts just before the call that strikes, so that a time is an upper bound: the call may return late, but the fault cannot be
-    earlier. What is answered between the call and its return proves nothing, for the old holder may have answered it. So the clock never
-    ends with a message of the old holder, only with one of a holder whose commit was seen.
+    The clock starts just before the call that injects the fault, so that a time is an upper bound: the call may return late, but the fault
+    cannot be earlier. An answer between the call and its return proves nothing, because the old holder may have sent it. So the clock stops
+    only at a message of a new holder that was seen to be committed, never at one of the old holder.
     """
 
     cluster: str
@@ -45,15 +45,15 @@ class Victim:
 
 @dataclass
 class Case(Generic[G]):
-    """What an action is given and notes in."""
+    """What an action gets, and where it records its results."""
 
     environment: G
     clusters: tuple[str, ...]
     victims: list[Victim] = field(default_factory=list)
     struck: set[str] = field(default_factory=set)
-    """uids of all pods that something was done to: to move a shard off one of these is no wrong failover."""
+    """uids of all pods that something was done to: a move of a shard off one of these is not a wrong failover."""
     asked: set[tuple[str, int]] = field(default_factory=set)
-    """Shards (cluster, number) that a switchover was asked for, beyond those of the victims."""
+    """Shards (cluster, number) for which a switchover was requested, in addition to those of the victims."""
     nodes: list[str] = field(default_factory=list)  # lost nodes, to be brought back
     begun: float = field(default_factory=time.monotonic)
     notes: list[str] = field(default_factory=list)  # what a reader of the figures should know
@@ -63,7 +63,7 @@ class Case(Generic[G]):
     details: dict[str, float] = field(default_factory=dict)  # more that it measured, for the file
     effects: Counter[str] = field(default_factory=Counter)  # what the fault was seen to do, by name, counted where it took effect
     exits: AsyncExitStack = field(default_factory=AsyncExitStack)
-    """What goes on from the strike to the undoing, and what undoes it: closed after the fault's own `undo`."""
+    """Contexts that last from the strike until the fault is undone; closed after the fault's own `undo`."""
 
     def holder(self, cluster: str, shard: int) -> Holder:
         """The holder of a shard now. LocalKubeError if there is none."""
@@ -73,7 +73,7 @@ class Case(Generic[G]):
         return found
 
     def strike(self, cluster: str, shard: int, holder: Holder | None = None) -> Holder:
-        """Note that the holder of a shard is struck just now, and begin to send often to that shard. LocalKubeError if there is none."""
+        """Record that the holder of a shard is struck now, and start sending often to that shard. LocalKubeError if there is none."""
         holder = holder or self.holder(cluster, shard)
         self.struck.add(holder.uid)
         self.environment.streams[cluster].burst(shard, BURST_S)
@@ -81,7 +81,7 @@ class Case(Generic[G]):
         return holder
 
     def make_possible(self) -> None:
-        """From now on a handover can be made; until now the fault itself forbade it. It is measured from here, too."""
+        """From now on a handover is possible; until now the fault itself prevented it. Times are also measured from here."""
         for victim in self.victims:
             victim.possible = time.monotonic()
             self.environment.streams[victim.cluster].burst(victim.shard, BURST_S)
@@ -93,7 +93,7 @@ class Case(Generic[G]):
                 victim.returned, victim.returned_wall = time.monotonic(), time.time()
 
     def restart_clocks(self) -> None:
-        """What came until now says nothing about the fault, which begins only now: it is measured from here."""
+        """Restart the clocks: the fault begins only now, and what happened before says nothing about it."""
         for victim in self.victims:
             victim.begun, victim.begun_wall = time.monotonic(), time.time()
             victim.returned = victim.returned_wall = None
@@ -104,7 +104,7 @@ Action = Callable[[Case[G]], Awaitable[None]]
 
 
 async def nothing(_: Case[Any]) -> None:
-    """What needs no preparing or undoing."""
+    """For faults that need no preparation or undoing."""
 
 
 class Series(StrEnum):
@@ -117,7 +117,7 @@ class Series(StrEnum):
 
 @dataclass(frozen=True)
 class Fault(Generic[G]):
-    """One row of a table of faults. Asked of all of them: nothing lost, nothing doubled, no law broken."""
+    """One row of a table of faults. For all of them: no message lost, none duplicated, no law broken."""
 
     name: str
     what: str  # for a reader: what happens, and from when to when is measured
@@ -136,7 +136,7 @@ class Fault(Generic[G]):
     """Planned moves that the scenario itself causes, off holders that were not struck: names of `judge.CAUSES`."""
     effects: tuple[str, ...] = ()  # counts of which none may be zero: a fault that did nothing proves nothing
     pods_stay: bool = False
-    """No sound Coreapp may be deleted: of those that were there when all was well, only the struck ones may be gone afterwards."""
+    """No healthy Coreapp may be deleted: of those that existed before the fault, only the struck ones may be gone afterwards."""
     gap: bool = False  # measured is the longest time without a message of any shard, instead of the time to the next one
     series: Series = Series.FAULT
     silent: bool = False  # no message may be rejected, not even one of the shard that moves

@@ -1,4 +1,4 @@
-"""Judging handovers by what the scenario did. Pure. The operator's own word is compared with that and never excuses a move."""
+"""Judges handovers by what the scenario did. Pure. The evidence that the operator reports is compared with it, but never excuses a move."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Key = tuple[str, int]
 UNREPORTED = "unreported"
 """A handover whose epoch is in no cluster's ``status.recentHandovers``: overtaken by the next one of its shard before it was reported."""
 CAUSES = {"switchover": "Requested", "resize": "Consolidated", "roll-out": "RolledOut"}
-"""What a scenario can do that makes the operator move a shard off a sound holder, and the word that must then be reported."""
+"""What a scenario can do to make the operator move a shard off a healthy holder, and the evidence that must then be reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The handovers of a play: evidence of those of shards that were struck, and the wrong ones."""
+    """The handovers of a play: the evidence of those of struck shards, and the wrong handovers."""
 
     evidence: Counter[str]
     wrong: list[str]
@@ -35,10 +35,10 @@ class World:
     since: float = 0.0  # `time.monotonic()` from which on these moves may come
     asked: Collection[Key] = ()  # the shards that a switchover was asked for
     until: float = 0.0
-    """`time.monotonic()` of the undoing, which may be evidence of its own, so what is seen later says nothing about the fault."""
+    """`time.monotonic()` at which the fault was undone. That may be evidence itself, so later observations say nothing about the fault."""
 
     def causes(self, commit: Commit, old: Holder) -> set[str]:
-        """The planned moves that this handover off a sound holder can be."""
+        """The planned moves that could explain this handover off a healthy holder."""
         return {name for name in self.moves if commit.monotonic >= self.since and self._fits(name, commit, old)}
 
     def _fits(self, move: str, commit: Commit, old: Holder) -> bool:

@@ -1,4 +1,4 @@
-"""The runner: plays a fault in an environment as often as asked for, and what came of it as figures."""
+"""The runner: plays a fault in an environment as often as requested, and returns the results as figures."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from localkube.scenarios.runner.judge import UNREPORTED, Key, World, judge
 from localkube.scenarios.traffic import Mark, MessageResults, first_taken, longest_gap
 from outside.observer import ObserverError
 
-CALM_S = 1.0  # before a fault messages flow for so long, watched by the fresh observer
+CALM_S = 1.0  # how long messages flow before a fault, watched by the fresh observer
 APART_S = 0.7  # from one cluster's fault to the next one's: on real clusters they do not come in one instant
-AFTER_S = 0.5  # the holder that resumed by itself is observed for so long: the handover may still come
+AFTER_S = 0.5  # how long a holder that resumed by itself is observed: the handover may still come
 TICK_S = 0.02
 BUSY = 0.9  # share of a core from which on the one process of the hollow nodes is itself what is slow
-PLAYS = 4  # so often a fault is played at most, beyond what one cluster after the other needs, until it was measured as often as asked for
+PLAYS = 4  # how many extra times a fault is played at most, until it was measured as often as requested
 
 
 @dataclass
 class Outcome:
-    """What came of one fault, over all times that it was played. Times in seconds."""
+    """The results of one fault, over all times that it was played. Times in seconds."""
 
     name: str
     times: list[float] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Outcome:
     the operator had decided that, by its own word. ``window``: from the fault to the end of the play (`time.time()`)."""
     not_handed_over: list[str] = field(default_factory=list)  # shards that were not handed over in the time that is allowed
     resumed: list[float] = field(default_factory=list)
-    """Times of shards whose old holder was back before another took over. They are no failovers, and no part of ``times``."""
+    """Times of shards that their old holder resumed before another took over. They are not failovers, and not part of ``times``."""
     effects: Counter[str] = field(default_factory=Counter)  # what the fault was seen to do
     upstream: Counter[str] = field(default_factory=Counter)
     """What was added to the log of the WhatsApp servers: fenced, replaced, repeated, below_epoch, overlaps and more."""
@@ -130,7 +130,7 @@ class Player(Generic[G]):
         try:
             await self._environment.put_right()
         except LocalKubeError as error:
-            self._report(f"the environment cannot be put right: {sentence(error)}")
+            self._report(f"the environment cannot be restored: {sentence(error)}")
 
 
 class _FaultRun(Generic[G]):
@@ -213,7 +213,7 @@ class _FaultRun(Generic[G]):
             await asyncio.sleep(self._fault.watch)
 
     async def _handed_over(self, victim: Victim) -> None:
-        """Wait until a message of the shard went through its next holder, for as long as is allowed."""
+        """Wait until a message of the shard went through its next holder, at most as long as allowed."""
         stream = self._environment.streams[victim.cluster]
         while time.monotonic() < victim.begun + self._fault.allowed:
             commit = self._environment.commit(victim.cluster, victim.shard, not_to=victim.holder.uid)
@@ -226,7 +226,7 @@ class _FaultRun(Generic[G]):
 
     async def _undo(self) -> None:
         self._undone = time.monotonic()
-        async with AsyncExitStack() as undoing:  # what fails keeps nothing else from being undone
+        async with AsyncExitStack() as undoing:  # a failure must not prevent the rest from being undone
             for case in reversed(self._cases):
                 undoing.push_async_callback(case.exits.aclose)
                 undoing.push_async_callback(self._fault.undo, case)
@@ -238,7 +238,7 @@ class _FaultRun(Generic[G]):
         handovers = [entry for cluster in environment.clusters for entry in environment.status(cluster).get("recentHandovers") or ()]
         self._reported = {entry["epoch"]: entry for entry in handovers}
         evidence = {epoch: str(entry["evidence"]) for epoch, entry in self._reported.items()}
-        # What is slow or loses a few probes is healthy all the same.
+        # A holder that is slow or loses a few probes is still healthy.
         struck = {uid for case in self._cases for uid in case.struck} if fault.failover else set()
         asked = {(victim.cluster, victim.shard) for victim in self._victims}
         asked |= {key for case in self._cases for key in case.asked}
@@ -321,18 +321,18 @@ class _FaultRun(Generic[G]):
         return {"committed": round(committed, 4), "decided": decided, "evidence": reported.get("evidence", UNREPORTED)}
 
     def _replaced(self, victim: Victim) -> int:
-        """How many connections of an old holder the WhatsApp servers ended because that of its successor came."""
+        """How many connections of old holders the WhatsApp servers closed because a successor connected."""
         spans = (span for span in self._environment.streams[victim.cluster].log.audit.spans if span.uid == victim.holder.uid)
         return sum(span.why == "replaced" and (span.closed_at or 0.0) >= victim.begun_wall for span in spans)
 
     def _verify_pods(self, before: Mapping[str, str]) -> None:
-        """Say which sound Coreapps are gone that were not struck."""
+        """Report healthy Coreapps that are gone although they were not struck."""
         struck = {uid for case in self._cases for uid in case.struck}
         if gone := sorted(name for uid, name in before.items() if uid not in struck | set(self._environment.lasting_coreapps())):
             self._outcome.troubles.append(f"{len(gone)} sound Coreapps are gone: {', '.join(gone)}")
 
     async def _verify_effects(self, before: Counter[tuple[str, str]]) -> None:
-        """Say what the fault did, as counted where it took effect; that it did nothing is a trouble, for then nothing was measured."""
+        """Report what the fault did, as counted where it took effect. If it did nothing, that is a failure: nothing was measured then."""
         added = await self._environment.effects()
         added.subtract(before)
         self._outcome.troubles += [trouble for case in self._cases for trouble in case.troubles]

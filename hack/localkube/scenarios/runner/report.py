@@ -1,4 +1,4 @@
-"""What a run came to, on either backend: what makes it fail, the file. Pure."""
+"""The result of a run, on either backend: what makes it fail, and the file. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PHASES = {"decided": "decided after", "committed": "committed after", "from_poss
 
 
 def _broken(outcome: Outcome, fault: Fault[Any], n: int) -> list[str]:
-    """Everything that must not be on any machine, without the fault's name."""
+    """Everything that must not happen on any machine, without the fault's name."""
     what = f"not handed over within {fault.allowed:g} s" if fault.failover else f"without a message for {fault.allowed:g} s"
     found = {
         f"{len(outcome.not_handed_over)} of {outcome.n} shards {what}": outcome.not_handed_over,
@@ -40,7 +40,7 @@ def _broken(outcome: Outcome, fault: Fault[Any], n: int) -> list[str]:
 
 
 def _strange(fault: Fault[Any], evidence: Mapping[str, int], n: int) -> list[str]:
-    """Evidence that was not to be seen, and that of some of ``n`` handovers that must come and was not."""
+    """Evidence that must not occur but did, and evidence that is missing for some of ``n`` required handovers."""
     expected, said = ", ".join(sorted(fault.evidence)), []
     if strange := sorted(set(evidence) - fault.evidence - {UNREPORTED}):
         said.append(f"evidence {', '.join(strange)} is not what was to be seen ({expected})")
@@ -62,7 +62,7 @@ def complaints(outcome: Outcome, fault: Fault[Any], *, n: int) -> list[str]:
 
 
 def failures(outcome: Outcome, fault: Fault[Any], *, n: int) -> list[str]:
-    """The same where times are the machine's: a missed goal is none of them, a time beyond the bound is, and so are rejections."""
+    """The same where times depend on the machine: a missed goal does not count, but a time beyond the bound does, and so do rejections."""
     said, (own, others) = _broken(outcome, fault, n), outcome.rejected
     if others and not fault.restarts:
         said.append(f"{others} tries were rejected on shards to which nothing was done")
@@ -74,10 +74,10 @@ def failures(outcome: Outcome, fault: Fault[Any], *, n: int) -> list[str]:
 
 
 def limit(fault: Fault[Any]) -> float:
-    """Seconds beyond which a time on kind is that of something broken.
+    """Seconds beyond which a time on kind means that something is broken.
 
-    What is decided at once takes milliseconds, in which a busy machine weighs much, so ten times the goal; without one it is held to that
-    of a killed container. What waits for probes and leases takes seconds, which a busy machine does not multiply: twice the goal.
+    A decision at once takes milliseconds, which a busy machine can multiply: ten times the goal, or that of a killed container if there is
+    no goal. A decision that waits for probes or leases takes seconds, which a busy machine does not multiply: twice the goal.
     """
     if fault.at_once:
         return AT_ONCE * (fault.goal or KILLED_S)
@@ -85,11 +85,11 @@ def limit(fault: Fault[Any]) -> float:
 
 
 def bound(fault: Fault[Any]) -> float:
-    """Seconds beyond which a time on hollow nodes is that of something broken, no matter what the machine is busy with.
+    """Seconds beyond which a time on hollow nodes means that something is broken, however busy the machine is.
 
-    What is decided at once may take ten times its goal, which is less than the three seconds of the probes: so an operator that has fallen
-    back on them is found out. The others wait for probes and leases, which a busy machine does not multiply: twice the goal, and never
-    more than 4 s beyond it.
+    A decision at once may take ten times its goal, which is less than the three seconds of the probes: this detects an operator that has
+    fallen back to probes. The others wait for probes and leases, which a busy machine does not multiply: twice the goal, and never more
+    than 4 s beyond it.
     """
     if fault.goal is None:
         return fault.allowed if fault.failover else NO_GOAL_S
@@ -99,12 +99,12 @@ def bound(fault: Fault[Any]) -> float:
 
 
 def is_compared(fault: Fault[Any]) -> bool:
-    """Whether a fault's times are compared with the vendor's failover: not where they hold an outage that the fault itself makes."""
+    """Whether a fault's times are compared with the vendor's failover: not if they include an outage that the fault itself causes."""
     return fault.failover and fault.goal is not None
 
 
 def remarks(outcome: Outcome) -> list[str]:
-    """Sentences next to the table: what a fault did, what the WhatsApp servers made of it, what was no failover, and what it noted."""
+    """Sentences for the table: what a fault did, how the WhatsApp servers reacted, what was not a failover, and its notes."""
     said = []
     if outcome.effects:
         said.append("it did: " + ", ".join(f"{count} {name}" for name, count in sorted(outcome.effects.items())))

@@ -1,4 +1,4 @@
-"""One run of a table of faults on either backend: plays them, prints what came of it, writes the file, and gives the exit status."""
+"""One run of a table of faults on either backend: plays them, prints the results, writes the file, and returns the exit status."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rounds(faults: Sequence[Fault[G]]) -> list[list[Fault[G]]]:
 
 @dataclass
 class Session(Generic[G]):
-    """What was asked for, and what came of it so far, also when it is interrupted."""
+    """What was requested, and the results so far, even if the run is interrupted."""
 
     faults: Sequence[Fault[G]]
     times: Callable[[Fault[G]], int]  # how often a fault is to be measured
@@ -40,7 +40,7 @@ class Session(Generic[G]):
     about: dict[str, Any] = field(default_factory=dict)  # more for the file
 
     async def play(self, environment: G) -> None:
-        """Play all faults, those that undo each other in turn, and say at once what makes the run fail."""
+        """Play all faults, those that undo each other in turn, and report at once what makes the run fail."""
         for group in rounds(self.faults):
             player = Player(environment, n=self.times(group[0]))
             outcomes = await player.play_in_turn(group) if len(group) > 1 else [await player.play(group[0])]

@@ -32,8 +32,8 @@ from localkube.scenarios.scale.objects import SPARES
 CPU_GOAL, MEMORY_GOAL_MIB, FAILOVER_GOAL_S = 1.0, 250.0, 2.0
 HOLLOW = 5  # clusters whose pods are simulated whole; on them failovers are measured
 QUIET_S = 900.0  # the longest that the operator may take until it has observed all clusters and reported
-QUIET_WRITES_S = 15.0  # so long without a write counts as quiet
-STEADY_S = 90.0  # so long nothing happens
+QUIET_WRITES_S = 15.0  # this long without a write counts as quiet
+STEADY_S = 90.0  # how long nothing happens
 SAMPLE_S, WORST_S, REPORT_S = 0.5, 5.0, 15.0
 KINDS = "pod-deleted,container-killed"
 
@@ -71,7 +71,7 @@ class Found:
 
 
 async def use_of(process: Process, seconds: float) -> tuple[float, float, float]:
-    """Watch a process for so long: the shares of one core that it used, in all and in the worst 5 s, and its most resident memory."""
+    """Watch a process for this long: the share of one core that it used, overall and in the worst 5 s, and its highest resident memory."""
     marks, rss = [(time.monotonic(), process.processor_seconds())], memory_mib(process.pid)
     (begun, spent) = marks[0]
     while time.monotonic() - begun < seconds:
@@ -193,7 +193,7 @@ class ScaleBench:
 
 
 async def _ready(api: Kube) -> int:
-    """How many clusters are reported to be as wanted."""
+    """How many clusters are reported to be in the desired state."""
     count = 0
     async for item in items(api, f"{GROUP}/whatsappclusters", page=250):
         status = item.get("status") or {}

@@ -1,4 +1,4 @@
-"""Fills a control plane with clusters that are as wanted and whose pods are answered for by one process."""
+"""Fills a control plane with clusters that are in the desired state; one process answers for all their pods."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MERGE = "merge-patch+json"
 
 
 class Crowd:
-    """So many clusters that are objects and answers only. Use between ``fill`` and ``close``, in an environment that is up."""
+    """Clusters that consist only of objects and answers. Use between ``fill`` and ``close``, in an environment that is up."""
 
     def __init__(self, environment: SingleCluster, *, clusters: int) -> None:
         """Prepare; ``clusters``: how many."""
@@ -146,7 +146,7 @@ class Crowd:
 
 
 async def items(kube: Kube, path: str, page: int = 500) -> AsyncIterator[Obj]:
-    """All objects of a collection, asked for page by page. KubeError."""
+    """All objects of a collection, read page by page. KubeError."""
     token = ""
     while True:
         answer = await kube.get(f"{path}?limit={page}&continue={token}") or {}

@@ -1,6 +1,6 @@
 """A cluster as it is when the operator has nothing to do, as objects of the API server. Pure but for drawn certificates; nothing runs it.
 
-Made by the operator's own manifests, so that a cluster of the scale bench differs from a real one in its pods only, which are not run.
+They come from the operator's own manifests, so a cluster of the scale bench differs from a real one only in its pods, which are not run.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def desired(stored: Obj) -> Desired:
 
 
 def parts(want: Desired) -> Iterator[Obj]:
-    """Everything that the operator would make, without shard Services. Its pods wait for a scheduler that there is not."""
+    """Everything that the operator would create, except shard Services. Its pods wait for a scheduler that does not exist."""
     hosts = (manifests.server_name(want),)
     for secret, recipe in zip(manifests.secrets(want), ("password", "tls"), strict=True):
         yield filled_secret(GenerateSecret(obj=secret, recipe=recipe, host_names=hosts), datetime.now(UTC))

@@ -230,7 +230,7 @@ function operator({leader, certificateExpires}) {
   const lines = [];
   if (!leader) lines.push("? The operator's Lease could not be read.");
   else if (!leader.holder) lines.push("✕ No operator leads.");
-  else lines.push(make("span", {}, `${leader.alive ? "✓" : "✕"} ${leader.holder} ${leader.alive ? "leads" : "led, and leads no more"}; its Lease was renewed `, leader.renewed ? age(leader.renewed, " ago") : "never"));
+  else lines.push(make("span", {}, `${leader.alive ? "✓" : "✕"} ${leader.holder} ${leader.alive ? "leads" : "led, but no longer leads"}; its Lease was renewed `, leader.renewed ? age(leader.renewed, " ago") : "never"));
   if (leader?.replicasReady !== undefined) lines.push(`${leader.replicasReady} of its replicas ${leader.replicasReady === 1 ? "is" : "are"} ready`);
   if (certificateExpires) lines.push(`The certificate expires on ${certificateExpires.slice(0, 10)}`);
   return lines;
@@ -268,7 +268,7 @@ function whyLines(why) {
     lines(why.evidence),
     ...why.also.map((one) => paragraph(`Also holds: ${one.rule}. ${one.why}`)),
     why.reported && paragraph(`The operator reported ${why.reported}`),
-    why.differs && paragraph(`That differs. ${why.differs}`),
+    why.differs && paragraph(`That differs from this result. ${why.differs}`),
     more("Rules above that do not hold", why.saidNo.map((one) => one.rule)),
     more("Assumed, because only the operator can know it", why.granted),
   ].filter(Boolean);
