@@ -73,13 +73,15 @@ class Holders(Claims):
         """Return the pods that could take a shard, best first.
 
         Ready, answering with a number of shards, not one that this process deletes or of which labels were just rejected, not leaving, on
-        another node than the failed holder and if possible in another zone, not one that a request names, up to date, lowest ordinal.
+        another node than the failed holder and if possible in another zone, named by a request for this shard and not for another one,
+        up to date, lowest ordinal.
         A pod whose label may still be committed is left out until its Service was touched.
         """
         failed = self.holder(route) if route is not None else None
         zone = self.zone(failed) if failed is not None else None
         revision = self.snapshot.statefulset.revision if self.snapshot.statefulset else None
-        named = {request.to for request in self.desired.switchovers}
+        requested = {request.to: request.shard for request in self.desired.switchovers}
+        asked_for = None if route is None else route.shard
         candidates = [
             pod
             for pod in self.ready
@@ -100,7 +102,7 @@ class Holders(Claims):
                 pod.ordinal >= self.spec_replicas,
                 failed is not None and pod.node == failed.node,
                 zone is not None and self.zone(pod) == zone,
-                pod.name in named,
+                0 if pod.name not in requested else -1 if requested[pod.name] == asked_for else 1,
                 revision is not None and pod.revision != revision,
                 pod.ordinal,
             ),
