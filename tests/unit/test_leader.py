@@ -214,6 +214,23 @@ async def test_renewals_that_are_written_but_never_answered_lose_the_lease_too()
         assert world.leaders() == ["b"]
 
 
+async def test_a_first_record_that_is_stored_late_when_another_one_was_deleted_is_not_acquired_before_its_holder_has_stopped() -> None:
+    """No compare-and-swap covers it: it was sent while there was no record, and arrives while there is none again."""
+    async with a_world() as world:
+        b = world.process("b")
+        delays = iter([LATENCY, LATENCY, *[5.0] * 4])
+        b.latency = lambda: next(delays, LATENCY)
+        await asyncio.sleep(0.1)
+        a = world.process("a")
+        await asyncio.sleep(4.8)
+        assert a.election.leading
+        a.hanging = True
+        world.server.delete()
+        await until(lambda: world.server.holder == "b", pause=0.004)
+        assert a.election.leading
+        await until(lambda: b.election.leading, pause=0.004)
+
+
 @pytest.mark.parametrize("how", ["down", "hanging", "mute"])
 @pytest.mark.parametrize("phase", [0.0, 0.25, 0.5, 0.9, 0.999])
 async def test_an_outage_up_to_deadline_less_retry_loses_nothing(how: str, phase: float) -> None:

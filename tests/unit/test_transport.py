@@ -1,16 +1,16 @@
-"""A call that is cancelled while its connection is dialled leaves no socket to the garbage collector."""
+"""Connections to the API server: none is left open by a call that is cancelled, and a server that is slow gets few reads more."""
 
 import asyncio
 import gc
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx2
 import pytest
 
 from localkube.hollow.kube import Kube
 from localkube.kubeconfig import Access
-from whatsapp_operator.shell.kube.transport import ReconnectingTransport
+from whatsapp_operator.shell.kube.transport import SLOW, ReconnectingTransport
 
 
 async def through_lines(url: str) -> None:
@@ -55,3 +55,76 @@ async def test_a_call_cancelled_in_the_tls_handshake_closes_its_connection(call:
             del calling
             gc.collect()
     assert [str(one.message) for one in left] == []
+
+
+class Body(httpx2.AsyncByteStream):
+    is_closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+class Pool(httpx2.AsyncBaseTransport):
+    """Answers the n-th call after so many seconds; what is cancelled takes a moment to end, as a connection that is closed does."""
+
+    def __init__(self, *delays: float, otherwise: float = 0.0) -> None:
+        self.delays, self.otherwise = [*delays], otherwise
+        self.bodies = list[Body]()
+        self.calls = 0
+        self.cancelled = asyncio.Event()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.calls += 1
+        try:
+            await asyncio.sleep(self.delays.pop(0) if self.delays else self.otherwise)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            await asyncio.sleep(0.1)
+            raise
+        self.bodies.append(Body())
+        return httpx2.Response(200, stream=self.bodies[-1])
+
+
+async def read(transport: ReconnectingTransport) -> None:
+    await (await transport.handle_async_request(httpx2.Request("GET", "http://a"))).aclose()
+
+
+@pytest.mark.looptime(noop_cycles=0)
+async def test_a_read_that_is_cancelled_after_its_answer_closes_that_as_well() -> None:
+    """The answer came over the second connection, and the call over the first one is still being given up."""
+    pool = Pool(3600)
+    reading = asyncio.create_task(read(ReconnectingTransport(lambda: pool)))
+    await pool.cancelled.wait()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert [body.is_closed for body in pool.bodies] == [True]
+
+
+@pytest.mark.looptime(noop_cycles=0)
+@pytest.mark.parametrize("delay", [SLOW * 1.1, SLOW * 1.9])
+async def test_of_a_server_that_is_merely_slow_few_reads_are_sent_again(delay: float) -> None:
+    """Each of them costs a connection, and more work of a server that may have too much of it."""
+    pool = Pool(otherwise=delay)
+    transport = ReconnectingTransport(lambda: pool)
+    for _ in range(20):
+        await asyncio.gather(read(transport), read(transport))
+    assert pool.calls <= 40 + 2
+
+
+@pytest.mark.looptime(noop_cycles=0)
+@pytest.mark.parametrize("last", [0.01, 60.0])
+async def test_once_it_answers_as_before_reads_are_sent_again_as_soon_as_before(last: float) -> None:
+    """Or once the answer came to what was sent again: then it is one server of several that is slow."""
+    pool = Pool(SLOW * 1.5, SLOW * 1.5, SLOW * 1.5, last)
+    transport = ReconnectingTransport(lambda: pool)
+    for _ in range(2):
+        await read(transport)
+    pool.delays = [last]
+    await read(transport)
+    pool.delays, began = [3600.0], asyncio.get_running_loop().time()
+    await read(transport)
+    assert asyncio.get_running_loop().time() - began < SLOW * 1.5
