@@ -16,6 +16,7 @@ import pytest
 from waiting import until
 from whatsapp_operator.shell.clock import boottime
 from whatsapp_operator.shell.kube.client import LightKube
+from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.kube.lease import Election, Leadership, Timings, WorkDidNotStop
 
 from .lease_world import LATENCY, a_world, now
@@ -194,6 +195,27 @@ async def test_while_one_of_two_servers_hangs_the_leader_may_write_at_any_time()
         hung, answered = (7.0, 7.0), (LATENCY, LATENCY)
         delays = itertools.chain.from_iterable(itertools.cycle((hung, answered)))
         a.latency = lambda: next(delays)
+        for _ in range(3000):
+            await asyncio.sleep(0.01)
+            assert a.election.seconds_left() > 2.0, "less than a write may take"
+        assert [term.epoch for term in a.works] == [0]
+
+
+async def test_while_one_of_two_servers_is_slow_and_the_other_one_gone_the_leader_may_write_at_any_time() -> None:
+    """That the second attempt fails says nothing about the first one, whose answer is on its way."""
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        world.process("b")
+        gone = itertools.cycle((False, False, True))
+
+        def latency() -> float:
+            if next(gone):
+                msg = "connection refused"
+                raise Unavailable(msg)
+            return 0.3
+
+        a.latency = latency
         for _ in range(3000):
             await asyncio.sleep(0.01)
             assert a.election.seconds_left() > 2.0, "less than a write may take"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from whatsapp_operator.shell.clock import boottime, micro_time, utc_now
 
-from .errors import AlreadyExists, Conflict, KubeError, NotFound
+from .errors import AlreadyExists, Conflict, KubeError, NotFound, Unavailable
 from .kinds import LEASE, Kind, Obj
 
 if TYPE_CHECKING:
@@ -339,7 +339,8 @@ class Election:
     async def _store(self, found: Obj | None, record: Obj) -> Obj:
         """Write a record over ``found``, once more if half of the time for it has passed without an answer.
 
-        Of several API servers behind a load balancer one may hang. By the resourceVersion only one of the two writes takes effect.
+        Of several API servers behind a load balancer one may hang. By the resourceVersion only one of the two writes takes effect. That one
+        of them gets no answer says nothing about the other.
         """
 
         def write() -> asyncio.Task[Obj]:
@@ -349,8 +350,10 @@ class Election:
         try:
             if not (await asyncio.wait(writes, timeout=self._timings.call / 2))[0]:
                 writes.append(write())
-            done, _ = await asyncio.wait(writes, return_when=asyncio.FIRST_COMPLETED)
-            # Of two that ended together, the one that took effect counts.
+            done, left = await asyncio.wait(writes, return_when=asyncio.FIRST_COMPLETED)
+            if left and all(isinstance(one.exception(), Unavailable) for one in done):
+                done, _ = await asyncio.wait(writes)
+            # Of two that ended, the one that took effect counts.
             return min(done, key=lambda one: one.exception() is not None).result()
         finally:
             for one in writes:
