@@ -10,7 +10,7 @@ import pytest
 
 from localkube.hollow.kube import Kube
 from localkube.kubeconfig import Access
-from whatsapp_operator.shell.kube.transport import SLOW, ReconnectingTransport
+from whatsapp_operator.shell.kube.transport import MOST_AGAIN, SLOW, ReconnectingTransport
 
 
 async def through_lines(url: str) -> None:
@@ -72,12 +72,14 @@ class Pool(httpx2.AsyncBaseTransport):
 
     def __init__(self, *delays: float, otherwise: float = 0.0) -> None:
         self.delays, self.otherwise = [*delays], otherwise
+        self.statuses = list[int]()
         self.bodies = list[Body]()
         self.calls = 0
         self.cancelled = asyncio.Event()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self.calls += 1
+        status = self.statuses.pop(0) if self.statuses else 200
         try:
             await asyncio.sleep(self.delays.pop(0) if self.delays else self.otherwise)
         except asyncio.CancelledError:
@@ -85,7 +87,7 @@ class Pool(httpx2.AsyncBaseTransport):
             await asyncio.sleep(0.1)
             raise
         self.bodies.append(Body())
-        return httpx2.Response(200, stream=self.bodies[-1])
+        return httpx2.Response(status, stream=self.bodies[-1])
 
 
 async def read(transport: ReconnectingTransport) -> None:
@@ -102,6 +104,19 @@ async def test_a_read_that_is_cancelled_after_its_answer_closes_that_as_well() -
     with pytest.raises(asyncio.CancelledError):
         await reading
     assert [body.is_closed for body in pool.bodies] == [True]
+
+
+@pytest.mark.looptime(noop_cycles=0)
+async def test_a_server_that_is_very_slow_gets_few_reads_more_at_the_same_time() -> None:
+    pool = Pool(otherwise=3600)
+    transport = ReconnectingTransport(lambda: pool)
+    reads = [asyncio.create_task(read(transport)) for _ in range(20)]
+    await asyncio.sleep(60)
+    assert pool.calls == 20 + MOST_AGAIN
+    for one in reads:
+        one.cancel()
+    await asyncio.wait(reads)
+    assert all(one.cancelled() for one in reads)
 
 
 @pytest.mark.looptime(noop_cycles=0)
@@ -128,3 +143,30 @@ async def test_once_it_answers_as_before_reads_are_sent_again_as_soon_as_before(
     pool.delays, began = [3600.0], asyncio.get_running_loop().time()
     await read(transport)
     assert asyncio.get_running_loop().time() - began < SLOW * 1.5
+
+
+@pytest.mark.looptime(noop_cycles=0)
+@pytest.mark.parametrize(
+    ("delays", "statuses", "expected", "after"),
+    [
+        ([SLOW * 1.5, 0.0], [200, 503], 200, SLOW * 1.5),
+        ([3600.0, 0.0, 0.0], [200, 503, 200], 200, SLOW * 2 + 0.1),
+        ([SLOW * 1.5, 0.0], [404, 503], 404, SLOW * 1.5),
+        ([SLOW * 1.5, 0.0], [500, 503], 500, SLOW * 1.5),
+        ([0.0], [503], 503, 0.0),
+    ],
+    ids=["the first one", "the third one", "not there", "none", "at once"],
+)
+async def test_a_server_that_fails_says_nothing_for_the_other_one(
+    delays: list[float], statuses: list[int], expected: int, after: float
+) -> None:
+    """One of several API servers may be slow while another one ends, or its load balancer says that it is gone."""
+    pool = Pool(*delays)
+    pool.statuses = [*statuses]
+    transport = ReconnectingTransport(lambda: pool)
+    began = asyncio.get_running_loop().time()
+    answer = await transport.handle_async_request(httpx2.Request("GET", "http://a"))
+    assert answer.status_code == expected
+    assert asyncio.get_running_loop().time() - began == pytest.approx(after)
+    await answer.aclose()
+    assert all(body.is_closed for body in pool.bodies)

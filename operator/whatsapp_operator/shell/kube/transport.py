@@ -79,10 +79,12 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
             while answered is None and (pending := [call for call in calls if not call.done()]):
                 timeout = self._slow if len(calls) < MOST_SENT else None
                 done, _ = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-                answered = next((call for call in done if call.exception() is None), None)
+                # That one server fails says nothing about another one.
+                answered = next((call for call in done if call.exception() is None and call.result().status_code < 500), None)
                 if not done:
                     self._distrust(sent)
                     calls.append(asyncio.create_task(self._send_again(request)))
+            answered = answered or next((call for call in calls if call.exception() is None), None)
             if answered is not None:
                 took = asyncio.get_running_loop().time() - sent
                 self._slow = min(max(SLOW, 2 * took), SLOWEST) if answered is calls[0] else SLOW
