@@ -14,8 +14,7 @@ import pytest
 from outside.wire import Wire
 from whatsapp_operator.shell.kube.client import CallLimits, LightKube
 from whatsapp_operator.shell.kube.errors import Unavailable
-from whatsapp_operator.shell.kube.kinds import POD, SECRET
-from whatsapp_operator.shell.kube.transport import MOST_AGAIN
+from whatsapp_operator.shell.kube.kinds import POD
 
 from .kube_server import A_POD, Server, a_client, a_server, client_to, tls_files
 
@@ -95,14 +94,6 @@ async def test_a_write_that_is_not_answered_is_not_sent_again_and_spares_later_o
         assert servers.hung == ["POST"]
         await asyncio.gather(*(kube.create(A_POD) for _ in range(8)))
         assert servers.hung == ["POST"]
-
-
-async def test_a_server_that_is_slow_gets_few_reads_more() -> None:
-    async with a_client(limits=CallLimits(read=2.0)) as (server, kube):
-        server.answer = server.hang
-        reads = await asyncio.gather(*(kube.get(SECRET, "ns", "a") for _ in range(20)), return_exceptions=True)
-        assert {type(one) for one in reads} == {Unavailable}
-        assert 20 < len(server.asked) <= 20 + MOST_AGAIN
 
 
 async def test_a_read_that_fails_is_not_sent_again() -> None:

@@ -16,6 +16,7 @@ import pytest
 from waiting import until
 from whatsapp_operator.shell.clock import boottime
 from whatsapp_operator.shell.kube.client import LightKube
+from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.kube.lease import Election, Leadership, Timings, WorkDidNotStop
 
 from .lease_world import LATENCY, a_world, now
@@ -200,6 +201,27 @@ async def test_while_one_of_two_servers_hangs_the_leader_may_write_at_any_time()
         assert [term.epoch for term in a.works] == [0]
 
 
+async def test_while_one_of_two_servers_is_slow_and_the_other_one_gone_the_leader_may_write_at_any_time() -> None:
+    """That the second attempt fails says nothing about the first one, whose answer is on its way."""
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        world.process("b")
+        gone = itertools.cycle((False, False, True))
+
+        def latency() -> float:
+            if next(gone):
+                msg = "connection refused"
+                raise Unavailable(msg)
+            return 0.3
+
+        a.latency = latency
+        for _ in range(3000):
+            await asyncio.sleep(0.01)
+            assert a.election.seconds_left() > 2.0, "less than a write may take"
+        assert [term.epoch for term in a.works] == [0]
+
+
 async def test_renewals_that_are_written_but_never_answered_lose_the_lease_too() -> None:
     async with a_world() as world:
         a = world.process("a")
@@ -212,6 +234,23 @@ async def test_renewals_that_are_written_but_never_answered_lose_the_lease_too()
         a.mute = False
         await asyncio.sleep(20)
         assert world.leaders() == ["b"]
+
+
+async def test_a_first_record_that_is_stored_late_when_another_one_was_deleted_is_not_acquired_before_its_holder_has_stopped() -> None:
+    """No compare-and-swap covers it: it was sent while there was no record, and arrives while there is none again."""
+    async with a_world() as world:
+        b = world.process("b")
+        delays = iter([LATENCY, LATENCY, *[5.0] * 4])
+        b.latency = lambda: next(delays, LATENCY)
+        await asyncio.sleep(0.1)
+        a = world.process("a")
+        await asyncio.sleep(4.8)
+        assert a.election.leading
+        a.hanging = True
+        world.server.delete()
+        await until(lambda: world.server.holder == "b", pause=0.004)
+        assert a.election.leading
+        await until(lambda: b.election.leading, pause=0.004)
 
 
 @pytest.mark.parametrize("how", ["down", "hanging", "mute"])

@@ -74,13 +74,15 @@ class Holders(Claims):
 
         Only ready pods qualify. In this order, those are preferred that answer with a number of shards, that this process does not delete,
         that had no labels rejected just now, that are not leaving, that stay when the cluster shrinks, that are on another node than the
-        failed holder, in another zone, that no request names, that are up to date, with the lowest ordinal.
+        failed holder, in another zone, that a request names for this shard and not for another one, that are up to date, with the lowest
+        ordinal.
         A pod whose label may still be committed is left out until its Service was touched.
         """
         failed = self.holder(route) if route is not None else None
         zone = self.zone(failed) if failed is not None else None
         revision = self.snapshot.statefulset.revision if self.snapshot.statefulset else None
-        named = {request.to for request in self.desired.switchovers}
+        requested = {request.to: request.shard for request in self.desired.switchovers}
+        asked_for = None if route is None else route.shard
         candidates = [
             pod
             for pod in self.ready
@@ -101,7 +103,7 @@ class Holders(Claims):
                 pod.ordinal >= self.spec_replicas,
                 failed is not None and pod.node == failed.node,
                 zone is not None and self.zone(pod) == zone,
-                pod.name in named,
+                0 if pod.name not in requested else -1 if requested[pod.name] == asked_for else 1,
                 revision is not None and pod.revision != revision,
                 pod.ordinal,
             ),

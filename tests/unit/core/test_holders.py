@@ -391,6 +391,15 @@ def test_what_weighs_more_comes_first() -> None:
     assert standbys(one) == [7, 6, 9, 5, 4, 10, 3, 8, 2]
 
 
+@pytest.mark.parametrize(("shard", "order"), [(0, [4, 2, 3]), (1, [2, 3, 4]), (None, [2, 3, 4])])
+def test_a_standby_that_is_requested_for_the_shard_itself_comes_before_its_equals(shard: int | None, order: list[int]) -> None:
+    """After a failover to another one the shard would be moved once more right away."""
+    requested = THREE.wanting(switchovers=(Switchover(shard=0, to="acme-coreapp-4"),))
+
+    assert standbys(requested, shard) == order
+    assert standbys(requested.with_pod(4, node="node-0"), shard) == ([2, 3, 4] if shard == 0 else order), "where it goes weighs more"
+
+
 def test_without_a_holder_or_a_zone_or_a_revision_nothing_of_that_counts() -> None:
     assert standbys(THREE.with_pod(2, node="node-0").holder_deleted(0)) == [2, 3, 4]
     nowhere = THREE.with_node(0, zone=None).with_node(2, zone=None)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from whatsapp_operator.shell.clock import boottime, micro_time, utc_now
 
-from .errors import AlreadyExists, Conflict, KubeError, NotFound
+from .errors import AlreadyExists, Conflict, KubeError, NotFound, Unavailable
 from .kinds import LEASE, Kind, Obj
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Election:
         self._last_record: Obj | None = None  # the record as last read; None: it did not exist
         self._changed_at: float | None = None  # when it was last observed to change; None: never read
         self._created_at = clock()
-        self._vacant_from = float("-inf")  # until when the holder of a deleted record may go on
+        self._vacant_from = float("-inf")  # until when the holder of a record that is gone may go on
         self._last_epoch = -1  # the highest epoch that was read
         self._asked_at = float("-inf")  # the last read or event
         self._changed = asyncio.Event()
@@ -284,7 +284,9 @@ class Election:
         """Return when the last known record may be acquired."""
         if self._last_record is None or self._changed_at is None:
             return self._vacant_from
-        if _holder(self._last_record) in {"", self._identity}:
+        if _holder(self._last_record) == self._identity:
+            return self._vacant_from
+        if not _holder(self._last_record):
             return float("-inf")
         return self._changed_at + _duration(self._last_record, self._timings.duration)
 
@@ -337,7 +339,8 @@ class Election:
     async def _store(self, found: Obj | None, record: Obj) -> Obj:
         """Write a record over ``found``, once more if half of the time for it has passed without an answer.
 
-        Of several API servers behind a load balancer one may hang. By the resourceVersion only one of the two writes takes effect.
+        Of several API servers behind a load balancer one may hang. By the resourceVersion only one of the two writes takes effect. That one
+        of them gets no answer says nothing about the other.
         """
 
         def write() -> asyncio.Task[Obj]:
@@ -347,8 +350,10 @@ class Election:
         try:
             if not (await asyncio.wait(writes, timeout=self._timings.call / 2))[0]:
                 writes.append(write())
-            done, _ = await asyncio.wait(writes, return_when=asyncio.FIRST_COMPLETED)
-            # Of two that ended together, the one that took effect counts.
+            done, left = await asyncio.wait(writes, return_when=asyncio.FIRST_COMPLETED)
+            if left and all(isinstance(one.exception(), Unavailable) for one in done):
+                done, _ = await asyncio.wait(writes)
+            # Of two that ended, the one that took effect counts.
             return min(done, key=lambda one: one.exception() is not None).result()
         finally:
             for one in writes:
@@ -384,6 +389,9 @@ class Election:
             self._vacant_from = now + _duration(
                 self._last_record, self._timings.duration
             )  # its holder may have renewed just before it was deleted
+        if found is not None and _holder(found) == self._identity:
+            # Not of an acquisition, it was created late, after the last record was deleted, whose holder may go on.
+            self._vacant_from = max(self._vacant_from, self._vacant_at())
         if self._changed_at is None or _version(found) != _version(self._last_record):  # not by the times in it: they could be equal
             self._changed_at = now
         self._last_record = found

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SLOW = 0.4
 """Seconds without an answer after which a call may have gone to an API server that hangs. Less than a failover by lists from its cache may
 take."""
+SLOWEST = 4 * SLOW
+"""The same while an API server is slow: it is twice as long as the last answer took, and at most this."""
 MOST_SENT = 3
 """How often a read is sent: a new connection may lead to the same server, one that answered another read meanwhile does not."""
 MOST_AGAIN = 6
@@ -38,7 +40,8 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
 
     Of several API servers behind a load balancer one may hang while the others answer, and any connection may lead to it. So when a call
     has had no answer for `SLOW`, idle connections are no longer used on which nothing was answered since it was sent. A read is then sent
-    again, over another connection, and the first answer counts. A write is sent once.
+    again, over another connection, and the first answer counts. A write is sent once. If the first sending is answered first, the API
+    server is merely slow, and later calls are given more time: each read and each connection costs it something.
     """
 
     def __init__(self, make_pool: Callable[[], httpx2.AsyncBaseTransport], *, is_outdated: Callable[[], bool] = lambda: False) -> None:
@@ -53,6 +56,8 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
         """When the last answer came over each connection."""
         self._distrusted_before = float("-inf")
         """Idle connections are not used whose last answer came before."""
+        self._slow = SLOW
+        """Seconds without an answer after which a call may have gone to an API server that hangs, by the last read."""
         self._sends_again = asyncio.Semaphore(MOST_AGAIN)
         self.date = ""
         """Header ``Date`` of the last answer that had one."""
@@ -62,7 +67,7 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
         loop = asyncio.get_running_loop()
         if request.method == "GET":
             return await self._first_answer(request, loop.time())
-        distrusting = loop.call_later(SLOW, self._distrust, loop.time())
+        distrusting = loop.call_later(self._slow, self._distrust, loop.time())
         try:
             return await self._send(request)
         finally:
@@ -72,15 +77,22 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
         calls, answered = [asyncio.create_task(self._send(request))], None
         try:
             while answered is None and (pending := [call for call in calls if not call.done()]):
-                timeout = SLOW if len(calls) < MOST_SENT else None
+                timeout = self._slow if len(calls) < MOST_SENT else None
                 done, _ = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-                answered = next((call for call in done if call.exception() is None), None)
+                # That one server fails says nothing about another one.
+                answered = next((call for call in done if call.exception() is None and call.result().status_code < 500), None)
                 if not done:
                     self._distrust(sent)
                     calls.append(asyncio.create_task(self._send_again(request)))
-            return (answered or calls[0]).result()
-        finally:
+            answered = answered or next((call for call in calls if call.exception() is None), None)
+            if answered is not None:
+                took = asyncio.get_running_loop().time() - sent
+                self._slow = min(max(SLOW, 2 * took), SLOWEST) if answered is calls[0] else SLOW
             await _drop(call for call in calls if call is not answered)
+            return (answered or calls[0]).result()
+        except asyncio.CancelledError:  # then nobody gets the answer, if there is one
+            await _drop(calls)
+            raise
 
     async def _send_again(self, request: httpx2.Request) -> httpx2.Response:
         async with self._sends_again:

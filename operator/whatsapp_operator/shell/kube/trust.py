@@ -53,7 +53,7 @@ class Trust:
 
 
 class CurrentToken(httpx2.AsyncBaseTransport):
-    """Sends the token that is in a file now; while it cannot be read, the former one.
+    """Sends the token that is in a file now; while none can be read, the former one.
 
     The library reads it again only after a 401. The API server may take an old token for a year, and notes each call with it as stale.
     """
@@ -69,7 +69,7 @@ class CurrentToken(httpx2.AsyncBaseTransport):
         version = version_of_file(self._path)
         if version not in {None, self._read_at}:
             with suppress(OSError):
-                self._token, self._read_at = self._path.read_text(encoding="utf-8").strip(), version
+                self._token, self._read_at = self._path.read_text(encoding="utf-8").strip() or self._token, version
         if self._token:
             request.headers["Authorization"] = f"Bearer {self._token}"
         return await self._inner.handle_async_request(request)
