@@ -84,6 +84,15 @@ class Move:
     """A foreign writer wrote over the name of the holder, so that no pod is named."""
 
 
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A pod that is gone."""
+
+    at: float
+    causes: frozenset[str]
+    """What was true of it until then that may move a shard off it."""
+
+
 def is_outdated(server: ApiServer, pod: Obj) -> bool:
     """Whether a Coreapp's pod has another template than the StatefulSet makes pods of now."""
     meta = pod["metadata"]
@@ -113,6 +122,7 @@ class FailureLaws:
         self._unready_since: dict[str, float] = {}
         self._unready_until: dict[str, float] = {}
         """Until when a pod was not ready for as long as counts."""
+        self._gone: dict[str, Gone] = {}
         self.cluster.listener = self._connection_log
 
     def _connection_log(self, process: Process | None, uid: str) -> ConnectionLog:
@@ -174,9 +184,11 @@ class FailureLaws:
     # --- pods -------------------------------------------------------------------------------------------------------------
 
     def pod_changed(self, change: Change) -> None:
-        """Note since when a pod is ready, or not."""
+        """Note since when a pod is ready, or not, and what was true of one that is gone."""
         pod = change.after or change.before or {}
         uid, ready = pod["metadata"]["uid"], change.after is not None and is_ready(change.after)
+        if change.after is None:
+            self._gone[uid] = Gone(self.now(), frozenset(self._causes_of_pod(uid, pod, self.now())))
         if ready and uid in self._unready_since and self.now() - self._unready_since[uid] >= UNHEALTHY_AFTER - SLACK:
             self._unready_until[uid] = self.now()
         if ready:
@@ -211,7 +223,7 @@ class FailureLaws:
 
     def _causes(self, observation: Observed | None, move: Move) -> set[str]:
         """Return everything that the world did to move this shard off this holder."""
-        pod, machine, found = move.pod, self.cluster.machines.get(move.uid), set()
+        pod, found = move.pod, set[str]()
         if pod is None or "deletionTimestamp" in pod["metadata"]:
             found.add("deleted")
         if self.causes.was_asked_for(move.shard):
@@ -225,22 +237,27 @@ class FailureLaws:
         # So it was, also if its pod is gone since the operator decided.
         if int(move.holder.rpartition("-")[2]) >= move.enough:
             found.add("surplus")
-        if pod is None:
-            return found | {"ended with its pod"}
-        if self.causes.has_copy(pod):
-            found.add("copied")
-        if self.causes.is_troubled(machine):
-            found.add("trouble")
-        if self.connections.failed(move.uid):
-            found.add("not served")
-        found |= self.causes.of_nodes(pod["spec"].get("nodeName", ""))
-        if is_outdated(self.server, pod):
-            found.add("outdated")
         if observation is not None and observation.silent.get(move.uid, 0.0) >= UNHEALTHY_AFTER - SLACK:
             found.add("silent")
-        seen_at = observation.at if observation is not None else self.now()
-        is_unready = seen_at - self._unready_since.get(move.uid, seen_at) >= UNHEALTHY_AFTER - SLACK
-        if is_unready or seen_at - self._unready_until.get(move.uid, float("-inf")) <= JUST_NOW:
+        if pod is not None:
+            return found | self._causes_of_pod(move.uid, pod, observation.at if observation is not None else self.now())
+        # The operator may have decided before it went.
+        gone = self._gone.get(move.uid)
+        return found | {"ended with its pod"} | (gone.causes if gone is not None and self.now() - gone.at <= JUST_NOW else frozenset())
+
+    def _causes_of_pod(self, uid: str, pod: Obj, seen_at: float) -> set[str]:
+        """Return what is true of a pod that is there and was seen at that time."""
+        found = self.causes.of_nodes(pod["spec"].get("nodeName", ""))
+        if self.causes.has_copy(pod):
+            found.add("copied")
+        if self.causes.is_troubled(self.cluster.machines.get(uid)):
+            found.add("trouble")
+        if self.connections.failed(uid):
+            found.add("not served")
+        if is_outdated(self.server, pod):
+            found.add("outdated")
+        is_unready = seen_at - self._unready_since.get(uid, seen_at) >= UNHEALTHY_AFTER - SLACK
+        if is_unready or seen_at - self._unready_until.get(uid, float("-inf")) <= JUST_NOW:
             found.add("unready")
         return found
 

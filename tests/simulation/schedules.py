@@ -10,7 +10,7 @@ from typing import Any
 from .client import CallOutcome
 from .kinds import POD, SERVICE, STATEFULSET, is_ready
 from .laws import CLUSTER, EPOCH, ROLE, SHARD
-from .operators import RELEASE
+from .operators import RELEASE, Operator
 from .world import NAME, NAMESPACE, World
 
 Accident = Callable[[World, Random], bool]
@@ -291,11 +291,17 @@ class ForcedLeaders:
     def __init__(self, world: World, rng: Random) -> None:
         self._world, self._rng = world, rng
         self._epoch = 0
+        self._gave_way: set[Operator] = set()
+        """Those that led at the same time as another release."""
         self.recover()
 
     def _lead(self) -> None:
         self._epoch += 1
-        self._world.operator().lead(self._epoch)
+        is_alone = all(one.image == RELEASE for one in self._world.living())
+        made = self._world.operator()
+        made.lead(self._epoch)
+        if not is_alone:
+            self._gave_way.add(made)
 
     async def upset(self) -> None:
         """One more begins to lead, or one ends."""
@@ -306,11 +312,13 @@ class ForcedLeaders:
             self._rng.choice(living).kill()
 
     def recover(self) -> None:
-        """Leave exactly one."""
+        """Leave exactly one: none that gave way to another release, as it does to any writer that insists for as long as it leads."""
         living = self._world.living()
-        for one in living[:-1]:
-            one.kill()
-        if not living:
+        stays = [one for one in living if one not in self._gave_way][-1:]
+        for one in living:
+            if one not in stays:
+                one.kill()
+        if not stays:
             self._lead()
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from whatsapp_operator.core import evidence
+from whatsapp_operator.core.snapshot import Evidence
+
 from .kinds import POD, STATEFULSET
-from .laws import EPOCH, ROLE, SHARD
+from .laws import EPOCH, ROLE, SHARD, LawBroken
 from .machines import Machine
 from .spares import watch_the_promise
-from .world import NAME, NAMESPACE, UnfitError, World, simulated
+from .world import NAME, NAMESPACE, UnfitError, World, simulate, simulated
 
 SEEDS = 5
 
@@ -218,3 +221,43 @@ async def test_a_standby_operator_knows_the_silence_already(world: World) -> Non
     led = next(at for at in (float(line.split()[0]) for line in world.laws.log if "operator-1 leads" in line))
     assert took <= max(led - before, 4.0) + 0.2, f"it led after {led - before:.1f} s and handed over after {took:.1f} s"
     await world.until_done()
+
+
+@pytest.mark.parametrize("claim", ["ProbeTimeout", "NodeGone"])
+@simulated(SEEDS)
+async def test_a_holder_that_failed_is_deleted_by_force_between_prepare_and_commit(world: World, claim: str) -> None:
+    """The evidence by which the operator decided was true, so the commit may name it."""
+    operator = await world.started(shards=2, spares=2, elected=True, within=120)
+    await world.pause(20)
+    old = world.holding(0)
+    if not is_alone(world, old):
+        raise UnfitError
+
+    def delete_before_the_commit(what: str) -> None:
+        if what == f"patch Service {NAME}-shard-0":
+            operator.before_a_write(None)
+            world.delete_pod(old, force=True)
+
+    operator.before_a_write(delete_before_the_commit)
+    if claim == "NodeGone":
+        world.cluster.node_pool.lose(old.node.name, power=True)
+        world.cluster.node_pool.delete(old.node.name, old.node.since)
+    else:
+        world.cluster.hang(old)
+    await world.until(lambda: world.holder(0) is not old, within=10, what="handed over")
+    assert world.laws.handovers[-1][2] == claim
+
+
+def test_a_sound_holder_that_is_deleted_by_force_was_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a pod that is gone, the judge of claims takes for true only what was true of it until then."""
+    real = evidence.failure
+
+    async def scenario(world: World) -> None:
+        await started(world)
+        monkeypatch.setattr(evidence, "failure", lambda f, route: real(f, route) and Evidence.PROBE_TIMEOUT)
+        world.delete_pod(world.holding(0), force=True)
+        await world.pause(10)
+
+    with pytest.raises(LawBroken, match="it says ProbeTimeout") as broken:
+        simulate(scenario)
+    assert broken.value.law == "of claims"
