@@ -31,6 +31,14 @@ def test_a_number_is_fresh_for_five_seconds(ago: float | None, fresh: bool) -> N
     assert not one.client(shards=None).facts().shards_are_fresh
 
 
+@pytest.mark.parametrize(("ended", "fresh"), [(2, True), (1, True), (0.5, False)])
+def test_a_number_is_not_fresh_once_a_connection_has_ended_since(ended: float, fresh: bool) -> None:
+    """Something else may have changed the number: each change ends all connections."""
+    one = SETTLED.client(asked_at=NOW - seconds(1)).with_pod(0, broken_at=NOW - seconds(ended))
+
+    assert one.facts().shards_are_fresh is fresh
+
+
 @pytest.mark.parametrize(
     ("one", "known"),
     [

@@ -67,6 +67,7 @@ def test_it_may_be_called(one: Situation) -> None:
         growing().with_pod(4, ready=False).with_pod(3, ready=False),
         growing().replicas(3),
         growing().client(asked_at=NOW - seconds(5.001)),
+        growing().client(asked_at=NOW - seconds(1)).with_pod(4, broken_at=NOW),
         growing().seeing(banned_at=NOW),
         growing().with_account().seeing(account=None),
         growing().wanting(windows=(NIGHT,)),
@@ -74,7 +75,10 @@ def test_it_may_be_called(one: Situation) -> None:
         growing().client(call=Call(id="4-x")),
         growing().noted(4, Answer.UNKNOWN),
     ],
-    ids=["reached", "no power", "not ready", "few replicas", "stale", "banned", "unread", "shut", "senseless window", "calling", "unknown"],
+    ids=[
+        *("reached", "no power", "not ready", "few replicas", "stale", "older than a lost connection", "banned", "unread", "shut"),
+        *("senseless window", "calling", "unknown"),
+    ],
 )
 def test_each_part_of_the_law_alone_forbids_the_call(one: Situation) -> None:
     assert not set_shards.may_call(one.facts())
