@@ -17,12 +17,14 @@ class Restart(Counts):
     def shards_are_fresh(self) -> bool:
         """Whether the number of shards was requested just now, in this leadership (laws#5), and no Coreapp's connection has ended since.
 
-        Each change of the number ends all connections: what was asked for before may be the former number.
+        Each change of the number ends all connections: what was asked for before may be the former number. A Coreapp that is still
+        starting has had no connection that could end.
         """
         asked, now = self.snapshot.client.asked_at, self.snapshot.now
         if self.shards is None or asked is None or now - asked > self.desired.tuning.ask_fresh:
             return False
-        return all(pod.broken_at is None or pod.broken_at <= asked for pod in self.snapshot.coreapps)
+        started = (pod for pod in self.snapshot.coreapps if pod.ready or pod.lost_readiness)
+        return all(pod.broken_at is None or pod.broken_at <= asked for pod in started)
 
     @property
     def known_shards(self) -> int | None:

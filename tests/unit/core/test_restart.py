@@ -37,6 +37,8 @@ def test_a_number_is_not_fresh_once_a_connection_has_ended_since(ended: float, f
     one = SETTLED.client(asked_at=NOW - seconds(1)).with_pod(0, broken_at=NOW - seconds(ended))
 
     assert one.facts().shards_are_fresh is fresh
+    assert one.with_pod(0, ready=False, lost_readiness=True).facts().shards_are_fresh is fresh
+    assert one.with_pod(0, ready=False, lost_readiness=False).facts().shards_are_fresh, "it only starts"
 
 
 @pytest.mark.parametrize(
