@@ -12,7 +12,7 @@ from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.kube.client import Kube
-from whatsapp_operator.shell.kube.errors import NotFound
+from whatsapp_operator.shell.kube.errors import AlreadyExists, NotFound, Unavailable
 from whatsapp_operator.shell.kube.kinds import EVENT, Kind, kind_of
 from whatsapp_operator.shell.loop.events import SERIES_FOR, EventWriter
 
@@ -29,11 +29,16 @@ class World:
         self.created: list[dict[str, Any]] = []
         self.patched: list[tuple[str, dict[str, Any]]] = []
         self.gone: set[str] = set()
+        self.loses_answers = False
         clock = SystemClock(wall=lambda: START, seconds=lambda: self.seconds)
         self.writer = EventWriter(cast("Kube", self), clock=clock, identity="pod_" + "x" * 200)
 
     async def create(self, obj: dict[str, Any]) -> dict[str, Any]:
+        if obj["metadata"]["name"] in {one["metadata"]["name"] for one in self.created}:
+            raise AlreadyExists("it is there")
         self.created.append(obj)
+        if self.loses_answers:
+            raise Unavailable("no answer within 5 s")
         return obj
 
     async def patch_merge(self, kind: Kind, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -97,11 +102,23 @@ async def test_an_equal_event_counts_in_the_series_of_the_first() -> None:
 async def test_names_are_in_the_order_of_time() -> None:
     world = World()
     for number in range(20):
-        for half in ("a", "b"):
-            await world.writer.write(KEY, "u", EmitEvent(reason=Reason.SPARE_LOST, message=f"{number}{half}"), world.at)
+        await world.writer.write(KEY, "u", EmitEvent(reason=Reason.SPARE_LOST, message=str(number)), world.at)
         world.seconds += 1e-6
     names = [event["metadata"]["name"] for event in world.created]
     assert names == sorted(set(names))
+
+
+async def test_an_event_that_was_stored_without_an_answer_is_not_stored_again() -> None:
+    world = World()
+    world.loses_answers = True
+    with pytest.raises(Unavailable):
+        await world.writer.write(KEY, "u", LOST, world.at)
+    world.loses_answers = False
+    at = world.at
+    world.seconds += 10
+    await world.writer.write(KEY, "u", LOST, at)
+    await world.writer.write(KEY, "u", LOST, world.at)
+    assert (len(world.created), world.counts) == (1, [2])
 
 
 @pytest.mark.parametrize(
@@ -127,6 +144,7 @@ async def test_a_series_ends_after_a_pause_and_with_its_event() -> None:
     await world.writer.write(KEY, "u", LOST, world.at)
     assert (len(world.created), world.patched) == (2, [])
     world.gone.add(world.created[-1]["metadata"]["name"])
+    world.seconds += 1
     await world.writer.write(KEY, "u", LOST, world.at)
     await world.writer.write(KEY, "u", LOST, world.at)
     assert (len(world.created), world.counts) == (3, [2]), "the series begins again"

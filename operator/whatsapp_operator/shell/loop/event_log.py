@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from whatsapp_operator.core import pace, report
 from whatsapp_operator.core.actions import EmitEvent
@@ -71,7 +71,8 @@ class EventLog:
         Those that cannot be written are kept, because the next plan does not request them again. While writing fails, one is tried at a
         time, with pauses, and only the newest are kept.
         """
-        self._pending += [(event, at) for event in events]
+        # The names of Events are in the order of their times. So each gets a time of its own.
+        self._pending += [(event, at + timedelta(microseconds=number)) for number, event in enumerate(events)]
         if self._failures:
             del self._pending[:-MOST_PENDING]
         if self._pending and (self.writing is None or self.writing.done()):

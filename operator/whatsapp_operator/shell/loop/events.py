@@ -6,8 +6,8 @@ describe``, and in ``kubectl get events --sort-by=.lastTimestamp``. events.k8s.i
 
 from __future__ import annotations
 
-import itertools
-import uuid
+import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -17,7 +17,7 @@ from whatsapp_operator.core.actions import EmitEvent
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.clock import Clock, micro_time
 from whatsapp_operator.shell.kube.client import Kube
-from whatsapp_operator.shell.kube.errors import NotFound
+from whatsapp_operator.shell.kube.errors import AlreadyExists, NotFound
 from whatsapp_operator.shell.kube.kinds import EVENT
 
 SERIES_FOR: Final = 360.0
@@ -44,7 +44,6 @@ class EventWriter:
         self._identity = identity
         self._written: dict[tuple[str, EmitEvent], _Written] = {}
         """By the uid of the cluster and the Event: what was written in the last ``SERIES_FOR`` seconds."""
-        self._numbers = itertools.count()
 
     async def write(self, key: Key, uid: str, event: EmitEvent, at: datetime) -> None:
         """Write an Event about a cluster, or count it in the series of an equal one; ``at``: the time of its cause. KubeError."""
@@ -52,8 +51,9 @@ class EventWriter:
         self._written = {which: one for which, one in self._written.items() if now - one.at < SERIES_FOR}
         last = self._written.get((uid, event))
         if last is None or not await self._repeat(key, last, at):
-            name = self._name(key, at)
-            await self._kube.create(self._new(key, uid, name, event, at))
+            name = _name(key, uid, event, at)
+            with suppress(AlreadyExists):  # An earlier attempt was stored, but its answer was lost.
+                await self._kube.create(self._new(key, uid, name, event, at))
             last = self._written[uid, event] = _Written(name, 0, now)
         last.count, last.at = last.count + 1, now
 
@@ -66,10 +66,6 @@ class EventWriter:
         except NotFound:
             return False
         return True
-
-    def _name(self, key: Key, at: datetime) -> str:
-        """Return a name that no other Event has. Lists are sorted by name, so an earlier Event gets a lower name."""
-        return f"{key.name}.{int(at.timestamp() * 1_000_000):014x}{next(self._numbers) % 0x1000:03x}{uuid.uuid4().hex[:6]}"
 
     def _new(self, key: Key, uid: str, name: str, event: EmitEvent, at: datetime) -> dict[str, Any]:
         return {
@@ -96,3 +92,12 @@ class EventWriter:
             "reportingComponent": "multiconnect.dev/whatsapp-operator",
             "reportingInstance": self._identity[:INSTANCE_LIMIT],
         }
+
+
+def _name(key: Key, uid: str, event: EmitEvent, at: datetime) -> str:
+    """Return the name of an Event: each attempt to write it uses the same one, and no other Event has it.
+
+    Lists are sorted by name, so an earlier Event gets a lower name.
+    """
+    what = hashlib.sha256("\n".join((uid, event.reason, str(event.warning), event.message)).encode()).hexdigest()
+    return f"{key.name}.{int(at.timestamp() * 1_000_000):014x}{what[:8]}"
