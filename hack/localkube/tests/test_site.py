@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sphinx.errors import ExtensionError
 
 from localkube import site
 from unit.forked import Ended, Forks, forks
@@ -77,9 +76,10 @@ def test_links_anchors_and_diagrams_are_as_on_github(forked: Forks, tmp_path: Pa
         (PAGE.replace("#one-two", "#three"), "three"),
         (PAGE.replace("(folder)", "(missing.md)"), "missing.md"),
         (PAGE.replace("-->", "--"), "diagram docs-page-"),
+        (PAGE.replace("flowchart LR", "sequenceDiagram").replace('a["one"] --> b["two"]', "A->>B: one; two: three"), "parse error (sequence)"),
         (PAGE + "\n![a picture](https://example.com/a.png)\n", "docs/page.html: https://example.com/a.png"),
     ],
-    ids=["anchor", "anchor of another page", "page", "diagram", "fetched"],
+    ids=["anchor", "anchor of another page", "page", "diagram", "another diagram", "fetched"],
 )
 def test_a_fault_of_a_page_fails_the_build(forked: Forks, tmp_path: Path, page: str, said: str) -> None:
     built = build(forked, tmp_path, page)
@@ -102,8 +102,3 @@ def test_what_a_page_fetches_is_seen_and_what_it_links_to_is_not() -> None:
         "https://e.example/e.css",
         "//f.example/f.png",
     ]
-
-
-def test_a_diagram_that_cannot_be_parsed_is_named() -> None:
-    with pytest.raises(ExtensionError, match=r"diagram here: .*parse"):
-        site.drawn("sequenceDiagram\n    A->>B: one; two: three\n", "here")
