@@ -29,6 +29,8 @@ CLUSTER, ROLE, SHARD, EPOCH, HOLDER, EVIDENCE = (
 )
 OBSERVED_FOR = 6.0
 """Seconds for which what an operator observed may still lead to a write: it may have been true at any time since."""
+UNSEEN_FOR = 1.0
+"""Seconds for which an operator may not have noticed a restart that another party began: shorter than the restart, which it must notice."""
 
 
 SHORTEST_SECRET = 8
@@ -137,6 +139,8 @@ class Laws:
         self._final: dict[str, str | None] = {}
         """What was rejected for good, and what it depends on: no call may follow before that has changed (law 8)."""
         self._restart_began = float("-inf")
+        self._others_restart_began = float("-inf")
+        """The restart that another party began, of which no operator knows before it observes the Coreapps."""
         self._effects = 0
         """Calls of operators that took effect."""
         self._enough_since: float | None = None
@@ -448,7 +452,7 @@ class Laws:
         staying = {meta["uid"] for meta in pods if in_time or int(meta["name"].rpartition("-")[2]) < new}
         machines = [one for one in self.cluster.machines.values() if one.uid in staying and one.coreapp is not None]
         away = [one.name[1] for one in machines if one.coreapp is not None and one.coreapp.restarting]
-        if away:
+        if away and self.now() - self._others_restart_began > UNSEEN_FOR:
             self.breaks(7, f"replicas {old} -> {new} while {away} still restart")
 
     def _intents(self) -> list[int]:
@@ -504,7 +508,9 @@ class Laws:
         self._former_shards.append((self.now(), before))
         effects, self._effects = self._effects, sum(call.took_effect for call in self._calls)
         # No operator can know of a call that another party made: that such a restart is none of a failure nobody promises (law 9).
-        self._restart_began = self.now() if self._effects > effects else float("-inf")
+        was_an_operator = self._effects > effects
+        self._restart_began = self.now() if was_an_operator else float("-inf")
+        self._others_restart_began = float("-inf") if was_an_operator else self.now()
         self.applied["9"] += any((service["metadata"].get("annotations") or {}).get(HOLDER) for _, service in self.routes())
         self._enough_since = None
 

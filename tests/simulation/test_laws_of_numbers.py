@@ -6,7 +6,7 @@ import pytest
 
 from .apiserver import stamp
 from .kinds import STATEFULSET, WAC
-from .laws import OBSERVED_FOR
+from .laws import OBSERVED_FOR, UNSEEN_FOR
 from .world import NAME, NAMESPACE, World, simulated
 
 COREAPPS = (NAMESPACE, f"{NAME}-coreapp")
@@ -41,12 +41,26 @@ async def test_an_intent_counts_until_its_time_is_over(world: World, answer: str
     assert judged(world, replicas=3) == laws
 
 
+@pytest.mark.parametrize(("later", "laws"), [(UNSEEN_FOR - 0.1, []), (UNSEEN_FOR + 0.1, ["7"])])
+@simulated()
+async def test_replicas_are_lowered_just_after_another_party_began_a_restart(world: World, later: float, laws: list[str]) -> None:
+    """The operator had observed the Coreapps before that; a moment later it must have noticed."""
+    leader = await world.started(shards=4, spares=3)
+    await world.pause(20)
+    world.edit(spares=1)
+    leader.kill()
+    world.account.set_shards(2)
+    world.laws.broken.clear()
+    await world.pause(later)
+    assert judged(world, replicas=5) == laws
+
+
 def judged(world: World, *, replicas: int) -> list[str]:
     """The laws of numbers that are broken by an operator's write of so many replicas."""
     read = world.server.get(STATEFULSET, COREAPPS)
     assert read is not None
     body = {"metadata": {"resourceVersion": read["metadata"]["resourceVersion"]}, "spec": {"replicas": replicas}}
     world.server.merge("operator-0", STATEFULSET, COREAPPS, body)
-    found = [law for law, _ in world.laws.broken if law == "4"]
+    found = [law for law, _ in world.laws.broken if law in {"4", "7"}]
     world.laws.broken.clear()
     return found
