@@ -63,12 +63,14 @@ A map of the modules (a test checks it against the tree):
 - ``shell.kube.transport``: connections to the API server, replaced after a failure.
 - ``shell.kube.trust``: TLS towards the API server, read again after a rotation.
 - ``shell.kube.warm``: connections that a candidate keeps open for its first calls as leader.
+- ``shell.loop.acting``: carries out the plans of one cluster: notes, acts, emits, reports.
 - ``shell.loop.cluster``: what the loop of one cluster remembers.
+- ``shell.loop.cluster_loop``: the loop of one cluster: observe, plan, note, act, report, rest.
 - ``shell.loop.event_log``: which Events are still to be written.
 - ``shell.loop.events``: Events, and series of equal ones.
 - ``shell.loop.execute``: every write but those of the status.
 - ``shell.loop.observe``: every read.
-- ``shell.loop.reconcile``: the loop: observe, plan, note, act, report, rest.
+- ``shell.loop.reconcile``: begins the loop of each cluster when this process leads, and ends it.
 - ``shell.loop.schedule``: limits concurrent observations, urgent ones first.
 - ``shell.loop.status``: every write of the status.
 - ``shell.logs``: the log as text or JSON, with the cluster, the shard and the rule.

@@ -99,7 +99,7 @@ class Api:
     def has_lost_holders(self, *_: object) -> bool:
         return False
 
-    async def observe(self, key: Key, memory: Any, *, nonce: str, leader_epoch: int) -> Observation:
+    async def observe(self, key: Key, memory: Any, *, nonce: str, leader_epoch: int, from_cache: bool) -> Observation:
         await asyncio.gather(*(self.call(key.namespace) for _ in range(READS)))
         self.tokens_at.add(key)
         tenant = self.tenants[key]

@@ -131,7 +131,7 @@ async def test_what_a_kubelet_says_of_a_container_is_judged_by_late_lists(world:
     holders = frozenset(machine.uid for machine in world.coreapps())
     old = world.holding(0)
     at = version_of(world.server.get(POD, old.name) or {})
-    operator._reconciler._observer.holders = lambda _: KnownHolders(uids=holders, leaving=holders, pods_at=at)
+    operator._reconciler._parts.observer.holders = lambda _: KnownHolders(uids=holders, leaving=holders, pods_at=at)
     world.cluster._report(old, {"containerStatuses": [{"name": "coreapp", "state": {"terminated": {"exitCode": 137}}}]}, ready=True)
     await world.pause(WAIT / 2)
     assert world.holder(0) is old

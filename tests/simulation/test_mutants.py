@@ -32,9 +32,9 @@ from whatsapp_operator.core.names import Epoch, Ref
 from whatsapp_operator.core.snapshot import Answer, Coreapp, Evidence, Operation, Record, Snapshot
 from whatsapp_operator.shell.kube.errors import Conflict, NotFound
 from whatsapp_operator.shell.kube.kinds import WAC
+from whatsapp_operator.shell.loop.acting import Acting
 from whatsapp_operator.shell.loop.execute import Executor
 from whatsapp_operator.shell.loop.observe import Observer
-from whatsapp_operator.shell.loop.reconcile import Reconciler
 from whatsapp_operator.shell.loop.status import StatusWriter
 from whatsapp_operator.shell.whatsapp import session
 
@@ -186,11 +186,11 @@ def set_shards_before_all_are_ready(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_note_before_the_call(patch: pytest.MonkeyPatch) -> None:
-    async def forgetful(_: Reconciler, cluster: Any, __: object, ___: object, call: Any) -> bool:
-        cluster.memory.unsent.append(call.operation.id)
+    async def forgetful(self: Acting, _: object, __: object, call: Any) -> bool:
+        self._cluster.memory.unsent.append(call.operation.id)
         return True
 
-    patch.setattr(Reconciler, "_note", forgetful)
+    patch.setattr(Acting, "_note", forgetful)
 
 
 def a_note_without_compare_and_swap(patch: pytest.MonkeyPatch) -> None:
@@ -297,12 +297,12 @@ def deletes_without_the_version(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_pin_in_an_event(patch: pytest.MonkeyPatch) -> None:
-    real = Reconciler._emit
+    real = Acting._emit
 
-    def indiscreet(self: Reconciler, cluster: Any, observation: Any, events: Any) -> None:
-        real(self, cluster, observation, [replace(one, message=f"{one.message} {observation.credentials.pin}") for one in events])
+    def indiscreet(self: Acting, observation: Any, events: Any) -> None:
+        real(self, observation, [replace(one, message=f"{one.message} {observation.credentials.pin}") for one in events])
 
-    patch.setattr(Reconciler, "_emit", indiscreet)
+    patch.setattr(Acting, "_emit", indiscreet)
 
 
 def surplus_services_stay(patch: pytest.MonkeyPatch) -> None:

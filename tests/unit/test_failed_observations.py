@@ -146,7 +146,7 @@ async def test_a_failure_that_lasts_is_logged_once_a_minute(error: Exception, ca
     work = asyncio.create_task(loop.run(LEADS))
     try:
         await until(lambda: world.observations >= 3)
-        assert [record.name for record in caplog.records] == ["whatsapp_operator.shell.loop.reconcile"]
+        assert [record.name for record in caplog.records] == ["whatsapp_operator.shell.loop.cluster_loop"]
         world.time += 60.0
         loop.wake(ACME)
         await until(lambda: len(caplog.records) == 2)

@@ -151,7 +151,7 @@ def note(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, answer: obje
 
 
 async def observed(operator: Operator) -> Observation:
-    found = await operator._reconciler._observer.observe(KEY, Memory(), nonce="n0nce", leader_epoch=1)
+    found = await operator._reconciler._parts.observer.observe(KEY, Memory(), nonce="n0nce", leader_epoch=1)
     assert found is not None
     return found
 
@@ -197,7 +197,7 @@ def test_a_holder_that_leaves_by_an_event_is_handed_over_at_once(make: Make, mon
     asked = note(monkeypatch, PodIndex, "holders", KnownHolders(leaving=frozenset({"pod-0"})))
     memory = Memory(routes={"acme-shard-0": Route(shard=0, name="acme-shard-0", uid="s", version=1, holder_uid="pod-0")})
 
-    assert make()._reconciler._observer.has_lost_holders(KEY, memory)
+    assert make()._reconciler._parts.observer.has_lost_holders(KEY, memory)
     assert asked == [KEY]
 
 
@@ -322,7 +322,7 @@ def test_all_count_in_what_is_served_and_trace_to_one_collector(make: Make, monk
     traces, requests = object(), note(monkeypatch, ClusterSeries, "count_request")
     monkeypatch.setattr(main, "_tracing", lambda _: traces)
     operator = make(SET_SHARDS_TIMEOUT_SECONDS="1.5")
-    loop, executor = operator._reconciler, operator._reconciler._executor
+    loop, executor = operator._reconciler, operator._reconciler._parts.executor
     operator._sessions._asked(KEY, "Answered")
 
     assert all(part._metrics is operator._metrics for part in (loop, executor))

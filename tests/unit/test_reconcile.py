@@ -4,6 +4,7 @@ import asyncio
 import gc
 import weakref
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,8 +17,10 @@ from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
 from whatsapp_operator.shell.kube.lease import Leadership
-from whatsapp_operator.shell.loop import reconcile
+from whatsapp_operator.shell.loop import cluster_loop, reconcile
+from whatsapp_operator.shell.loop.acting import Acting
 from whatsapp_operator.shell.loop.cluster import Cluster, Memory
+from whatsapp_operator.shell.loop.cluster_loop import ClusterLoop
 from whatsapp_operator.shell.loop.execute import Outcome
 from whatsapp_operator.shell.loop.observe import Observation
 from whatsapp_operator.shell.loop.reconcile import Reconciler
@@ -65,6 +68,11 @@ class Fakes:
 def reconciler(fakes: Fakes) -> Reconciler:
     fake: Any = fakes
     return Reconciler(kube=fake, observer=fake, executor=fake, clock=fake, forget=lambda _: None)
+
+
+def loop_of(cluster: Cluster, fakes: Fakes, **parts: Any) -> ClusterLoop:
+    """The loop of a cluster; ``parts`` take the place of those of a reconciler."""
+    return ClusterLoop(cluster, LEADS, replace(reconciler(fakes)._parts, **parts), leads=lambda: True)
 
 
 async def test_a_namespace_that_cannot_be_listed_hides_no_other_one() -> None:
@@ -134,35 +142,34 @@ class LosingHolders(Fakes):
 
 
 async def test_a_holder_that_is_lost_during_a_handover_is_not_left_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop, handed_over = reconciler(LosingHolders(two=2)), list[str]()
+    loop, begun = loop_of(Cluster(Key("default", "two")), LosingHolders(two=2)), list[float]()
 
-    async def hand_over(cluster: Cluster, _: Leadership) -> None:
-        handed_over.append(cluster.key.name)
+    async def hand_over() -> None:
+        begun.append(asyncio.get_running_loop().time())
 
     monkeypatch.setattr(loop, "_hand_over_by_old_lists", hand_over)
-    await loop._hand_over_at_once(Cluster(Key("default", "two")), LEADS)
-    assert handed_over == ["two", "two"]
+    await loop._hand_over_at_once()
+    assert len(begun) == 2
 
 
 async def test_a_cluster_whose_holders_come_and_go_is_not_observed_more_often_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """It must not take the time of others (laws#15)."""
-    loop = reconciler(LosingHolders(flaps=10_000))
-    cluster, begun = Cluster(Key("default", "flaps")), list[float]()
+    loop, begun = loop_of(Cluster(Key("default", "flaps")), LosingHolders(flaps=10_000)), list[float]()
 
-    async def hand_over(*_: object) -> None:
+    async def hand_over() -> None:
         begun.append(asyncio.get_running_loop().time())
 
     monkeypatch.setattr(loop, "_hand_over_by_old_lists", hand_over)
     with suppress(TimeoutError):
         async with asyncio.timeout(0.5):
-            await loop._hand_over_at_once(cluster, LEADS)
+            await loop._hand_over_at_once()
     assert 0 < len(begun) <= 40
 
 
 @pytest.mark.parametrize("lost", [frozenset[str](), frozenset({"uid-0"})])
 async def test_no_call_is_made_by_an_observation_that_is_older_than_a_loss(monkeypatch: pytest.MonkeyPatch, lost: frozenset[str]) -> None:
     """Other writes of the plan may take a while, and a holder be gone and replaced meanwhile (laws#5)."""
-    loop, calls, one = reconciler(Fakes([])), list[str](), WITNESSES["SettingShards"]
+    calls, one = list[str](), WITNESSES["SettingShards"]
     cluster, plan = Cluster(Key("default", "acme")), WITNESSES["SettingShards"].plan()
     cluster.memory.slow = cast("Any", SimpleNamespace(again=False))
 
@@ -177,11 +184,12 @@ async def test_no_call_is_made_by_an_observation_that_is_older_than_a_loss(monke
     def call(*_: object) -> None:
         calls.append("Set Shards")
 
-    monkeypatch.setattr(loop, "_executor", SimpleNamespace(perform=perform, set_shards=call))
-    monkeypatch.setattr(loop, "_note", note)
-    monkeypatch.setattr(loop, "_emit", lambda *_: None)
+    fake: Any = Fakes([])
+    acting = Acting(cluster, executor=cast("Any", SimpleNamespace(perform=perform, set_shards=call)), status=fake, clock=fake, metrics=fake)
+    monkeypatch.setattr(acting, "_note", note)
+    monkeypatch.setattr(acting, "_emit", lambda *_: None)
     observation = Observation(one.desired, one.snapshot, ACCESS, Credentials(country_code="1", phone_number="2"))
-    outcome = await loop._act(cluster, LEADS, observation, plan)
+    outcome = await acting.act(observation, plan, await_all=cast("Any", None))
     assert (len(calls), outcome.is_outdated) == ((0, True) if lost else (1, False))
 
 
@@ -190,7 +198,7 @@ async def test_the_cluster_of_the_first_handovers_of_a_new_leader_is_noted(
     monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
 ) -> None:
     """Otherwise what is remembered of them would count for a cluster that is made again under the same name (laws#14)."""
-    loop, judged = reconciler(Fakes([])), list[object]()
+    judged, cluster = list[object](), Cluster(Key("default", "acme"), uid=before)
     observation = SimpleNamespace(desired=SimpleNamespace(uid="observed"), snapshot=None)
 
     async def observe(*_: object, **__: object) -> object:
@@ -200,11 +208,9 @@ async def test_the_cluster_of_the_first_handovers_of_a_new_leader_is_noted(
         judged.append(facts)
         return SimpleNamespace(decision=SimpleNamespace(rule="any"), actions=())
 
-    monkeypatch.setattr(loop, "_observer", SimpleNamespace(observe=observe))
     monkeypatch.setattr(rules, "facts", lambda *_: "facts")
     monkeypatch.setattr(rules, "plan_of", plan_of)
-    cluster = Cluster(Key("default", "acme"), uid=before)
-    await loop._hand_over_by_old_lists(cluster, LEADS)
+    await loop_of(cluster, Fakes([]), observer=SimpleNamespace(observe=observe))._hand_over_by_old_lists()
     assert (cluster.uid, judged) == (after, [] if before == "former" else ["facts"])
 
 
@@ -219,34 +225,30 @@ async def test_what_pressed_long_ago_does_not_come_first() -> None:
 
 async def test_of_very_many_clusters_a_quiet_one_is_asked_without_an_observation(monkeypatch: pytest.MonkeyPatch) -> None:
     fakes = Fakes([])
-    loop = reconciler(fakes)
-    cluster = Cluster(Key("default", "c0"), quiet=ACCESS)
     monkeypatch.setattr(pace, "ASK_AGAIN", timedelta(seconds=0.01))
-    monkeypatch.setattr(loop, "_clusters", {Key("default", f"c{number}"): cluster for number in range(2)})
-    await loop._rest(cluster, 0.1)
+    await loop_of(Cluster(Key("default", "c0"), quiet=ACCESS), fakes, count=lambda: 2)._rest(0.1)
     assert len(fakes.asked) in range(3, 12)
 
 
 @pytest.mark.parametrize("few_or_busy", ["few", "busy"])
-async def test_few_clusters_and_busy_ones_rest_no_longer_than_planned(monkeypatch: pytest.MonkeyPatch, few_or_busy: str) -> None:
+async def test_few_clusters_and_busy_ones_rest_no_longer_than_planned(few_or_busy: str) -> None:
     fakes = Fakes([])
-    loop = reconciler(fakes)
     cluster = Cluster(Key("default", "c0"), quiet=ACCESS if few_or_busy == "few" else None)
     count = 1 if few_or_busy == "few" else 1000
-    monkeypatch.setattr(loop, "_clusters", {Key("default", f"c{number}"): cluster for number in range(count)})
     async with asyncio.timeout(10):
-        await loop._rest(cluster, 0.1)
+        await loop_of(cluster, fakes, count=lambda: count)._rest(0.1)
     assert fakes.asked == []
 
 
 async def test_what_was_read_and_derived_is_dropped_in_a_long_rest_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be too old, and very many clusters may rest."""
     monkeypatch.setattr(pace, "SLOW_FOR", timedelta(seconds=0.05))
-    loop, held = reconciler(Fakes([])), cast("Any", object())
+    held = cast("Any", object())
     cluster = Cluster(Key("default", "c0"), memory=Memory(slow=held, desired=held))
-    await loop._rest(cluster, 0.05)
+    loop = loop_of(cluster, Fakes([]))
+    await loop._rest(0.05)
     assert (cluster.memory.slow, cluster.memory.desired) == (held, held)
-    await loop._rest(cluster, 0.06)
+    await loop._rest(0.06)
     assert (cluster.memory.slow, cluster.memory.desired) == (None, None)
 
 
@@ -259,12 +261,10 @@ async def until_dropped(cluster: Cluster) -> None:
 async def test_what_was_read_and_derived_is_dropped_in_a_long_wait_for_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new leader has all of its clusters wait."""
     monkeypatch.setattr(pace, "SLOW_FOR", timedelta(seconds=0.01))
-    fakes = Fakes([])
-    loop, held = reconciler(fakes), cast("Any", object())
+    fakes, limiter, held = Fakes([]), PriorityLimiter(at_a_time=1, background=1), cast("Any", object())
     cluster = Cluster(Key("default", "c0"), memory=Memory(slow=held, desired=held))
-    monkeypatch.setattr(loop, "_limiter", PriorityLimiter(at_a_time=1, background=1))
-    async with loop._limiter.turn(is_urgent=False):
-        waiting = asyncio.create_task(loop._observe(cluster, LEADS, is_urgent=False))
+    async with limiter.turn(is_urgent=False):
+        waiting = asyncio.create_task(loop_of(cluster, fakes, limiter=limiter)._observe(is_urgent=False))
         await until_dropped(cluster)
         assert cluster.memory.desired is None
         assert fakes.looked == []
@@ -274,10 +274,8 @@ async def test_what_was_read_and_derived_is_dropped_in_a_long_wait_for_a_turn(mo
 
 async def test_an_observation_keeps_what_it_began_with_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "SLOW_FOR", timedelta(seconds=0.01))
-    fakes = Fakes([])
-    loop, held = reconciler(fakes), cast("Any", object())
+    fakes, held, passed = Fakes([]), cast("Any", object()), asyncio.Event()
     cluster = Cluster(Key("default", "c0"), memory=Memory(slow=held, desired=held))
-    passed = asyncio.Event()
 
     async def observe(*_: object, **__: object) -> None:
         asyncio.get_running_loop().call_later(0.02, passed.set)
@@ -285,7 +283,7 @@ async def test_an_observation_keeps_what_it_began_with_however_long_it_takes(mon
         assert (cluster.memory.slow, cluster.memory.desired) == (held, held)
 
     monkeypatch.setattr(fakes, "observe", observe)
-    await loop._observe(cluster, LEADS, is_urgent=False)
+    await loop_of(cluster, fakes)._observe(is_urgent=False)
     assert passed.is_set()
 
 
@@ -306,7 +304,7 @@ async def test_a_loop_that_rests_holds_nothing_of_an_observation_that_failed(mon
         raise Unavailable(msg)
 
     monkeypatch.setattr(fakes, "observe", observe)
-    monkeypatch.setattr(reconcile.log, "disabled", True)  # pytest keeps what is logged, and with it the error
+    monkeypatch.setattr(cluster_loop.log, "disabled", True)  # pytest keeps what is logged, and with it the error
     monkeypatch.setattr(pace, "retry_after", lambda *_, **__: timedelta(seconds=60))
     work = asyncio.create_task(loop.run(LEADS))
     async with asyncio.timeout(60):

@@ -76,7 +76,10 @@ def test_links_anchors_and_diagrams_are_as_on_github(forked: Forks, tmp_path: Pa
         (PAGE.replace("#one-two", "#three"), "three"),
         (PAGE.replace("(folder)", "(missing.md)"), "missing.md"),
         (PAGE.replace("-->", "--"), "diagram docs-page-"),
-        (PAGE.replace("flowchart LR", "sequenceDiagram").replace('a["one"] --> b["two"]', "A->>B: one; two: three"), "parse error (sequence)"),
+        (
+            PAGE.replace("flowchart LR", "sequenceDiagram").replace('a["one"] --> b["two"]', "A->>B: one; two: three"),
+            "parse error (sequence)",
+        ),
         (PAGE + "\n![a picture](https://example.com/a.png)\n", "docs/page.html: https://example.com/a.png"),
     ],
     ids=["anchor", "anchor of another page", "page", "diagram", "another diagram", "fetched"],
