@@ -69,9 +69,10 @@ A map of the modules (a test checks it against the tree):
 - ``shell.loop.event_log``: which Events are still to be written.
 - ``shell.loop.events``: Events, and series of equal ones.
 - ``shell.loop.execute``: every write but those of the status.
-- ``shell.loop.observe``: every read.
+- ``shell.loop.observe``: every read that a failover depends on, and the snapshot.
 - ``shell.loop.reconcile``: begins the loop of each cluster when this process leads, and ends it.
 - ``shell.loop.schedule``: limits concurrent observations, urgent ones first.
+- ``shell.loop.slow_reads``: the other reads, which no observation waits for.
 - ``shell.loop.status``: every write of the status.
 - ``shell.logs``: the log as text or JSON, with the cluster, the shard and the rule.
 - ``shell.metrics``: metrics for Prometheus, and the liveness probe.

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import ChainMap
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
-from typing import TypeVar
 
-from whatsapp_operator.core import manifests, missing, pace, record, scaling
+from whatsapp_operator.core import manifests, record, scaling
 from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.facts import RETRY_REJECTED_AFTER
-from whatsapp_operator.core.names import Key, Obj, Ref
+from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.core.numbers import Claim
 from whatsapp_operator.core.snapshot import Call, Client, Login, Node, Record, Route, Snapshot
 from whatsapp_operator.shell.clock import Clock
@@ -26,23 +23,18 @@ from whatsapp_operator.shell.kube.kinds import Kind
 from whatsapp_operator.shell.objects import (
     assemble,
     pem,  # noqa: F401  # so that no observation waits until it is loaded
-    secret_keys,
 )
-from whatsapp_operator.shell.objects.assemble import Gathered, Parts, Slow
+from whatsapp_operator.shell.objects.assemble import Gathered, Parts
 from whatsapp_operator.shell.objects.reading import KnownHolders, claim_of, desired_of, is_ready, source_of, targets_of
-from whatsapp_operator.shell.objects.rejections import missing_names, rejection_of
 from whatsapp_operator.shell.objects.shapes import bare, damage_of, version_of
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 from whatsapp_operator.shell.whatsapp.session import Clients
 
 from .cluster import Memory
+from .slow_reads import Fast, SlowReads
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-Fast = tuple[tuple[Iterable[Obj], str], ...]
-"""Objects that a failover depends on, as they were listed, with their kinds."""
 PATIENCE = 0.25
 """Seconds that an observation waits for slow objects when everything else is read: a failover must not wait for them."""
 CALL_PATIENCE = 1.0
@@ -91,6 +83,11 @@ class Observer:
     server_time: Callable[[], datetime | None] = lambda: None
     """Returns the time by the API server's clock, when it answered last."""
 
+    _slow_reads: SlowReads = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._slow_reads = SlowReads(self.kube, self.clock)
+
     def has_lost_holders(self, key: Key, memory: Memory) -> bool:
         """Return whether more holders than at the last call are gone or terminating, by the events so far, or refuse connections.
 
@@ -120,7 +117,7 @@ class Observer:
         self._must_be_whole(parts, memory)
         unlisted = await self._unlisted_holders(key, parts.routes, parts.listed)
         patience = CALL_PATIENCE if memory.is_call_due else PATIENCE
-        slow = await self._slow(desired, memory, patience=0.0 if from_cache or self._may_have_failed(parts) else patience)
+        slow = await self._slow_reads.result(desired, memory, patience=0.0 if from_cache or self._may_have_failed(parts) else patience)
         if unlisted or slow.pods:
             gathered = replace(gathered, pods=(*gathered.pods, *unlisted))
             parts = assemble.parts_of(desired, gathered, memory.routes, strays=slow.pods)
@@ -191,7 +188,7 @@ class Observer:
             memory.desired = source, desired_of(cluster, image=self.image, tuning=self.tuning)
         _, desired = memory.desired
         if fast is not None:
-            self._begin_slow(desired, memory, fast)
+            self._slow_reads.begin(desired, memory, fast)
         return desired, cluster
 
     def _must_be_whole(self, parts: Parts, memory: Memory) -> None:
@@ -306,136 +303,6 @@ class Observer:
                 # It may be the holder: "could not be read" is not "is gone".
                 raise Unavailable(damage)
         return [pod for pod, route in zip(found, missing, strict=True) if pod is not None and pod["metadata"]["uid"] == route.holder_uid]
-
-    def _begin_slow(self, desired: Desired, memory: Memory, fast: asyncio.Future[Fast | None]) -> None:
-        """Start to read what no failover depends on, unless that is in progress or was done a moment ago."""
-        if memory.slow is not None and not memory.slow.names >= _secret_names(desired):
-            # The spec names a Secret that the last observation did not read: not read is not missing.
-            memory.slow = None
-        if memory.reading is not None:
-            return
-        since = memory.since.get(missing.MISSING)
-        reads_events = since is not None and self.clock.now() - since >= missing.ASKED_AFTER
-        is_due = memory.slow is None or self.clock.monotonic() - memory.slow.read_at >= slow_for(memory.slow)
-        if is_due or (reads_events and memory.slow is not None and not memory.slow.events_were_read):
-            read = self._read_slow(desired, fast, reads_events=reads_events)
-            memory.reading = asyncio.create_task(read, name=f"slow objects of {desired.key}")
-
-    async def _slow(self, desired: Desired, memory: Memory, *, patience: float) -> Slow:
-        """Return what was read just now, or a moment ago, and remember it. Objects that are still being read are unknown."""
-        if memory.reading is not None:
-            await asyncio.wait({memory.reading}, timeout=patience)
-            if memory.reading.done():
-                before, reading = memory.slow, memory.reading
-                # Reset before the result is taken: otherwise each later observation would raise the same error.
-                memory.slow = memory.reading = None
-                try:
-                    memory.slow = reading.result()
-                except Exception as error:
-                    log.exception("%s: objects could not be read, by an internal error of the operator", desired.key)
-                    why = f"an internal error of the operator ({type(error).__name__}); its log has the details"
-                    return self._nothing_read(desired, why)
-                memory.is_call_due = False
-                # An earlier observation may have begun the read, and this one may have waited long for its turn.
-                memory.slow.again = self.clock.monotonic() - memory.slow.read_at >= pace.SLOW_FOR.total_seconds()
-                if before is not None:
-                    memory.slow.keep_findings(before)
-                if memory.slow.names >= _secret_names(desired):
-                    return memory.slow
-                memory.slow = None
-        if memory.slow is None:
-            return self._nothing_read(desired, "")
-        memory.slow.again = True
-        return memory.slow
-
-    def _nothing_read(self, desired: Desired, why: str) -> Slow:
-        """Return that none of the slow objects is known; ``why`` is empty while they are still being read."""
-        unread = {kind.kind: why for kind in (*_kinds(desired), kinds.SECRET)}
-        return Slow(read_at=self.clock.monotonic(), objects={}, names=_secret_names(desired), secrets={}, unread=unread)
-
-    async def _read_slow(self, desired: Desired, fast: asyncio.Future[Fast | None], *, reads_events: bool) -> Slow:
-        """Read what no failover depends on. ``fast``: the other objects once they are read, or None if that failed.
-
-        ``reads_events``: also read why pods are missing.
-        """
-        now, names, slow = self.clock.monotonic(), sorted(_secret_names(desired)), _kinds(desired)
-        namespace, labels = desired.key.namespace, manifests.cluster_labels(desired.key.name)
-        unread: dict[str, str] = {}
-        lists, gets = await asyncio.gather(
-            asyncio.gather(*(_attempt(partial(self.kube.list, kind, namespace, labels), kind, unread) for kind in slow)),
-            asyncio.gather(*(_attempt(partial(self.kube.get, kinds.SECRET, namespace, name), kinds.SECRET, unread) for name in names)),
-        )
-        found = {name: one[0] for name, one in zip(names, gets, strict=True) if one}
-        secrets = {name: obj for name, obj in found.items() if obj is None or assemble.sound([obj], "Secret", unread)}
-        read: list[Obj] = [
-            obj for kind, one in zip(slow, lists, strict=True) for listed in one for obj in assemble.sound(listed, kind.kind, unread)
-        ]
-        generated = {secret["metadata"]["name"] for secret in desired.derive(manifests.secrets)}
-        read += [assemble.without_content(obj) for name, obj in secrets.items() if name in generated and obj is not None]
-        others = await fast
-        known = None if others is None else [obj for listed, kind in others for obj in assemble.sound(listed, kind, {})]
-        # Objects of kinds that could not be listed are not read by name.
-        skipped = {} if known is not None else dict.fromkeys((kinds.SERVICE.kind, kinds.STATEFULSET.kind, kinds.POD.kind), "")
-        rejected = await self._rejected(desired, known or [], unread) if reads_events else {}
-        strays = await self._named(desired, assemble.unfound(desired, [*read, *(known or [])]), ChainMap(unread, skipped))
-        named = assemble.sort_out(desired, read, known or [], strays)
-        return Slow(
-            read_at=now,
-            objects=dict(named.objects),
-            names=frozenset(names),
-            secrets=secrets,
-            unread=unread,
-            name_conflicts=named.name_conflicts,
-            pods=named.pods,
-            events_were_read=reads_events,
-            rejected_pods=rejected,
-        )
-
-    async def _rejected(self, desired: Desired, known: Iterable[Obj], unread: MutableMapping[str, str]) -> dict[Ref, str]:
-        """Return why a pod cannot be created, by StatefulSet. Only the Events of its controller say so."""
-        known, found = [*known], {}
-        pods = [obj for obj in known if obj["kind"] == kinds.POD.kind]
-        for ref, obj in assemble.by_ref(known, desired.uid).items():
-            names = missing_names(obj, pods) if ref.kind == kinds.STATEFULSET.kind else []
-            read = partial(self.kube.list_events, desired.key.namespace, obj["metadata"]["uid"])
-            for events in await _attempt(read, kinds.EVENT, unread) if names else ():
-                if (why := rejection_of(assemble.sound(events, kinds.EVENT.kind, {}), names)) is not None:
-                    found[ref] = why
-        return found
-
-    async def _named(self, desired: Desired, refs: Iterable[Ref], unread: MutableMapping[str, str]) -> list[Obj]:
-        """Return those of these objects that exist, with any labels; note which kinds cannot be read.
-
-        Secrets are left out: they are always read by name.
-        """
-        requested = [(kind, ref) for ref in refs for kind in kinds.KINDS if kind.kind == ref.kind and ref.kind not in {*unread, "Secret"}]
-        gets = (_attempt(partial(self.kube.get, kind, desired.key.namespace, ref.name), kind, unread) for kind, ref in requested)
-        found = [obj for one in await asyncio.gather(*gets) for obj in one if obj is not None]
-        return [obj for obj in found if assemble.sound([obj], str(obj.get("kind")), unread)]
-
-
-def _secret_names(desired: Desired) -> frozenset[str]:
-    """Return the names of all Secrets that a cluster needs."""
-    return frozenset(one.name for one in secret_keys.named(desired))
-
-
-def slow_for(slow: Slow) -> float:
-    """Return the seconds for which slow objects that were read may be used."""
-    return (pace.SLOW_FOR_A_WHILE if slow.passes else pace.SLOW_FOR).total_seconds()
-
-
-def _kinds(desired: Desired) -> tuple[Kind, ...]:
-    """Return the kinds that no failover depends on, without Secrets."""
-    return (kinds.DEPLOYMENT, kinds.PDB, kinds.NETWORKPOLICY, *([kinds.PVC] if desired.storage else []))
-
-
-async def _attempt(read: Callable[[], Awaitable[T]], kind: Kind, unread: MutableMapping[str, str]) -> tuple[T] | tuple[()]:
-    """Return the result in a tuple; an empty one if the read failed, which is noted in ``unread``."""
-    try:
-        return (await read(),)
-    except KubeError as error:
-        unread.setdefault(kind.kind, str(error))
-        return ()
 
 
 def _with_unsent_call(client: Client, noted: Record, memory: Memory) -> Client:
