@@ -93,7 +93,8 @@ A map of the modules (a test checks it against the tree):
 - ``shell.whatsapp.access``: addresses and credentials of the WhatsApp Business API, as values.
 - ``shell.whatsapp.failures``: what a call to it failed with.
 - ``shell.whatsapp.masking``: no secret in what it answers.
-- ``shell.whatsapp.session``: client of the WhatsApp Business API.
+- ``shell.whatsapp.session``: client of the WhatsApp Business API: login, GET shards, Set Shards.
+- ``shell.whatsapp.webapps``: one request to one Webapp.
 """
 
 __version__ = "0.1.0"

@@ -13,7 +13,8 @@ from aiohttp import web
 
 from whatsapp_operator.core.snapshot import Answer, Call, Login
 from whatsapp_operator.shell.whatsapp.access import Access
-from whatsapp_operator.shell.whatsapp.session import SEND_WITHIN, UNSENT_PAUSE, ApiSessions
+from whatsapp_operator.shell.whatsapp.session import UNSENT_PAUSE, ApiSessions
+from whatsapp_operator.shell.whatsapp.webapps import SEND_WITHIN
 
 from .wabiz_server import (
     CERTIFICATE,
@@ -277,7 +278,7 @@ async def test_a_quiet_question_wakes_nobody_with_what_is_known_and_keeps_no_con
     await harness.session.ask(harness.access, quiet=True)
     assert harness.session.client.asked_at == harness.clock.now()
     assert harness.woken == woken
-    assert harness.session._http is None
+    assert harness.session._webapps._http is None
     await harness.ask()
     assert harness.woken == woken
 

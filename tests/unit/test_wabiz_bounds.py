@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from whatsapp_operator.core.snapshot import Answer
-from whatsapp_operator.shell.whatsapp.session import MOST_BYTES
+from whatsapp_operator.shell.whatsapp.webapps import MOST_BYTES
 
 from .wabiz_server import Client, SessionHarness, harness, pair, rejection, served
 

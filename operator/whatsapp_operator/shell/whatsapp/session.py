@@ -9,31 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime, timedelta
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Protocol
-
-import httpx
 
 from whatsapp_operator.core import answers
 from whatsapp_operator.core.desired import SHARD_COUNTS
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Answer, Call, Client, Login, Operation
 from whatsapp_operator.shell.clock import Clock
-from whatsapp_operator.shell.kube.transport import HandshakeGuard
 
 from .access import Access, Credentials
-from .failures import ApiError, describe, rejection_of, tls_problem
-from .masking import secrets_of
+from .failures import ApiError, describe
+from .webapps import SEND_WITHIN, Webapps
 
 log = logging.getLogger(__name__)
 
-SEND_WITHIN = 2.0
-"""Seconds from the note of the intent within which the call is sent, or not at all (laws#5)."""
 UNSENT_PAUSE = 1.0
 """Seconds from a call that was not sent to the GET that must precede the next one, so that intents are not noted in a row."""
 LOGIN_PAUSE = 10.0
@@ -44,8 +37,6 @@ TOKEN_RENEWAL = timedelta(days=6)
 """Age at which a token is renewed; the client's last 7 days (client#login)."""
 LONGEST_VERSION = 64
 """Characters of the client's version, as in the CRD."""
-MOST_BYTES = 65_536
-"""Of an answer's body; the rest is not read, because one client must not take the memory of the operator."""
 TOKEN = re.compile(r"[!-~]{1,4096}")
 """What a header can carry."""
 
@@ -75,10 +66,6 @@ class Clients(Protocol):
         ...
 
 
-class TooLate(Exception):  # noqa: N818 - it is no fault: laws#5 requires it
-    """The connection was ready only when the call could no longer be sent."""
-
-
 class ApiSession:
     """All calls to the client of one cluster."""
 
@@ -100,14 +87,13 @@ class ApiSession:
         self._wake = wake
         self._call_timeout = call_timeout
         self._ask_timeout = ask_timeout
-        self._http: tuple[tuple[str | None, bool], httpx.AsyncClient] | None = None
+        self._webapps = Webapps(clock)
         self._token: tuple[str, datetime] | None = None
         self._login_lock = asyncio.Lock()
         self._rejected_login: tuple[Passwords, float] | None = None
         self._logins: tuple[Passwords | None, deque[float]] = (None, deque(maxlen=MOST_LOGINS))
         self._unsent_at = float("-inf")
         self._has_rejected_token = False
-        self._turn = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
@@ -122,12 +108,7 @@ class ApiSession:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._disconnect()
-
-    async def _disconnect(self) -> None:
-        http, self._http = self._http, None
-        if http is not None:
-            await http[1].aclose()
+        await self._webapps.disconnect()
 
     def _note(self, *, quiet: bool = False, **changes: Any) -> None:
         before = self.client
@@ -143,10 +124,6 @@ class ApiSession:
         """Return the changes of the client's state after a call failed."""
         return {"unresponsive_since": self.client.unresponsive_since or self._clock.now(), "problem": problem}
 
-    def _go_to_another(self) -> None:
-        """Send the next call to another Webapp: one without its database may be ready nevertheless, and answer nothing but errors."""
-        self._turn += 1
-
     def may_ask(self) -> bool:
         """Return whether a GET may start: none is in progress, and a call that was not sent is some time ago."""
         return not self.client.asking and self._clock.monotonic() - self._unsent_at >= UNSENT_PAUSE
@@ -161,12 +138,12 @@ class ApiSession:
             body = await self._request(access, "GET", "/v1/account/shards", timeout=self._ask_timeout)
             shards = SHARDS[body["account"]["shards"]]
         except ApiError as error:
-            self._go_to_another()
+            self._webapps.go_to_another()
             self._asked(self._key, "Failed")
             self._note(asking=False, **self._failed(str(error)))
         except (KeyError, TypeError):
             # Any other number counts as unknown too: otherwise that many Coreapps would be created, and the other shards' holders dropped.
-            self._go_to_another()
+            self._webapps.go_to_another()
             self._asked(self._key, "Failed")
             self._note(asking=False, **self._failed(f"GET shards: unreadable answer, it needs one of {', '.join(map(str, SHARD_COUNTS))}"))
         else:
@@ -185,7 +162,7 @@ class ApiSession:
         finally:
             self.client = replace(self.client, asking=False)
             if quiet and len(self._tasks) <= 1:
-                await self._disconnect()
+                await self._webapps.disconnect()
 
     async def set_shards(self, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
         """Make the call once; the result is in ``client.call``.
@@ -205,7 +182,7 @@ class ApiSession:
             send_by = noted_at + SEND_WITHIN
             await self._send(access, "POST", "/v1/account/shards", body=body, timeout=self._call_timeout, send_by=send_by)
         except ApiError as error:
-            self._go_to_another()
+            self._webapps.go_to_another()
             call = replace(call, detail=describe(error))
             log.warning("Set Shards(%s) of %s: %s", operation.to, self._key, call.detail)
             meaning = answers.meaning(error.status, error.faults)
@@ -321,103 +298,9 @@ class ApiSession:
         basic: tuple[str, str] | None = None,
         send_by: float | None = None,
     ) -> dict[str, Any]:
-        """Send one request to one Webapp; ApiError for everything that is not a readable 2xx answer.
-
-        It ends within ``timeout`` seconds, no matter how slowly the answer comes. Nothing is sent after the monotonic time ``send_by``, no
-        matter how long the connection took.
-        """
-        if access.problem is not None:
-            raise ApiError(access.problem.rstrip("."), sent=False)  # it becomes a part of a sentence
-        if not access.addresses:
-            msg = "no Webapp is ready"
-            raise ApiError(msg, sent=False)
-
-        guard, is_sent = HandshakeGuard(), False
-
-        async def check_time(event: str, info: Mapping[str, Any]) -> None:
-            nonlocal is_sent
-            await guard(event, info)
-            if event == "http11.send_request_headers.started":
-                if send_by is not None and self._clock.monotonic() > send_by:
-                    raise TooLate
-                is_sent = True
-
-        # The answer is read as it is sent: what is compressed may be a thousand times longer.
-        headers = {"Host": access.server_name, "Accept-Encoding": "identity"}
-        if basic is None and self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token[0]}"
-        http = await self._connection(access)
-        what = f"{method} {path}"
-        request = http.stream(
-            method,
-            f"https://{access.addresses[self._turn % len(access.addresses)]}{path}",
-            json=body,
-            headers=headers,
-            auth=httpx.BasicAuth(*basic) if basic else None,
-            timeout=httpx.Timeout(None, connect=None if send_by is None else SEND_WITHIN),
-            extensions={"sni_hostname": access.server_name, "trace": check_time},
-        )
-        try:
-            async with asyncio.timeout(timeout), request as streamed:
-                answer = await _beginning_of(streamed)
-        except TooLate:
-            msg = f"{what}: not sent within {SEND_WITHIN:g} s of its note"
-            raise ApiError(msg, sent=False) from None
-        except TimeoutError:
-            msg = f"{what}: no {'answer' if is_sent else 'connection'} within {timeout:g} s"
-            raise ApiError(msg, sent=is_sent) from None
-        except Exception as error:  # with any other one the call would seem to be on its way without an end
-            # Not chained: httpx's error holds the request, which holds the token.
-            msg = f"{what}: {tls_problem(error, access) or type(error).__name__}"
-            raise ApiError(msg, sent=is_sent) from None
-        if not answer.is_success:
-            secrets = (*secrets_of(access, body or {}), self._token[0] if self._token else "")
-            raise rejection_of(what, answer, secrets, wall=self._clock.wall())
-        try:
-            read = answer.json() if answer.content else {}
-        except (ValueError, RecursionError):
-            read = None
-        if not isinstance(read, dict):
-            msg = f"{what}: unreadable answer"
-            raise ApiError(msg)
-        return read
-
-    async def _connection(self, access: Access) -> httpx.AsyncClient:
-        trusted = (access.authority, access.verifies)
-        if self._http is not None and self._http[0] != trusted:
-            await self._disconnect()
-        if self._http is None:
-            try:
-                trust = ssl.create_default_context(cadata=access.authority)
-            except (ssl.SSLError, ValueError, TypeError):  # TypeError: not ASCII
-                msg = f"key ca.crt of Secret {access.tls_secret} is no PEM certificate"
-                raise ApiError(msg, sent=False) from None
-            if not access.verifies:
-                trust.check_hostname = False
-                trust.verify_mode = ssl.CERT_NONE
-            # Without cookies: each answer could bring more of them.
-            no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-            self._http = (trusted, httpx.AsyncClient(verify=trust, trust_env=False, cookies=no_cookies))
-        return self._http[1]
-
-
-async def _beginning_of(streamed: httpx.Response) -> httpx.Response:
-    """Return what is used of an answer, whose body is cut after ``MOST_BYTES``.
-
-    It is a new value: in httpx an answer and its stream hold each other, and the stream holds the connection with its TLS state. Only the
-    garbage collector would free them, which seldom runs.
-    """
-    body = bytearray()
-    try:
-        async for part in streamed.aiter_raw():
-            body += part
-            if len(body) > MOST_BYTES:
-                break
-    finally:
-        await streamed.aclose()
-        streamed.stream = httpx.ByteStream(b"")
-    headers = {name: streamed.headers[name] for name in ("Date", "Retry-After") if name in streamed.headers}
-    return httpx.Response(streamed.status_code, headers=headers, content=bytes(body[:MOST_BYTES]))
+        """Send one request with the token, if there is one and ``basic`` is not used; see ``Webapps.send``."""
+        token = self._token[0] if self._token is not None else None
+        return await self._webapps.send(access, method, path, timeout=timeout, token=token, body=body, basic=basic, send_by=send_by)
 
 
 def _token_in(answer: dict[str, Any]) -> str | None:
