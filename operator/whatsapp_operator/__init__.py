@@ -69,7 +69,9 @@ A map of the modules (a test checks it against the tree):
 - ``shell.loop.event_log``: which Events are still to be written.
 - ``shell.loop.events``: Events, and series of equal ones.
 - ``shell.loop.execute``: every write but those of the status.
+- ``shell.loop.handover``: the steps of a handover: prepare, commit, assign.
 - ``shell.loop.observe``: every read that a failover depends on, and the snapshot.
+- ``shell.loop.outcome``: what became of the actions of a plan.
 - ``shell.loop.reconcile``: begins the loop of each cluster when this process leads, and ends it.
 - ``shell.loop.schedule``: limits concurrent observations, urgent ones first.
 - ``shell.loop.slow_reads``: the other reads, which no observation waits for.

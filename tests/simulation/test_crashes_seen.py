@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core import report
-from whatsapp_operator.shell.loop.execute import Executor
+from whatsapp_operator.shell.loop.handover import Handovers
 
 from .apiserver import Change
 from .crashes import UnexpectedError
@@ -37,7 +37,7 @@ def in_the_operator(patch: pytest.MonkeyPatch, _: World) -> None:
 
 def in_a_task_that_is_gathered(patch: pytest.MonkeyPatch, _: World) -> None:
     """The second of two steps: `gather` returns both errors, and the first alone is raised."""
-    patch.setattr(Executor, "_commit", fail_later)
+    patch.setattr(Handovers, "_commit", fail_later)
 
 
 def in_a_task_that_nobody_awaits(_: pytest.MonkeyPatch, world: World) -> None:

@@ -24,8 +24,10 @@ from whatsapp_operator.shell.kube.errors import Conflict, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import EVENT, SERVICE, WAC, Kind, kind_of
 from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.loop.execute import Executor
+from whatsapp_operator.shell.loop.handover import Handovers
 from whatsapp_operator.shell.loop.observe import Observation
 from whatsapp_operator.shell.loop.reconcile import Reconciler
+from whatsapp_operator.shell.metrics import Metrics
 from whatsapp_operator.shell.objects.reading import desired_of
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
@@ -192,7 +194,7 @@ class Api:
         """Nobody answers."""
 
 
-class NotingExecutor(Executor):
+class NotingHandovers(Handovers):
     """The real ones; a handover of a tenant ends its failure."""
 
     api: Api
@@ -217,8 +219,9 @@ def spans(bad: dict[Key, ObservedCluster], *, wakes: float | None = None, refuse
         if refuses_events:
             api.refuses_events_of = {key.namespace for key in bad}
         client: Any = api
-        executor = NotingExecutor(kube=client, clients=client, coreapps=client, clock=api.clock, identity="operator-0")
-        executor.api = api
+        executor = Executor(kube=client, clients=client, coreapps=client, clock=api.clock, identity="operator-0")
+        executor._handovers = noting = NotingHandovers(client, client, clock=api.clock, metrics=Metrics(), tracing=None)
+        noting.api = api
         reconciler = Reconciler(
             kube=client, observer=client, executor=executor, clock=api.clock, forget=lambda _: None, nonce=lambda: "n0nce"
         )

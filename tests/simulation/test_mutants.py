@@ -33,7 +33,7 @@ from whatsapp_operator.core.snapshot import Answer, Coreapp, Evidence, Operation
 from whatsapp_operator.shell.kube.errors import Conflict, NotFound
 from whatsapp_operator.shell.kube.kinds import WAC
 from whatsapp_operator.shell.loop.acting import Acting
-from whatsapp_operator.shell.loop.execute import Executor
+from whatsapp_operator.shell.loop.handover import Handovers
 from whatsapp_operator.shell.loop.observe import Observer
 from whatsapp_operator.shell.loop.status import StatusWriter
 from whatsapp_operator.shell.whatsapp import session
@@ -119,14 +119,14 @@ def take_a_pending_label_without_a_touch(patch: pytest.MonkeyPatch) -> None:
 
 
 def commit_before_prepare(patch: pytest.MonkeyPatch) -> None:
-    async def reversed_steps(self: Executor, observation: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
+    async def reversed_steps(self: Handovers, observation: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
         committed = await self._each(
             handovers, lambda one: self._commit(observation, one, memory, self._timeline(observation, one)), outcome
         )
         await self._each(committed, lambda one: self._prepare(observation, one, memory, self._timeline(observation, one)), outcome)
         outcome.wrote |= bool(committed)
 
-    patch.setattr(Executor, "_hand_over", reversed_steps)
+    patch.setattr(Handovers, "perform", reversed_steps)
 
 
 def services_that_lead_somewhere_at_once(patch: pytest.MonkeyPatch) -> None:
@@ -343,15 +343,15 @@ def replace_holders(f: Any) -> Any:
 
 
 def wait_for_the_old_holder(patch: pytest.MonkeyPatch) -> None:
-    real = Executor._hand_over
+    real = Handovers.perform
 
-    async def polite(self: Executor, observation: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
+    async def polite(self: Handovers, observation: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
         for one in handovers:
             while one.old is not None and not await self._coreapps.assign(AssignRole(coreapp=one.old, shards=one.shards)):
                 await asyncio.sleep(0.2)
         await real(self, observation, handovers, memory, outcome)
 
-    patch.setattr(Executor, "_hand_over", polite)
+    patch.setattr(Handovers, "perform", polite)
 
 
 def nobody_fails_over(patch: pytest.MonkeyPatch) -> None:

@@ -38,8 +38,9 @@ from whatsapp_operator.shell.coreapps.schedule import ProbeResult
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound, Rejected, TestFailed, Unavailable
 from whatsapp_operator.shell.loop.cluster import Denial, Memory
-from whatsapp_operator.shell.loop.execute import AT_A_TIME, MOST_ACTIONS, Executor, Outcome
+from whatsapp_operator.shell.loop.execute import AT_A_TIME, MOST_ACTIONS, Executor
 from whatsapp_operator.shell.loop.observe import Observation
+from whatsapp_operator.shell.loop.outcome import Outcome
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials
 
 from .core.situations import NONCE, NOW, Situation, labels_for, pod, route, seconds, situation

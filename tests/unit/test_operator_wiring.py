@@ -325,10 +325,10 @@ def test_all_count_in_what_is_served_and_trace_to_one_collector(make: Make, monk
     loop, executor = operator._reconciler, operator._reconciler._parts.executor
     operator._sessions._asked(KEY, "Answered")
 
-    assert all(part._metrics is operator._metrics for part in (loop, executor))
+    assert all(part._metrics is operator._metrics for part in (loop, executor._handovers))
     assert (executor._clients, executor._coreapps) == (operator._sessions, operator._tethers)
     assert requests == [(KEY, "Answered")]
-    assert (executor._tracing, executor._events._identity) == (traces, operator._settings.identity)
+    assert (executor._handovers._tracing, executor._events._identity) == (traces, operator._settings.identity)
     assert operator._sessions._call_timeout == 1.5
 
 

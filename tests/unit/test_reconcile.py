@@ -21,8 +21,8 @@ from whatsapp_operator.shell.loop import cluster_loop, reconcile
 from whatsapp_operator.shell.loop.acting import Acting
 from whatsapp_operator.shell.loop.cluster import Cluster, Memory
 from whatsapp_operator.shell.loop.cluster_loop import ClusterLoop
-from whatsapp_operator.shell.loop.execute import Outcome
 from whatsapp_operator.shell.loop.observe import Observation
+from whatsapp_operator.shell.loop.outcome import Outcome
 from whatsapp_operator.shell.loop.reconcile import Reconciler
 from whatsapp_operator.shell.loop.schedule import PriorityLimiter
 from whatsapp_operator.shell.whatsapp.access import Access, Credentials

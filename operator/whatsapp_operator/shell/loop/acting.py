@@ -15,8 +15,9 @@ from whatsapp_operator.shell.kube.errors import Rejected
 from whatsapp_operator.shell.metrics import NOT_SENT, Metrics
 
 from .cluster import Cluster, NotKept
-from .execute import AwaitAll, Executor, Outcome
+from .execute import AwaitAll, Executor
 from .observe import Observation
+from .outcome import Outcome
 from .status import StatusError, StatusWriter
 
 log = logging.getLogger(__name__)

@@ -1,16 +1,14 @@
-"""Every write: one small function for each action. It decides nothing. A shard stops at its first failure; the others continue."""
+"""Every write but those of the status. It decides nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from datetime import datetime
 from typing import Any, TypeVar
 
-from whatsapp_operator.core import manifests, report, scaling
+from whatsapp_operator.core import manifests, scaling
 from whatsapp_operator.core.actions import (
     Action,
     Annotate,
@@ -32,23 +30,23 @@ from whatsapp_operator.core.actions import (
     Touch,
 )
 from whatsapp_operator.core.names import Key, Obj, Ref
-from whatsapp_operator.core.snapshot import HandoverTimes, RejectedWrite
 from whatsapp_operator.core.upkeep import attempted
-from whatsapp_operator.shell import logs
 from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.coreapps.probe import Coreapps
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
-from whatsapp_operator.shell.kube.errors import AlreadyExists, Conflict, KubeError, NotFound, Rejected, TestFailed
-from whatsapp_operator.shell.metrics import Metrics, Phase
+from whatsapp_operator.shell.kube.errors import KubeError, Rejected
+from whatsapp_operator.shell.metrics import Metrics
 from whatsapp_operator.shell.objects.generated import filled_secret
-from whatsapp_operator.shell.tracing import Timeline, Tracing
+from whatsapp_operator.shell.tracing import Tracing
 from whatsapp_operator.shell.whatsapp.access import Access
 from whatsapp_operator.shell.whatsapp.session import Clients
 
 from .cluster import Denial, Memory
 from .events import EventWriter
+from .handover import Handovers
 from .observe import Observation
+from .outcome import OUTDATED, Outcome, all_of, remembering
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +55,6 @@ T = TypeVar("T")
 AwaitAll = Callable[[Coroutine[Any, Any, object]], Awaitable[object]]
 """Awaits the writes of a plan."""
 
-OUTDATED = (AlreadyExists, Conflict, NotFound, TestFailed)
-"""Answers that mean that the cluster changed since the observation. Nothing is wrong; the next observation decides."""
 NEVER_ACCEPTED = frozenset({400, 413, 422})
 """Answers that reject this Event for good: it is dropped."""
 MOST_ACTIONS = 128
@@ -67,47 +63,11 @@ AT_A_TIME = 16
 """Concurrent writes of one cluster, without handovers: the client has a hundred connections for all clusters."""
 
 
-@dataclass(slots=True)
-class Outcome:
-    """The result of a round of actions."""
-
-    wrote: bool = False
-    """Something changed, so the next observation is due at once."""
-    is_outdated: bool = False
-    """The cluster changed since the observation."""
-    done: list[Action] = field(default_factory=list)
-    """Actions that succeeded, without handovers."""
-    failed: list[str] = field(default_factory=list)
-    """One sentence for each action that failed."""
-    events: list[EmitEvent] = field(default_factory=list)
-    """Events of the handovers that were made."""
-    denied: list[str] = field(default_factory=list)
-    """Failures because the API server rejected a write, except creations and corrections of objects, which are known in another way."""
-
-    def fail(self, error: KubeError, *, is_object: bool = False) -> None:
-        """Note why an action failed. ``is_object``: it creates or corrects an object."""
-        self.failed.append(str(error))
-        if isinstance(error, Rejected) and not is_object:
-            self.denied.append(str(error))
-
-
 def _is_object(observation: Observation, action: Action) -> bool:
     """Return whether an action creates or corrects an object that is maintained; the Services of shards do not count."""
     if not isinstance(action, Create | GenerateSecret | Replace):
         return False
     return action.obj["kind"] != "Service" or manifests.shard_of(action.obj["metadata"]["name"], observation.desired.key.name) is None
-
-
-def _ref_of(action: Action) -> Ref | None:
-    """Return the object for which a rejection is remembered; None: this action writes none."""
-    match action:
-        case Create() | GenerateSecret() | Replace():
-            return Ref(action.obj["kind"], action.obj["metadata"]["name"])
-        case Delete():
-            return action.ref
-        case Handover():
-            return Ref(kinds.POD.kind, action.to.name)
-    return None
 
 
 async def _plainly(work: Coroutine[Any, Any, object]) -> None:
@@ -129,8 +89,7 @@ class Executor:
         tracing: Tracing | None = None,
     ) -> None:
         """Prepare; ``kube`` is fenced by the Lease. ``identity`` is the reporting instance of Events."""
-        self._metrics = metrics or Metrics()
-        self._tracing = tracing
+        self._handovers = Handovers(kube, coreapps, clock=clock, metrics=metrics or Metrics(), tracing=tracing)
         self._kube = kube
         self._clients = clients
         self._coreapps = coreapps
@@ -155,14 +114,14 @@ class Executor:
         outcome = Outcome()
         todo = [action for action in actions if not isinstance(action, SetShards | EmitEvent)]
         handovers = [action for action in todo if isinstance(action, Handover)]
-        await self._hand_over(observation, handovers, memory, outcome)
+        await self._handovers.perform(observation, handovers, memory, outcome)
         memory.unassigned &= is_part
         rest = [action for action in todo if not isinstance(action, Handover)]
         if len(rest) > MOST_ACTIONS:
             rest, outcome.is_outdated = rest[:MOST_ACTIONS], True
         room = asyncio.Semaphore(AT_A_TIME)
         if rest:
-            await await_all(_all(self._tried(observation, action, memory, outcome, room) for action in rest))
+            await await_all(all_of(self._tried(observation, action, memory, outcome, room) for action in rest))
         was_said = observation.snapshot.denied is not None
         if outcome.denied or not is_part:
             memory.denial = self._denial(outcome, memory)
@@ -182,7 +141,7 @@ class Executor:
                 done = await self._do(observation, action, memory)
             else:
                 async with room:
-                    with self._remembering(observation, action, memory):
+                    with remembering(action, memory, clock=self._clock, generation=observation.desired.generation):
                         done = await self._do(observation, action, memory)
         except OUTDATED as answer:
             log.debug("%s: %s", observation.desired.key, answer)
@@ -193,19 +152,6 @@ class Executor:
         else:
             outcome.wrote |= done
             outcome.done.append(action)
-
-    @contextmanager
-    def _remembering(self, observation: Observation, action: Action, memory: Memory) -> Iterator[None]:
-        """Remember whether the API server rejects the object that an action writes. A missing or outdated answer changes nothing."""
-        ref = _ref_of(action)
-        try:
-            yield
-        except Rejected as answer:
-            if ref is not None:
-                memory.rejected[ref] = RejectedWrite(str(answer), self._clock.now(), observation.desired.generation)
-            raise
-        if ref is not None:
-            memory.rejected.pop(ref, None)
 
     async def _do(self, observation: Observation, action: Action, memory: Memory) -> bool:
         """Execute one action; return whether something changed that the next observation would see."""
@@ -300,86 +246,6 @@ class Executor:
                 msg = f"no function for {type(action).__name__}"
                 raise AssertionError(msg)
 
-    # --- the handover: prepare, commit, assign (docs/architecture.md); the next observation tidies up ----------------------
-
-    async def _hand_over(self, observation: Observation, handovers: list[Handover], memory: Memory, outcome: Outcome) -> None:
-        """Prepare all, commit those that were prepared, assign those that were committed. Nothing here waits for an old holder."""
-        timelines = {one.epoch: self._timeline(observation, one) for one in handovers}
-        try:
-            prepared = await self._each(handovers, lambda one: self._prepare(observation, one, memory, timelines[one.epoch]), outcome)
-            committed = await self._each(prepared, lambda one: self._commit(observation, one, memory, timelines[one.epoch]), outcome)
-            outcome.wrote |= bool(prepared)
-            await _all(self._assign_both(one, memory, timelines[one.epoch]) for one in committed)
-        finally:
-            for timeline in timelines.values():
-                timeline.finish()
-        outcome.events += [report.handed_over(one, memory.handover_times.get(str(one.epoch))) for one in committed]
-
-    def _timeline(self, observation: Observation, one: Handover) -> Timeline:
-        return Timeline(observation.desired.key, one, self._metrics, self._clock, self._tracing)
-
-    async def _each(self, handovers: list[Handover], step: Callable[[Handover], Awaitable[None]], outcome: Outcome) -> list[Handover]:
-        results = await asyncio.gather(*(step(one) for one in handovers), return_exceptions=True)
-        done: list[Handover] = []
-        for one, result in zip(handovers, results, strict=True):
-            if result is None:
-                done.append(one)
-            elif isinstance(result, OUTDATED):
-                outcome.is_outdated = True
-            elif isinstance(result, KubeError):
-                outcome.fail(result)
-            else:
-                raise result
-        return done
-
-    async def _prepare(self, observation: Observation, one: Handover, memory: Memory, timeline: Timeline) -> None:
-        logs.note(shard=one.route.shard)
-        began = self._clock.now()
-        if one.old is not None and (first := one.old.unresponsive_since or one.old.broken_at) is not None:
-            timeline.observe(Phase.DETECT, first, one.detected_at)
-        timeline.observe(Phase.DECIDE, observation.snapshot.now, began)
-        patch = manifests.label_patch(one.to, one.route.shard, str(one.epoch))
-        with self._remembering(observation, one, memory):
-            await self._kube.patch_json(kinds.POD, observation.desired.key.namespace, one.to.name, patch)
-        timeline.observe(Phase.PREPARE, began)
-
-    async def _commit(self, observation: Observation, one: Handover, memory: Memory, timeline: Timeline) -> None:
-        logs.note(shard=one.route.shard)
-        now, began = self._clock.wall(), self._clock.now()
-        patch = manifests.commit_patch(observation.desired.key, one, now)
-        service = await self._kube.patch_merge(kinds.SERVICE, observation.desired.key.namespace, one.route.name, patch)
-        if (route := manifests.route_of(service, observation.desired.key.name, observation.desired.uid)) is not None:
-            memory.committed[str(one.epoch)] = route
-        timeline.observe(Phase.COMMIT, began)
-        self._metrics.count_handover(one)
-        log.info("%s: shard %d is handed over to %s (%s)", observation.desired.key, one.route.shard, one.to.name, one.evidence)
-        milliseconds = round((self._clock.now() - one.detected_at) / timedelta(milliseconds=1))
-        detect = round((one.detected_at - one.failed_at) / timedelta(milliseconds=1)) if one.failed_at is not None else None
-        memory.handover_times[str(one.epoch)] = HandoverTimes(detect=detect, commit=milliseconds)
-
-    async def _assign_both(self, one: Handover, memory: Memory, timeline: Timeline) -> None:
-        logs.note(shard=one.route.shard)
-        committed_at = self._clock.now()
-        # A new leader observed before its tethers were connected: by now they may have a report that the observation lacks.
-        report = self._coreapps.result_of(one.to.uid).report or one.to.report
-        shards = report.shards if report is not None and report.shards is not None else one.shards
-        if shards is None:
-            return
-        route, epoch = one.route, str(one.epoch)
-        messages = [AssignRole(coreapp=one.to, shards=shards, shard=route.shard, epoch=epoch)]
-        if one.old is not None and one.old.ip is not None:
-            messages.append(AssignRole(coreapp=one.old, shards=shards, shard=route.shard, epoch=epoch, holder=one.to))
-        # Only the new holder is awaited: the old one may be dead, and waiting for it would cost a full time-out.
-        first, *others = [asyncio.create_task(self._coreapps.assign(message)) for message in messages]
-        for task in others:
-            task.add_done_callback(_retrieve_error)
-        accepted = await first
-        timeline.observe(Phase.ASSIGN, committed_at)
-        if accepted:
-            timeline.observe(Phase.SERVE, committed_at)
-            milliseconds = round((self._clock.now() - committed_at) / timedelta(milliseconds=1))
-            memory.handover_times[epoch] = replace(memory.handover_times[epoch], serve=milliseconds)
-
     # --- events -----------------------------------------------------------------------------------------------------
 
     async def emit(self, key: Key, uid: str, event: EmitEvent, at: datetime) -> bool:
@@ -402,15 +268,3 @@ class Executor:
     def set_shards(self, observation: Observation, action: SetShards, noted_at: float) -> None:
         """Start the call whose intent is in status since ``noted_at``."""
         self._clients.set_shards(observation.desired.key, observation.access, observation.credentials, action.operation, noted_at)
-
-
-async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Return the results of all calls. If one fails with an internal error, the others are ended: nothing continues without its loop."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(call) for call in calls]
-    return [task.result() for task in tasks]
-
-
-def _retrieve_error(task: asyncio.Task[bool]) -> None:
-    if not task.cancelled():
-        task.exception()
