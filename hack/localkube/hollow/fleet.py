@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,6 @@ class Hollow:
         self.nodes = {node.name: node for node in nodes}
         self.pods: dict[str, HollowPod] = {}
         self.ambiguous: Counter[str] = Counter()
-        self._folder = folder
         self._around = Surroundings(
             kube=kube,
             folder=folder,
@@ -65,9 +63,6 @@ class Hollow:
         await asyncio.gather(*(mirror.synced.wait() for mirror in mirrors))
         self._spawn(self._pods.run())  # last: a pod that starts looks for its Secrets and Services
         await self._pods.synced.wait()
-        for left in (self._folder / "pods").glob("*"):  # volumes of pods that went while no process was there to see it
-            if left.name not in self.pods:
-                shutil.rmtree(left, ignore_errors=True)
         for node in self.nodes.values():
             self._spawn(node.keep())
         self._spawn(self._probe_all())

@@ -87,7 +87,7 @@ async def _serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     folder, file = options.folder, options.folder / ADDRESS_FILE
-    nodes = running(kubeconfig.read(options.kubeconfig), folder, nodes=options.nodes, prefix=options.node_prefix)
+    nodes = running(kubeconfig.read(options.kubeconfig), folder, nodes=options.nodes)
     try:
         async with nodes as hollow, controlled(hollow) as url:
             write_json(file, {"control": url})
@@ -105,7 +105,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--folder", type=lambda text: Path(text).resolve(), required=True, help="for volumes, and for hollow.json when ready"
     )
-    parser.add_argument("--node-prefix", default="hollow", help="nodes are called PREFIX-0 ... (default hollow)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
 
