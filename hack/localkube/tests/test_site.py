@@ -21,7 +21,6 @@ INDEX = """Index
 .. toctree::
 
    page
-   not-there
    /README
 """
 PAGE = """# Page
