@@ -8,7 +8,6 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from localkube import LocalKubeError, Obj
@@ -17,12 +16,12 @@ from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, pinned_programs
 from localkube.progress import to_stderr
 from localkube.scenarios.command import Command
-from localkube.scenarios.faults.kind import FAULTS
+from localkube.scenarios.faults.kind import FAULTS, named
 from localkube.scenarios.kind import nodes
 from localkube.scenarios.kind.environment import KindEnvironment
 from localkube.scenarios.kind.install import CLUSTER, SIMULATOR_REPOSITORY, Installation
 from localkube.scenarios.kind.nodes import NAME, KindNodes, run
-from localkube.scenarios.runner.case import Series, chosen
+from localkube.scenarios.runner.case import Series
 from localkube.scenarios.runner.session import Session
 from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
 
@@ -76,8 +75,7 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     """The options; ends the process with a sentence when they cannot be understood."""
     names = ", ".join(fault.name for fault in FAULTS)
     parser = argparse.ArgumentParser(prog="hack/e2e", description="The user's own path on kind, and everything that breaks there.")
-    only = partial(chosen, FAULTS)
-    parser.add_argument("--only", dest="faults", type=only, default=FAULTS, help=f"only these faults, by comma: {names}")
+    parser.add_argument("--only", dest="faults", type=named, default=FAULTS, help=f"only these faults, by comma: {names}")
     parser.add_argument("--n", type=int, default=N, help=f"how often everything else (default: {N})")
     parser.add_argument("--node-n", type=int, default=NODE_N, help=f"how often each fault of a node (default: {NODE_N})")
     parser.add_argument("--release-n", type=int, default=RELEASE_N, help=f"how often each change of a Helm release (default: {RELEASE_N})")
