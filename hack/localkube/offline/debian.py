@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,17 +93,7 @@ def make(root: Root, cache: Path, url: str) -> Path:
         ):
             what = f"{argv[0]} of the Debian root file system {root.name!r} from {url}"
             logged(argv, what=what, log=log, env=env, timeout=BUILD_SECONDS)
-        _unmounted(folder)
         for old in cache.glob(f"debian-{root.name}-*.tar"):
             old.unlink()
         partial.replace(target)
     return target
-
-
-def _unmounted(folder: Path) -> None:
-    """Take off what debootstrap may have left mounted, before the folder is removed."""
-    for mount in ("proc", "sys", "dev/pts", "dev"):
-        if os.path.ismount(folder / mount):
-            subprocess.run(["umount", "--lazy", str(folder / mount)], timeout=30, check=False)
-            if os.path.ismount(folder / mount):
-                raise LocalKubeError(f"{folder} still has something mounted in it: unmount it, then remove the folder")
