@@ -20,7 +20,7 @@ from aiohttp import web
 
 from localkube import kubeconfig
 from localkube.errors import LocalKubeError, guarded
-from localkube.files import only_one, write_json
+from localkube.files import write_json
 from localkube.hollow.addresses import of_node
 from localkube.hollow.control import ADDRESS_FILE, application
 from localkube.hollow.fleet import Hollow
@@ -110,9 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         options.folder.mkdir(parents=True, exist_ok=True)
-        taken = f"other hollow nodes run in {options.folder}: stop them or give another folder with --folder"
-        with only_one(options.folder / "hollow.lock", taken):
-            asyncio.run(_serve(options))
+        asyncio.run(_serve(options))
         return 0
 
     return guarded("hollow nodes", work)
