@@ -12,6 +12,7 @@ import ssl
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from localkube import Obj, kubeconfig
 from localkube.hollow.kube import Kube
@@ -25,23 +26,19 @@ META = {"version": "v2.53.4", "api_status": "stable"}
 class Answerer(asyncio.Protocol):
     """Answers each piece that comes with the same: a Coreapp, whose probes are a piece each."""
 
+    _transport: asyncio.Transport  # from connection_made on
+
     def __init__(self, answer: bytes) -> None:
         """``answer``: all of it, as HTTP."""
         self._answer = answer
-        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As asyncio asks."""
-        self._transport = transport if isinstance(transport, asyncio.Transport) else None
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """As asyncio asks."""
-        self.send(self._answer)
-
-    def send(self, answer: bytes) -> None:
-        """Send this."""
-        if self._transport is not None:
-            self._transport.write(answer)
+        self._transport.write(self._answer)
 
 
 class _Webapp(Answerer):
@@ -57,7 +54,7 @@ class _Webapp(Answerer):
         length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
         if end and len(body) >= length:
             self._read = b""
-            self.send(LOGIN if head.startswith(b"POST /v1/users/login") else self._answer)
+            self._transport.write(LOGIN if head.startswith(b"POST /v1/users/login") else self._answer)
 
 
 def answer(body: Obj) -> bytes:
