@@ -22,6 +22,8 @@ from localkube.programs.versions import chart_programs, kubernetes_version
 from localkube.run import output
 
 OPERATOR, CLUSTER = "whatsapp-operator", "whatsapp-cluster"
+IMAGES = {"operator": "whatsapp-operator/operator", "simulator": "whatsapp-operator/wabiz-sim"}
+"""By target of the Dockerfile; the names that the charts have as defaults."""
 CRD = Path("crds") / "whatsappclusters.yaml"
 HELM_SECONDS = 240.0
 READY_SECONDS = 180.0

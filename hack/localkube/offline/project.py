@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from localkube import wheels
+from localkube import charts, wheels
 from localkube.charts import Helm
 from localkube.offline import docker
 from localkube.plane.operators import NAMESPACE
 from localkube.progress import to_stderr
 from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
 
-IMAGES = {"operator": f"whatsapp-operator/operator:{VERSION}", "simulator": f"whatsapp-operator/wabiz-sim:{VERSION}"}
-"""By target of the Dockerfile; the names that the charts have as defaults."""
+IMAGES = {target: f"{name}:{VERSION}" for target, name in charts.IMAGES.items()}
+"""By target of the Dockerfile."""
 
 
 def build(root: Path, base: str | None, logs: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from localkube import LocalKubeError, Obj
 from localkube.offline import docker
+from localkube.offline.images import POSTGRES_IMAGE
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, pinned_programs
 from localkube.progress import to_stderr
@@ -28,8 +29,8 @@ from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names t
 N, NODE_N, RELEASE_N = 20, 3, 5
 NAMED = f"--name={NAME}"
 UP_S, DOWN_S, ROUTES_S = 5400.0, 300.0, 60.0
-OUR_POSTGRES, POSTGRES = "whatsapp-operator/postgres:15", "postgres:15"
-"""Made by hack/kind-offline where no registry is reached; the usual one, which nodes pull themselves."""
+POSTGRES = "postgres:15"
+"""The usual image, which nodes pull themselves; hack/kind-offline makes another one where no registry is reached."""
 
 
 async def play(session: Session[KindEnvironment], options: argparse.Namespace, root: Path) -> None:
@@ -60,7 +61,7 @@ async def install(on: Installation) -> Obj:
     to_stderr(f"helm upgrade --install: the operators are ready after {await on.install():.1f} s")
     about: Obj = {"database": "PostgreSQL"}
     if not (await on.kubectl("get", "wac", CLUSTER, "--ignore-not-found", "-o", "name")).strip():
-        await on.database(OUR_POSTGRES if await asyncio.to_thread(docker.has_image, OUR_POSTGRES) else POSTGRES)
+        await on.database(POSTGRES_IMAGE if await asyncio.to_thread(docker.has_image, POSTGRES_IMAGE) else POSTGRES)
         took = await on.create(database=True)
         about["first_ready"] = round(took, 1)
         to_stderr(f"kubectl apply: the cluster is Ready after {took:.1f} s, its state in {about['database']}")

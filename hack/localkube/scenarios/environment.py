@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from localkube import LocalKubeError, Obj, kubeconfig
-from localkube.hollow.kube import Kube
+from localkube.hollow.kube import MERGE, Kube
 from localkube.progress import to_stderr
 from localkube.scenarios.cluster import CLUSTERS, LEASE, NAMESPACE, SWITCHOVER, Holder, is_settled, pods_of
 from localkube.scenarios.traffic import Stream
@@ -25,7 +25,6 @@ SHARDS, SPARES = 2, 1
 SETTLE_S = 120.0
 POLL_S = 0.01
 LEADER_S = 30.0
-MERGE = "merge-patch+json"
 
 
 class Environment(ABC):

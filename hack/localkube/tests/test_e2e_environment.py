@@ -17,13 +17,14 @@ import yaml
 from localkube.charts import Helm
 from localkube.errors import LocalKubeError
 from localkube.files import EXECUTABLE, write
+from localkube.offline.cluster import CONTROL_PLANE
 from localkube.plane.operators import REPOSITORY
 from localkube.scenarios.cluster import is_ready
 from localkube.scenarios.environment import Environment
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.kind.environment import KindEnvironment, crowded, has_started, is_whole
 from localkube.scenarios.kind.install import DATABASE_SECRET, Installation, postgres
-from localkube.scenarios.kind.nodes import CONTROL_PLANE, KindNodes, NodeShell, run
+from localkube.scenarios.kind.nodes import KindNodes, NodeShell, run
 
 WORKERS = ("w1", "w2", "w3")
 SINCE = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)

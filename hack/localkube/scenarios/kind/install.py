@@ -16,13 +16,14 @@ import yaml
 
 from localkube import LocalKubeError, Obj
 from localkube.charts import CLUSTER as CLUSTER_CHART
+from localkube.charts import IMAGES, READY_SECONDS, Helm
 from localkube.charts import OPERATOR as RELEASE
-from localkube.charts import READY_SECONDS, Helm
+from localkube.offline.cluster import CONTROL_PLANE
 from localkube.plane.operators import NAMESPACE as SYSTEM
-from localkube.scenarios.kind.nodes import CONTROL_PLANE, run
+from localkube.scenarios.kind.nodes import run
 
 CLUSTER = "acme"
-OPERATOR_REPOSITORY, SIMULATOR_REPOSITORY = "whatsapp-operator/operator", "whatsapp-operator/wabiz-sim"
+OPERATOR_REPOSITORY, SIMULATOR_REPOSITORY = IMAGES["operator"], IMAGES["simulator"]
 REPLICAS = 2
 READY_S, GONE_S = 240.0, 120.0
 DATABASE_SECRET = f"{CLUSTER}-database"

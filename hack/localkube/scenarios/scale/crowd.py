@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from localkube import Obj
 from localkube.files import PRIVATE, write
 from localkube.hollow.addresses import Addresses, of_node
-from localkube.hollow.kube import Kube
+from localkube.hollow.kube import MERGE, Kube
 from localkube.hollow.nodes import HollowNode
 from localkube.plane import processes
 from localkube.plane.processes import Process
@@ -27,7 +27,6 @@ AT_A_TIME = 12
 PODS_S, LISTEN_S, ACCOUNT_S = 600.0, 60.0, 30.0
 POLL_S = 3.0  # from one question whether the controllers are done to the next: each costs a list of all pods
 TAINT = {"key": "multiconnect.dev/scale-bench", "value": "pods-are-not-run", "effect": "NoSchedule"}
-MERGE = "merge-patch+json"
 
 
 class Crowd:
