@@ -64,7 +64,8 @@ async def running(
             try:
                 await asyncio.wait_for(hollow.start(), READY_TIMEOUT_S)
             except TimeoutError:
-                raise LocalKubeError(f"the API server at hand did not answer in full within {READY_TIMEOUT_S:.0f} s") from None
+                msg = f"the API server did not answer in full within {READY_TIMEOUT_S:.0f} s, or keeps pods off the nodes"
+                raise LocalKubeError(msg) from None
             yield hollow
         finally:
             await hollow.stop()
