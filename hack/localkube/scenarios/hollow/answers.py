@@ -1,6 +1,6 @@
-"""All Coreapps and Webapps of the scale bench in one small process: they answer what the operator asks them, and their nodes are alive.
+"""All Coreapps and Webapps of the scale bench in one small process: they answer what the operator asks them.
 
-python -m localkube.scenarios.hollow.answers --kubeconfig FILE --plan FILE --ready FILE
+python -m localkube.scenarios.hollow.answers --plan FILE --ready FILE
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from localkube import Obj, kubeconfig
-from localkube.hollow.kube import Kube
-from localkube.hollow.nodes import HollowNode
+from localkube import Obj
 from whatsapp_operator.core.manifests import HEALTHCHECK_PORT, WEBAPP_PORT
 
 BACKLOG = 16
@@ -82,18 +80,15 @@ async def listen(plan: Obj) -> None:
 
 
 async def _run(options: argparse.Namespace) -> None:
-    plan: Obj = json.loads(options.plan.read_text(encoding="utf-8"))
-    await listen(plan)
-    async with Kube(kubeconfig.read(options.kubeconfig)) as kube, asyncio.TaskGroup() as group:
-        for one in plan["nodes"]:
-            group.create_task(HollowNode(kube, one["name"], one["address"], one["zone"]).keep())
-        options.ready.touch()
+    await listen(json.loads(options.plan.read_text(encoding="utf-8")))
+    options.ready.touch()
+    await asyncio.Event().wait()
 
 
 def main() -> None:
     """Answer until ended."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--kubeconfig", "--plan", "--ready"):
+    for name in ("--plan", "--ready"):
         parser.add_argument(name, type=Path, required=True)
     asyncio.run(_run(parser.parse_args()))
 
