@@ -15,7 +15,7 @@ from typing import Any
 
 from localkube import LocalKubeError, Obj
 from localkube.blocks import BLOCKS
-from localkube.files import rewrite, write_json
+from localkube.files import rewrite, stale, write_json
 from localkube.scenarios.demo import picture
 
 FOLDER = Path("docs/figures")
@@ -90,10 +90,18 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     """Run the command; ``root`` is the repository. Returns the exit status. LocalKubeError."""
     parser = argparse.ArgumentParser(prog="hack/figures", description="Puts what was measured into docs/figures and into the text.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"take these over from build first: {', '.join(SOURCES)}")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail when a page says anything else than docs/figures")
     options = parser.parse_args(argv)
     if unknown := sorted(set(options.names) - set(SOURCES)):
         parser.error(f"there are no figures {', '.join(unknown)}; there are {', '.join(SOURCES)}")
+    if options.check and options.names:
+        parser.error("--check changes nothing, so it takes no NAME")
     for name in options.names:
         print(publish(root, name))
-    rewrite(derived(root), root)
+    if not options.check:
+        rewrite(derived(root), root)
+    elif old := stale(derived(root)):
+        raise LocalKubeError(
+            f"{', '.join(str(path.relative_to(root)) for path in old)}: not what docs/figures has; 'make figures' writes it"
+        )
     return 0
