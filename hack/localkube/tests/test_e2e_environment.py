@@ -124,6 +124,19 @@ def test_the_example_is_applied_as_it_stands_but_for_a_short_restart_and_the_dat
     assert applied == written
 
 
+async def test_helm_is_given_the_chart_and_the_images_of_this_version(tmp_path: Path) -> None:
+    helm = write(tmp_path / "helm", f'#!/bin/sh\necho "$@" > {tmp_path}/words\ncat > {tmp_path}/values\n', mode=EXECUTABLE)
+    on = Installation(REPOSITORY, tmp_path, kubectl=tmp_path, helm=helm, folder=tmp_path / "kept", tag="1")
+    await on.install({"logLevel": "DEBUG"})
+    chart, where = REPOSITORY / "charts" / "whatsapp-operator", "--namespace whatsapp-operator-system --create-namespace"
+    words = f"upgrade --install whatsapp-operator {chart} {where} --wait --timeout 180s -f -\n"
+    assert (tmp_path / "words").read_text(encoding="utf-8") == words
+    values = yaml.safe_load((tmp_path / "values").read_text(encoding="utf-8"))
+    assert values == on.given
+    assert (values["logLevel"], values["image"]) == ("DEBUG", {"repository": "whatsapp-operator/operator", "tag": "1"})
+    assert values["simulator"] == {"image": {"repository": "whatsapp-operator/wabiz-sim", "tag": "1"}}
+
+
 def test_postgresql_runs_where_no_fault_strikes_and_its_password_is_in_the_secret_only() -> None:
     secret, *others = yaml.safe_load_all(postgres("postgres:15", "hidden"))
     assert secret["stringData"]["WA_DB_PASSWORD"] == "hidden"
