@@ -16,13 +16,18 @@ from localkube import reference
 from localkube.errors import LocalKubeError
 from localkube.files import rewrite
 from localkube.monitoring import dashboard, rules
+from localkube.plane.operators import NAMESPACE
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, kubernetes_version
 from localkube.run import output
 
 OPERATOR, CLUSTER = "whatsapp-operator", "whatsapp-cluster"
+IMAGES = {"operator": "whatsapp-operator/operator", "simulator": "whatsapp-operator/wabiz-sim"}
+"""By target of the Dockerfile; the names that the charts have as defaults."""
 CRD = Path("crds") / "whatsappclusters.yaml"
 HELM_SECONDS = 240.0
+READY_SECONDS = 180.0
+"""How long Helm itself waits, which is not as long."""
 SCHEMA = "values.schema.json"
 BEGIN, END = "<!-- values: made by `make charts` from values.yaml -->", "<!-- end of values -->"
 
@@ -226,6 +231,11 @@ class Helm:
         LocalKubeError says what it rejects, or that it did not end within ``timeout`` seconds.
         """
         return output([str(self._program), *args, *(["-f", "-"] if values else [])], text=values, env=self._env, timeout=timeout)
+
+    def install_operator(self, root: Path, values: Mapping[str, Any]) -> None:
+        """Install the operator by the chart in ``root``, or upgrade it; returns when its pods are ready."""
+        where = ("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", f"{READY_SECONDS:g}s")
+        self.run("upgrade", "--install", OPERATOR, str(root / "charts" / OPERATOR), *where, values=yaml.safe_dump(dict(values)))
 
 
 def _lint_and_render(root: Path) -> None:

@@ -13,7 +13,6 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 ANCHOR = re.compile(r'^<a id="([\w-]+)"></a>$', re.MULTILINE)
-ENTRY = re.compile(r"^   (/?[\w/-]+)\n", re.MULTILINE)
 FETCHING = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src", "object": "data"}
 """Elements for which a browser fetches something, and the attribute that says what."""
 
@@ -26,16 +25,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     return {"parallel_read_safe": True}
 
 
-def prepare(app: Sphinx, name: str, source: list[str]) -> None:
-    """Turn anchors in HTML into targets that MyST knows, and leave out of the index the pages that are not there (yet)."""
+def prepare(_app: Sphinx, _name: str, source: list[str]) -> None:
+    """Turn anchors in HTML into targets that MyST knows."""
     source[0] = ANCHOR.sub(r"(\1)=", source[0])
-    if name == app.config.root_doc:
-        here = Path(app.srcdir) / Path(name).parent
-        source[0] = ENTRY.sub(lambda entry: entry[0] if _page(here, entry[1], Path(app.srcdir)).exists() else "", source[0])
-
-
-def _page(here: Path, entry: str, root: Path) -> Path:
-    return root / f"{entry[1:]}.md" if entry.startswith("/") else here / f"{entry}.md"
 
 
 def adapt(app: Sphinx, doctree: nodes.document) -> None:

@@ -24,9 +24,8 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     parser = argparse.ArgumentParser(prog="hack/wheels", description="Fetch the images' dependencies into build/wheels, by hash.")
     parser.add_argument("--python", default="3.11", help="Python of the base image (default: 3.11)")
     parser.add_argument("--arch", default="x86_64", choices=("x86_64", "aarch64"), help="processor of the image (default: x86_64)")
-    parser.add_argument("--to", type=Path, default=root / "build" / "wheels", help="folder to make (default: build/wheels)")
     options = parser.parse_args(argv)
-    fetch(root, options.to, python=options.python, arch=options.arch)
+    fetch(root, root / "build" / "wheels", python=options.python, arch=options.arch)
     return 0
 
 

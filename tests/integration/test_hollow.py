@@ -426,26 +426,6 @@ async def test_the_simulated_takes_a_message_and_remembers_its_role_over_a_crash
 # ---------------------------------------------------------------- the process
 
 
-async def test_a_restarted_process_keeps_addresses_and_counts_on(control_plane: ControlPlane, tmp_path: Path) -> None:
-    async with a_hollow_namespace(control_plane, tmp_path) as hollow:
-        await hollow.create("pods", a_pod("stays", terminationGracePeriodSeconds=1))
-        await hollow.create("pods", a_pod("goes"))
-        before, _ = await hollow.ready_pod("stays"), await hollow.ready_pod("goes")
-        access, prefix = kubeconfig.read(control_plane.admin_kubeconfig), next(iter(hollow.fleet.nodes)).rsplit("-", 1)[0]
-        await hollow.fleet.stop()
-        await hollow.delete_pod("goes")
-
-        async with running(access, tmp_path, nodes=2, prefix=prefix, restart_delay_s=0.0, make=fake):
-            after = await eventually(
-                lambda: hollow.pod("stays"), lambda pod: main_status(pod)["restartCount"] == 1 and is_ready(pod), "stays"
-            )
-            await eventually(lambda: hollow.pod("goes"), lambda pod: not pod, "the pod that was deleted meanwhile")
-            assert after["status"]["podIP"] == before["status"]["podIP"]
-            assert after["metadata"]["uid"] == before["metadata"]["uid"]
-            await hollow.delete_pod("stays")
-            await eventually(lambda: hollow.pod("stays"), lambda pod: not pod, "the other pod")
-
-
 def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "localkube.hollow", *map(str, arguments)]
 
@@ -455,31 +435,19 @@ def environment() -> dict[str, str]:
 
 
 async def test_the_command_serves_until_it_is_stopped(control_plane: ControlPlane, tmp_path: Path) -> None:
-    options: list[str | Path] = [
-        "--kubeconfig",
-        control_plane.admin_kubeconfig,
-        "--nodes",
-        "1",
-        "--node-prefix",
-        "command",
-        "--folder",
-        tmp_path,
-    ]
+    options: list[str | Path] = ["--kubeconfig", control_plane.admin_kubeconfig, "--nodes", "1", "--folder", tmp_path]
     process = await asyncio.create_subprocess_exec(*command(*options), env=environment())
     try:
         await eventually(lambda: asyncio.sleep(0, (tmp_path / "hollow.json").exists()), bool, "hollow.json")
         async with HollowControl.of(tmp_path) as control:
-            assert [node["name"] for node in (await control.state())["nodes"]] == ["command-0"]
-        second = await asyncio.create_subprocess_exec(*command(*options), env=environment(), stderr=asyncio.subprocess.PIPE)
-        _, complaint = await asyncio.wait_for(second.communicate(), 20)
-        assert (second.returncode, "other hollow nodes run in" in complaint.decode()) == (1, True)
+            assert [node["name"] for node in (await control.state())["nodes"]] == ["hollow-0"]
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 10) == 0
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-        control_plane.kubectl("delete", "node", "command-0", "--ignore-not-found")
+        control_plane.kubectl("delete", "node", "hollow-0", "--ignore-not-found")
     assert not (tmp_path / "hollow.json").exists()
     with pytest.raises(HollowControlError, match="no hollow nodes are ready"):
         HollowControl.of(tmp_path)

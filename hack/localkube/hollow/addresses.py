@@ -33,20 +33,10 @@ class Addresses:
     def take(self) -> str:
         """A free address. LocalKubeError when there is none."""
         for ip in itertools.islice(self._turn, self.network.num_addresses):
-            if self._taken(ip):
+            if ip not in self._given and all(is_free(ip, port) for port in PORTS):
+                self._given.add(ip)
                 return ip
         raise LocalKubeError(f"no free address left in {self.network}: does a program listen on all addresses, on one of {PORTS}? Stop it")
-
-    def retake(self, ip: str) -> str:
-        """The same address as before if it can be had (a restarted process must not change its pods' addresses), else a new one."""
-        return ip if ip.startswith("127.") and self._taken(ip) else self.take()
-
-    def _taken(self, ip: str) -> bool:
-        """Give out this address if it is free; return whether it was."""
-        usable = ip not in self._given and all(is_free(ip, port) for port in PORTS)
-        if usable:
-            self._given.add(ip)
-        return usable
 
     def give_back(self, ip: str) -> None:
         """The pod is gone; its address may be used again."""

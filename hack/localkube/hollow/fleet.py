@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import shutil
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +17,7 @@ from localkube.hollow.pods import HollowPod, Make, Surroundings, spawn
 from localkube.hollow.spec import Backend, Data, backends, data_of, is_address, named_ports, service_name, target_port
 from localkube.hollow.status import is_barred, is_ready
 
-logger = logging.getLogger("localkube.hollow")
-
 PROBE_S = 0.02
-SCHEDULABLE_TIMEOUT_S = 10.0
 
 
 class Hollow:
@@ -32,7 +27,6 @@ class Hollow:
         self.nodes = {node.name: node for node in nodes}
         self.pods: dict[str, HollowPod] = {}
         self.ambiguous: Counter[str] = Counter()
-        self._folder = folder
         self._around = Surroundings(
             kube=kube,
             folder=folder,
@@ -49,7 +43,6 @@ class Hollow:
         self._nodes = Mirror(kube, "/api/v1/nodes", self._node_changed)
         self._claims = HollowClaims(kube, folder / "claims", self._spawn)
         self._pods = Mirror(kube, "/api/v1/pods", self._pod_changed, selector="spec.nodeName!=")  # the empty value: only bound pods
-        self._barred = set(self.nodes)
         self._open = asyncio.Event()
         """Set as soon as the scheduler may use all nodes."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -65,16 +58,10 @@ class Hollow:
         await asyncio.gather(*(mirror.synced.wait() for mirror in mirrors))
         self._spawn(self._pods.run())  # last: a pod that starts looks for its Secrets and Services
         await self._pods.synced.wait()
-        for left in (self._folder / "pods").glob("*"):  # volumes of pods that went while no process was there to see it
-            if left.name not in self.pods:
-                shutil.rmtree(left, ignore_errors=True)
         for node in self.nodes.values():
             self._spawn(node.keep())
         self._spawn(self._probe_all())
-        try:  # else the scheduler puts all pods on the first node; without a controller manager, go on
-            await asyncio.wait_for(self._open.wait(), SCHEDULABLE_TIMEOUT_S)
-        except TimeoutError:
-            logger.warning("the nodes still carry taints after %.0f s: does a controller manager run?", SCHEDULABLE_TIMEOUT_S)
+        await self._open.wait()  # else the scheduler puts all pods on the first node
 
     async def stop(self) -> None:
         """Everything ends at once, as if the power went off. Nodes and pods stay in the API."""
@@ -128,10 +115,8 @@ class Hollow:
         if node is None or event == "DELETED":
             return
         node.judged(obj)
-        self._barred.discard(node.name)
-        if is_barred(obj):
-            self._barred.add(node.name)
-        if not self._barred:
+        known = [self._nodes.items.get(("", name)) for name in self.nodes]
+        if not any(one is None or is_barred(one) for one in known):
             self._open.set()
 
     # ------------------------------------------------------------ Services

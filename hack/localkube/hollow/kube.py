@@ -27,6 +27,8 @@ CALL_TIMEOUT_S = 10.0
 WATCH_S = 10.0
 """The API server is asked to end a watch after this time. One that is silent for a little longer is dead: a black hole sends nothing."""
 PARALLEL_CALLS = 24
+MERGE = "merge-patch+json"
+"""A patch that replaces lists as a whole; also for custom resources, which know no strategic merge."""
 
 
 class KubeError(LocalKubeError):

@@ -9,7 +9,7 @@ import random
 from datetime import UTC, datetime
 
 from localkube import Obj
-from localkube.hollow.kube import Kube, KubeError, RefusedError
+from localkube.hollow.kube import MERGE, Kube, KubeError, RefusedError
 from localkube.hollow.status import is_ready, micro_stamp, node_object, node_status
 
 logger = logging.getLogger("localkube.hollow")
@@ -91,7 +91,7 @@ class HollowNode:
     async def _renew(self) -> None:
         spec = {"holderIdentity": self.name, "leaseDurationSeconds": LEASE_S, "renewTime": micro_stamp(datetime.now(UTC))}
         try:
-            await self._kube.patch(f"{_LEASES}/{self.name}", {"spec": spec}, kind="merge-patch+json")
+            await self._kube.patch(f"{_LEASES}/{self.name}", {"spec": spec}, kind=MERGE)
         except RefusedError as e:
             if e.status != 404:
                 raise

@@ -24,7 +24,7 @@ from localkube.hollow.kube import Kube, KubeError
 from localkube.hollow.nodes import HollowNode
 from localkube.hollow.reports import Reporter
 from localkube.hollow.spec import ConfigError, Sources, component_of, main_container, patience
-from localkube.hollow.status import KILLED, Container, known_transitions, pod_status, recalled, stamp, transitions
+from localkube.hollow.status import KILLED, Container, pod_status, stamp, transitions
 
 logger = logging.getLogger("localkube.hollow")
 
@@ -100,14 +100,15 @@ class HollowPod:
         self.namespace, self.name, self.uid = meta["namespace"], meta["name"], meta["uid"]
         self.main = main_container(pod)
         self.kind = component_of(self.main)
-        self.ip = around.addresses.retake(status["podIP"]) if status.get("podIP") else around.addresses.take()
-        self.container = recalled(pod, self.main["name"], now)
+        self.ip = around.addresses.take()
+        self.container = Container()
         self.failed = ""
         self.finished = False
         self._over = status.get("phase") in {"Succeeded", "Failed"}
-        self._started = status.get("startTime") or stamp(now)
-        self._since = known_transitions(pod)
-        self._scheduled = {} if "PodScheduled" in self._since else {"PodScheduled": ("True", stamp(now))}
+        self._started = stamp(now)
+        self._since: dict[str, tuple[str, str]] = {}
+        is_scheduled = any(one["type"] == "PodScheduled" for one in status.get("conditions") or ())
+        self._scheduled = {} if is_scheduled else {"PodScheduled": ("True", stamp(now))}
         self._path = f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
         self._folder = around.folder / "pods" / self.uid
         self.reporter = Reporter(around.kube, self._path, node, self._status)

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from localkube import kubeconfig
 from localkube.errors import LocalKubeError, guarded
-from localkube.files import only_one, write_json
+from localkube.files import write_json
 from localkube.hollow.addresses import of_node
 from localkube.hollow.control import ADDRESS_FILE, application
 from localkube.hollow.fleet import Hollow
@@ -64,7 +64,8 @@ async def running(
             try:
                 await asyncio.wait_for(hollow.start(), READY_TIMEOUT_S)
             except TimeoutError:
-                raise LocalKubeError(f"the API server at hand did not answer in full within {READY_TIMEOUT_S:.0f} s") from None
+                msg = f"the API server did not answer in full within {READY_TIMEOUT_S:.0f} s, or keeps pods off the nodes"
+                raise LocalKubeError(msg) from None
             yield hollow
         finally:
             await hollow.stop()
@@ -87,7 +88,7 @@ async def _serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     folder, file = options.folder, options.folder / ADDRESS_FILE
-    nodes = running(kubeconfig.read(options.kubeconfig), folder, nodes=options.nodes, prefix=options.node_prefix)
+    nodes = running(kubeconfig.read(options.kubeconfig), folder, nodes=options.nodes)
     try:
         async with nodes as hollow, controlled(hollow) as url:
             write_json(file, {"control": url})
@@ -105,15 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--folder", type=lambda text: Path(text).resolve(), required=True, help="for volumes, and for hollow.json when ready"
     )
-    parser.add_argument("--node-prefix", default="hollow", help="nodes are called PREFIX-0 ... (default hollow)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
 
     def work() -> int:
         options.folder.mkdir(parents=True, exist_ok=True)
-        taken = f"other hollow nodes run in {options.folder}: stop them or give another folder with --folder"
-        with only_one(options.folder / "hollow.lock", taken):
-            asyncio.run(_serve(options))
+        asyncio.run(_serve(options))
         return 0
 
     return guarded("hollow nodes", work)

@@ -97,19 +97,6 @@ class Container:
         return body | ({"lastState": {"terminated": self.last}} if self.last else {})
 
 
-def recalled(pod: Obj, name: str, now: datetime) -> Container:
-    """The container as the API remembers it, after this process was restarted.
-
-    What ran ended with the old process: it counts as killed, so that the next start counts as another restart.
-    """
-    for status in (pod.get("status") or {}).get("containerStatuses") or []:
-        if status["name"] == name:
-            last = (status.get("lastState") or {}).get("terminated")
-            found = Container(restarts=int(status.get("restartCount") or 0), state=status.get("state") or Container().state, last=last)
-            return found.terminated(now, KILLED, "the node restarted") if found.runs else found
-    return Container()
-
-
 def pod_status(
     pod: Obj, main: Container, *, main_name: str, ip: str, host_ip: str, started: str, since: Mapping[str, tuple[str, str]], failed: str
 ) -> Obj:
@@ -141,12 +128,6 @@ def transitions(since: Mapping[str, tuple[str, str]], main: Container, now: date
     ready = "True" if main.ready and not failed else "False"
     states = {"PodReadyToStartContainers": "False" if failed else "True", "Initialized": "True", "ContainersReady": ready, "Ready": ready}
     return {name: since[name] if since.get(name, ("",))[0] == state else (state, stamp(now)) for name, state in states.items()}
-
-
-def known_transitions(pod: Obj) -> dict[str, tuple[str, str]]:
-    """(status, time) for each condition as the API has them, so that a restarted process does not invent transitions."""
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return {one["type"]: (one["status"], one["lastTransitionTime"]) for one in conditions if one.get("lastTransitionTime")}
 
 
 def _condition(name: str, state: str, moment: str, container: str) -> Obj:

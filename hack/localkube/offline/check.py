@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ INSTALL = "give --install-docker, which installs Debian's packages and starts do
 class Facts:
     """What was observed on the machine."""
 
-    linux: bool
     root: bool
     docker: Mapping[str, Any] | None  # what Docker says of itself; None: no answer
     docker_program: bool
@@ -45,7 +43,6 @@ def observe(cache: Path, stock: str | None) -> Facts:
     missing = runtime.missing()
     memory = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
     return Facts(
-        linux=sys.platform == "linux",
         root=os.geteuid() == 0,
         docker=info,
         docker_program=shutil.which("docker") is not None,
@@ -65,7 +62,6 @@ def lacking(facts: Facts) -> list[str]:
     own_runtime = facts.docker is None or facts.docker.get("DefaultRuntime") == dockerd.RUNTIME
     offline = way(facts) == "offline"
     checks = (
-        (facts.linux, "kind-offline runs on Linux only: use a Linux machine."),
         (facts.docker_program, f"There is no program 'docker': {INSTALL}."),
         (facts.docker is not None or not facts.docker_program, f"Docker does not answer: start it, or {INSTALL}."),
         (

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
-import re
-import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
-from localkube.run import logged
+from localkube.run import logged, output
 
 SUITE = "bookworm"
 SUITES = {"bullseye", "bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable"}
 """Debian's; a mirror that has one of them has those used here. Other distributions and other projects' repositories have others."""
 BUILD_SECONDS = 1800.0
-SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 BULK = (
     "rm -rf usr/share/doc/* usr/share/man/* usr/share/info/* usr/share/locale/* "
     "var/lib/apt/lists/* var/cache/apt/*.bin var/cache/apt/archives/*.deb"
@@ -68,13 +64,12 @@ POSTGRES = Root(
 )
 
 
-def mirror(texts: Mapping[str, str] | None = None) -> str | None:
-    """The first mirror of Debian's main packages in apt's own sources (text by file name; None: this machine's), None if there is none."""
-    texts = _sources() if texts is None else texts
-    for name in sorted(texts):
-        for kinds, url, suites, components in _entries(name, texts[name]):
-            if "deb" in kinds and "main" in components and SUITES.intersection(suites):
-                return url.rstrip("/")
+def mirror() -> str | None:
+    """The first mirror of Debian's main packages that apt is configured with; None if there is none, or no apt."""
+    argv = ["apt-get", "indextargets", "--no-release-info", "--format=$(SITE) $(RELEASE)", "Created-By: Packages", "Component: main"]
+    with contextlib.suppress(LocalKubeError):
+        targets = (line.rpartition(" ") for line in output(argv).splitlines())
+        return next((url for url, _, suite in targets if suite in SUITES), None)
     return None
 
 
@@ -98,37 +93,7 @@ def make(root: Root, cache: Path, url: str) -> Path:
         ):
             what = f"{argv[0]} of the Debian root file system {root.name!r} from {url}"
             logged(argv, what=what, log=log, env=env, timeout=BUILD_SECONDS)
-        _unmounted(folder)
         for old in cache.glob(f"debian-{root.name}-*.tar"):
             old.unlink()
         partial.replace(target)
     return target
-
-
-def _sources() -> dict[str, str]:
-    """The texts of apt's sources on this machine, by path."""
-    files = [path for place in SOURCES for path in (sorted(place.iterdir()) if place.is_dir() else [place]) if path.is_file()]
-    return {str(path): path.read_text(encoding="utf-8", errors="replace") for path in files if path.suffix in {".list", ".sources"}}
-
-
-def _entries(name: str, text: str) -> Iterator[tuple[list[str], str, list[str], list[str]]]:
-    """(kinds, URL, suites, components) of each entry of a file of apt's, in either of its two formats."""
-    if name.endswith(".sources"):
-        for paragraph in re.split(r"\n\s*\n", "\n".join(line for line in text.splitlines() if not line.startswith("#"))):
-            fields = {key.lower(): value.split() for key, value in re.findall(r"^([\w-]+):((?:.*(?:\n[ \t].*)*))", paragraph, re.MULTILINE)}
-            for url in fields.get("uris", []):
-                yield fields.get("types", []), url, fields.get("suites", []), fields.get("components", [])
-        return
-    for line in text.splitlines():
-        words = re.sub(r"\[.*?\]", "", line.partition("#")[0]).split()
-        if len(words) >= 4:
-            yield [words[0]], words[1], [words[2]], words[3:]
-
-
-def _unmounted(folder: Path) -> None:
-    """Take off what debootstrap may have left mounted, before the folder is removed."""
-    for mount in ("proc", "sys", "dev/pts", "dev"):
-        if os.path.ismount(folder / mount):
-            subprocess.run(["umount", "--lazy", str(folder / mount)], timeout=30, check=False)
-            if os.path.ismount(folder / mount):
-                raise LocalKubeError(f"{folder} still has something mounted in it: unmount it, then remove the folder")

@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import yaml
-
-from localkube import wheels
-from localkube.charts import OPERATOR, Helm
+from localkube import charts, wheels
+from localkube.charts import Helm
 from localkube.offline import docker
+from localkube.plane.operators import NAMESPACE
 from localkube.progress import to_stderr
 from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
 
-IMAGES = {"operator": f"whatsapp-operator/operator:{VERSION}", "simulator": f"whatsapp-operator/wabiz-sim:{VERSION}"}
-"""By target of the Dockerfile; the names that the charts have as defaults."""
-INSTALL_SECONDS = 180.0
+IMAGES = {target: f"{name}:{VERSION}" for target, name in charts.IMAGES.items()}
+"""By target of the Dockerfile."""
 
 
 def build(root: Path, base: str | None, logs: Path) -> None:
@@ -32,11 +30,8 @@ def build(root: Path, base: str | None, logs: Path) -> None:
 
 def install(root: Path, kubeconfig: Path, helm: Path) -> None:
     """Install the operator by its chart, or upgrade it; returns when its pods are ready. LocalKubeError with Helm's words if that fails."""
-    namespace = "whatsapp-operator-system"
-    begun, chart = time.monotonic(), str(root / "charts" / OPERATOR)
-    options = (f"--namespace={namespace}", "--create-namespace", "--wait", f"--timeout={INSTALL_SECONDS:g}s")
+    begun = time.monotonic()
     # the image has changed but not its name: the pods must still be replaced
-    image = yaml.safe_dump({"podAnnotations": {"multiconnect.dev/image": docker.inspected(IMAGES["operator"], "{{json .Id}}")}})
-    program = Helm(helm, kubeconfig.parent, env={"KUBECONFIG": str(kubeconfig)})
-    program.run("upgrade", "--install", OPERATOR, chart, *options, values=image)
-    to_stderr(f"the operator runs in namespace {namespace} after {time.monotonic() - begun:.1f} s")
+    image = {"podAnnotations": {"multiconnect.dev/image": docker.inspected(IMAGES["operator"], "{{json .Id}}")}}
+    Helm(helm, kubeconfig.parent, env={"KUBECONFIG": str(kubeconfig)}).install_operator(root, image)
+    to_stderr(f"the operator runs in namespace {NAMESPACE} after {time.monotonic() - begun:.1f} s")

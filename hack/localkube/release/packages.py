@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from localkube.charts import CLUSTER, OPERATOR, Helm
+from localkube.charts import CLUSTER, IMAGES, OPERATOR, Helm
 from localkube.errors import LocalKubeError
 from localkube.plane.operators import NAME, NAMESPACE
 from localkube.release.notes import changes
@@ -22,8 +22,6 @@ from localkube.run import output
 
 SOURCES = ("pyproject.toml", "README.md", "LICENSE")
 PACKAGES = ("whatsapp_operator", "wabiz_sim", "kubectl_whatsapp")
-NAMES = ("whatsapp-operator/operator", "whatsapp-operator/wabiz-sim")
-"""The images as the repository calls them; a release puts its registry in front."""
 SECONDS = 300.0
 
 
@@ -83,7 +81,7 @@ def manifest(chart: Path, helm: Helm) -> str:
 
 
 def _in_registry(text: str, registry: str) -> str:
-    for name in NAMES:
+    for name in IMAGES.values():
         text = text.replace(name, f"{registry}/{name.rpartition('/')[2]}")
     return text
 

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from localkube import Obj
 from localkube.hollow.status import is_ready as says_ready
+from localkube.plane.operators import NAME as OPERATOR
+from localkube.plane.operators import NAMESPACE as SYSTEM
 from outside.observer import Observer
 
 NAMESPACE, NAME = "default", "acme"
 GROUP = "/apis/multiconnect.dev/v1alpha1"
 CLUSTERS = f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters"
-LEASES = "/apis/coordination.k8s.io/v1/namespaces/whatsapp-operator-system/leases"
-LEASE = "whatsapp-operator"
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/{OPERATOR}"
+"""That of the operators."""
 ROLE = "multiconnect.dev/role"
 SWITCHOVER = "multiconnect.dev/switchover"
 

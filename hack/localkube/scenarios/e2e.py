@@ -8,29 +8,29 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from localkube import LocalKubeError, Obj
 from localkube.offline import docker
+from localkube.offline.images import POSTGRES_IMAGE
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, pinned_programs
 from localkube.progress import to_stderr
 from localkube.scenarios.command import Command
-from localkube.scenarios.faults.kind import FAULTS
+from localkube.scenarios.faults.kind import FAULTS, named
 from localkube.scenarios.kind import nodes
 from localkube.scenarios.kind.environment import KindEnvironment
 from localkube.scenarios.kind.install import CLUSTER, SIMULATOR_REPOSITORY, Installation
 from localkube.scenarios.kind.nodes import NAME, KindNodes, run
-from localkube.scenarios.runner.case import Series, chosen
+from localkube.scenarios.runner.case import Series
 from localkube.scenarios.runner.session import Session
 from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
 
 N, NODE_N, RELEASE_N = 20, 3, 5
 NAMED = f"--name={NAME}"
 UP_S, DOWN_S, ROUTES_S = 5400.0, 300.0, 60.0
-OUR_POSTGRES, POSTGRES = "whatsapp-operator/postgres:15", "postgres:15"
-"""Made by hack/kind-offline where no registry is reached; the usual one, which nodes pull themselves."""
+POSTGRES = "postgres:15"
+"""The usual image, which nodes pull themselves; hack/kind-offline makes another one where no registry is reached."""
 
 
 async def play(session: Session[KindEnvironment], options: argparse.Namespace, root: Path) -> None:
@@ -61,7 +61,7 @@ async def install(on: Installation) -> Obj:
     to_stderr(f"helm upgrade --install: the operators are ready after {await on.install():.1f} s")
     about: Obj = {"database": "PostgreSQL"}
     if not (await on.kubectl("get", "wac", CLUSTER, "--ignore-not-found", "-o", "name")).strip():
-        await on.database(OUR_POSTGRES if await asyncio.to_thread(docker.has_image, OUR_POSTGRES) else POSTGRES)
+        await on.database(POSTGRES_IMAGE if await asyncio.to_thread(docker.has_image, POSTGRES_IMAGE) else POSTGRES)
         took = await on.create(database=True)
         about["first_ready"] = round(took, 1)
         to_stderr(f"kubectl apply: the cluster is Ready after {took:.1f} s, its state in {about['database']}")
@@ -76,8 +76,7 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     """The options; ends the process with a sentence when they cannot be understood."""
     names = ", ".join(fault.name for fault in FAULTS)
     parser = argparse.ArgumentParser(prog="hack/e2e", description="The user's own path on kind, and everything that breaks there.")
-    only = partial(chosen, FAULTS)
-    parser.add_argument("--only", dest="faults", type=only, default=FAULTS, help=f"only these faults, by comma: {names}")
+    parser.add_argument("--only", dest="faults", type=named, default=FAULTS, help=f"only these faults, by comma: {names}")
     parser.add_argument("--n", type=int, default=N, help=f"how often everything else (default: {N})")
     parser.add_argument("--node-n", type=int, default=NODE_N, help=f"how often each fault of a node (default: {NODE_N})")
     parser.add_argument("--release-n", type=int, default=RELEASE_N, help=f"how often each change of a Helm release (default: {RELEASE_N})")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from localkube import LocalKubeError, Obj, kubeconfig
-from localkube.hollow.kube import Kube
+from localkube.hollow.kube import MERGE, Kube
 from localkube.progress import to_stderr
-from localkube.scenarios.cluster import CLUSTERS, LEASE, LEASES, NAMESPACE, SWITCHOVER, Holder, is_settled, pods_of
+from localkube.scenarios.cluster import CLUSTERS, LEASE, NAMESPACE, SWITCHOVER, Holder, is_settled, pods_of
 from localkube.scenarios.traffic import Stream
 from outside.laws import Violation
 from outside.observer import Commit, Observer
@@ -25,7 +25,6 @@ SHARDS, SPARES = 2, 1
 SETTLE_S = 120.0
 POLL_S = 0.01
 LEADER_S = 30.0
-MERGE = "merge-patch+json"
 
 
 class Environment(ABC):
@@ -204,7 +203,7 @@ class Environment(ABC):
         """The name of the replica that holds the Lease and runs. LocalKubeError if none does within 30 s."""
 
         async def ask() -> str:
-            lease = await self.api.get(f"{LEASES}/{LEASE}") or {}
+            lease = await self.api.get(LEASE) or {}
             name = str((lease.get("spec") or {}).get("holderIdentity") or "").rpartition("_")[0]
             return name if name and await self.is_operator(name) else ""
 

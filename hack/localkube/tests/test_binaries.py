@@ -20,6 +20,7 @@ import pytest
 
 from localkube.errors import LocalKubeError
 from localkube.files import EXECUTABLE, write
+from localkube.programs import versions
 from localkube.programs.binaries import cache_of, provide
 from localkube.programs.cache import Cache, user_cache
 from localkube.programs.gobuild import GoBuild, linker_flags
@@ -139,12 +140,13 @@ def test_programs_of_the_charts_are_built_even_where_assets_and_releases_are_at_
     assert paths["helm"] == machine.cache.folder / "helm"
 
 
-def test_a_go_mod_without_the_pin_is_said_so(tmp_path: Path) -> None:
+def test_a_go_mod_without_the_pin_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "TOOLS", tmp_path)
     (tmp_path / "etcd").mkdir()
     (tmp_path / "etcd" / "go.mod").write_text("module x\n\ngo 1.24.0\n")
 
     with pytest.raises(LocalKubeError, match=r"go\.mod does not pin go\.etcd\.io/etcd/server/v3"):
-        pinned_programs(tmp_path)
+        pinned_programs()
 
 
 # ---- building, and the cache

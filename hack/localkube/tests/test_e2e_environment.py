@@ -17,13 +17,14 @@ import yaml
 from localkube.charts import Helm
 from localkube.errors import LocalKubeError
 from localkube.files import EXECUTABLE, write
+from localkube.offline.cluster import CONTROL_PLANE
 from localkube.plane.operators import REPOSITORY
 from localkube.scenarios.cluster import is_ready
 from localkube.scenarios.environment import Environment
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.kind.environment import KindEnvironment, crowded, has_started, is_whole
 from localkube.scenarios.kind.install import DATABASE_SECRET, Installation, postgres
-from localkube.scenarios.kind.nodes import CONTROL_PLANE, KindNodes, NodeShell, run
+from localkube.scenarios.kind.nodes import KindNodes, NodeShell, run
 
 WORKERS = ("w1", "w2", "w3")
 SINCE = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -121,6 +122,19 @@ def test_the_example_is_applied_as_it_stands_but_for_a_short_restart_and_the_dat
     assert applied["spec"].pop("database") == {"secretRef": {"name": DATABASE_SECRET}}
     applied["spec"]["client"]["simulator"]["restartSeconds"] = written["spec"]["client"]["simulator"]["restartSeconds"]
     assert applied == written
+
+
+async def test_helm_is_given_the_chart_and_the_images_of_this_version(tmp_path: Path) -> None:
+    helm = write(tmp_path / "helm", f'#!/bin/sh\necho "$@" > {tmp_path}/words\ncat > {tmp_path}/values\n', mode=EXECUTABLE)
+    on = Installation(REPOSITORY, tmp_path, kubectl=tmp_path, helm=helm, folder=tmp_path / "kept", tag="1")
+    await on.install({"logLevel": "DEBUG"})
+    chart, where = REPOSITORY / "charts" / "whatsapp-operator", "--namespace whatsapp-operator-system --create-namespace"
+    words = f"upgrade --install whatsapp-operator {chart} {where} --wait --timeout 180s -f -\n"
+    assert (tmp_path / "words").read_text(encoding="utf-8") == words
+    values = yaml.safe_load((tmp_path / "values").read_text(encoding="utf-8"))
+    assert values == on.given
+    assert (values["logLevel"], values["image"]) == ("DEBUG", {"repository": "whatsapp-operator/operator", "tag": "1"})
+    assert values["simulator"] == {"image": {"repository": "whatsapp-operator/wabiz-sim", "tag": "1"}}
 
 
 def test_postgresql_runs_where_no_fault_strikes_and_its_password_is_in_the_secret_only() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from localkube.hollow.status import Container, known_transitions, pod_status, recalled, stamp, transitions
+from localkube.hollow.status import Container, pod_status, stamp, transitions
 
 from .hollow_bench import a_pod
 
@@ -88,26 +88,3 @@ def test_conditions_keep_the_time_of_their_last_change() -> None:
     assert second["Ready"] == ("True", stamp(later))
     assert second["Initialized"] == ("True", stamp(NOW))
     assert transitions(second, Container().running(later, ready=True), later, failed=True)["Ready"][0] == "False"
-
-
-def test_a_restarted_process_goes_on_counting() -> None:
-    pod = a_pod()
-    pod["status"] = report(Container(restarts=3).running(NOW, ready=True))
-
-    main = recalled(pod, "coreapp", NOW)
-
-    assert main.ended is not None
-    assert main.running(NOW, ready=True).restarts == 4
-    assert known_transitions(pod)["Ready"] == ("True", stamp(NOW))
-    assert recalled(a_pod(), "coreapp", NOW) == Container()
-
-
-def test_a_restarted_process_remembers_an_end_and_a_wait() -> None:
-    pod = a_pod()
-    ended = Container(restarts=1).running(NOW, ready=True).terminated(NOW, 3, "why")
-    pod["status"] = report(ended)
-    waiting = a_pod()
-    waiting["status"] = report(ended.waiting("CreateContainerConfigError", "no"))
-
-    assert recalled(pod, "coreapp", NOW).ended == ended.ended
-    assert recalled(waiting, "coreapp", NOW).running(NOW, ready=True).restarts == 2

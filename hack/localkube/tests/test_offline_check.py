@@ -16,7 +16,6 @@ from localkube.offline.check import Facts
 
 STOCK = "kindest/node:v1.37.0@sha256:" + "a" * 64
 WELL = Facts(
-    linux=True,
     root=True,
     docker={"ServerVersion": "20.10.24", "DefaultRuntime": "runc"},
     docker_program=True,
@@ -39,7 +38,6 @@ def test_a_machine_that_has_everything_lacks_nothing() -> None:
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        (replace(WELL, linux=False), "on Linux only"),
         (replace(WELL, docker=None, docker_program=False), "no program 'docker'"),
         (replace(WELL, docker=None), "does not answer"),
         (replace(WELL, missing_capabilities=HOLE), "lacks CAP_SYS_RESOURCE"),

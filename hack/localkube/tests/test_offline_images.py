@@ -13,39 +13,34 @@ from pathlib import Path
 import pytest
 
 from localkube.errors import LocalKubeError
+from localkube.files import EXECUTABLE, write
 from localkube.offline import archive as kind_archive
 from localkube.offline import debian
 from localkube.offline.archive import COMPONENTS, ComponentImage
 from localkube.programs.versions import chart_programs, kind_programs, pinned_programs
 
-DEB822 = """Types: deb
-# a snapshot
-URIs: http://mirror.test/debian-security/
-Suites: bookworm-security
-Components: main
-
-Types: deb
-URIs: http://mirror.test/debian/
-Suites: bookworm
- bookworm-updates
-Components: main contrib
-"""
 KINDEST = ["docker.io/kindest/kindnetd:v20260820-69b56db7", "docker.io/kindest/local-path-helper:v20260131-7181c60a"]
 
 
 @pytest.mark.parametrize(
-    ("sources", "mirror"),
+    ("configured", "mirror"),
     [
-        ({"debian.sources": DEB822}, "http://mirror.test/debian"),
-        ({"a.list": "# deb http://no.test/debian bookworm main\ndeb [signed-by=/k arch=amd64] http://m.test/debian trixie main\n"}, "http://m.test/debian"),
-        ({"a.list": "deb-src http://m.test/debian bookworm main\n"}, None),
-        ({"a.list": "deb http://m.test/ubuntu noble main\n", "b.list": "deb http://m.test/apt cloud-sdk-bookworm main"}, None),
-        ({"a.list": "deb http://m.test/debian bookworm contrib\n", "b.sources": "Types: deb\n"}, None),
-        ({}, None),
+        (("http://m.test/debian-security bookworm-security", "http://m.test/debian bookworm"), "http://m.test/debian"),
+        (("http://m.test/ubuntu noble", "http://m.test/apt cloud-sdk-bookworm"), None),
+        ((), None),
     ],
-)  # fmt: skip
-def test_the_mirror_is_the_machines_own(sources: dict[str, str], mirror: str | None) -> None:
-    assert debian.mirror(sources) == mirror
+)
+def test_the_mirror_is_the_machines_own(
+    configured: tuple[str, ...], mirror: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "apt-get", "#!/bin/sh\n" + "".join(f"echo {line}\n" for line in configured), mode=EXECUTABLE)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert debian.mirror() == mirror
+
+
+def test_without_apt_there_is_no_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert debian.mirror() is None
 
 
 def test_a_root_file_system_is_made_again_when_what_it_is_made_from_changes() -> None:

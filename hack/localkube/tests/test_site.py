@@ -20,7 +20,6 @@ INDEX = """Index
 .. toctree::
 
    page
-   not-there
    /README
 """
 PAGE = """# Page

@@ -223,19 +223,15 @@ def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
     harness = Harness(folder, detached=options.keep, audit_log=True, observe=options.observe)
     harness.up()
     demo = Demo(harness, command.root / "examples" / "cluster.yaml", console)
-    keep, file = False, folder.with_suffix(".json")
+    keep, file = options.keep, folder.with_suffix(".json")  # it is kept also to see what went wrong
+    wait = not keep and sys.stdin.isatty() and sys.stdout.isatty()
     try:
         try:
             asyncio.run(demo.run())
-        except LocalKubeError:
-            keep = options.keep  # to see what went wrong
-            raise
         finally:
             figures = {"run": command.provenance.of_run(), **demo.figures()}
             write_json(file, {**figures, "complaint": demo.complaint()})
         console.print(Markdown(demo_block(figures)))
-        keep = options.keep
-        wait = not keep and sys.stdin.isatty() and sys.stdout.isatty()
         for line in (f"Figures: {file}", *(_invitation(folder) if keep or wait else ())):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         if harness.prometheus is not None and (keep or wait):
@@ -245,6 +241,9 @@ def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
             raise LocalKubeError(complaint)
         if wait:
             _wait(folder, console)
+    except KeyboardInterrupt:
+        keep = False
+        raise
     finally:
         if keep:
             to_stderr("it runs on; 'hack/demo --down' ends and removes it")

@@ -166,9 +166,8 @@ SHORT = (
 """The round that CI runs."""
 
 
-def named(names: str) -> tuple[Fault[HollowEnvironment], ...]:
-    """The faults of these names, as `chosen` says."""
-    return chosen(FAULTS, names)
+named = partial(chosen, FAULTS)
+"""The faults of these names, by comma."""
 
 
 def soak(seconds: float) -> Fault[HollowEnvironment]:

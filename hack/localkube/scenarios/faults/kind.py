@@ -11,7 +11,7 @@ from localkube.scenarios.faults.kind_actions import resize
 from localkube.scenarios.kind.environment import KindEnvironment
 from localkube.scenarios.kind.install import Installation
 from localkube.scenarios.kind.nodes import KindNodes
-from localkube.scenarios.runner.case import Fault, Series
+from localkube.scenarios.runner.case import Fault, Series, chosen
 
 KILLED_S, FORCED_S, FROZEN_S, NODE_S, SUCCESSION_S, LEADER_S = 0.5, 1.5, 4.5, 6.0, 8.0, 5.0
 
@@ -67,3 +67,5 @@ FAULTS: tuple[Fault[KindEnvironment], ...] = (
     Fault("chart-upgrade", "helm upgrade: values", actions.upgrade_chart, **RELEASE, watch=5.0),
     Fault("uninstall", "helm uninstall: pods serve on, CRDs stay", actions.uninstall, **RELEASE),
 )  # fmt: skip
+named = partial(chosen, FAULTS)
+"""The faults of these names, by comma."""

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from localkube import LocalKubeError
+from localkube.plane.operators import NAMESPACE as SYSTEM
 from localkube.scenarios.cluster import NAMESPACE, is_ready
 from localkube.scenarios.environment import SHARDS
 from localkube.scenarios.faults.actions import if_there, note_nodes
 from localkube.scenarios.kind.environment import KindEnvironment, node_of
-from localkube.scenarios.kind.install import CLUSTER, GONE_S, OPERATOR_REPOSITORY, SIMULATOR_REPOSITORY, SYSTEM, Installation
+from localkube.scenarios.kind.install import CLUSTER, GONE_S, OPERATOR_REPOSITORY, SIMULATOR_REPOSITORY, Installation
 from localkube.scenarios.kind.nodes import KindNodes
 from localkube.scenarios.runner.case import Case
 

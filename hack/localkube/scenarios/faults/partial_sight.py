@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 
 from localkube import LocalKubeError, Obj
+from localkube.hollow.kube import MERGE
 from localkube.plane.operators import NAME
 from localkube.plane.operators import NAMESPACE as OPERATORS
 from localkube.scenarios.cluster import NAMESPACE, SWITCHOVER
-from localkube.scenarios.environment import MERGE, SHARDS
+from localkube.scenarios.environment import SHARDS
 from localkube.scenarios.faults.actions import STEP_S, Hollow
 from localkube.scenarios.faults.control import SIGNAL_S, counted
 from localkube.scenarios.faults.egress_denied import DENIED

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from localkube.errors import LocalKubeError
 from localkube.plane.controlplane import Write
-from localkube.scenarios.cluster import LEASE, LEASES, NAMESPACE
+from localkube.scenarios.cluster import LEASE, NAMESPACE
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.runner.case import Action, Case
 
@@ -75,7 +75,7 @@ def end_leader(number: signal.Signals, shard: int, found: list[Succession], *, h
             case.victims.clear()
             case.notes.append(f"{old} still handed shard {shard} over after {number.name}: this says nothing about its successor")
             return
-        spec = (await environment.api.get(f"{LEASES}/{LEASE}") or {}).get("spec") or {}
+        spec = (await environment.api.get(LEASE) or {}).get("spec") or {}
         new = str(spec.get("holderIdentity") or "").rpartition("_")[0]
         if set(by) != {environment.harness.operators.credential(new)}:
             raise LocalKubeError(f"the audit log does not say that {new} handed shard {shard} over (by: {', '.join(by)})")

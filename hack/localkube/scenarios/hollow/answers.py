@@ -1,6 +1,6 @@
-"""All Coreapps and Webapps of the scale bench in one small process: they answer what the operator asks them, and their nodes are alive.
+"""All Coreapps and Webapps of the scale bench in one small process: they answer what the operator asks them.
 
-python -m localkube.scenarios.hollow.answers --kubeconfig FILE --plan FILE --ready FILE
+python -m localkube.scenarios.hollow.answers --plan FILE --ready FILE
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import ssl
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import cast
 
-from localkube import Obj, kubeconfig
-from localkube.hollow.kube import Kube
-from localkube.hollow.nodes import HollowNode
+from localkube import Obj
 from whatsapp_operator.core.manifests import HEALTHCHECK_PORT, WEBAPP_PORT
 
 BACKLOG = 16
@@ -25,23 +24,19 @@ META = {"version": "v2.53.4", "api_status": "stable"}
 class Answerer(asyncio.Protocol):
     """Answers each piece that comes with the same: a Coreapp, whose probes are a piece each."""
 
+    _transport: asyncio.Transport  # from connection_made on
+
     def __init__(self, answer: bytes) -> None:
         """``answer``: all of it, as HTTP."""
         self._answer = answer
-        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As asyncio asks."""
-        self._transport = transport if isinstance(transport, asyncio.Transport) else None
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """As asyncio asks."""
-        self.send(self._answer)
-
-    def send(self, answer: bytes) -> None:
-        """Send this."""
-        if self._transport is not None:
-            self._transport.write(answer)
+        self._transport.write(self._answer)
 
 
 class _Webapp(Answerer):
@@ -57,7 +52,7 @@ class _Webapp(Answerer):
         length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
         if end and len(body) >= length:
             self._read = b""
-            self.send(LOGIN if head.startswith(b"POST /v1/users/login") else self._answer)
+            self._transport.write(LOGIN if head.startswith(b"POST /v1/users/login") else self._answer)
 
 
 def answer(body: Obj) -> bytes:
@@ -85,18 +80,15 @@ async def listen(plan: Obj) -> None:
 
 
 async def _run(options: argparse.Namespace) -> None:
-    plan: Obj = json.loads(options.plan.read_text(encoding="utf-8"))
-    await listen(plan)
-    async with Kube(kubeconfig.read(options.kubeconfig)) as kube, asyncio.TaskGroup() as group:
-        for one in plan["nodes"]:
-            group.create_task(HollowNode(kube, one["name"], one["address"], one["zone"]).keep())
-        options.ready.touch()
+    await listen(json.loads(options.plan.read_text(encoding="utf-8")))
+    options.ready.touch()
+    await asyncio.Event().wait()
 
 
 def main() -> None:
     """Answer until ended."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--kubeconfig", "--plan", "--ready"):
+    for name in ("--plan", "--ready"):
         parser.add_argument(name, type=Path, required=True)
     asyncio.run(_run(parser.parse_args()))
 

@@ -9,10 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from localkube import LocalKubeError, Obj
+from localkube.offline.cluster import CONTROL_PLANE
+from localkube.plane.operators import NAMESPACE as SYSTEM
 from localkube.scenarios.cluster import Holder, is_ready
 from localkube.scenarios.environment import SETTLE_S, Environment
-from localkube.scenarios.kind.install import CLUSTER, REPLICAS, SYSTEM, Installation
-from localkube.scenarios.kind.nodes import CONTROL_PLANE, KindNodes
+from localkube.scenarios.kind.install import CLUSTER, REPLICAS, Installation
+from localkube.scenarios.kind.nodes import KindNodes
 
 PODS_OF_SYSTEM = f"/api/v1/namespaces/{SYSTEM}/pods"
 ASK_S = 0.25

@@ -16,14 +16,16 @@ import yaml
 
 from localkube import LocalKubeError, Obj
 from localkube.charts import CLUSTER as CLUSTER_CHART
-from localkube.charts import OPERATOR, Helm
-from localkube.scenarios.kind.nodes import CONTROL_PLANE, run
+from localkube.charts import IMAGES, READY_SECONDS, Helm
+from localkube.charts import OPERATOR as RELEASE
+from localkube.offline.cluster import CONTROL_PLANE
+from localkube.plane.operators import NAMESPACE as SYSTEM
+from localkube.scenarios.kind.nodes import run
 
-SYSTEM, RELEASE = "whatsapp-operator-system", "whatsapp-operator"
 CLUSTER = "acme"
-OPERATOR_REPOSITORY, SIMULATOR_REPOSITORY = "whatsapp-operator/operator", "whatsapp-operator/wabiz-sim"
+OPERATOR_REPOSITORY, SIMULATOR_REPOSITORY = IMAGES["operator"], IMAGES["simulator"]
 REPLICAS = 2
-READY_S, GONE_S, HELM_S = 240.0, 120.0, 180.0
+READY_S, GONE_S = 240.0, 120.0
 DATABASE_SECRET = f"{CLUSTER}-database"
 SIMULATOR_RESTART_S = 1
 
@@ -53,8 +55,7 @@ class Installation:
 
     async def helm(self, *words: str, values: Mapping[str, Any] | None = None) -> str:
         """What helm prints."""
-        given = yaml.safe_dump(dict(values)) if values else ""
-        return await asyncio.to_thread(self._helm.run, *words, values=given, timeout=HELM_S + 10)  # longer than what helm waits itself
+        return await asyncio.to_thread(self._helm.run, *words, values=yaml.safe_dump(dict(values)) if values else "")
 
     async def install(self, values: Mapping[str, Any] | None = None) -> float:
         """`helm upgrade --install` with more values, waited for. Returns the seconds that it took."""
@@ -65,20 +66,16 @@ class Installation:
             "simulator": {"image": {"repository": SIMULATOR_REPOSITORY, "tag": self.tag}},
             **(values or {}),
         }
-        await self.helm(
-            *("upgrade", RELEASE, str(self._root / "charts" / OPERATOR), "--install", "--namespace", SYSTEM, "--create-namespace"),
-            *("--wait", "--timeout", f"{HELM_S:g}s"),
-            values=self.given,
-        )
+        await asyncio.to_thread(self._helm.install_operator, self._root, self.given)
         return time.monotonic() - begun
 
     async def uninstall(self) -> None:
         """`helm uninstall`, waited for."""
-        await self.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", f"{HELM_S:g}s")
+        await self.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", f"{READY_SECONDS:g}s")
 
     async def test(self) -> str:
         """`helm test`; returns what it said."""
-        return await self.helm("test", RELEASE, "--namespace", SYSTEM, "--timeout", f"{HELM_S:g}s")
+        return await self.helm("test", RELEASE, "--namespace", SYSTEM, "--timeout", f"{READY_SECONDS:g}s")
 
     async def database(self, image: str) -> None:
         """PostgreSQL on the control plane, and the Secret by which a WhatsAppCluster reaches it."""
@@ -111,12 +108,12 @@ class Installation:
         image = {"repository": SIMULATOR_REPOSITORY, "tag": self.tag}
         values = {"preset": "staging", "simulator": {"restartSeconds": SIMULATOR_RESTART_S}, "test": {"image": image}}
         await self.helm("install", name, str(self._root / "charts" / CLUSTER_CHART), values=values)
-        await self.helm("test", name, "--timeout", f"{HELM_S:g}s")
+        await self.helm("test", name, "--timeout", f"{READY_SECONDS:g}s")
         return time.monotonic() - begun
 
     async def uninstall_cluster(self, name: str) -> None:
         """`helm uninstall` of it, if it is there."""
-        await self.helm("uninstall", name, "--ignore-not-found", "--wait", "--timeout", f"{HELM_S:g}s")
+        await self.helm("uninstall", name, "--ignore-not-found", "--wait", "--timeout", f"{READY_SECONDS:g}s")
 
     async def ready(self, name: str = CLUSTER) -> None:
         """Wait until a cluster is Ready. LocalKubeError with what it says if it is not in time."""

@@ -21,7 +21,6 @@ from localkube.run import output
 
 NAME = "whatsapp-e2e"
 LABEL = f"label=io.x-k8s.kind.cluster={NAME}"
-CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 SENDER, SENDER_PORT = f"{NAME}-sender", 18080
 RULES = ("INPUT -i eth0", "OUTPUT -o eth0", "FORWARD -i eth0", "FORWARD -o eth0")
 """Matches all traffic between a node and the others, including that of its pods, but not `docker exec`."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from localkube import Obj
 from localkube.files import PRIVATE, write
 from localkube.hollow.addresses import Addresses, of_node
-from localkube.hollow.kube import Kube
+from localkube.hollow.kube import MERGE, Kube
 from localkube.hollow.nodes import HollowNode
 from localkube.plane import processes
 from localkube.plane.processes import Process
@@ -27,7 +27,6 @@ AT_A_TIME = 12
 PODS_S, LISTEN_S, ACCOUNT_S = 600.0, 60.0, 30.0
 POLL_S = 3.0  # from one question whether the controllers are done to the next: each costs a list of all pods
 TAINT = {"key": "multiconnect.dev/scale-bench", "value": "pods-are-not-run", "effect": "NoSchedule"}
-MERGE = "merge-patch+json"
 
 
 class Crowd:
@@ -39,34 +38,31 @@ class Crowd:
         self._names = [f"s{number:04}" for number in range(clusters)]
         self._addresses = Addresses()
         self._answers: Process | None = None
-        self._plan: Obj = {"coreapps": {}, "webapps": [], "nodes": []}
+        self._plan: Obj = {"coreapps": {}, "webapps": []}
+        self._heartbeats: list[asyncio.Task[None]] = []
 
     async def fill(self) -> None:
         """Create everything, with answers behind every address before an operator may ask. LocalKubeError."""
         begun = time.monotonic()
         await self._kube.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         await self._environment.until(self._may_create_pods, ACCOUNT_S, f"a ServiceAccount in namespace {NAMESPACE}", pause=POLL_S)
-        # A node without a heartbeat is given up after 40 s, and the pods on it with it.
-        alive = [asyncio.create_task(node.keep()) for node in await self._register_nodes()]
-        try:
-            stored = await self._each(self._create_parts)
-            to_stderr(f"{len(stored)} clusters: objects after {time.monotonic() - begun:.0f} s")
-            pods: dict[str, list[Obj]] = {}
-            await self._environment.until(lambda: self._find_pods(pods), PODS_S, "the creation of all pods", pause=POLL_S)
-            await self._each(lambda name: self._bring_up(stored[name], pods[name]))
-            to_stderr(f"{len(stored)} clusters: {sum(map(len, pods.values()))} pods after {time.monotonic() - begun:.0f} s")
-            await asyncio.to_thread(self._start_answers)
-        finally:
-            for task in alive:
-                task.cancel()
-            await asyncio.gather(*alive, return_exceptions=True)
+        await self._register_nodes()
+        stored = await self._each(self._create_parts)
+        to_stderr(f"{len(stored)} clusters: objects after {time.monotonic() - begun:.0f} s")
+        pods: dict[str, list[Obj]] = {}
+        await self._environment.until(lambda: self._find_pods(pods), PODS_S, "the creation of all pods", pause=POLL_S)
+        await self._each(lambda name: self._bring_up(stored[name], pods[name]))
+        to_stderr(f"{len(stored)} clusters: {sum(map(len, pods.values()))} pods after {time.monotonic() - begun:.0f} s")
+        await asyncio.to_thread(self._start_answers)
 
     def used(self) -> float:
         """Processor time that the process which answers for all pods has used so far, in seconds."""
         return self._answers.processor_seconds() if self._answers is not None else 0.0
 
     def close(self) -> None:
-        """End the answers and let the addresses go; the objects end with their control plane."""
+        """End answers and heartbeats, and let the addresses go; the objects end with their control plane."""
+        for task in self._heartbeats:
+            task.cancel()
         processes.stop([self._answers] if self._answers is not None else [])
         self._addresses.close()
 
@@ -85,13 +81,13 @@ class Crowd:
     async def _may_create_pods(self) -> bool:
         return await self._kube.get(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default") is not None
 
-    async def _register_nodes(self) -> list[HollowNode]:
-        nodes = [HollowNode(self._kube, f"scale-{number}", of_node(number), zone=f"zone-{number % 3}") for number in range(NODES)]
-        for node in nodes:
+    async def _register_nodes(self) -> None:
+        """Nodes with a heartbeat: without it a node is given up after 40 s, and the pods on it with it."""
+        for number in range(NODES):
+            node = HollowNode(self._kube, f"scale-{number}", of_node(number), zone=f"zone-{number % 3}")
             await node.register()
             await self._kube.patch(f"/api/v1/nodes/{node.name}", {"spec": {"taints": [TAINT]}}, kind=MERGE)
-            self._plan["nodes"].append({"name": node.name, "address": node.address, "zone": node.zone})
-        return nodes
+            self._heartbeats.append(asyncio.create_task(node.keep()))
 
     async def _create_parts(self, name: str) -> Obj:
         """Create a cluster and all that the operator would make of it; the WhatsAppCluster as stored, and the Webapps' certificate."""
@@ -139,7 +135,7 @@ class Crowd:
     def _start_answers(self) -> None:
         folder = self._environment.harness.folder / "scale"
         ready, plan = folder / "ready", write(folder / "plan.json", json.dumps(self._plan), mode=PRIVATE)
-        options = {"kubeconfig": self._environment.kubeconfig, "plan": plan, "ready": ready}
+        options = {"plan": plan, "ready": ready}
         log = folder / "answers.log"
         self._answers = start_module("answers", "localkube.scenarios.hollow.answers", options, folder=folder, log=log)
         processes.wait_until(ready.exists, [self._answers], "to be ready", time.monotonic() + LISTEN_S)
