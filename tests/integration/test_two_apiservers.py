@@ -30,6 +30,11 @@ NAMES = ("op-5", "op-6")
 STALLED = "the API server did not answer within 5 s"
 """What is said of a read that nobody answered."""
 
+CUT_OFF = ("The self-check fails", "The watches are restarted", "Lost the Lease")
+"""What is said when a watch is not connected for a few seconds."""
+LONGER_THAN_ANY_STREAM = 30.0
+"""Seconds; also long enough to be cut off once it has ended."""
+
 
 @dataclass
 class Balanced:
@@ -105,6 +110,24 @@ async def test_while_one_hangs_a_failover_goes_over_the_other(balanced: Balanced
         finally:
             balanced.servers[0].resume()
         await environment.at_rest()
+
+
+async def test_while_one_hangs_longer_than_any_stream_no_watch_stays_away(balanced: Balanced) -> None:
+    environment, time = balanced.environment, asyncio.get_running_loop().time
+    before = [len(log) for log in balanced.logs()]
+    async with light_traffic(environment):
+        balanced.servers[0].pause()
+        try:
+            ends = time() + LONGER_THAN_ANY_STREAM
+            while time() < ends:
+                commits = len(environment.seen.commits)
+                await environment.delete_pod(environment.holder(0))
+                await environment.commit(0, commits)
+                await environment.at_rest()
+        finally:
+            balanced.servers[0].resume()
+    logs = "".join(log[size:] for log, size in zip(balanced.logs(), before, strict=True))
+    assert not [line for line in logs.splitlines() if any(said in line for said in CUT_OFF)]
 
 
 async def test_one_that_dies_takes_nobody_with_it(balanced: Balanced) -> None:
