@@ -32,7 +32,7 @@ NAMES = ("op-5", "op-6")
 STALLED = "the API server did not answer within 5 s"
 """What is said of a read that nobody answered."""
 
-CUT_OFF = ("The self-check fails", "The watches are restarted", "Lost the Lease")
+CUT_OFF = ("not connected to", "The watches are restarted")
 """What is said when a watch is not connected for a few seconds."""
 LONGER_THAN_ANY_STREAM = 30.0
 """Seconds; also long enough to be cut off once it has ended."""
