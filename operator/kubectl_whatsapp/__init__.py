@@ -3,7 +3,7 @@
 A map of the modules, from the lowest layer up (a test checks it against the tree):
 
 - ``rights``: the rights that each command may need: one table.
-- ``plain``: GET requests with only the standard library.
+- ``plain``: requests with only the standard library.
 - ``errors``: how access to the API server, or a request, can fail.
 - ``client``: requests to the API server; the only module that uses pykube-ng.
 - ``access``: access to the API server: kubectl's configuration, exec credentials.

@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from http.client import HTTPException
 from typing import Any, Final
 from urllib.parse import quote
@@ -20,6 +21,8 @@ Timeout = float | tuple[float, float | None]
 """Seconds for each step. In a pair, the first is for the connection, the second for each silence."""
 NAME_OF_HEADER: Final = "!#$&'*+-.^_`|~"
 """Characters that a header name may contain in addition to letters and digits (RFC 9110, 5.6.2)."""
+CONTENT: Final = {"PATCH": "application/merge-patch+json", "DELETE": "application/json"}
+"""The type of a body, by method."""
 RENEWAL_REST: Final = 10.0
 """Shortest time between two requests for a new credential, in seconds: if each one is rejected, the user must not be asked every time."""
 
@@ -163,15 +166,16 @@ class Client:
 
     def _answer(self, method: str, path: str, body: Obj | None, timeout: Timeout, query: Mapping[str, str], *, stream: bool) -> Any:
         answer: Any = None
-        if method == "GET" and not stream and (reader := self._reader) is not None:
-            answer = self._read(reader, path, timeout if isinstance(timeout, float | int) else timeout[0], query)
+        if not stream and (reader := self._reader) is not None:
+            send = reader.get if method == "GET" else partial(reader.write, method, body=json.dumps(body), content=CONTENT[method])
+            answer = self._plain(send, path, query, timeout if isinstance(timeout, float | int) else timeout[0])
         if answer is None or 300 <= answer.status_code < 400:  # the client library follows redirects
             answer = self._ask(method, path, body, timeout, query, stream=stream)
         return answer
 
-    def _read(self, reader: Reader, path: str, timeout: float, query: Mapping[str, str]) -> Answer:
+    def _plain(self, send: Callable[..., Answer], path: str, query: Mapping[str, str], timeout: float) -> Answer:
         try:
-            return reader.get(path, query, timeout=timeout)
+            return send(path, query, timeout=timeout)
         except TimeoutError:
             raise RequestError(_silence(timeout)) from None
         except (OSError, HTTPException) as error:
@@ -182,7 +186,7 @@ class Client:
         import requests  # noqa: PLC0415
 
         http = self._library()
-        headers = {"Content-Type": "application/merge-patch+json" if method == "PATCH" else "application/json"}
+        headers = {"Content-Type": CONTENT.get(method, "")}
         data = json.dumps(body) if body is not None else None
         url = http.url.rstrip("/") + path
         try:

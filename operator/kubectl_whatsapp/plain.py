@@ -1,4 +1,4 @@
-"""GET requests with only the standard library.
+"""Requests with only the standard library.
 
 Most commands only read, and the client library takes long to load: ``status`` of a running demo on 2 CPUs took 0.48 s (p95) with it
 and 0.28 s without it.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import http.client
 import os
+import queue
 import socket
 import ssl
+import threading
 import weakref
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -19,6 +22,13 @@ from kubectl_whatsapp import Obj
 
 PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 """Variables that name a proxy, in upper or lower case. Only the client library interprets them."""
+
+SLOW: Final = 0.4
+"""Seconds without an answer after which a request may have gone to an API server that hangs."""
+MOST_SENT: Final = 3
+"""How often a request is sent that only reads."""
+CONNECT: Final = 1.0
+"""Seconds for opening a connection for a change before another one is tried."""
 
 
 class Answer:
@@ -35,7 +45,7 @@ class Answer:
 
 
 class Reader:
-    """Sends GET requests, and keeps connections open for later ones. Several threads may use it at once."""
+    """Sends requests, and keeps connections open for later ones. Several threads may use it at once."""
 
     def __init__(self, cluster: Obj, headers: Mapping[str, str], *, certificate: str = "", key: str = "") -> None:
         """Prepare; nothing is sent yet. OSError if a file cannot be used. ``cluster``: of a kubeconfig, with certificates as files."""
@@ -44,13 +54,66 @@ class Reader:
         self._headers = {**headers, "Accept": "application/json", "Accept-Encoding": "gzip"}
         self._server_name = cluster.get("tls-server-name") or self._host
         self._trust = _trust(cluster, certificate, key) if url.scheme == "https" else None
-        self._idle: list[http.client.HTTPConnection] = []
+        self._idle: list[_Connection] = []
         self._is_closed = False
         weakref.finalize(self, _close, self._idle)
 
     def get(self, path: str, query: Mapping[str, str], *, timeout: float) -> Answer:
-        """Return the answer. OSError (including TimeoutError) or HTTPException if there is none; ``timeout``: seconds for each step."""
-        target = quote(f"{self._prefix}{path}", safe="/%:@!$&'()*+,;=") + (f"?{urlencode(query)}" if query else "")
+        """Return the answer. OSError (including TimeoutError) or HTTPException if there is none; ``timeout``: seconds for each step.
+
+        Of several API servers behind a load balancer one may hang. A request without an answer is therefore sent again over another
+        connection, one that has answered if there is such a one, and the first answer counts.
+        """
+        target = self._target(path, query)
+        ended: queue.SimpleQueue[Answer | Exception] = queue.SimpleQueue()
+        failed = list[Exception]()
+        sent = 0
+        while True:
+            wait = min(SLOW, timeout / MOST_SENT) if sent < MOST_SENT else None
+            try:
+                answer = ended.get(timeout=wait if sent else 0)
+            except queue.Empty:
+                # Daemon threads: one that hangs does not keep the process alive.
+                threading.Thread(target=self._send, args=(target, timeout, ended), name=f"get {path}", daemon=True).start()
+                sent += 1
+                continue
+            if isinstance(answer, Answer):
+                return answer
+            failed.append(answer)
+            # The time is up for the first one, or none is left.
+            if isinstance(answer, TimeoutError) or len(failed) == sent:
+                raise failed[0]
+
+    def write(self, method: str, path: str, query: Mapping[str, str], *, body: str, content: str, timeout: float) -> Answer:
+        """Send a request that may change something, once. Raises as ``get``. ``content``: the type of the body.
+
+        An API server that hangs does not finish a TLS handshake: another connection is tried before anything is sent.
+        """
+        connection = self._connection()
+        for wait in (*[min(CONNECT, timeout)] * (MOST_SENT - 1), timeout):
+            connection.timeout = wait
+            try:
+                connection.connect()
+                break
+            except TimeoutError:
+                if wait == timeout:
+                    raise
+        try:
+            return self._answer(connection, self._target(path, query), timeout, method=method, body=body, headers={"Content-Type": content})
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            raise
+
+    def _target(self, path: str, query: Mapping[str, str]) -> str:
+        return quote(f"{self._prefix}{path}", safe="/%:@!$&'()*+,;=") + (f"?{urlencode(query)}" if query else "")
+
+    def _send(self, target: str, timeout: float, ended: queue.SimpleQueue[Answer | Exception]) -> None:
+        try:
+            ended.put(self._get(target, timeout))
+        except Exception as error:  # the caller raises it
+            ended.put(error)
+
+    def _get(self, target: str, timeout: float) -> Answer:
         while True:
             try:
                 connection, is_fresh = self._idle.pop(), False
@@ -64,11 +127,20 @@ class Reader:
                 if is_fresh or isinstance(error, TimeoutError):
                     raise
 
-    def _answer(self, connection: http.client.HTTPConnection, target: str, timeout: float) -> Answer:
+    def _answer(
+        self,
+        connection: _Connection,
+        target: str,
+        timeout: float,
+        *,
+        method: str = "GET",
+        body: str | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> Answer:
         connection.timeout = timeout
         if connection.sock is not None:
             connection.sock.settimeout(timeout)
-        connection.request("GET", target, headers=self._headers)
+        connection.request(method, target, body, {**self._headers, **headers})
         answer = Answer(response := connection.getresponse())
         if not response.will_close:
             self._idle.append(connection)
@@ -81,7 +153,7 @@ class Reader:
         self._is_closed = True
         _close(self._idle)
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _connection(self) -> _Connection:
         return _Connection(self._host, self._port or (443 if self._trust else 80), self._trust, self._server_name)
 
 
@@ -96,7 +168,7 @@ class _Connection(http.client.HTTPConnection):
         self.sock = socket.create_connection((_encoded(self.host), self.port), self.timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._trust is not None:
-            self.sock = self._trust.wrap_socket(self.sock, server_hostname=_encoded(self._server_name))
+            self.sock = self._trust.wrap_socket(self.sock, server_hostname=_encoded(self._server_name))  # closes it if that fails
 
 
 def _encoded(name: str) -> Any:
@@ -104,7 +176,7 @@ def _encoded(name: str) -> Any:
     return name.encode() if name.isascii() else name
 
 
-def _close(connections: list[http.client.HTTPConnection]) -> None:
+def _close(connections: list[_Connection]) -> None:
     for one in connections:
         one.close()
 

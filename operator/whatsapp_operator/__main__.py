@@ -94,6 +94,7 @@ class Operator:
         self._kube = kube
         self._metrics = Metrics()
         self._metrics.count_writes(kube.writes)
+        self._metrics.count_sent_again(read=kube.sent_again, renewal=self._election.sent_again)
         self._tracing = _tracing(settings)
         self._lag_monitor = LoopLagMonitor(clock, on_beat=self._on_beat)
         self._nodes = Nodes(reads, clock=clock, changed=self._node_changed)

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import socket
 import sys
 import tarfile
 import time
@@ -256,6 +257,24 @@ async def test_an_api_server_that_is_slow_silent_or_gone(environment: Environmen
         gone, _ = await process(kubeconfig, "status", "acme")
         assert gone.code == 3
         assert "the API server cannot be reached" in gone.out
+
+
+async def test_of_two_api_servers_behind_a_load_balancer_one_hangs(environment: Environment, tmp_path: Path) -> None:
+    """The other one answers. What only reads is sent again; what changes something is sent once, over a connection that could be opened."""
+    await environment.created(shards=2, spares=1)
+    async with through_a_wire(environment, tmp_path) as (wire, kubeconfig):
+        with socket.create_server(("127.0.0.1", 0)) as hung:  # the kernel accepts connections for a process that is stopped
+            for servers in ((wire.to, hung.getsockname()), (hung.getsockname(), wire.to)):
+                wire.lead(*servers)
+                for command in ("status", "why"):
+                    found, took = await process(kubeconfig, command, "acme", "--request-timeout", PATIENT)
+                    print(f"one of two hangs, {command}: {took:.2f} s")
+                    assert "no answer" not in found.text
+                    assert found.code == 0, found.text
+                for command in ("pause", "resume"):
+                    found, took = await process(kubeconfig, command, "acme")
+                    print(f"one of two hangs, {command}: {took:.2f} s")
+                    assert found.code == 0, found.text
 
 
 async def test_kubectl_merges_kubeconfigs(environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

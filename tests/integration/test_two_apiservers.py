@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ import yaml
 from localkube import kubeconfig
 from localkube.files import PRIVATE, write
 from localkube.plane import certificates
-from localkube.plane.controlplane import SERVICE_IP
+from localkube.plane.controlplane import SERVICE_IP, free_ports
 from localkube.plane.operators import NAME, NAMESPACE, Operators
 from localkube.plane.processes import Process, stop
 from outside.wire import Wire
@@ -29,6 +31,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 NAMES = ("op-5", "op-6")
 STALLED = "the API server did not answer within 5 s"
 """What is said of a read that nobody answered."""
+
+CUT_OFF = ("not connected to", "The watches are restarted")
+"""What is said when a watch is not connected for a few seconds."""
+LONGER_THAN_ANY_STREAM = 30.0
+"""Seconds; also long enough to be cut off once it has ended."""
 
 
 @dataclass
@@ -42,9 +49,21 @@ class Balanced:
     """The API servers that were started in addition to the harness's own."""
     authority: Path
     """The file with the authority that the operators trust."""
+    metrics: list[int]
+    """The ports on which the operators serve their metrics."""
 
     def logs(self) -> list[str]:
         return [(self.operators.folder / f"{name}.log").read_text(encoding="utf-8") for name in NAMES]
+
+    def answered_by_another(self) -> list[float]:
+        """Return how many calls of each operator another API server answered than the one that was called first."""
+        found, later = [], r'^multiconnect_calls_sent_again_total\{answered="later".* (\S+)$'
+        for port in self.metrics:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                series = re.findall(later, answer.read().decode(), re.MULTILINE)
+            assert len(series) == 2, "reads and renewals"
+            found.append(sum(map(float, series)))
+        return found
 
     async def until(self, said: str) -> None:
         """Wait until the logs of both operators say this."""
@@ -78,14 +97,16 @@ async def balanced(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -
             # First, because the observer holds up this event loop while it begins, and with it the balancers.
             environment = await stack.enter_async_context(an_environment(harness))
             balancers = [await stack.enter_async_context(Wire(first)) for _ in NAMES]
-            for name, balancer in zip(NAMES, balancers, strict=True):
+            ports = free_ports(len(NAMES))
+            for name, balancer, port in zip(NAMES, balancers, ports, strict=True):
                 balancer.lead(first, second)
                 account = await asyncio.to_thread(plane.service_account_kubeconfig, NAMESPACE, NAME, folder / name)
                 url = f"https://127.0.0.1:{balancer.address[1]}"
                 path, authority = with_files(account, kubeconfig.read(account).token, folder, name, url)
-                await asyncio.to_thread(operators.start, name, env={"KUBECONFIG": str(path)})
+                env = {"KUBECONFIG": str(path), "METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
+                await asyncio.to_thread(operators.start, name, env=env)
             await environment.created(shards=2, spares=1)
-            yield Balanced(environment, operators, balancers, servers, authority)
+            yield Balanced(environment, operators, balancers, servers, authority, ports)
             await asyncio.to_thread(operators.close)
     finally:
         await asyncio.to_thread(operators.close)
@@ -105,6 +126,25 @@ async def test_while_one_hangs_a_failover_goes_over_the_other(balanced: Balanced
         finally:
             balanced.servers[0].resume()
         await environment.at_rest()
+
+
+async def test_while_one_hangs_longer_than_any_stream_no_watch_stays_away(balanced: Balanced) -> None:
+    environment, time = balanced.environment, asyncio.get_running_loop().time
+    before, counted = [len(log) for log in balanced.logs()], await asyncio.to_thread(balanced.answered_by_another)
+    async with light_traffic(environment):
+        balanced.servers[0].pause()
+        try:
+            ends = time() + LONGER_THAN_ANY_STREAM
+            while time() < ends:
+                commits = len(environment.seen.commits)
+                await environment.delete_pod(environment.holder(0))
+                await environment.commit(0, commits)
+                await environment.at_rest()
+        finally:
+            balanced.servers[0].resume()
+    logs = "".join(log[size:] for log, size in zip(balanced.logs(), before, strict=True))
+    assert not [line for line in logs.splitlines() if any(said in line for said in CUT_OFF)]
+    assert all(after > before for before, after in zip(counted, await asyncio.to_thread(balanced.answered_by_another), strict=True))
 
 
 async def test_one_that_dies_takes_nobody_with_it(balanced: Balanced) -> None:

@@ -117,6 +117,10 @@ class Wire:
         self.to = servers[0]
         self._turns = itertools.cycle(servers)
 
+    def leading_to(self, server: tuple[str, int]) -> int:
+        """Return how many open connections lead to a server."""
+        return sum(relay.to == server for relay in self._relays)
+
     def take_turn(self) -> tuple[str, int]:
         """Return where the next connection leads."""
         return next(self._turns)
@@ -153,6 +157,8 @@ class _Relay:
     def __init__(self, wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.since = asyncio.get_running_loop().time()
         self.silent = False
+        self.to: tuple[str, int] | None = None
+        """Where it leads, once that is known."""
         self._wire = wire
         self._client = (reader, writer)
         self._writers = [writer]
@@ -162,7 +168,8 @@ class _Relay:
         try:
             await self._wire.flowing()  # through a cut wire a connection is not made, and nothing says so
             async with asyncio.timeout(CONNECT_S):
-                server = await asyncio.open_connection(*self._wire.take_turn())
+                self.to = self._wire.take_turn()
+                server = await asyncio.open_connection(*self.to)
             self._writers.append(server[1])
             up = asyncio.create_task(self._pump(self._client[0], server[1], from_client=True))
             down = asyncio.create_task(self._pump(server[0], self._client[1], from_client=False))

@@ -1,20 +1,26 @@
-"""The Kubernetes client behind a load balancer with two API servers, one of which hangs: the other one answers, and calls go there."""
+"""The Kubernetes client and Kopf's session behind a load balancer with two API servers, one of which hangs: the other one answers."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import aiohttp
+import kopf
 import pytest
 
 from outside.wire import Wire
+from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.kube.client import CallLimits, LightKube
 from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.kube.kinds import POD
+from whatsapp_operator.shell.watch import handlers
+from whatsapp_operator.shell.watch.health import WatchHealth
 
 from .kube_server import A_POD, Server, a_client, a_server, client_to, tls_files
 
@@ -110,13 +116,18 @@ async def test_a_read_that_fails_is_not_sent_again() -> None:
         assert len(server.asked) == 1
 
 
+def certified(folder: Path) -> tuple[ssl.SSLContext, str]:
+    """Return the TLS of a server, and the authority of its certificate."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tls_files(folder) / "tls.crt", folder / "tls.key")
+    return tls, base64.b64encode((folder / "ca.crt").read_bytes()).decode()
+
+
 @pytest.mark.parametrize("call", ["get", "create"])
 async def test_what_needs_a_new_connection_is_done_though_the_first_server_is_gone(tmp_path: Path, call: str) -> None:
     async with a_server() as gone:
         pass
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(tls_files(tmp_path) / "tls.crt", tmp_path / "tls.key")
-    authority = base64.b64encode((tmp_path / "ca.crt").read_bytes()).decode()
+    tls, authority = certified(tmp_path)
     async with a_server(tls) as server:
         first, second = (("127.0.0.1", urlsplit(one.url).port or 0) for one in (gone, server))
         async with Wire(first) as balancer:
@@ -125,3 +136,39 @@ async def test_what_needs_a_new_connection_is_done_though_the_first_server_is_go
             await (kube.get(POD, "ns", "a") if call == "get" else kube.create(A_POD))
             await kube.close()
         assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("hanging", [1, 2])
+async def test_the_watches_connect_to_the_other_server_while_a_handshake_is_not_answered(tmp_path: Path, hanging: int) -> None:
+    tls, authority = certified(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as hung:  # the kernel accepts connections for a process that is stopped
+        async with asyncio.timeout(LONG.read / 2), a_server(tls) as server, Wire(hung.getsockname()) as balancer:
+            balancer.lead(*[hung.getsockname()] * hanging, ("127.0.0.1", urlsplit(server.url).port or 0))
+            info = kopf.ConnectionInfo(server=f"https://127.0.0.1:{balancer.address[1]}", ca_data=authority)
+            login = handlers.Login(lambda: info, health=WatchHealth(SystemClock()), names={})
+            session = (await login.session()).aiohttp_session
+            async with session.get(info.server, timeout=aiohttp.ClientTimeout(sock_connect=LONG.read)) as answer:
+                assert answer.ok
+            await login.close()
+
+
+async def test_the_watches_report_a_connection_that_fails_with_its_error() -> None:
+    async with a_server() as gone:
+        pass
+    login = handlers.Login(lambda: kopf.ConnectionInfo(server=gone.url), health=WatchHealth(SystemClock()), names={})
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await (await login.session()).aiohttp_session.get(gone.url)
+    await login.close()
+
+
+async def test_the_watches_use_no_connection_that_was_idle_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API server to which it leads may have begun to hang: then nothing would be answered over it."""
+    monkeypatch.setattr(handlers, "IDLE_SECONDS", 0.0)
+    async with a_server() as server:
+        login = handlers.Login(lambda: kopf.ConnectionInfo(server=server.url), health=WatchHealth(SystemClock()), names={})
+        session = (await login.session()).aiohttp_session
+        for _ in range(2):
+            async with session.get(server.url) as answer:
+                await answer.read()
+        await login.close()
+    assert len(server.peers) == 2

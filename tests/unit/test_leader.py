@@ -204,6 +204,18 @@ async def test_while_one_of_two_servers_hangs_the_leader_may_write_at_any_time()
         delays = itertools.chain.from_iterable(itertools.cycle((hung, answered)))
         a.latency = lambda: next(delays)
         await leads_with_time_for_a_write(a)
+        assert a.election.sent_again["later"] > 0
+        assert a.election.sent_again["first"] == a.election.sent_again["none"] == 0
+
+
+@pytest.mark.parametrize(("latency", "counted"), [(0.3, "first"), (7.0, "none")])
+async def test_renewals_that_are_sent_again_count_by_the_one_that_was_answered(latency: float, counted: str) -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        a.latency = lambda: latency
+        await until(lambda: a.election.sent_again[counted] > 0)
+        assert sum(a.election.sent_again.values()) == a.election.sent_again[counted]
 
 
 async def test_while_one_of_two_servers_is_slow_and_the_other_one_gone_the_leader_may_write_at_any_time() -> None:

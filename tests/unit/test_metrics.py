@@ -19,6 +19,7 @@ from whatsapp_operator.core.names import Epoch, Key
 from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.core.snapshot import Coreapp, Evidence, Route, Silence
 from whatsapp_operator.shell.clock import SystemClock
+from whatsapp_operator.shell.kube.transport import SentAgain
 from whatsapp_operator.shell.metrics import LoopLagMonitor, Metrics, Phase, application, served
 
 SERIES_OF_CLUSTER, SERIES_OF_PROCESS = 35, 1669
@@ -117,6 +118,26 @@ def test_writes_are_read_from_the_clients_own_counter() -> None:
     assert 'multiconnect_writes_total{kind="Pod",verb="patch"} 2.0' in text(metrics)
     writes["patch", "Pod"] += 1
     assert value(metrics, "multiconnect_writes_total", verb="patch", kind="Pod") == 3
+
+
+def test_calls_that_are_sent_again_are_read_from_the_counters_of_those_that_send_them() -> None:
+    metrics, reads, renewals = Metrics(), SentAgain(), SentAgain()
+    metrics.count_sent_again(read=reads, renewal=renewals)
+    first, second = object(), object()
+    for one in (reads, renewals):
+        one.note([first], first)  # sent once
+        one.note([first, second], first)
+    renewals.note([first, second], second)
+    renewals.note([first, second], None)
+    found = {
+        (call, answered): value(metrics, "multiconnect_calls_sent_again_total", call=call, answered=answered)
+        for call in ("read", "renewal")
+        for answered in ("first", "later", "none")
+    }
+    assert found == {
+        ("read", "first"): 1, ("read", "later"): 0, ("read", "none"): 0,
+        ("renewal", "first"): 1, ("renewal", "later"): 1, ("renewal", "none"): 1,
+    }  # fmt: skip
 
 
 def a_status(reason: str = "Serving", *, active: int = 2, standby: int = 1, ready: str = "True") -> dict[str, object]:

@@ -367,7 +367,7 @@ async def test_a_watch_that_is_silently_dead_is_opened_again() -> None:
         await asyncio.sleep(31)
         server.deaf = True
         await asyncio.sleep(5)
-        server.put(NODE, a_node("n0", unschedulable=True))
+        server.put(NODE, a_node("n0", ready="Unknown"))
         asked = len(server.asked)
         await asyncio.sleep(26)
         assert ("list", "leases", "kube-node-lease") in server.asked[asked:]
@@ -428,7 +428,7 @@ async def test_an_old_version_is_listed_again_at_once() -> None:
         await asyncio.sleep(1)
         server.expired = True
         server.log.clear()
-        await asyncio.sleep(24.5)
+        await asyncio.sleep(9.5)
         server.put(NODE, a_node("n0", unschedulable=True))
         server.log.clear()
         await asyncio.sleep(2)

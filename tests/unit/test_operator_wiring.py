@@ -56,6 +56,7 @@ class Api(FakeKube):
     def __init__(self) -> None:
         super().__init__(world())
         self.writes: Counter[tuple[str, str]] = Counter()
+        self.sent_again: Counter[str] = Counter()
         self.fence: object = None
         self.listed: list[str | None] = []
         self.is_closed = False
@@ -308,7 +309,8 @@ async def test_kopf_tells_the_loops_and_the_index_of_pods(make: Make, monkeypatc
 def test_each_beat_measures_each_part(make: Make, api: Api) -> None:
     operator = make()
     operator._lag_monitor._on_beat(0.25)
-    api.writes["create", "Pod"] = 3
+    api.writes["create", "Pod"], api.sent_again["later"] = 3, 2
+    operator._election.sent_again["first"] = 1
     value = operator._metrics.registry.get_sample_value
 
     assert [value(f"multiconnect_{name}") for name in ("loop_lag_seconds", "lease_age_seconds", "nodes_known", "probe_targets")] == [
@@ -316,6 +318,8 @@ def test_each_beat_measures_each_part(make: Make, api: Api) -> None:
     ]
     assert value("multiconnect_watch_cut_off_seconds", {"watch": "pods"}) == 3.0
     assert value("multiconnect_writes_total", {"verb": "create", "kind": "Pod"}) == 3.0
+    assert value("multiconnect_calls_sent_again_total", {"call": "read", "answered": "later"}) == 2.0
+    assert value("multiconnect_calls_sent_again_total", {"call": "renewal", "answered": "first"}) == 1.0
 
 
 def test_all_count_in_what_is_served_and_trace_to_one_collector(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

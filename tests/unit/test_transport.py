@@ -4,6 +4,7 @@ import asyncio
 import gc
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
 import httpx2
 import pytest
@@ -170,3 +171,24 @@ async def test_a_server_that_fails_says_nothing_for_the_other_one(
     assert asyncio.get_running_loop().time() - began == pytest.approx(after)
     await answer.aclose()
     assert all(body.is_closed for body in pool.bodies)
+
+
+@pytest.mark.looptime(noop_cycles=0)
+@pytest.mark.parametrize(
+    ("delays", "counted"),
+    [
+        ([0.0], {}),
+        ([SLOW * 1.5, 3600], {"first": 1}),
+        ([3600, 0.0], {"later": 1}),
+        ([3600, 3600, 0.0], {"later": 1}),
+        ([3600] * 3, {"none": 1}),
+    ],
+    ids=["sent once", "the first one", "the second one", "the third one", "none"],
+)
+async def test_reads_that_are_sent_again_count_by_the_one_that_was_answered(delays: list[float], counted: dict[str, int]) -> None:
+    pool = Pool(*delays)
+    transport = ReconnectingTransport(lambda: pool)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(60):
+            await read(transport)
+    assert transport.sent_again == {"first": 0, "later": 0, "none": 0} | counted

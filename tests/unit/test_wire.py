@@ -171,6 +171,14 @@ async def test_it_leads_new_connections_to_several_servers_in_turn() -> None:
         assert answers == [b"a x", b"b x"] * 2
 
 
+async def test_it_says_how_many_connections_lead_to_a_server() -> None:
+    async with an_echo() as first, an_echo() as second, Wire(first) as wire:
+        wire.lead(first, second, second)
+        async with a_client(wire) as one, a_client(wire) as two, a_client(wire) as three:
+            await asyncio.gather(one(b"x"), two(b"x"), three(b"x"))
+            assert (wire.leading_to(first), wire.leading_to(second)) == (1, 2)
+
+
 async def test_it_leads_to_loopback_only() -> None:
     with pytest.raises(ValueError, match="loopback only"):
         Wire(("192.0.2.1", 443))

@@ -119,6 +119,17 @@ OF_OPERATOR = (
         labels={**OF_JOB, "instance": "op-1", "watch": "pods"},
     ),
     Alert(
+        "WhatsAppApiServerHangs", WARNING, hold="10m",
+        expr=f'sum {OPERATORS} (increase(multiconnect_calls_sent_again_total{{answered="later"}}[10m])) > 10',
+        summary=f"One of several API servers does not answer the operator {IN_OPERATOR}, while another one does.",
+        meaning="For minutes, calls got no answer in time, and the same call over another connection did.",
+        impact="The operator goes on over the other API servers. Events that the hanging one should report are missed for up to 15 s.",
+        check="`/readyz` of each API server, asked directly and not through the load balancer. Other clients are slow or time out, too.",
+        do="Restart the API server that does not answer, or take it out of the load balancer.",
+        fires={f'multiconnect_calls_sent_again_total{{{STANDBY},call="read",answered="later"}}': f"0+1x{situations.LAST}"},
+        labels=OF_JOB,
+    ),
+    Alert(
         "WhatsAppOperatorSlow", WARNING, hold="5m",
         expr="avg_over_time(multiconnect_loop_lag_seconds[5m]) > 0.25",
         summary=f"The event loop of the operator {{{{ $labels.instance }}}} {IN_OPERATOR} is late.",

@@ -72,6 +72,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Errors", "sum by (reason) (increase(multiconnect_reconcile_errors_total[$__rate_interval]))", "{{reason}}"),
         Panel("Writes", "sum by (verb, kind) (rate(multiconnect_writes_total[$__rate_interval]))", "{{verb}} {{kind}}", "wps"),
+        Panel(
+            "API calls sent again",
+            "sum by (call, answered) (increase(multiconnect_calls_sent_again_total[$__rate_interval]))",
+            "{{call}}, answered: {{answered}}",
+        ),
         Panel("CPU", 'rate(process_cpu_seconds_total{job=~".*whatsapp-operator.*"}[$__rate_interval])', "{{instance}}"),
         Panel("Memory", 'process_resident_memory_bytes{job=~".*whatsapp-operator.*"}', "{{instance}}", "bytes"),
     ),

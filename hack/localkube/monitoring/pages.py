@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from whatsapp_operator.core.names import Key
+from whatsapp_operator.shell.kube.transport import SentAgain
 from whatsapp_operator.shell.metrics import Metrics
 
 from .alerts import OF_CLUSTERS, OF_OPERATOR, Alert
@@ -64,6 +65,7 @@ def full_registry() -> Metrics:
     """Return metrics in which every series exists, for one cluster, one watch and one write."""
     metrics, key, now = Metrics(), Key("shop", "acme"), datetime(2030, 1, 1, tzinfo=UTC)
     metrics.count_writes(Counter({("patch", "Pod"): 1}))
+    metrics.count_sent_again(read=SentAgain(), renewal=SentAgain())
     metrics.observe_watches({"pods": 0.0})
     status = {
         "reason": "Serving",

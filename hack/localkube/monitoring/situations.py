@@ -57,6 +57,7 @@ OF_PROCESS: Series = {
     # With rights in some namespaces only, nodes cannot be watched: that is no fault.
     **{f'multiconnect_watch_cut_off_seconds{{{one},watch="nodes"}}': always(3600) for one in (LEADER, STANDBY)},
     **{f"multiconnect_loop_lag_seconds{{{one}}}": always(0.01) for one in (LEADER, STANDBY)},
+    **{f'multiconnect_calls_sent_again_total{{{one},call="read",answered="later"}}': always(0) for one in (LEADER, STANDBY)},
     **{f"multiconnect_clusters{{{one}}}": always(one == LEADER) for one in (LEADER, STANDBY)},
     f'multiconnect_reconcile_errors_total{{{LEADER},reason="InternalError"}}': always(0),
     f'multiconnect_handovers_total{{{LEADER},kind="Failover",evidence="PodDeleted"}}': always(0),

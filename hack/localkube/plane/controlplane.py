@@ -229,6 +229,12 @@ class ControlPlane:
             processes.wait_until(lambda: _answers(client, "/readyz"), self.processes[-1:], "to be ready", time.monotonic() + timeout)
         return self.processes[-1], address
 
+    def end_another_apiserver(self, server: Process) -> None:
+        """End an API server that `start_another_apiserver` has started, also one that is paused."""
+        processes.stop([server], grace=3.0)
+        self.processes.remove(server)
+        processes.save(self.folder / "processes.json", self.processes)
+
     # ---- how it is started
 
     def _start(self, more: _Args, deadline: float) -> None:

@@ -35,6 +35,7 @@ DEMANDED = {
     "node back with old holder": "node-back",
     "API server down 10 s": "api-down-10s",
     "API server down 60 s": "api-down-60s",
+    "one of two API servers hangs": "api-hangs",
     "watch silently dead": "watch-dead",
     "429 answers": "api-429",
     "leader killed": "leader-killed",

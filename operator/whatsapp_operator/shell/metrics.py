@@ -188,19 +188,34 @@ class Metrics:
 
     def count_writes(self, writes: Tally[tuple[str, str]]) -> None:
         """Export this counter of writes by (verb, kind) from now on."""
-        self.registry.register(_Writes(writes))
+        help_text = "Writes sent to the API server, also rejected ones."
+        self.registry.register(_Counted("writes", help_text, ("verb", "kind"), lambda: writes))
+
+    def count_sent_again(self, **calls: Tally[str]) -> None:
+        """Export these counters of calls that were sent again, by the sending that was answered, under their names from now on."""
+        help_text = (
+            "Calls without an answer from the API server that were sent again, by which sending was answered first: the first (the API "
+            "server is slow), a later one (one of several API servers hangs), or none."
+        )
+
+        def read() -> Mapping[tuple[str, str], int]:
+            return {(call, answered): number for call, counts in calls.items() for answered, number in counts.items()}
+
+        self.registry.register(_Counted("calls_sent_again", help_text, ("call", "answered"), read))
 
 
-class _Writes(Collector):
-    """The counter of the Kubernetes client."""
+class _Counted(Collector):
+    """A counter that another part of this process keeps."""
 
-    def __init__(self, writes: Tally[tuple[str, str]]) -> None:
-        self._writes = writes
+    def __init__(self, name: str, help_text: str, labels: tuple[str, ...], read: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._described = f"multiconnect_{name}", help_text
+        self._labels = labels
+        self._read = read
 
     def collect(self) -> Iterable[Metric]:
-        family = CounterMetricFamily("multiconnect_writes", "Writes sent to the API server, also rejected ones.", labels=("verb", "kind"))
-        for (verb, kind), number in sorted(dict(self._writes).items()):
-            family.add_metric((verb, kind), number)
+        family = CounterMetricFamily(*self._described, labels=self._labels)
+        for values, number in sorted(dict(self._read()).items()):
+            family.add_metric(values, number)
         yield family
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import signal
@@ -10,14 +11,18 @@ import ssl
 import stat
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trustme
 
-from kubectl_whatsapp import access
+from kubectl_whatsapp import access, plain
 from kubectl_whatsapp.access import Options, access_of, find
 from kubectl_whatsapp.client import Client
 from kubectl_whatsapp.errors import AccessError, RequestError
@@ -310,6 +315,87 @@ def test_a_connection_is_used_again_and_replaced_if_the_server_has_ended_it(tmp_
         server.ends_connections = False
         assert client.get(CLUSTER, timeout=30)["kind"] == "WhatsAppCluster"
     assert [path for _, path, *_ in server.asked] == [CLUSTER] * 4
+
+
+def test_a_read_without_an_answer_is_sent_again_over_another_connection(tmp_path: Path) -> None:
+    """Of several API servers behind a load balancer one may hang."""
+    with serving(a_cluster(), tmp_path) as server:
+        respond = server.respond
+
+        def hang_once(method: str, path: str, body: str) -> tuple[int, bytes, str]:
+            if len(server.asked) == 1:
+                server.closing.wait(60)
+            return respond(method, path, body)
+
+        server.respond = hang_once  # type: ignore[method-assign]
+        began = time.monotonic()
+        assert client_of(server.url).get(CLUSTER, timeout=60)["kind"] == "WhatsAppCluster"
+        assert time.monotonic() - began < 30
+        assert len(set(server.ports)) == len(server.asked) > 1
+
+
+GONE = ConnectionRefusedError("gone")
+
+
+@pytest.mark.parametrize(
+    ("ends", "error"),
+    [
+        ([None, GONE, 200], None),
+        ([None, GONE, GONE], None),
+        ([None, None, None], None),
+        ([GONE], ConnectionRefusedError),
+        ([ValueError("no answer of an API server")], ValueError),
+        ([None, TimeoutError()], TimeoutError),
+    ],
+    ids=["the third one answers", "the first one is slow", "all are slow", "it is gone", "it answers nonsense", "time is up"],
+)
+def test_a_sending_that_fails_says_nothing_for_those_without_an_answer(
+    monkeypatch: pytest.MonkeyPatch, ends: list[int | Exception | None], error: type[Exception] | None
+) -> None:
+    """``ends``: how each sending ends; None: with an answer that comes when all have been sent."""
+    left, all_sent = [*ends], threading.Event()
+
+    def send(*_: object) -> SimpleNamespace:
+        end = left.pop(0)
+        if not left:
+            all_sent.set()
+        if isinstance(end, Exception):
+            raise end
+        if end is None:
+            all_sent.wait(60)
+        return SimpleNamespace()
+
+    monkeypatch.setattr(plain, "SLOW", 0.05)
+    monkeypatch.setattr(plain, "Answer", SimpleNamespace)
+    monkeypatch.setattr(plain.Reader, "_get", send)
+    reader = plain.Reader({"server": "http://127.0.0.1:9"}, {})
+    with pytest.raises(error) if error else nullcontext():
+        reader.get("/", {}, timeout=60)
+    assert left == []
+
+
+@pytest.mark.parametrize("unanswered", [0, 1, 2, 3])
+def test_a_change_is_sent_once_over_a_connection_that_could_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unanswered: int
+) -> None:
+    """An API server that hangs finishes no TLS handshake; nothing has been sent by then."""
+    tries, connect = itertools.count(), plain._Connection.connect
+
+    def handshake(connection: plain._Connection) -> None:
+        if next(tries) < unanswered:
+            raise TimeoutError
+        connect(connection)
+
+    monkeypatch.setattr(plain._Connection, "connect", handshake)
+    with serving(a_cluster(), tmp_path) as server:
+        client = client_of(server.url)
+        if unanswered < plain.MOST_SENT:
+            client.patch(CLUSTER, {"metadata": {}}, timeout=60)
+        else:
+            with pytest.raises(RequestError, match=r"no answer within 60.0 s"):
+                client.patch(CLUSTER, {"metadata": {}}, timeout=60)
+        sent = [(method, path) for method, path, *_ in server.asked]
+    assert sent == [("PATCH", CLUSTER)] * (unanswered < plain.MOST_SENT)
 
 
 def test_a_compressed_answer_is_read(tmp_path: Path) -> None:

@@ -552,6 +552,7 @@ NOT_LOADED: dict[tuple[str, ...], set[str]] = {
     ("status", "acme", "-o", "json"): {*HEAVY, "kubectl_whatsapp.render", "rich.console"},
     ("check", "acme"): {*HEAVY, *OWN - {f"kubectl_whatsapp.{name}" for name in ("checks", "render", "view")}, "whatsapp_operator"},
     ("logs", "acme", "shard-0"): {*HEAVY, *OWN, "rich.console", "whatsapp_operator"},
+    ("pause", "acme"): {*HEAVY, *OWN - {"kubectl_whatsapp.render"}, "rich.markdown", "whatsapp_operator"},
     ("why", "acme"): HEAVY - {"msgspec"} | {"logging", "whatsapp_operator.shell.kube.nodes", "whatsapp_operator.shell.whatsapp.session"},
 }
 """By command line: modules that it must not load, each of which takes a hundredth to a tenth of a second."""

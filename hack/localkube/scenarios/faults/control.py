@@ -11,11 +11,13 @@ from functools import partial
 
 from localkube.hollow.kube import KubeError
 from localkube.scenarios.faults.actions import Hollow, close_ports, delete
-from localkube.scenarios.hollow.servers import Rule, through
+from localkube.scenarios.hollow.servers import Rule, led, through
 
 THROTTLED_S = 10.0
 CUT_S = 20.0
 PAUSE_S = 60.0
+HANG_S = 30.0  # longer than any watch stays on a server that hangs
+RENEWED_S = 5.0  # an operator has its watches again within this time
 UNANSWERED_S = 0.5  # an API server that has not answered for this long counts as down
 SIGNAL_S = 5.0  # a signal takes effect within this time
 
@@ -55,6 +57,31 @@ async def _is_away(case: Hollow) -> bool:
     except (TimeoutError, KubeError):
         return True
     return False
+
+
+async def one_hangs(case: Hollow) -> None:
+    """A load balancer leads the operators to two API servers. One of them hangs, and a holder of each cluster is deleted at once.
+
+    30 s later it goes on: until then every watch that was open on it has begun again.
+    """
+    environment, plane = case.environment, case.environment.harness.plane
+    server, address = await asyncio.to_thread(plane.start_another_apiserver)
+    case.exits.push_async_callback(asyncio.to_thread, plane.end_another_apiserver, server)
+    wires = [*environment.wires.values()]
+    await case.exits.enter_async_context(led(wires, wires[0].to, address))
+    await environment.seen(lambda: all(wire.leading_to(address) for wire in wires), SIGNAL_S, "a connection to the other API server")
+    await asyncio.sleep(RENEWED_S)
+
+    async def go_on() -> None:
+        await asyncio.sleep(max(0.0, stopped + HANG_S - time.monotonic()))
+        server.resume()
+
+    stopped = time.monotonic()
+    case.exits.push_async_callback(go_on)
+    server.pause()
+    await environment.seen(server.is_paused, SIGNAL_S, "the stop of the other API server")
+    case.effects["connections to an API server that hangs"] += sum(wire.leading_to(address) for wire in wires)
+    await delete(case)
 
 
 async def watches_die(case: Hollow) -> None:

@@ -91,6 +91,10 @@ FAULTS: tuple[Fault[HollowEnvironment], ...] = (
         for seconds in (10, 60)
     ),
     Fault(
+        "api-hangs", "one of two API servers stopped (SIGSTOP) for 30 s, a holder deleted", control.one_hangs, **ALL,
+        evidence=DELETED | DIED, goal=HUNG_S, effects=("connections to an API server that hangs", *ENDED),
+    ),
+    Fault(
         "watch-dead", "watches die silently, holder deleted", control.watches_die, **ALL, evidence=DELETED | DIED,
         effects=("watches cut", "pieces swallowed", *ENDED),
     ),

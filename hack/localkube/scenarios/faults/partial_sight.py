@@ -15,7 +15,7 @@ from localkube.plane.operators import NAMESPACE as OPERATORS
 from localkube.scenarios.cluster import NAMESPACE, SWITCHOVER
 from localkube.scenarios.environment import SHARDS
 from localkube.scenarios.faults.actions import STEP_S, Hollow
-from localkube.scenarios.faults.control import SIGNAL_S, counted
+from localkube.scenarios.faults.control import RENEWED_S, SIGNAL_S, counted
 from localkube.scenarios.faults.egress_denied import DENIED
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.hollow.servers import WATCH, WEBHOOK, WEBHOOKS, Rule, configuration, through
@@ -32,7 +32,6 @@ GROUP_TAKEN, KIND_TAKEN = "policy", "poddisruptionbudgets"
 OBSERVED, WRITTEN = "chaos.local/observed", "chaos.local/written"
 OBSERVED_S = 1.0
 UNWATCHED_S = 1.0
-RENEWED_S = 5.0  # an operator has its watches again within this time
 HOSTILE_S = 3.0  # how long a hostile neighbour is active before holders fail
 BLIND_S = 15.0  # how long a leader that reaches no Coreapp is alone
 STEP_DOWN_S = 30.0  # within this time, it leaves the Lease to one that reaches them

@@ -138,20 +138,29 @@ async def api_proxy(server: str, certificates: Certificates) -> AsyncIterator[Ap
 @asynccontextmanager
 async def through(proxy: ApiProxy, wires: Sequence[Wire], *rules: Rule) -> AsyncIterator[ApiProxy]:
     """Lead wires to the proxy for as long as the block lasts, under these rules. Open connections are reset at both ends of the block."""
-    home = [wire.to for wire in wires]
     proxy.rules = rules
     try:
-        _lead(wires, [proxy.address] * len(wires))
-        yield proxy
+        async with led(wires, proxy.address):
+            yield proxy
     finally:
         proxy.rules = ()
+
+
+@asynccontextmanager
+async def led(wires: Sequence[Wire], *to: tuple[str, int]) -> AsyncIterator[None]:
+    """Lead wires to another server, or to several in turn, for as long as the block lasts. Open connections are reset at both ends."""
+    home = [(wire.to,) for wire in wires]
+    try:
+        _lead(wires, [to] * len(wires))
+        yield
+    finally:
         _lead(wires, home)
         await asyncio.sleep(0)
 
 
-def _lead(wires: Sequence[Wire], to: Sequence[tuple[str, int]]) -> None:
+def _lead(wires: Sequence[Wire], to: Sequence[Sequence[tuple[str, int]]]) -> None:
     for wire, where in zip(wires, to, strict=True):
-        wire.lead(where)
+        wire.lead(*where)
         wire.reset()
 
 

@@ -198,6 +198,8 @@ class LightKube:
             ),
             is_outdated=lambda: trust.is_outdated,
         )
+        self.sent_again = self._transport.sent_again
+        """Reads that were sent again so far; shared in the same way."""
         user, throttled = config.user or User(), RetryThrottled(self._transport)
         self._api: Any = AsyncClient(  # Any: its types do not cover classes that are made at run time
             config._replace(user=user),

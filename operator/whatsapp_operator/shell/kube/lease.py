@@ -23,6 +23,7 @@ from whatsapp_operator.shell.clock import boottime, micro_time, utc_now
 
 from .errors import AlreadyExists, Conflict, KubeError, NotFound, Unavailable
 from .kinds import LEASE, Kind, Obj
+from .transport import SentAgain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -128,6 +129,9 @@ class Election:
         self._timings = timings or Timings()
         self._clock = clock
         self._wall = wall
+
+        self.sent_again = SentAgain()
+        """Of renewals."""
 
         # All times are of `clock`.
         self._term: Leadership | None = None  # the term that this process claims
@@ -346,7 +350,7 @@ class Election:
         def write() -> asyncio.Task[Obj]:
             return asyncio.ensure_future(self._kube.create(record) if found is None else self._kube.replace(record))
 
-        writes = [write()]
+        writes, answered = [write()], None
         try:
             if not (await asyncio.wait(writes, timeout=self._timings.call / 2))[0]:
                 writes.append(write())
@@ -354,8 +358,11 @@ class Election:
             if left and all(isinstance(one.exception(), Unavailable) for one in done):
                 done, _ = await asyncio.wait(writes)
             # Of two that ended, the one that took effect counts.
-            return min(done, key=lambda one: one.exception() is not None).result()
+            ended = min(done, key=lambda one: one.exception() is not None)
+            answered = None if isinstance(ended.exception(), Unavailable) else ended
+            return ended.result()
         finally:
+            self.sent_again.note(writes, answered)
             for one in writes:
                 one.cancel()
             await asyncio.gather(*writes, return_exceptions=True)

@@ -34,8 +34,9 @@ GONE_FOR: Final = 3600.0
 LEASE_STREAM: Final = 60
 LEASE_SILENCE: Final = 25.0
 """After this long without a renewal, the connection is dead."""
-NODE_STREAM: Final = 25
-"""Short, because nodes may have no events for long: a dead connection shows when the server does not end the stream in time."""
+NODE_STREAM: Final = 10
+"""Short, because nodes may have no events for long: a dead connection, or an API server that hangs, shows when the server does not end the
+stream in time."""
 CUT_OFF_AFTER: Final = 12.0
 """Without any renewal for this long, this process was probably cut off: even a single live node renews more often."""
 FIRST_RETRY: Final = 0.5

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
 
 SLOW = 0.4
@@ -24,6 +24,25 @@ MOST_SENT = 3
 """How often a read is sent: a new connection may lead to the same server, one that answered another read meanwhile does not."""
 MOST_AGAIN = 6
 """Reads that are sent again at the same time: an API server that is merely slow must not get twice as many."""
+
+
+class SentAgain(Counter[str]):
+    """Counts calls that were sent again, by which sending was answered first."""
+
+    FIRST = "first"
+    """The API server is slow."""
+    LATER = "later"
+    """One of several API servers hangs, or is slower than another one."""
+    NONE = "none"
+
+    def __init__(self) -> None:
+        """Begin with zeros: PromQL does not notice the first event of a series that begins with 1."""
+        super().__init__({self.FIRST: 0, self.LATER: 0, self.NONE: 0})
+
+    def note(self, sendings: Sequence[object], answered: object) -> None:
+        """Note a call that has ended; ``answered`` is one of its sendings, or None. One that was sent once does not count."""
+        if len(sendings) > 1:
+            self[self.NONE if answered is None else self.FIRST if answered is sendings[0] else self.LATER] += 1
 
 
 class ReconnectingTransport(httpx2.AsyncBaseTransport):
@@ -59,6 +78,8 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
         self._slow = SLOW
         """Seconds without an answer after which a call may have gone to an API server that hangs, by the last read."""
         self._sends_again = asyncio.Semaphore(MOST_AGAIN)
+        self.sent_again = SentAgain()
+        """Of reads."""
         self.date = ""
         """Header ``Date`` of the last answer that had one."""
 
@@ -93,6 +114,8 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
         except asyncio.CancelledError:  # then nobody gets the answer, if there is one
             await _drop(calls)
             raise
+        finally:
+            self.sent_again.note(calls, answered)
 
     async def _send_again(self, request: httpx2.Request) -> httpx2.Response:
         async with self._sends_again:

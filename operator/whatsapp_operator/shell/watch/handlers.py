@@ -20,7 +20,7 @@ from whatsapp_operator.core.manifests import API_VERSION, CLUSTER_LABEL, cluster
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.shell.kube.client import configuration
 from whatsapp_operator.shell.kube.kinds import POD, SERVICE, STATEFULSET, WAC, Kind
-from whatsapp_operator.shell.kube.transport import socket_options
+from whatsapp_operator.shell.kube.transport import MOST_SENT, SLOW, socket_options
 from whatsapp_operator.shell.kube.trust import version_of_file
 
 from .health import WatchHealth, name_of
@@ -37,8 +37,12 @@ UNAUTHORIZED_PAUSES = (0.1, 0.2, 0.4, *[0.5] * 9)
 """Seconds between attempts of a request that is answered by 401, before Kopf gets a new session."""
 HELPERS = ("cleaner of ", "spawner of ")
 """Prefixes of the names of Kopf's tasks that start and end others."""
-STREAM_SECONDS = 30
-"""Length of one stream: a dead connection shows when the server does not end it in time."""
+STREAM_SECONDS = 10
+"""Length of one stream: a dead connection, or an API server that hangs, shows when the server does not end it in time."""
+OVERDUE_SECONDS = 5
+"""Seconds after which a stream that should have ended is ended from this side."""
+IDLE_SECONDS = 1.0
+"""How long an idle connection is kept, for the next stream: the API server to which it leads may begin to hang meanwhile."""
 
 
 class _Endless:
@@ -78,7 +82,7 @@ def settings(namespaces: Iterable[str] = ()) -> kopf.OperatorSettings:
     chosen.networking.connect_timeout = 3
     chosen.networking.error_backoffs = _Endless()
     chosen.watching.server_timeout = STREAM_SECONDS
-    chosen.watching.client_timeout = STREAM_SECONDS + 5
+    chosen.watching.client_timeout = STREAM_SECONDS + OVERDUE_SECONDS
     chosen.watching.reconnect_backoff = 0.1
     # Ten thousand pods in one answer need more memory than everything else. Pods without the label are not requested at all.
     chosen.watching.chunk_size = CHUNK
@@ -153,7 +157,9 @@ class Login:
         try:
             info = self._connection()
             authority = info.ca_path and version_of_file(info.ca_path)
-            connector = aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context(), socket_factory=_keepalive_socket)
+            connector = HedgingConnector(
+                limit=0, keepalive_timeout=IDLE_SECONDS, ssl=info.as_ssl_context(), socket_factory=_keepalive_socket
+            )
         except Exception as error:  # its text could quote the kubeconfig
             msg = f"The credentials of the kubeconfig or service account cannot be read ({type(error).__name__})."
             raise kopf.TemporaryError(msg, delay=1.0) from None
@@ -208,6 +214,35 @@ class Login:
                 msg = "there is another authority for the API server's certificate now"
                 raise AuthorityChanged(msg) from None
             raise
+
+
+class HedgingConnector(aiohttp.TCPConnector):
+    """Opens another connection while one is not open after `SLOW`, and uses the first that is.
+
+    Of several API servers behind a load balancer one may hang, and a TLS handshake with it takes the whole time-out. After two of them a
+    watch has been away for so long that the supervisor restarts all watches and a leader steps down.
+    """
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[aiohttp.tracing.Trace], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        """Return an open connection (called by the client library)."""
+        attempts, opened = [asyncio.create_task(super().connect(req, traces, timeout))], None
+        try:
+            while opened is None and (pending := [one for one in attempts if not one.done()]):
+                wait = SLOW if len(attempts) < MOST_SENT else None
+                done, _ = await asyncio.wait(pending, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                opened = next((one for one in done if one.exception() is None), None)
+                if not done:
+                    attempts.append(asyncio.create_task(super().connect(req, traces, timeout)))
+            return (opened or attempts[0]).result()
+        finally:
+            unused = [one for one in attempts if one is not opened]
+            for one in unused:
+                one.cancel()
+            for connection in await asyncio.gather(*unused, return_exceptions=True):
+                if isinstance(connection, aiohttp.connector.Connection):
+                    connection.close()
 
 
 def _keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
