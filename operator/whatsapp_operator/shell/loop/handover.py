@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Handovers:
-    """Hands shards over. A shard stops at its first failure; the others continue."""
+    """Moves shards to other pods. A shard stops at its first failure; the others continue."""
 
     def __init__(self, kube: Kube, coreapps: Coreapps, *, clock: Clock, metrics: Metrics, tracing: Tracing | None) -> None:
         """Prepare; ``kube`` is fenced by the Lease."""
