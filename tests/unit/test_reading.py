@@ -63,11 +63,18 @@ NOT_YET: Obj = {"name": "webapp", "state": {"waiting": {"reason": "PodInitializi
 NO_PROXY: Obj = {"name": "proxy", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "mesh/proxy:1"}}}
 INJECTED: Obj = {"initContainerStatuses": [NO_PROXY], "containerStatuses": [NOT_YET]}
 """A service mesh has put a container before those of the pod."""
+UNREADY: Obj = {"type": "Ready", "status": "False", "message": "containers with unready status: [proxy]"}
+"""Of a pod with a sidecar that runs and is not ready."""
 STARTS: Obj = {"containerStatuses": [{"name": "simulator", "state": {"waiting": {"reason": "ContainerCreating"}}}]}
 
 
 def a_pod(component: str, status: Obj, **meta: Any) -> Obj:
     return {"metadata": {"name": f"acme-{component}-0", "labels": {"app.kubernetes.io/component": component}, **meta}, "status": status}
+
+
+def sidecar_of(name: str, condition: Obj = UNREADY, *, ready: bool = True) -> Obj:
+    """Of a pod with this container and a sidecar."""
+    return {"conditions": [condition], "containerStatuses": [{"name": "proxy", "ready": False}, {"name": name, "ready": ready}]}
 
 
 @pytest.mark.parametrize(
@@ -78,6 +85,9 @@ def a_pod(component: str, status: Obj, **meta: Any) -> Obj:
         ([a_pod("webapp", NO_ROOM), a_pod("simulator", NO_ROOM)], "acme-simulator-0 (0/3 nodes are available)"),
         ([a_pod("simulator", CRASHES)], "acme-simulator-0 (CrashLoopBackOff: back-off)"),
         ([a_pod("webapp", INJECTED)], "acme-webapp-0 (ImagePullBackOff: mesh/proxy:1)"),
+        ([a_pod("webapp", sidecar_of("webapp"))], f"acme-webapp-0 ({UNREADY['message']})"),
+        ([a_pod("webapp", sidecar_of("webapp", ready=False))], None),  # its own container is not ready either: it is just being started
+        ([a_pod("webapp", sidecar_of("webapp", UNREADY | {"status": "True"}))], None),
         ([a_pod("coreapp", NO_ROOM)], None),  # its own sentence names it
         ([a_pod("webapp", NO_ROOM, deletionTimestamp="2027-01-04T12:00:00Z")], None),
         ([a_pod("webapp", {**NO_ROOM, "phase": "Failed"})], None),

@@ -201,10 +201,23 @@ def _waiting_because(status: Obj) -> str | None:
     return f"{reason}: {message}" if message else reason or None
 
 
+MAIN_CONTAINERS = frozenset({"coreapp", "webapp", "simulator"})
+
+
+def _others_because(status: Obj) -> str | None:
+    """Return why a pod is not ready although the operator's container in it is: of another container, or of a readiness gate."""
+    mains = (one for one in status.get("containerStatuses") or () if one.get("name") in MAIN_CONTAINERS)
+    ready = _condition(status.get("conditions"), "Ready")
+    is_held = ready.get("status") == "False" and any(one.get("ready") for one in mains)
+    return str(ready.get("message") or "")[:MAX_KUBELET_TEXT] or None if is_held else None
+
+
 def _pending_because(status: Obj) -> str | None:
-    """Return why a pod does not run, in the words of the scheduler or its kubelet."""
+    """Return why a pod does not run or is not ready, in the words of the scheduler or its kubelet."""
     scheduled = _condition(status.get("conditions"), "PodScheduled")
-    return scheduled.get("message") if scheduled.get("status") == "False" else _waiting_because(status)
+    if scheduled.get("status") == "False":
+        return scheduled.get("message")
+    return _waiting_because(status) or _others_because(status)
 
 
 def pending_of(pods: Iterable[Obj]) -> str | None:
