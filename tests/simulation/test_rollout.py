@@ -10,6 +10,7 @@ from whatsapp_operator.core import facts, rollout
 from whatsapp_operator.core.actions import Delete
 from whatsapp_operator.core.facts import Facts
 
+from .apiserver import TooManyRequests
 from .kinds import STATEFULSET, WAC, Obj, is_ready
 from .laws import LawBroken
 from .machines import NOWHERE, revision_of
@@ -218,3 +219,29 @@ def test_a_mutant_is_caught(broken: Callable[[pytest.MonkeyPatch], None], law: s
         simulate(lambda world: rolled_out(world, shards=2, spares=1))
 
     assert caught.value.law == law
+
+
+@simulated()
+async def test_coreapps_that_never_served_anything_block_no_drain(world: World) -> None:
+    """A tenant's faulty template must not hold up the nodes of all others."""
+    world.cluster.has_unready_sidecar = has_faulty_sidecar
+    world.create(shards=2, spares=1, coreapp=FAULTY)
+    world.operator().lead(1)
+    await world.pause(60.0)
+    machines = world.coreapps()
+    assert len(machines) == 3
+
+    for machine in machines:
+        world.cluster.evict(machine.name)
+    await world.pause(60.0)
+    assert {machine.uid for machine in world.coreapps()}.isdisjoint(machine.uid for machine in machines)
+
+    world.edit(coreapp=REPAIRED)
+    await world.pause(1.0)
+    await world.until_done(within=900)
+    world.cluster.has_unready_sidecar = lambda _: True
+    for machine in world.coreapps():
+        world.cluster.check(machine)
+    await world.pause(5.0)
+    with pytest.raises(TooManyRequests):
+        world.cluster.evict(world.coreapps()[0].name)
