@@ -119,7 +119,7 @@ class Health(Restart):
 
         The kubelet may not reach it, or another container of its pod may not be ready.
         """
-        return self.is_healthy(pod) or (pod.is_running and self.is_responding(pod) and not is_node_gone(self, pod))
+        return self.is_healthy(pod) or (pod.is_running and self.is_responding(pod))
 
     @cached_property
     def self_check(self) -> str | None:

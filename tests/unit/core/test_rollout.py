@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from whatsapp_operator.core import rollout
 from whatsapp_operator.core.actions import Create, Delete, GenerateSecret, Handover, Replace, Scale, Touch
 from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.report import plan_events
@@ -247,6 +248,22 @@ def test_a_holder_that_serves_is_not_ended_although_it_is_not_ready_and_no_stand
     one = unready_since(1000, 0, 1, 2).with_pod(3, ready=False)
 
     assert one.facts().standbys() == []
+    assert [delete.uid for delete in of(one.plan(), Delete)] == ["uid-2"]
+
+
+def test_an_outdated_Coreapp_that_has_just_become_ready_is_replaced_step_by_step() -> None:
+    one = unready_since(1000, 0, 2).with_pod(0, ready=True).with_pod(2, ready=True)
+
+    assert rollout.unrecoverable(one.facts()) == ()
+    assert [delete.uid for delete in of(one.plan(), Delete)] == ["uid-2"]
+    assert of(updated(one, 2).with_pod(3, ready=False).plan(), Handover) == [], "a ready holder makes up for no other Coreapp"
+
+
+def test_an_outdated_standby_that_is_not_ready_makes_up_for_no_other_Coreapp() -> None:
+    """No step of the roll-out comes on top of its deletion: at most one Coreapp ends at a time."""
+    one = unready_since(1000, 2).with_pods([4], revision="rev-0")
+    one = one.seeing(since={**one.snapshot.since, "Outdated/uid-4/spare": NOW - seconds(1000)})
+
     assert [delete.uid for delete in of(one.plan(), Delete)] == ["uid-2"]
 
 
