@@ -101,6 +101,8 @@ class Cluster:
         self.did: Counter[str] = Counter()
         """How often each fault of the network did something."""
         self.start_seconds = (0.2, 1.5)
+        self.has_unready_sidecar: Callable[[Obj], bool] = lambda _: False
+        """Whether a pod has another container, which is not ready: its kubelet calls the pod not ready, no matter what the Coreapp does."""
         self.node_pool = NodePool(server, rng=Random(rng.random()), count=NODES)
         self.listener: Callable[[Process | None, str], ConnectionLog] = lambda *_: ConnectionLog()
         """Who notes what a process asks a Coreapp, and hears."""
@@ -419,6 +421,7 @@ class Cluster:
         pod = self._pod(machine.name, machine.uid)
         if pod is None or not machine.node.is_reachable:
             return
+        ready = ready and not self.has_unready_sidecar(pod)
         said, before = "True" if ready else "False", {one["type"]: one for one in pod["status"].get("conditions") or ()}
         now = stamp(asyncio.get_running_loop().time())
         changed = before["Ready"]["lastTransitionTime"] if before.get("Ready", {}).get("status") == said else now

@@ -10,7 +10,8 @@ from whatsapp_operator.core import facts, rollout
 from whatsapp_operator.core.actions import Delete
 from whatsapp_operator.core.facts import Facts
 
-from .kinds import STATEFULSET, WAC, is_ready
+from .apiserver import TooManyRequests
+from .kinds import STATEFULSET, WAC, Obj, is_ready
 from .laws import LawBroken
 from .machines import NOWHERE, revision_of
 from .spares import watch_the_promise
@@ -54,6 +55,46 @@ async def test_every_coreapp_gets_the_new_template_and_no_spare_is_missed(world:
     await rolled_out(world, shards=shards, spares=spares)
     await world.stays_silent()
     assert world.account.restarts == (1 if shards > 1 else 0)
+
+
+FAULTY, REPAIRED = ({"pod": {"annotations": {"example.com/sidecar": state}}} for state in ("faulty", "repaired"))
+"""An injector puts a container into the pods by this annotation, and that container never becomes ready."""
+
+
+def has_faulty_sidecar(pod: Obj) -> bool:
+    return (pod["metadata"].get("annotations") or {}).get("example.com/sidecar") == "faulty"
+
+
+@simulated(seeds=3)
+async def test_sidecars_that_are_not_ready_move_no_shard_and_a_new_template_repairs_them(world: World) -> None:
+    await world.started(shards=2, spares=1, coreapp=FAULTY)
+    world.cluster.has_unready_sidecar = has_faulty_sidecar
+    for machine in world.coreapps():
+        world.cluster.check(machine)
+    await world.pause(400.0)
+    assert world.condition("Ready")[:2] == ("True", "Serving"), "messages reach the Coreapps, which answer"
+    assert world.laws.moves == []
+
+    world.edit(coreapp=REPAIRED)
+    await world.pause(1.0)
+    await world.until_done(within=600)
+    assert outdated(world) == []
+    assert_nothing_failed_over(world, moves=2)
+    await world.stays_silent()
+
+
+@simulated(seeds=3)
+async def test_a_cluster_whose_sidecars_never_became_ready_begins_to_serve_with_the_right_template(world: World) -> None:
+    world.cluster.has_unready_sidecar = has_faulty_sidecar
+    world.create(shards=2, spares=1, coreapp=FAULTY)
+    world.operator().lead(1)
+    await world.pause(400.0)
+    assert world.condition("Ready")[0] == "False"
+
+    world.edit(coreapp=REPAIRED)
+    await world.pause(1.0)
+    await world.until_done(within=900)
+    assert outdated(world) == []
 
 
 @simulated()
@@ -178,3 +219,29 @@ def test_a_mutant_is_caught(broken: Callable[[pytest.MonkeyPatch], None], law: s
         simulate(lambda world: rolled_out(world, shards=2, spares=1))
 
     assert caught.value.law == law
+
+
+@simulated()
+async def test_coreapps_that_never_served_anything_block_no_drain(world: World) -> None:
+    """A tenant's faulty template must not hold up the nodes of all others."""
+    world.cluster.has_unready_sidecar = has_faulty_sidecar
+    world.create(shards=2, spares=1, coreapp=FAULTY)
+    world.operator().lead(1)
+    await world.pause(60.0)
+    machines = world.coreapps()
+    assert len(machines) == 3
+
+    for machine in machines:
+        world.cluster.evict(machine.name)
+    await world.pause(60.0)
+    assert {machine.uid for machine in world.coreapps()}.isdisjoint(machine.uid for machine in machines)
+
+    world.edit(coreapp=REPAIRED)
+    await world.pause(1.0)
+    await world.until_done(within=900)
+    world.cluster.has_unready_sidecar = lambda _: True
+    for machine in world.coreapps():
+        world.cluster.check(machine)
+    await world.pause(5.0)
+    with pytest.raises(TooManyRequests):
+        world.cluster.evict(world.coreapps()[0].name)

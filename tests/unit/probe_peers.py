@@ -37,6 +37,7 @@ class Peer:
         self.ignores_newer_than: int | None = None
         """Connections with a higher number are accepted and not answered."""
         self.headers = ""
+        self.status = "200 OK"
         self.body: Callable[[], Mapping[str, Any]] = lambda: REPORT
         self.asked: list[tuple[int, float, str]] = []
         """Connection, time and path of each question."""
@@ -62,7 +63,7 @@ class Peer:
                 while self.hangs or (self.ignores_newer_than is not None and number > self.ignores_newer_than):
                     await asyncio.sleep(0.005)
                 body = json.dumps(dict(self.body())).encode()
-                writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{self.headers}\r\n".encode() + body)
+                writer.write(f"HTTP/1.1 {self.status}\r\nContent-Length: {len(body)}\r\n{self.headers}\r\n".encode() + body)
                 if "close" in self.headers:
                     return
         except (ConnectionError, asyncio.CancelledError):

@@ -83,6 +83,15 @@ def test_a_connection_is_used_again() -> None:
     assert peer.transport.sent.count(b"GET /health") == 2
 
 
+@pytest.mark.parametrize(("status", "is_error"), [("200 OK", False), ("307 Moved", False), ("400 Bad", True), ("503 Gone", True)])
+def test_an_answer_is_an_error_if_it_is_one_for_a_kubelet(status: str, is_error: bool) -> None:
+    peer = Peer()
+    for expected, said in ((is_error, status), (False, "204 No Content"), (is_error, status)):
+        peer.ask()
+        peer.receive(answer(b"", status=said))
+        assert peer.wire.is_error is expected
+
+
 def test_a_server_that_speaks_first_is_not_listened_to() -> None:
     peer = Peer()
     peer.receive(b"220 ready\r\n", answer())

@@ -95,6 +95,29 @@ async def test_of_a_statefulset_is_kept_who_scaled_it_last(managed: object, kept
         assert await kube.get(POD, "ns", "a") == {"kind": "Pod", "metadata": {"name": "a"}}
 
 
+APPLIED: dict[str, Any] = {"f:metadata": {"f:annotations": {"f:multiconnect.dev/switchover": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("managed", "kept"),
+    [
+        ([{"manager": "gitops", "operation": "Apply", "time": "t", "fieldsV1": {**APPLIED, **REPLICAS}}], True),
+        ([{"manager": "gitops", "operation": "Update", "fieldsV1": APPLIED}], False),
+        ([{"manager": "gitops", "operation": "Apply", "fieldsV1": {"f:metadata": {"f:annotations": {"f:other": {}}}}}], False),
+        ([{"manager": "gitops", "operation": "Apply", "fieldsV1": {"f:metadata": None}}, None, 7, {}], False),
+        ("x", False),
+    ],
+    ids=["applied", "annotated", "another annotation", "damaged", "no list"],
+)
+async def test_of_a_cluster_is_kept_who_applies_a_switchover(managed: object, kept: bool) -> None:
+    async with a_client() as (server, kube):
+        server.says({"kind": "WhatsAppCluster", "metadata": {"name": "a", "managedFields": managed}})
+        found = await kube.get(WAC, "ns", "a")
+        entry = {"manager": "gitops", "operation": "Apply", "fieldsV1": APPLIED}
+        assert found is not None
+        assert found["metadata"] == {"name": "a"} | ({"managedFields": [entry]} if kept else {})
+
+
 async def test_writes_say_who_writes_and_on_what_condition() -> None:
     async with a_client() as (server, kube):
         await kube.create(A_POD)

@@ -372,6 +372,26 @@ async def test_the_desired_state_is_kept_until_the_cluster_is_edited() -> None:
     assert (await observe(eyes, memory)).desired.deleting
 
 
+async def test_who_requests_a_switchover_is_a_part_of_the_desired_state() -> None:
+    """The same text may come from a person, and then from a manifest that is applied again and again."""
+    kube, memory = SlowKube(world()), Memory()
+    eyes = observer(kube)
+    kube.answers.set()
+    (cluster,) = kube.objects[WAC]
+    asked = {**cluster, "metadata": {**cluster["metadata"], "annotations": {"multiconnect.dev/switchover": "0"}}}
+    kube.objects[WAC][:] = [asked]
+    first = (await observe(eyes, memory)).desired
+    assert (len(first.switchovers), first.invalid) == (1, None)
+    assert (await observe(eyes, memory)).desired is first
+
+    fields: Obj = {"f:metadata": {"f:annotations": {"f:multiconnect.dev/switchover": {}}}}
+    by = [{"manager": "gitops", "operation": "Apply", "fieldsV1": fields}]
+    kube.objects[WAC][:] = [{**asked, "metadata": {**asked["metadata"], "managedFields": by}}]
+    then = (await observe(eyes, memory)).desired
+    assert then.switchovers == ()
+    assert "gitops" in (then.invalid or "")
+
+
 class KeeperKube(FakeKube):
     """Has other WhatsAppClusters of these names; cannot be asked for them if there is an ``error``."""
 

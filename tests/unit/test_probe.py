@@ -100,6 +100,36 @@ async def test_another_pod_that_answers_at_the_address_of_a_holder_does_not_spea
         await until(lambda: watch.tethers.result_of("a").report and not watch.tethers.result_of("a").unresponsive_since)
 
 
+@pytest.mark.parametrize("status", ["404 Not Found", "503 Service Unavailable"])
+async def test_an_error_is_an_answer_but_does_not_contradict_a_kubelet(status: str) -> None:
+    """The Coreapp is broken, or it is gone and a proxy in its pod answers: the kubelet's word counts, and nothing is silent."""
+    async with a_peer() as peer, watching(peer.port) as watch:
+        watch.hold("a")
+        await until(lambda: watch.tethers.result_of("a").report)
+        peer.status = status
+        await until(lambda: watch.tethers.result_of("a").report is None)
+        asked = len(peer.asked)
+        await until(lambda: len(peer.asked) >= asked + 5)
+
+        result = watch.tethers.result_of("a")
+        assert (result.report, result.broken_at, result.unresponsive_since) == (None, None, None)
+        assert (watch.woken, peer.made) == (2, 1), "its loop is woken for that once, and the connection is kept"
+        peer.status = "200 OK"
+        await until(lambda: watch.tethers.result_of("a").report)
+
+
+async def test_with_tcp_probes_an_error_says_nothing() -> None:
+    """A kubelet that only connects does not count it as a failure either."""
+    async with a_peer() as peer, watching(peer.port) as watch:
+        watch.hold("a", kind="TCP")
+        await until(lambda: watch.tethers.result_of("a").report)
+        peer.status = "404 Not Found"
+        asked = len(peer.asked)
+        await until(lambda: len(peer.asked) >= asked + 5)
+
+        assert watch.tethers.result_of("a").report
+
+
 @pytest.mark.parametrize("uid", [None, "", "a"])
 async def test_a_report_without_a_uid_or_with_that_of_the_pod_is_taken(uid: str | None) -> None:
     async with a_peer() as peer, watching(peer.port) as watch:

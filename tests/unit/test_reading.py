@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.objects.reading import image_problem_of, pending_of, webapps_change
+from whatsapp_operator.core.desired import Tuning
+from whatsapp_operator.shell.objects.reading import desired_of, image_problem_of, pending_of, webapps_change
 
 Obj = dict[str, Any]
 
@@ -63,11 +65,18 @@ NOT_YET: Obj = {"name": "webapp", "state": {"waiting": {"reason": "PodInitializi
 NO_PROXY: Obj = {"name": "proxy", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "mesh/proxy:1"}}}
 INJECTED: Obj = {"initContainerStatuses": [NO_PROXY], "containerStatuses": [NOT_YET]}
 """A service mesh has put a container before those of the pod."""
+UNREADY: Obj = {"type": "Ready", "status": "False", "message": "containers with unready status: [proxy]"}
+"""Of a pod with a sidecar that runs and is not ready."""
 STARTS: Obj = {"containerStatuses": [{"name": "simulator", "state": {"waiting": {"reason": "ContainerCreating"}}}]}
 
 
 def a_pod(component: str, status: Obj, **meta: Any) -> Obj:
     return {"metadata": {"name": f"acme-{component}-0", "labels": {"app.kubernetes.io/component": component}, **meta}, "status": status}
+
+
+def sidecar_of(name: str, condition: Obj = UNREADY, *, ready: bool = True) -> Obj:
+    """Of a pod with this container and a sidecar."""
+    return {"conditions": [condition], "containerStatuses": [{"name": "proxy", "ready": False}, {"name": name, "ready": ready}]}
 
 
 @pytest.mark.parametrize(
@@ -78,6 +87,9 @@ def a_pod(component: str, status: Obj, **meta: Any) -> Obj:
         ([a_pod("webapp", NO_ROOM), a_pod("simulator", NO_ROOM)], "acme-simulator-0 (0/3 nodes are available)"),
         ([a_pod("simulator", CRASHES)], "acme-simulator-0 (CrashLoopBackOff: back-off)"),
         ([a_pod("webapp", INJECTED)], "acme-webapp-0 (ImagePullBackOff: mesh/proxy:1)"),
+        ([a_pod("webapp", sidecar_of("webapp"))], f"acme-webapp-0 ({UNREADY['message']})"),
+        ([a_pod("webapp", sidecar_of("webapp", ready=False))], None),  # its own container is not ready either: it is just being started
+        ([a_pod("webapp", sidecar_of("webapp", UNREADY | {"status": "True"}))], None),
         ([a_pod("coreapp", NO_ROOM)], None),  # its own sentence names it
         ([a_pod("webapp", NO_ROOM, deletionTimestamp="2027-01-04T12:00:00Z")], None),
         ([a_pod("webapp", {**NO_ROOM, "phase": "Failed"})], None),
@@ -85,3 +97,45 @@ def a_pod(component: str, status: Obj, **meta: Any) -> Obj:
 )
 def test_a_webapp_or_simulator_that_does_not_run_is_named_with_the_reason(pods: list[Obj], said: str | None) -> None:
     assert pending_of(pods) == said
+
+
+# --- a request in a manifest
+
+SWITCHOVER = "multiconnect.dev/switchover"
+APPLIES: Obj = {"manager": "argocd", "operation": "Apply", "fieldsV1": {"f:metadata": {"f:annotations": {f"f:{SWITCHOVER}": {}}}}}
+
+
+def last_applied(**annotations: str) -> dict[str, str]:
+    """As kubectl notes it without server-side apply."""
+    return {"kubectl.kubernetes.io/last-applied-configuration": json.dumps({"metadata": {"annotations": annotations}})}
+
+
+@pytest.mark.parametrize(
+    ("notes", "managers", "who"),
+    [
+        ({SWITCHOVER: "0"}, [], None),
+        ({SWITCHOVER: "0"}, [APPLIES], "argocd"),
+        ({SWITCHOVER: "0"}, [{**APPLIES, "operation": "Update"}], None),
+        ({}, [APPLIES], None),
+        ({SWITCHOVER: "0", **last_applied(**{SWITCHOVER: "0"})}, [], "kubectl apply"),
+        ({SWITCHOVER: "1", **last_applied(**{SWITCHOVER: "0"})}, [], None),
+        ({SWITCHOVER: "0", **last_applied(other="0")}, [], None),
+        ({SWITCHOVER: "0", "kubectl.kubernetes.io/last-applied-configuration": "{"}, [], None),
+        ({SWITCHOVER: "0", "kubectl.kubernetes.io/last-applied-configuration": '{"metadata": {"annotations": 7}}'}, [], None),
+        ({SWITCHOVER: "0", "kubectl.kubernetes.io/last-applied-configuration": '{"metadata": []}'}, [], None),
+        ({SWITCHOVER: "nonsense"}, [APPLIES], "argocd"),
+    ],
+)
+def test_a_switchover_in_a_manifest_is_ignored_and_reported(notes: dict[str, str], managers: list[Obj], who: str | None) -> None:
+    """It would come back each time that it was carried out and removed."""
+    meta = {"namespace": "default", "name": "acme", "uid": "u", "annotations": notes, "managedFields": managers}
+    desired = desired_of({"metadata": meta, "spec": {"shards": 2, "client": {"type": "Simulator"}}}, image="sim:1", tuning=Tuning())
+
+    assert desired.switchover_problem is None
+    if who is None:
+        assert (desired.invalid, desired.switchover_text) == (None, notes.get(SWITCHOVER, ""))
+    else:
+        assert (desired.switchovers, desired.switchover_text) == ((), "")
+        assert desired.invalid is not None
+        assert f"is part of a manifest ('{who}')" in desired.invalid
+        assert "kubectl annotate" in desired.invalid

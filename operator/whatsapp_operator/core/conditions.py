@@ -156,6 +156,13 @@ READY: tuple[ConditionRule, ...] = (
         lambda f: f"{_describe_held_back(f)}; but {f.self_check}: until that is over, the operator acts only on certain evidence.",
     ),
     ConditionRule(
+        Reason.DELETING,
+        "False",
+        # A finalizer may keep the resource for long after its pods: nothing failed, and nothing takes over.
+        lambda f: f.desired.deleting and not _all_served(f) and not _in_state(f, "Moving"),
+        sentences.deleting,
+    ),
+    ConditionRule(
         Reason.UNSERVED,
         "False",
         lambda f: bool(_in_state(f, "Unserved")),

@@ -61,7 +61,8 @@ class Facts(Holders):
     @property
     def is_unused(self) -> bool:
         """Whether no shard has had a holder yet and no number of shards was requested: nothing is served, so any Coreapp may go."""
-        is_new = self.settled_shards is None and self.operation is None
+        # As read too: an intent that this observation has just dropped was noted by a leader that may have known more.
+        is_new = self.settled_shards is None and self.operation is None and self.snapshot.record.operation is None
         return is_new and not self.holder_uids and "Service" not in self.snapshot.unread
 
     @property
@@ -165,7 +166,11 @@ class Facts(Holders):
         """The objects that are maintained, as desired."""
         replicas, is_first_boot = self._webapp_replicas
         objects = self.desired.derive(
-            manifests.upkeep, webapp_replicas=replicas, resharding=self.restart_is_expected, is_first_boot=is_first_boot
+            manifests.upkeep,
+            webapp_replicas=replicas,
+            resharding=self.restart_is_expected,
+            is_first_boot=is_first_boot,
+            is_unused=self.is_unused,
         )
         return tuple(map(self._stamped, objects))
 

@@ -114,6 +114,13 @@ class Health(Restart):
         """Return whether a Coreapp could serve now: healthy by its own report, on an existing node, and not hung."""
         return pod.is_ready and not is_node_gone(self, pod) and not is_hung(self, pod)
 
+    def is_healthy_holder(self, pod: Coreapp) -> bool:
+        """Return the same of a holder. Messages reach it ready or not, so its own answer counts more than what its kubelet says.
+
+        The kubelet may not reach it, or another container of its pod may not be ready.
+        """
+        return self.is_healthy(pod) or (pod.is_running and self.is_responding(pod))
+
     @cached_property
     def self_check(self) -> str | None:
         """Why this process may be the cause of a silence; None: the self-check is passed."""

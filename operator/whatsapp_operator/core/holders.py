@@ -42,7 +42,7 @@ class Holders(Claims):
     def _could_serve(self, route: Route, pod: Coreapp | None) -> bool:
         return (
             pod is not None
-            and self.is_healthy(pod)
+            and self.is_healthy_holder(pod)
             and self.failure(route) is None
             and route.copied_by is None
             and (pod.report is None or ((pod.report.shard, pod.report.epoch) == (route.shard, route.epoch) and not pod.report.fenced))

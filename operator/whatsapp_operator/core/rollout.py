@@ -35,23 +35,44 @@ def _is_held(f: Facts) -> bool:
     return f.desired.paused or f.desired.deleting or f.set_shards_is_open
 
 
+def unready_fact(pod: Coreapp) -> str:
+    """Return the name of the fact that an outdated pod is not ready, although it may answer; its age is needed."""
+    return f"OutdatedUnready/{pod.uid}"
+
+
+def _is_given_up(f: Facts, pod: Coreapp) -> bool:
+    """Whether an outdated Coreapp has not been ready for as long as a restart may take.
+
+    If it answers nevertheless, another container of its pod is not ready. Only the new template can repair that.
+    """
+    return not pod.ready and f.has_held_for(unready_fact(pod), f.desired.restart_timeout)
+
+
 def unrecoverable(f: Facts) -> tuple[Coreapp, ...]:
     """Return outdated Coreapps that are not ready: they serve nothing, and ending them makes room for the new template.
 
-    A holder among them is ended too if no standby can take its shard: nothing else can repair a faulty first template.
+    A holder among them that does not answer is ended too if no standby can take its shard: nothing else can repair a faulty first template.
     """
     if _is_held(f):
         return ()
-    late = (pod for pod in f.outdated if not pod.ready and not f.is_responding(pod) and _is_due(f, pod))
-    return tuple(pod for pod in late if pod.uid not in f.holder_uids or not f.standbys())
+    late = (pod for pod in f.outdated if not pod.ready and _is_due(f, pod))
+    return tuple(
+        pod
+        for pod in late
+        if (_is_given_up(f, pod) or not f.is_responding(pod))
+        and (pod.uid not in f.holder_uids or not (f.is_responding(pod) or f.standbys()))
+    )
 
 
 def all_are_healthy(f: Facts) -> bool:
     """Return whether the next step may be taken: every Coreapp is ready, including the extra one, and every shard is served.
 
-    A Coreapp that goes because the StatefulSet has just become smaller does not make up for one that is not back.
+    A Coreapp that goes because the StatefulSet has just become smaller does not make up for one that is not back. A holder that serves and
+    that only the new template can make ready is not waited for.
     """
-    return all(map(f.is_served, f.routes)) and not f.missing and len(f.ready_to_stay) >= f.replicas >= f.desired_replicas
+    given_up = sum(pod.uid in f.holder_uids and _is_given_up(f, pod) for pod in f.outdated)
+    sound = len(f.ready_to_stay) + given_up
+    return all(map(f.is_served, f.routes)) and not f.missing and sound >= f.replicas >= f.desired_replicas
 
 
 def steps(f: Facts) -> tuple[Action, ...]:

@@ -128,10 +128,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.DELETING,
         state=State.WORKING,
         when=lambda f: f.desired.deleting,
-        why=lambda f: (
-            "The cluster is being deleted. Its shards are handed over until the pods go; nothing else is done"
-            + (f". Kubernetes waits for {', '.join(f.desired.finalizers)}." if f.desired.finalizers else ".")
-        ),
+        why=sentences.deleting,
         is_last=True,
     ),
     # --- order: as many Coreapps as shards

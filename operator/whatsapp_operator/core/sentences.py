@@ -52,6 +52,12 @@ def foreign(refs: Sequence[Ref]) -> str:
     )
 
 
+def deleting(f: Facts) -> str:
+    """Say what is still done for a cluster that is being deleted, and what its deletion waits for."""
+    waits = f" Kubernetes waits for {', '.join(f.desired.finalizers)}." if f.desired.finalizers else ""
+    return f"The cluster is being deleted. Its shards are handed over until the pods go; nothing else is done.{waits}"
+
+
 def opening(f: Facts) -> str:
     """Say when the next window opens."""
     at = windows.next_opening(f.desired.windows, f.wall)

@@ -85,16 +85,14 @@ class Coreapp:
     process's clock. None: it answered the last one."""
 
     @property
+    def is_running(self) -> bool:
+        """Whether its container runs and can be reached, as far as the pod alone shows."""
+        return not self.deleting and self.phase == "Running" and not self.terminated and self.broken_at is None and bool(self.ip)
+
+    @property
     def is_ready(self) -> bool:
         """Whether it could serve now, as far as the pod alone shows."""
-        return (
-            self.ready
-            and not self.deleting
-            and self.phase == "Running"
-            and not self.terminated
-            and self.broken_at is None
-            and bool(self.ip)
-        )
+        return self.ready and self.is_running
 
     @property
     def epoch_label(self) -> str | None:

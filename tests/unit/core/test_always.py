@@ -202,3 +202,14 @@ def test_what_the_winning_rule_moves_is_busy() -> None:
 
 def test_every_rule_says_why() -> None:
     assert all(rule.why.endswith(".") for rule in always.ALWAYS)
+
+
+def test_unused_Coreapps_wait_while_a_call_that_the_client_turned_away_is_still_noted() -> None:  # noqa: N802
+    """The intent is dropped first: the observation after that finds that nothing was asked for."""
+    one = too_large()
+    assert of(one.plan(), Scale)
+
+    noted = one.noted(4, Answer.BUSY)
+    assert noted.plan().record.operation is None
+    assert of(noted.plan(), Scale) == []
+    assert of(noted.seeing(operation=None).plan(), Scale)

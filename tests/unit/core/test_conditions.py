@@ -244,3 +244,29 @@ def test_the_Secret_that_is_still_awaited_is_not_yet_called_wrong() -> None:  # 
         ("Unknown", "AwaitingSecret"),
         ("False", "SecretMissing"),
     ]
+
+
+def test_a_cluster_that_is_being_deleted_is_not_said_to_fail_over_once_its_pods_go() -> None:
+    """Nothing takes over, and nobody needs to be called: a finalizer may keep the resource for long."""
+    one = situation().settled().wanting(deleting=True)
+    gone = one.seeing(coreapps=(), routes=())
+
+    assert one.condition("Ready")["reason"] == "Serving"
+    assert one.holder_deleted(0).condition("Ready")["reason"] == "FailingOver", "a standby still takes over"
+    for ended in (gone, gone.seeing(routes=one.snapshot.routes)):
+        assert (ended.condition("Ready")["status"], ended.condition("Ready")["reason"]) == ("False", "Deleting")
+    said = {gone.condition(kind)["message"] for kind in ("Ready", "Reconciling")}
+    assert len(said) == 1, "two sentences under one reason would be two Events"
+
+
+@pytest.mark.parametrize("unready", [(0,), (0, 1, 2)], ids=["one holder", "every Coreapp"])
+def test_a_shard_is_served_while_only_another_container_of_its_pod_is_not_ready(unready: tuple[int, ...]) -> None:
+    """Messages reach a holder ready or not, and it answers and reports its shard: nothing takes it over, and nothing needs to."""
+    one = situation().settled().with_nodes()
+    for ordinal in unready:
+        one = one.with_pod(ordinal, ready=False, lost_readiness=True, pending_because="containers with unready status: [proxy]")
+
+    assert (one.condition("Ready")["status"], one.condition("Ready")["reason"]) == ("True", "Serving")
+    assert "containers with unready status: [proxy]" in one.condition("Reconciling")["message"]
+    silent = one.with_holder(0, report=None)
+    assert silent.condition("Ready")["status"] == "False", "its kubelet's word counts where its own is missing"

@@ -277,7 +277,15 @@ def test_what_a_failed_self_check_holds_back_is_what_would_be_acted_upon_without
     [
         ({}, True),
         ({"report": None}, True),
-        ({"ready": False}, False),
+        ({"ready": False}, True),
+        ({"ready": False, "report": None}, False),
+        ({"ready": False, "unresponsive_since": NOW}, False),
+        ({"ready": False, "report": Report(shards=2)}, False),
+        ({"ready": False, "deleting": True}, False),
+        ({"ready": False, "phase": "Pending"}, False),
+        ({"ready": False, "terminated": True}, False),
+        ({"ready": False, "broken_at": NOW}, False),
+        ({"ready": False, "ip": None}, False),
         ({"report": Report(shard=0, epoch=epoch_of(0), shards=2, fenced=True)}, False),
         ({"report": Report(shard=1, epoch=epoch_of(0), shards=2)}, False),
         ({"report": Report(shard=0, epoch="9-x", shards=2)}, False),
@@ -342,7 +350,7 @@ def test_connections_are_what_the_holders_say_of_them(statuses: tuple[str | None
     facts = gateways(*statuses).facts()
 
     assert (facts.is_connected, facts.is_cut_off) == (connected, cut_off)
-    assert not gateways("connected", "connected").with_holder(0, ready=False).facts().is_connected, "every shard must be served"
+    assert not gateways("connected", "connected").with_holder(0, terminated=True).facts().is_connected, "every shard must be served"
 
 
 def test_a_standbys_connection_says_nothing() -> None:

@@ -13,7 +13,7 @@ import pytest
 from whatsapp_operator.core import manifests, upkeep
 from whatsapp_operator.core.actions import Handover
 from whatsapp_operator.core.names import Epoch, Key
-from whatsapp_operator.core.snapshot import Evidence
+from whatsapp_operator.core.snapshot import Answer, Evidence
 
 from .situations import NOW, labels_for, pod, route, situation
 
@@ -114,6 +114,19 @@ def test_the_budget(spares: int, resharding: bool, allowed: int) -> None:
 
     assert budget["spec"]["maxUnavailable"] == allowed
     assert manifests.ROLE_LABEL not in budget["spec"]["selector"]["matchLabels"]
+    assert budget["spec"]["unhealthyPodEvictionPolicy"] == "IfHealthyBudget", "a restart must not be disturbed"
+
+
+def test_the_budget_of_a_cluster_that_never_served_blocks_no_drain_for_ever() -> None:
+    new, served = situation(), situation().settled()
+    policies = [
+        obj["spec"]["unhealthyPodEvictionPolicy"]
+        for one in (new, served, served.seeing(settled_shards=None), new.noted(2, Answer.UNKNOWN))
+        for obj in one.facts().objects
+        if (obj["kind"], obj["metadata"]["name"]) == ("PodDisruptionBudget", "acme-coreapp")
+    ]
+
+    assert policies == ["AlwaysAllow", "IfHealthyBudget", "IfHealthyBudget", "IfHealthyBudget"]
 
 
 def test_only_Webapps_Coreapps_and_the_operator_reach_a_Coreapp() -> None:

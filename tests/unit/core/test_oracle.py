@@ -23,7 +23,7 @@ from .witnesses import growing, restarting
 SOURCE = Path(laws.__file__).read_text(encoding="utf-8")
 TYPES = {part.__name__: part for part in (names, desired, snapshot, actions)}
 """Where the plain types are."""
-LOGIC = {"is_ready", "epoch_label", "shard_label", "logs_on", "failed_reads"}
+LOGIC = {"is_running", "is_ready", "epoch_label", "shard_label", "logs_on", "failed_reads"}
 """Properties of the core's types that decide something."""
 OWN_METHODS = {"get", "isdecimal", "partition"}
 """Methods of Python's own types; every other method may be one of the core's."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from whatsapp_operator.core import rollout
 from whatsapp_operator.core.actions import Create, Delete, GenerateSecret, Handover, Replace, Scale, Touch
 from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.report import plan_events
@@ -213,3 +214,64 @@ def test_the_end_of_a_coreapp_is_emitted_with_its_true_reason() -> None:
 def test_a_coreapp_that_is_to_go_is_counted_for_none_that_stays() -> None:
     """The one more of a roll-out is on its way out, and one that stays is not back yet."""
     assert situation().settled().with_pod(3).without_pod(2).row() == "ReplacingPods"
+
+
+# --- Coreapps that answer, but that their kubelets do not call ready: another container of their pods is not
+
+
+def unready_since(span: float, *ordinals: int) -> Situation:
+    """Outdated Coreapps that answer and have not been ready for so many seconds; the added one with the new template is ready."""
+    one = rolling_out(1000)
+    for ordinal in ordinals:
+        one = one.with_pod(ordinal, ready=False, lost_readiness=True)
+    return one.seeing(since={**one.snapshot.since, **{f"OutdatedUnready/uid-{ordinal}": NOW - seconds(span) for ordinal in ordinals}})
+
+
+def test_a_standby_that_only_the_new_template_can_make_ready_makes_way_for_it() -> None:
+    assert of(unready_since(179, 0, 1, 2).plan(), Delete) == [], "it may become ready by itself"
+    plan = unready_since(180, 0, 1, 2).plan()
+
+    assert [delete.uid for delete in of(plan, Delete)] == ["uid-2"]
+    assert of(plan, Handover) == [], "one step at a time"
+
+
+def test_the_shard_of_a_holder_that_only_the_new_template_can_make_ready_moves_to_an_updated_standby() -> None:
+    assert of(updated(unready_since(179, 0, 1), 2).plan(), Handover) == []
+    plan = updated(unready_since(180, 0, 1), 2).plan()
+
+    (move,) = of(plan, Handover)
+    assert (move.route.shard, move.to.name, move.evidence) == (0, "acme-coreapp-2", Evidence.ROLLED_OUT)
+    assert of(plan, Delete) == []
+
+
+def test_a_holder_that_serves_is_not_ended_although_it_is_not_ready_and_no_standby_is_there() -> None:
+    one = unready_since(1000, 0, 1, 2).with_pod(3, ready=False)
+
+    assert one.facts().standbys() == []
+    assert [delete.uid for delete in of(one.plan(), Delete)] == ["uid-2"]
+
+
+def test_an_outdated_Coreapp_that_has_just_become_ready_is_replaced_step_by_step() -> None:
+    one = unready_since(1000, 0, 2).with_pod(0, ready=True).with_pod(2, ready=True)
+
+    assert rollout.unrecoverable(one.facts()) == ()
+    assert [delete.uid for delete in of(one.plan(), Delete)] == ["uid-2"]
+    assert of(updated(one, 2).with_pod(3, ready=False).plan(), Handover) == [], "a ready holder makes up for no other Coreapp"
+
+
+def test_an_outdated_standby_that_is_not_ready_makes_up_for_no_other_Coreapp() -> None:
+    """No step of the roll-out comes on top of its deletion: at most one Coreapp ends at a time."""
+    one = unready_since(1000, 2).with_pods([4], revision="rev-0")
+    one = one.seeing(since={**one.snapshot.since, "Outdated/uid-4/spare": NOW - seconds(1000)})
+
+    assert [delete.uid for delete in of(one.plan(), Delete)] == ["uid-2"]
+
+
+def test_how_long_an_outdated_Coreapp_has_not_been_ready_is_known_in_time() -> None:
+    one = unready_since(100, 0, 1, 2)
+    plan = one.plan()
+
+    assert {f"OutdatedUnready/uid-{ordinal}" for ordinal in (0, 1, 2)} <= plan.holds
+    assert plan.wake_after is not None
+    assert plan.wake_after <= seconds(80)
+    assert not [fact for fact in rolling_out().plan().holds if fact.startswith("OutdatedUnready")]

@@ -450,7 +450,7 @@ def test_the_first_number_is_settled_when_every_shard_is_served(one: Situation) 
     "one",
     [
         new().without_route(1),
-        new().with_holder(1, ready=False).with_pods([3]),
+        new().with_holder(1, ready=False, report=None).with_pods([3]),
         new().with_pod(2, ready=False),
         new(since={"LacksCoreapps": NOW - seconds(179)}).with_pod(2, ready=False),
         new().with_pod(2, report=Report(shards=1)),

@@ -70,6 +70,7 @@ WORDS: dict[tuple[str, str], set[str]] = {
         "Bootstrapping",
         "FailingOver",
         "Unserved",
+        "Deleting",
         "Restarting",
         "RestartOverdue",
         "WebappUnavailable",

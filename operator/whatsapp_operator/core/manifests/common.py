@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -215,6 +215,24 @@ def _suffix(name: str, cluster: str) -> str | None:
     """Return the suffix after the cluster's name in the name of an own object; None for any other name."""
     prefix, suffix = f"{cluster}-", name[len(cluster) + 1 :]
     return suffix if name.startswith(prefix) and SUFFIX.fullmatch(suffix) else None
+
+
+def owns(manager: Any, *path: str) -> bool:
+    """Return whether an entry of managedFields names a field; ``path``: its keys, as the API server spells them."""
+    fields = manager.get("fieldsV1") if isinstance(manager, Mapping) else None
+    for key in path:
+        if not isinstance(fields, Mapping) or key not in fields:
+            return False
+        fields = fields[key]
+    return True
+
+
+def request_appliers(managers: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return those entries of managedFields that apply a switchover as a part of their manifest: each sets it again once it is removed."""
+    path = ("f:metadata", "f:annotations", f"f:{SWITCHOVER_ANNOTATION}")
+    found = (one for one in managers if owns(one, *path) and one.get("operation") == "Apply")
+    fields: dict[str, Any] = {path[0]: {path[1]: {path[2]: {}}}}
+    return [{"manager": str(one.get("manager") or ""), "operation": "Apply", "fieldsV1": fields} for one in found]
 
 
 def is_pod_of(pod: Obj, cluster: str, sets: Mapping[str, str]) -> bool:

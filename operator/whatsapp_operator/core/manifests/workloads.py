@@ -180,8 +180,12 @@ def webapp_disruption_budget(desired: Desired) -> dict[str, Any]:
     )
 
 
-def disruption_budget(desired: Desired, *, resharding: bool) -> dict[str, Any]:
-    """Return the budget over all Coreapps: never by role, because roles move and a budget must not follow them."""
+def disruption_budget(desired: Desired, *, resharding: bool, is_unused: bool = False) -> dict[str, Any]:
+    """Return the budget over all Coreapps: never by role, because roles move and a budget must not follow them.
+
+    A Coreapp that is not ready may be about to come back from a restart, or serve nevertheless. But in a cluster that has never served
+    (``is_unused``) it may always be evicted: otherwise Coreapps that never become ready would block the drain of a node without an end.
+    """
     return owned_object(
         desired,
         "policy/v1",
@@ -190,6 +194,7 @@ def disruption_budget(desired: Desired, *, resharding: bool) -> dict[str, Any]:
         "coreapp",
         spec={
             "maxUnavailable": 0 if resharding else max(1, desired.spares),
+            "unhealthyPodEvictionPolicy": "AlwaysAllow" if is_unused else "IfHealthyBudget",
             "selector": {"matchLabels": component_labels(desired.key.name, "coreapp")},
         },
     )
@@ -228,10 +233,13 @@ def network_policies(desired: Desired) -> Iterator[dict[str, Any]]:
     yield policy(simulator_name(name), "simulator", (SIMULATOR_PORT,), [pods("webapp"), pods("coreapp"), operator])
 
 
-def upkeep(desired: Desired, *, webapp_replicas: int | None, resharding: bool, is_first_boot: bool) -> tuple[dict[str, Any], ...]:
+def upkeep(
+    desired: Desired, *, webapp_replicas: int | None, resharding: bool, is_first_boot: bool, is_unused: bool = False
+) -> tuple[dict[str, Any], ...]:
     """Return every object that is maintained, in the order of their creation; the Coreapps without a number.
 
-    ``webapp_replicas`` of None leaves the number of Webapps as it is; ``is_first_boot`` is noted on their Deployment.
+    ``webapp_replicas`` of None leaves the number of Webapps as it is; ``is_first_boot`` is noted on their Deployment. ``is_unused``: no
+    shard has had a holder yet.
     """
     name = desired.key.name
     return (
@@ -247,7 +255,7 @@ def upkeep(desired: Desired, *, webapp_replicas: int | None, resharding: bool, i
             selector=component_labels(name, "coreapp"),
         ),
         webapp_service(desired),
-        disruption_budget(desired, resharding=resharding),
+        disruption_budget(desired, resharding=resharding, is_unused=is_unused),
         webapp_disruption_budget(desired),
         coreapps(desired, replicas=None),
         webapps(desired, replicas=webapp_replicas, is_first_boot=is_first_boot),

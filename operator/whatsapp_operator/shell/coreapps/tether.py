@@ -348,7 +348,9 @@ class Tether:
 
     def answered(self, wire: Wire, body: bytes) -> None:
         """Handle an answer. A fresh connection with an answer becomes the tether."""
-        report = (self.report if body == self._last_body else None) or read_report(body)
+        # An error does not contradict a kubelet: the Coreapp is broken, or it has ended and a proxy in its pod answers.
+        is_error = wire.is_error and self.target.probe.kind == "HTTP"
+        report = None if is_error else (self.report if body == self._last_body else None) or read_report(body)
         if report is not None and not report.is_of(self._uid):
             return self._answered_by_another(report)
         self._is_mistaken = False
@@ -359,7 +361,7 @@ class Tether:
         else:
             return None
         self._last_body = body
-        return self._on_answer(report or self.report)
+        return self._on_answer(report if is_error else report or self.report)
 
     def _answered_by_another(self, report: Report) -> None:
         """Leave the probe unanswered: the address of a pod that is gone, or on a lost node, may be given to another pod, of any cluster."""

@@ -14,6 +14,8 @@ from whatsapp_operator.shell.addresses import bracketed
 
 MOST_BYTES = 65_536
 """Bytes of an answer's body that are kept; the rest is dropped."""
+FIRST_ERROR = 400
+"""The lowest HTTP status that is an error; redirects are none, for kubelets too."""
 MOST_RECEIVED = 2**20
 """Bytes between two requests; then the connection is cut. One Coreapp must not take the time and memory of the operator."""
 
@@ -33,7 +35,7 @@ class Listener(Protocol):
 class Wire(asyncio.Protocol):
     """One connection, with one request at a time."""
 
-    __slots__ = ("_body", "_http", "_listener", "_received", "_transport", "is_asked", "is_lost")
+    __slots__ = ("_body", "_http", "_listener", "_received", "_transport", "is_asked", "is_error", "is_lost")
 
     def __init__(self, listener: Listener) -> None:
         """Prepare; asyncio connects it."""
@@ -45,6 +47,8 @@ class Wire(asyncio.Protocol):
         """Bytes since the last request."""
         self.is_asked = False
         """A request is unanswered."""
+        self.is_error = False
+        """The last answer is one that a kubelet's probe counts as a failure."""
         self.is_lost = False
 
     @property
@@ -79,7 +83,9 @@ class Wire(asyncio.Protocol):
         try:
             self._http.receive_data(data)
             while (event := self._http.next_event()) is not h11.NEED_DATA and event is not h11.PAUSED:
-                if isinstance(event, h11.Data):
+                if isinstance(event, h11.Response):
+                    self.is_error = event.status_code >= FIRST_ERROR
+                elif isinstance(event, h11.Data):
                     self._body += event.data[: MOST_BYTES - len(self._body)]
                 elif isinstance(event, h11.EndOfMessage) and self._listener is not None:
                     body, self._body, self.is_asked = self._body, b"", False

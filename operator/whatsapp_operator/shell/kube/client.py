@@ -44,11 +44,11 @@ from lightkube.generic_resource import (
 from lightkube.types import PatchType
 
 from whatsapp_operator.core import answers
-from whatsapp_operator.core.manifests import FIELD_MANAGER
+from whatsapp_operator.core.manifests import FIELD_MANAGER, owns, request_appliers
 
 from .call import OBJECT_MISSING, Call, error_of, explained
 from .errors import LeaseTooShort, NotFound, Rejected
-from .kinds import EVENT, STATEFULSET, Kind, Obj
+from .kinds import EVENT, STATEFULSET, WAC, Kind, Obj
 from .transport import ReconnectingTransport, RetryThrottled, socket_options
 from .trust import UNREADABLE, CurrentToken, Trust
 
@@ -405,19 +405,21 @@ class LightKube:
 
 
 def _slim(obj: Obj) -> Obj:
-    """Drop managedFields, half of an object's size. A StatefulSet keeps the manager that wrote its replicas last."""
+    """Drop managedFields, half of an object's size, except what the operator judges.
+
+    A StatefulSet keeps the manager that wrote its replicas last, a WhatsAppCluster those that apply a switchover.
+    """
     managers = obj["metadata"].pop("managedFields", None)
+    kept: list[dict[str, Any]] = []
     if obj.get("kind") == STATEFULSET.kind and isinstance(managers, list):
-        scaled = [one for one in managers if isinstance(one, dict) and _owns_replicas(one.get("fieldsV1"))]
-        if scaled:
-            last = max(scaled, key=lambda one: str(one.get("time") or ""))
-            obj["metadata"]["managedFields"] = [{"manager": str(last.get("manager") or "")}]
+        scaled = [one for one in managers if owns(one, "f:spec", "f:replicas")]
+        last = max(scaled, key=lambda one: str(one.get("time") or ""), default=None)
+        kept = [{"manager": str(last.get("manager") or "")}] if last is not None else []
+    elif obj.get("kind") == WAC.kind and isinstance(managers, list):
+        kept = request_appliers(managers)
+    if kept:
+        obj["metadata"]["managedFields"] = kept
     return obj
-
-
-def _owns_replicas(fields: Any) -> bool:
-    spec = fields.get("f:spec") if isinstance(fields, dict) else None
-    return isinstance(spec, dict) and "f:replicas" in spec
 
 
 def _event_of(call: Call, event: Obj) -> tuple[str, Obj]:

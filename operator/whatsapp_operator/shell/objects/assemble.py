@@ -214,7 +214,7 @@ def _maintained(desired: Desired) -> tuple[Ref, ...]:
     """Return the names of the objects that the operator creates."""
     routes = (manifests.shard_service(desired, shard) for shard in range(desired.shards))
     # With the arguments that the plan has most often, so that the objects are made once.
-    kept = desired.derive(manifests.upkeep, webapp_replicas=desired.webapps, resharding=False, is_first_boot=False)
+    kept = desired.derive(manifests.upkeep, webapp_replicas=desired.webapps, resharding=False, is_first_boot=False, is_unused=False)
     return tuple(map(ref_of, (*manifests.secrets(desired), *kept, *routes)))
 
 

@@ -39,7 +39,8 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
     meta = obj["metadata"]
     key = Key(meta["namespace"], meta["name"])
     notes: Mapping[str, str] = meta.get("annotations") or {}
-    text = notes.get(manifests.SWITCHOVER_ANNOTATION, "")
+    declared = declared_switchover(meta)
+    text = notes.get(manifests.SWITCHOVER_ANNOTATION, "") if declared is None else ""
     switchovers, problem = switchovers_of(text)
     paused, bad_pause = paused_of(notes.get(manifests.PAUSED_ANNOTATION, ""))
     reshard_now, bad_number = reshard_now_of(notes.get(manifests.RESHARD_NOW_ANNOTATION, ""))
@@ -67,7 +68,7 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
         desired,
         paused=desired.paused or paused,
         account=replace(desired.account, registered_at=registered_at) if desired.account else None,
-        invalid=" ".join(filter(None, (bad_pause, bad_number, bad_time))) or None,
+        invalid=" ".join(filter(None, (declared, bad_pause, bad_number, bad_time))) or None,
     )
 
 
@@ -88,8 +89,44 @@ def claim_of(obj: Obj) -> Claim | None:
 
 def source_of(obj: Obj) -> Obj:
     """Return the part of a WhatsAppCluster from which its desired state is read: all but its status and what changes with each write."""
-    metadata = {key: value for key, value in obj["metadata"].items() if key not in {"managedFields", "resourceVersion"}}
+    # Who requests a switchover counts too.
+    is_asked = manifests.SWITCHOVER_ANNOTATION in (obj["metadata"].get("annotations") or {})
+    dropped = {"resourceVersion"} if is_asked else {"resourceVersion", "managedFields"}
+    metadata = {key: value for key, value in obj["metadata"].items() if key not in dropped}
     return {**{key: value for key, value in obj.items() if key != "status"}, "metadata": metadata}
+
+
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""Annotation with the manifest that was applied last, without server-side apply."""
+
+
+def declared_switchover(meta: Obj) -> str | None:
+    """Return what is wrong if the requested switchover is part of a manifest, such as one that Argo CD or Flux applies; else None.
+
+    The request would come back each time that it was carried out and removed, and would move the shard again, without an end.
+    """
+    name = manifests.SWITCHOVER_ANNOTATION
+    notes: Mapping[str, str] = meta.get("annotations") or {}
+    if not notes.get(name):
+        return None
+    appliers = [one["manager"] for one in manifests.request_appliers(meta.get("managedFields") or ())]
+    if not appliers and _applied_last(notes.get(LAST_APPLIED, "")).get(name) == notes[name]:
+        appliers = ["kubectl apply"]
+    if not appliers:
+        return None
+    return (
+        f"Annotation {name} is part of a manifest ({_shown(appliers[0])}), so it would move the shard again whenever that is applied. It "
+        "is ignored. Remove it from the manifest, and request a move with kubectl annotate or kubectl whatsapp switchover."
+    )
+
+
+def _applied_last(text: str) -> Mapping[str, object]:
+    """Return the annotations of the manifest that was applied last."""
+    try:
+        notes = msgspec.json.decode(text)["metadata"]["annotations"] if text else {}
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return {}
+    return notes if isinstance(notes, Mapping) else {}
 
 
 def switchovers_of(text: str) -> tuple[tuple[Switchover, ...], str | None]:
@@ -201,10 +238,23 @@ def _waiting_because(status: Obj) -> str | None:
     return f"{reason}: {message}" if message else reason or None
 
 
+MAIN_CONTAINERS = frozenset({"coreapp", "webapp", "simulator"})
+
+
+def _others_because(status: Obj) -> str | None:
+    """Return why a pod is not ready although the operator's container in it is: of another container, or of a readiness gate."""
+    mains = (one for one in status.get("containerStatuses") or () if one.get("name") in MAIN_CONTAINERS)
+    ready = _condition(status.get("conditions"), "Ready")
+    is_held = ready.get("status") == "False" and any(one.get("ready") for one in mains)
+    return str(ready.get("message") or "")[:MAX_KUBELET_TEXT] or None if is_held else None
+
+
 def _pending_because(status: Obj) -> str | None:
-    """Return why a pod does not run, in the words of the scheduler or its kubelet."""
+    """Return why a pod does not run or is not ready, in the words of the scheduler or its kubelet."""
     scheduled = _condition(status.get("conditions"), "PodScheduled")
-    return scheduled.get("message") if scheduled.get("status") == "False" else _waiting_because(status)
+    if scheduled.get("status") == "False":
+        return scheduled.get("message")
+    return _waiting_because(status) or _others_because(status)
 
 
 def pending_of(pods: Iterable[Obj]) -> str | None:
