@@ -373,7 +373,7 @@ async def test_the_desired_state_is_kept_until_the_cluster_is_edited() -> None:
 
 
 async def test_who_requests_a_switchover_is_a_part_of_the_desired_state() -> None:
-    """The same text may come from a person, and then from a manifest that is applied again and again."""
+    """The same text may come from a person, and after the move from a manifest that is applied again and again."""
     kube, memory = SlowKube(world()), Memory()
     eyes = observer(kube)
     kube.answers.set()
@@ -386,7 +386,10 @@ async def test_who_requests_a_switchover_is_a_part_of_the_desired_state() -> Non
 
     fields: Obj = {"f:metadata": {"f:annotations": {"f:multiconnect.dev/switchover": {}}}}
     by = [{"manager": "gitops", "operation": "Apply", "fieldsV1": fields}]
-    kube.objects[WAC][:] = [{**asked, "metadata": {**asked["metadata"], "managedFields": by}}]
+    moved = {"recentHandovers": [{"shard": 0, "kind": "Switchover", "evidence": "Requested"}]}
+    kube.objects[WAC][:] = [{**asked, "status": moved}]
+    assert (await observe(eyes, memory)).desired is first, "its own move is no reason to drop a request"
+    kube.objects[WAC][:] = [{**asked, "status": moved, "metadata": {**asked["metadata"], "managedFields": by}}]
     then = (await observe(eyes, memory)).desired
     assert then.switchovers == ()
     assert "gitops" in (then.invalid or "")

@@ -110,6 +110,10 @@ def last_applied(**annotations: str) -> dict[str, str]:
     return {"kubectl.kubernetes.io/last-applied-configuration": json.dumps({"metadata": {"annotations": annotations}})}
 
 
+ODD: list[Any] = [None, 7, "x", {}, [7], [None], [{}], [{"shard": [], "evidence": "Requested"}]]
+MOVED: Obj = {"recentHandovers": [{"shard": 0, "kind": "Switchover", "evidence": "Requested"}]}
+
+
 @pytest.mark.parametrize(
     ("notes", "managers", "who"),
     [
@@ -118,18 +122,22 @@ def last_applied(**annotations: str) -> dict[str, str]:
         ({SWITCHOVER: "0"}, [{**APPLIES, "operation": "Update"}], None),
         ({}, [APPLIES], None),
         ({SWITCHOVER: "0", **last_applied(**{SWITCHOVER: "0"})}, [], "kubectl apply"),
-        ({SWITCHOVER: "1", **last_applied(**{SWITCHOVER: "0"})}, [], None),
+        ({SWITCHOVER: "0=acme-coreapp-2", **last_applied(**{SWITCHOVER: "0"})}, [], None),
         ({SWITCHOVER: "0", **last_applied(other="0")}, [], None),
         ({SWITCHOVER: "0", "kubectl.kubernetes.io/last-applied-configuration": "{"}, [], None),
         ({SWITCHOVER: "0", "kubectl.kubernetes.io/last-applied-configuration": '{"metadata": {"annotations": 7}}'}, [], None),
         ({SWITCHOVER: "0", "kubectl.kubernetes.io/last-applied-configuration": '{"metadata": []}'}, [], None),
-        ({SWITCHOVER: "nonsense"}, [APPLIES], "argocd"),
+        ({SWITCHOVER: "1, 0=acme-coreapp-2"}, [APPLIES], "argocd"),
+        ({SWITCHOVER: "1"}, [APPLIES], None),
     ],
 )
-def test_a_switchover_in_a_manifest_is_ignored_and_reported(notes: dict[str, str], managers: list[Obj], who: str | None) -> None:
+def test_a_switchover_in_a_manifest_that_is_applied_again_is_ignored_and_reported(
+    notes: dict[str, str], managers: list[Obj], who: str | None
+) -> None:
     """It would come back each time that it was carried out and removed."""
     meta = {"namespace": "default", "name": "acme", "uid": "u", "annotations": notes, "managedFields": managers}
-    desired = desired_of({"metadata": meta, "spec": {"shards": 2, "client": {"type": "Simulator"}}}, image="sim:1", tuning=Tuning())
+    obj = {"metadata": meta, "spec": {"shards": 2, "client": {"type": "Simulator"}}, "status": MOVED}
+    desired = desired_of(obj, image="sim:1", tuning=Tuning())
 
     assert desired.switchover_problem is None
     if who is None:
@@ -139,3 +147,21 @@ def test_a_switchover_in_a_manifest_is_ignored_and_reported(notes: dict[str, str
         assert desired.invalid is not None
         assert f"is part of a manifest ('{who}')" in desired.invalid
         assert "kubectl annotate" in desired.invalid
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {},
+        {"recentHandovers": [{"shard": 1, "kind": "Switchover", "evidence": "Requested"}]},
+        {"recentHandovers": [{"shard": 0, "kind": "Failover", "evidence": "PodDeleted"}]},
+        *({"recentHandovers": one} for one in ODD),
+        None,
+        [],
+    ],
+)
+def test_the_first_switchover_of_a_manifest_is_carried_out(status: Any) -> None:
+    meta = {"namespace": "default", "name": "acme", "uid": "u", "annotations": {SWITCHOVER: "0"}, "managedFields": [APPLIES]}
+    obj = {"metadata": meta, "spec": {"shards": 2, "client": {"type": "Simulator"}}, "status": status}
+    desired = desired_of(obj, image="sim:1", tuning=Tuning())
+    assert (len(desired.switchovers), desired.invalid) == (1, None)

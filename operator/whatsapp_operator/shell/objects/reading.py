@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -13,7 +14,7 @@ from whatsapp_operator.core import certificate, manifests
 from whatsapp_operator.core.desired import SHARD_COUNTS, Desired, Switchover, Tuning
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.core.numbers import Claim
-from whatsapp_operator.core.snapshot import AccountSecret, Coreapp, Route
+from whatsapp_operator.core.snapshot import AccountSecret, Coreapp, Evidence, Route
 from whatsapp_operator.shell.coreapps.schedule import ProbeResult, Target
 
 from .fields import read
@@ -39,8 +40,8 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
     meta = obj["metadata"]
     key = Key(meta["namespace"], meta["name"])
     notes: Mapping[str, str] = meta.get("annotations") or {}
-    declared = declared_switchover(meta)
-    text = notes.get(manifests.SWITCHOVER_ANNOTATION, "") if declared is None else ""
+    repeated = repeated_switchover(obj)
+    text = notes.get(manifests.SWITCHOVER_ANNOTATION, "") if repeated is None else ""
     switchovers, problem = switchovers_of(text)
     paused, bad_pause = paused_of(notes.get(manifests.PAUSED_ANNOTATION, ""))
     reshard_now, bad_number = reshard_now_of(notes.get(manifests.RESHARD_NOW_ANNOTATION, ""))
@@ -68,7 +69,7 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
         desired,
         paused=desired.paused or paused,
         account=replace(desired.account, registered_at=registered_at) if desired.account else None,
-        invalid=" ".join(filter(None, (declared, bad_pause, bad_number, bad_time))) or None,
+        invalid=" ".join(filter(None, (repeated, bad_pause, bad_number, bad_time))) or None,
     )
 
 
@@ -100,24 +101,33 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """Annotation with the manifest that was applied last, without server-side apply."""
 
 
-def declared_switchover(meta: Obj) -> str | None:
-    """Return what is wrong if the requested switchover is part of a manifest, such as one that Argo CD or Flux applies; else None.
+def repeated_switchover(obj: Obj) -> str | None:
+    """Return what is wrong if a switchover is part of a manifest that was applied again after the move; else None.
 
-    The request would come back each time that it was carried out and removed, and would move the shard again, without an end.
+    A tool such as Argo CD or Flux restores the request each time that it was carried out and removed. The shard would move without an end.
     """
-    name = manifests.SWITCHOVER_ANNOTATION
+    meta, name = obj["metadata"], manifests.SWITCHOVER_ANNOTATION
     notes: Mapping[str, str] = meta.get("annotations") or {}
-    if not notes.get(name):
-        return None
-    appliers = [one["manager"] for one in manifests.request_appliers(meta.get("managedFields") or ())]
-    if not appliers and _applied_last(notes.get(LAST_APPLIED, "")).get(name) == notes[name]:
+    requests, _ = switchovers_of(notes.get(name, ""))
+    moved = _moved_on_request(obj.get("status"))
+    again = next((one.shard for one in requests if one.shard in moved), None)
+    appliers = [one["manager"] for one in manifests.request_appliers(meta.get("managedFields") or ())] if again is not None else []
+    if again is not None and not appliers and _applied_last(notes.get(LAST_APPLIED, "")).get(name) == notes[name]:
         appliers = ["kubectl apply"]
     if not appliers:
         return None
     return (
-        f"Annotation {name} is part of a manifest ({_shown(appliers[0])}), so it would move the shard again whenever that is applied. It "
-        "is ignored. Remove it from the manifest, and request a move with kubectl annotate or kubectl whatsapp switchover."
+        f"Annotation {name} is part of a manifest ({_shown(appliers[0])}), and shard {again} has been moved on request. It is ignored: "
+        "otherwise the shard would move again whenever the manifest is applied. Remove it from the manifest, and request a move with "
+        "kubectl annotate or kubectl whatsapp switchover."
     )
+
+
+def _moved_on_request(status: Any) -> set[object]:
+    """Return the shards that were moved on request, as far as the status still names the moves."""
+    entries = status.get("recentHandovers") if isinstance(status, Mapping) else None
+    moves = (one for one in entries or () if isinstance(one, Mapping)) if isinstance(entries, list) else ()
+    return {one["shard"] for one in moves if one.get("evidence") == Evidence.REQUESTED and isinstance(one.get("shard"), int)}
 
 
 def _applied_last(text: str) -> Mapping[str, object]:
