@@ -40,8 +40,12 @@ class Answer:
         self.content = answer.read()
         if answer.headers.get("Content-Encoding") == "gzip":
             import gzip  # noqa: PLC0415  # only long answers are compressed
+            import zlib  # noqa: PLC0415
 
-            self.content = gzip.decompress(self.content)
+            try:
+                self.content = gzip.decompress(self.content)
+            except (EOFError, zlib.error) as error:
+                raise http.client.HTTPException(str(error)) from None
 
 
 class Reader:

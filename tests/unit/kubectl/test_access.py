@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -403,6 +405,20 @@ def test_a_compressed_answer_is_read(tmp_path: Path) -> None:
         server.compresses = True
         assert client_of(server.url).get(CLUSTER, timeout=30)["kind"] == "WhatsAppCluster"
     assert server.headers[0]["Accept-Encoding"] == "gzip"
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:10] + b"\xff" * 20, lambda data: data[1:]])
+def test_a_damaged_compressed_answer_is_no_bug_of_the_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes]
+) -> None:
+    compress = gzip.compress
+    monkeypatch.setattr(gzip, "compress", lambda data: damage(compress(data)))
+    with serving(a_cluster(), tmp_path) as server:
+        server.compresses = True
+        with pytest.raises(RequestError, match="cannot be reached"):
+            client_of(server.url).get(CLUSTER, timeout=30)
+        with pytest.raises(RequestError, match="cannot be reached"):
+            client_of(server.url).patch(CLUSTER, {"metadata": {}}, timeout=30)
 
 
 def test_a_server_below_a_path_and_a_name_with_a_blank(tmp_path: Path) -> None:
