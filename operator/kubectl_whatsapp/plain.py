@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -40,8 +40,16 @@ class Answer:
         self.content = answer.read()
         if answer.headers.get("Content-Encoding") == "gzip":
             import gzip  # noqa: PLC0415  # only long answers are compressed
+            import zlib  # noqa: PLC0415
 
-            self.content = gzip.decompress(self.content)
+            try:
+                self.content = gzip.decompress(self.content)
+            except (EOFError, zlib.error) as error:
+                raise http.client.HTTPException(str(error)) from None
+
+
+Ends = queue.SimpleQueue[Answer | Exception | None]
+"""How the sendings of a request ended; None: an answer begins."""
 
 
 class Reader:
@@ -62,14 +70,15 @@ class Reader:
         """Return the answer. OSError (including TimeoutError) or HTTPException if there is none; ``timeout``: seconds for each step.
 
         Of several API servers behind a load balancer one may hang. A request without an answer is therefore sent again over another
-        connection, one that has answered if there is such a one, and the first answer counts.
+        connection, one that has answered if there is such a one, and the first answer counts. It is not once an answer begins: a slow
+        connection must not carry a long answer three times.
         """
         target = self._target(path, query)
-        ended: queue.SimpleQueue[Answer | Exception] = queue.SimpleQueue()
+        ended: Ends = queue.SimpleQueue()
         failed = list[Exception]()
-        sent = 0
+        sent, is_begun = 0, False
         while True:
-            wait = min(SLOW, timeout / MOST_SENT) if sent < MOST_SENT else None
+            wait = None if is_begun or sent == MOST_SENT else min(SLOW, timeout / MOST_SENT)
             try:
                 answer = ended.get(timeout=wait if sent else 0)
             except queue.Empty:
@@ -79,6 +88,9 @@ class Reader:
                 continue
             if isinstance(answer, Answer):
                 return answer
+            if answer is None:
+                is_begun = True
+                continue
             failed.append(answer)
             # The time is up for the first one, or none is left.
             if isinstance(answer, TimeoutError) or len(failed) == sent:
@@ -107,20 +119,20 @@ class Reader:
     def _target(self, path: str, query: Mapping[str, str]) -> str:
         return quote(f"{self._prefix}{path}", safe="/%:@!$&'()*+,;=") + (f"?{urlencode(query)}" if query else "")
 
-    def _send(self, target: str, timeout: float, ended: queue.SimpleQueue[Answer | Exception]) -> None:
+    def _send(self, target: str, timeout: float, ended: Ends) -> None:
         try:
-            ended.put(self._get(target, timeout))
+            ended.put(self._get(target, timeout, lambda: ended.put(None)))
         except Exception as error:  # the caller raises it
             ended.put(error)
 
-    def _get(self, target: str, timeout: float) -> Answer:
+    def _get(self, target: str, timeout: float, begun: Callable[[], None]) -> Answer:
         while True:
             try:
                 connection, is_fresh = self._idle.pop(), False
             except IndexError:
                 connection, is_fresh = self._connection(), True
             try:
-                return self._answer(connection, target, timeout)
+                return self._answer(connection, target, timeout, begun=begun)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 # The API server may close an idle connection at any time.
@@ -136,12 +148,15 @@ class Reader:
         method: str = "GET",
         body: str | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
+        begun: Callable[[], None] = lambda: None,
     ) -> Answer:
         connection.timeout = timeout
         if connection.sock is not None:
             connection.sock.settimeout(timeout)
         connection.request(method, target, body, {**self._headers, **headers})
-        answer = Answer(response := connection.getresponse())
+        response = connection.getresponse()
+        begun()
+        answer = Answer(response)
         if not response.will_close:
             self._idle.append(connection)
         if self._is_closed:

@@ -55,6 +55,19 @@ async def test_nobody_waits_for_an_answer_and_all_come_in_their_order_with_the_t
     assert server.written == [("1", AT), ("2", second), ("3", AT + timedelta(seconds=1))]
 
 
+async def test_events_of_one_observation_have_times_in_their_order_although_they_come_in_parts() -> None:
+    log, server = EventLog(), Server()
+    for part in ((1, 2), (3,), (4, 5)):
+        log.write(numbered(*part), AT, server.write)
+    await until(log, 0)
+    messages, times = zip(*server.written, strict=True)
+    assert messages == ("1", "2", "3", "4", "5")
+    assert list(times) == sorted(set(times))
+    log.write(numbered(6), AT - timedelta(hours=1), server.write)  # a clock that was set back sets no later time
+    await until(log, 0)
+    assert server.written[-1] == ("6", AT - timedelta(hours=1))
+
+
 async def test_while_events_fail_one_is_tried_at_a_time_and_the_newest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "FIRST_EVENT_RETRY", timedelta(seconds=0.01))
     monkeypatch.setattr(pace, "LAST_EVENT_RETRY", timedelta(seconds=0.01))

@@ -222,7 +222,7 @@ def _deciding(f: Facts) -> Iterator[str]:
     yield from (f"NodesUnreachable/{pod.uid}" for pod in f.out_of_reach)
     yield from (fact for fact, _ in _disputed(f))
     yield from (rollout.fact(f, pod) for pod in f.outdated)
-    yield from (rollout.unready_fact(pod) for pod in f.outdated if not pod.ready)
+    yield from (rollout.unready_fact(pod) for pod in f.outdated if rollout.is_unready(f, pod))
     yield from (checksums.fact(ref, checksum) for ref, checksum in f.stale_workloads)
     yield from missing.facts(f)
     yield from map(holders.rejection_fact, f.rejected)

@@ -10,7 +10,7 @@ import itertools
 from datetime import timedelta
 from typing import Final
 
-from . import handovers
+from . import handovers, health
 from .actions import Action, Delete, Handover
 from .facts import Facts
 from .snapshot import Coreapp, Evidence
@@ -40,12 +40,17 @@ def unready_fact(pod: Coreapp) -> str:
     return f"OutdatedUnready/{pod.uid}"
 
 
+def is_unready(f: Facts, pod: Coreapp) -> bool:
+    """Return whether an outdated pod is not ready although its kubelet is there. No other could end it, or call it ready."""
+    return not pod.ready and not health.is_node_lost(f, pod)
+
+
 def _is_given_up(f: Facts, pod: Coreapp) -> bool:
     """Whether an outdated Coreapp has not been ready for as long as a restart may take.
 
     If it answers nevertheless, another container of its pod is not ready. Only the new template can repair that.
     """
-    return not pod.ready and f.has_held_for(unready_fact(pod), f.desired.restart_timeout)
+    return is_unready(f, pod) and f.has_held_for(unready_fact(pod), f.desired.restart_timeout)
 
 
 def unrecoverable(f: Facts) -> tuple[Coreapp, ...]:

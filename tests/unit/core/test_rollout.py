@@ -275,3 +275,19 @@ def test_how_long_an_outdated_Coreapp_has_not_been_ready_is_known_in_time() -> N
     assert plan.wake_after is not None
     assert plan.wake_after <= seconds(80)
     assert not [fact for fact in rolling_out().plan().holds if fact.startswith("OutdatedUnready")]
+
+
+def test_a_Coreapp_that_answers_on_a_lost_node_is_not_ended_and_not_given_up() -> None:
+    """The node controller calls it not ready. No kubelet there could end it, and it becomes ready when its node is back."""
+    one = unready_since(1000, 0, 1, 2).with_nodes()
+    assert [delete.uid for delete in of(one.plan(), Delete)] == ["uid-2"]
+    lost = one.with_node(2, renewed_at=NOW - seconds(200))
+
+    assert of(lost.plan(), Delete) == []
+    assert {fact for fact in lost.plan().holds if fact.startswith("OutdatedUnready")} == {"OutdatedUnready/uid-0", "OutdatedUnready/uid-1"}
+
+
+def test_a_holder_that_answers_on_a_lost_node_makes_up_for_no_ready_Coreapp() -> None:
+    one = updated(unready_since(1000, 0, 1), 2).with_nodes()
+    assert len(of(one.plan(), Handover)) == 1
+    assert of(one.with_node(1, renewed_at=NOW - seconds(200)).plan(), Handover) == []

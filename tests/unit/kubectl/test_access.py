@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import itertools
 import json
 import os
+import queue
 import signal
+import socket
 import ssl
 import stat
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -334,6 +338,47 @@ def test_a_read_without_an_answer_is_sent_again_over_another_connection(tmp_path
         assert len(set(server.ports)) == len(server.asked) > 1
 
 
+class Ends(queue.SimpleQueue[Any]):
+    """Notes that an end is awaited without a limit: nothing is sent again from then on."""
+
+    is_patient = threading.Event()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        if timeout is None:
+            self.is_patient.set()
+        return super().get(block, timeout)
+
+
+def test_a_read_whose_answer_has_begun_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long answer over a slow connection would take three times as long."""
+    monkeypatch.setattr(queue, "SimpleQueue", Ends)
+    monkeypatch.setattr(plain, "SLOW", 10.0)
+    Ends.is_patient.clear()
+    taken: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        reader = plain.Reader({"server": f"http://127.0.0.1:{listening.getsockname()[1]}"}, {})
+
+        def answer_slowly() -> None:
+            taken.append(listening.accept()[0])
+            taken[0].recv(65536)
+            taken[0].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{")
+            Ends.is_patient.wait(60)
+            listening.settimeout(0)
+            with suppress(BlockingIOError):
+                while True:
+                    taken.append(listening.accept()[0])
+            taken[0].sendall(b"}")
+
+        server = threading.Thread(target=answer_slowly)
+        server.start()
+        assert reader.get("/", {}, timeout=60).content == b"{}"
+        server.join(60)
+        reader.close()
+    for one in taken:
+        one.close()
+    assert len(taken) == 1
+
+
 GONE = ConnectionRefusedError("gone")
 
 
@@ -403,6 +448,20 @@ def test_a_compressed_answer_is_read(tmp_path: Path) -> None:
         server.compresses = True
         assert client_of(server.url).get(CLUSTER, timeout=30)["kind"] == "WhatsAppCluster"
     assert server.headers[0]["Accept-Encoding"] == "gzip"
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:10] + b"\xff" * 20, lambda data: data[1:]])
+def test_a_damaged_compressed_answer_is_no_bug_of_the_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes]
+) -> None:
+    compress = gzip.compress
+    monkeypatch.setattr(gzip, "compress", lambda data: damage(compress(data)))
+    with serving(a_cluster(), tmp_path) as server:
+        server.compresses = True
+        with pytest.raises(RequestError, match="cannot be reached"):
+            client_of(server.url).get(CLUSTER, timeout=30)
+        with pytest.raises(RequestError, match="cannot be reached"):
+            client_of(server.url).patch(CLUSTER, {"metadata": {}}, timeout=30)
 
 
 def test_a_server_below_a_path_and_a_name_with_a_blank(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ class EventLog:
     """By reason: the last Event of a current condition."""
     _pending: list[tuple[EmitEvent, datetime]] = field(default_factory=list)
     """Events that are still to be written, with the times of their causes; oldest first."""
+    _noted: tuple[datetime | None, int] = None, 0
+    """The time of the last causes, and how many Events have it so far."""
     _requested: tuple[EmitEvent, ...] = ()
     """Events that the last plan requested: they are written once while plans go on requesting them."""
     _failures: int = 0
@@ -71,8 +73,10 @@ class EventLog:
         Those that cannot be written are kept, because the next plan does not request them again. While writing fails, one is tried at a
         time, with pauses, and only the newest are kept.
         """
-        # The names of Events are in the order of their times. So each gets a time of its own.
-        self._pending += [(event, at + timedelta(microseconds=number)) for number, event in enumerate(events)]
+        # The names of Events are in the order of their times. So each gets a time of its own, also across calls.
+        first, events = self._noted[1] if self._noted[0] == at else 0, [*events]
+        self._pending += [(event, at + timedelta(microseconds=first + number)) for number, event in enumerate(events)]
+        self._noted = at, first + len(events)
         if self._failures:
             del self._pending[:-MOST_PENDING]
         if self._pending and (self.writing is None or self.writing.done()):
