@@ -100,4 +100,4 @@ def _name(key: Key, uid: str, event: EmitEvent, at: datetime) -> str:
     Lists are sorted by name, so an earlier Event gets a lower name.
     """
     what = hashlib.sha256("\n".join((uid, event.reason, str(event.warning), event.message)).encode()).hexdigest()
-    return f"{key.name}.{int(at.timestamp() * 1_000_000):014x}{what[:8]}"
+    return f"{key.name}.{round(at.timestamp() * 1_000_000):014x}{what[:8]}"
