@@ -249,6 +249,7 @@ def test_a_holder_that_serves_is_not_ended_although_it_is_not_ready_and_no_stand
 
     assert one.facts().standbys() == []
     assert [delete.uid for delete in of(one.plan(), Delete)] == ["uid-2"]
+    assert of(one.without_pod(2).plan(), Delete) == []
 
 
 def test_an_outdated_Coreapp_that_has_just_become_ready_is_replaced_step_by_step() -> None:
