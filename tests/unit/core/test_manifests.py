@@ -373,3 +373,36 @@ def test_only_who_applies_a_switchover_sets_it_again() -> None:
     ]
 
     assert manifests.request_appliers(managers) == [APPLIED, {**APPLIED, "manager": ""}]
+
+
+# --- foreign pods with the labels of a holder
+
+ROUTE = route(0, pod(0))
+SELECTED = (manifests.SHARD_LABEL, manifests.EPOCH_LABEL)
+
+
+def alike(uid: str = "uid-debug", **labels: str) -> Obj:
+    """A pod with the labels that the Service of shard 0 selects; further labels change them."""
+    selected = {manifests.SHARD_LABEL: "0", manifests.EPOCH_LABEL: str(ROUTE.epoch), "app": "debug"}
+    return {"metadata": {"name": uid.removeprefix("uid-"), "uid": uid, "labels": selected | labels}}
+
+
+@pytest.mark.parametrize(
+    ("foreign", "copied_by"),
+    [
+        ([], None),
+        ([alike()], "debug"),
+        ([{"metadata": {"name": "exact", "uid": "u", "labels": {key: alike()["metadata"]["labels"][key] for key in SELECTED}}}], "exact"),
+        ([{"metadata": {"name": "bare", "uid": "u", "labels": None}}, {"metadata": {"name": "bare", "uid": "u"}}], None),
+        ([alike(**{manifests.EPOCH_LABEL: "9-other"}), alike(**{manifests.SHARD_LABEL: "1"})], None),
+        ([alike(str(ROUTE.holder_uid))], None),
+        ([alike(str(ROUTE.holder_uid)), alike("uid-other")], "other"),
+    ],
+    ids=["none", "more labels", "just these labels", "no labels", "another epoch or shard", "the holder itself", "another one as well"],
+)
+def test_a_route_names_the_foreign_pod_that_its_Service_selects(foreign: list[Obj], copied_by: str | None) -> None:
+    found = manifests.with_copy(ROUTE, foreign)
+
+    assert found == replace(ROUTE, copied_by=copied_by)
+    assert manifests.with_copy(found, foreign) is found, "what has not changed is the same object"
+    assert manifests.with_copy(found, []).copied_by is None
