@@ -319,7 +319,10 @@ def test_no_object_is_for_one_family_only() -> None:
         image="sim:1",
         tuning=Tuning(),
     )
-    objects = (*manifests.upkeep(desired, webapp_replicas=2, resharding=False, is_first_boot=False), manifests.shard_service(desired, 0))
+    objects = (
+        *manifests.upkeep(desired, webapp_replicas=2, resharding=False, is_first_boot=False, is_unused=False),
+        manifests.shard_service(desired, 0),
+    )
     families = {obj["metadata"]["name"]: obj["spec"].get("ipFamilyPolicy") for obj in objects if obj["kind"] == "Service"}
     assert families.pop("acme-webapp") == "PreferDualStack"
     assert set(families.values()) == {None}, "they have the family of the pods"

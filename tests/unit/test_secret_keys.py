@@ -266,7 +266,7 @@ def test_whatever_a_pod_takes_from_a_secret_is_in_the_checksum_of_its_workload()
     desired = a_desired()
     workloads = [
         obj
-        for obj in manifests.upkeep(desired, webapp_replicas=1, resharding=False, is_first_boot=False)
+        for obj in manifests.upkeep(desired, webapp_replicas=1, resharding=False, is_first_boot=False, is_unused=False)
         if obj["kind"] in {"StatefulSet", "Deployment"}
     ]
     taken = {obj["metadata"]["name"]: taken_by(obj["spec"]["template"]) for obj in workloads}

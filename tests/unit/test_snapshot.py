@@ -108,7 +108,11 @@ def world() -> dict[Kind, list[Obj]]:
 @cache
 def settled() -> dict[Kind, list[Obj]]:
     kept = [
-        stored(obj) for obj in (*manifests.secrets(WANT), *manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False))
+        stored(obj)
+        for obj in (
+            *manifests.secrets(WANT),
+            *manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False, is_unused=False),
+        )
     ]
     kinds = (WAC, POD, SERVICE, STATEFULSET, SECRET, DEPLOYMENT, PDB, NETWORKPOLICY, PVC)
     found = {kind: [obj for obj in kept if obj["kind"] == kind.kind] for kind in kinds}

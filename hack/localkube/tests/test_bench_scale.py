@@ -34,7 +34,7 @@ def found(**figures: Any) -> Found:
 def test_objects_are_what_the_operator_wants() -> None:
     want = objects.desired(stored())
     made = {(obj["kind"], obj["metadata"]["name"]): obj for obj in objects.parts(want)}
-    for obj in manifests.upkeep(want, webapp_replicas=manifests.FIRST_WEBAPPS, resharding=False, is_first_boot=False):
+    for obj in manifests.upkeep(want, webapp_replicas=manifests.FIRST_WEBAPPS, resharding=False, is_first_boot=False, is_unused=False):
         assert upkeep.covers(made[obj["kind"], obj["metadata"]["name"]], obj)
     for secret in manifests.secrets(want):
         assert made["Secret", secret["metadata"]["name"]]["data"]

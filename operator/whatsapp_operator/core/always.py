@@ -69,7 +69,7 @@ ALWAYS: tuple[AlwaysRule, ...] = (
     AlwaysRule(
         name="CoreappsTooFew",
         why="Raises the number of Coreapps: with fewer Coreapps than shards, a shard is unserved.",
-        then=lambda f, busy: () if busy.replicas else raising(f),
+        then=lambda f, _: raising(f),
         makes=True,
     ),
     AlwaysRule(

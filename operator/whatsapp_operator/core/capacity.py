@@ -69,7 +69,7 @@ class Counts:
         return max(self.shards or self.settled_shards or 0, self.operation.to if self.operation else 0)
 
     def has_held_for(self, fact: str, span: timedelta) -> bool:
-        """Return whether a fact of the last plans has held for this long."""
+        """Return whether a fact of the last plans has held for this long. It need not hold any more."""
         since = self.snapshot.since.get(fact)
         return since is not None and self.snapshot.now - since >= span
 

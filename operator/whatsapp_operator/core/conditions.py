@@ -183,7 +183,7 @@ READY: tuple[ConditionRule, ...] = (
     ConditionRule(
         Reason.DISCONNECTED,
         "False",
-        lambda f: f.has_held_for("CutOff", f.desired.tuning.connection),
+        lambda f: f.has_stayed_cut_off,
         lambda _: "No Coreapp has a connection to WhatsApp: all report gateway_status disconnected. Is the client logged off or banned?",
     ),
     ConditionRule(

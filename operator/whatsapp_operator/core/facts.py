@@ -54,15 +54,14 @@ class Facts(Holders):
         stuck = sum(pod.node is None and pod.pending_because is not None for pod in kept)
         rejected = wanted - len(kept) if self.snapshot.rejected_coreapp is not None else 0
         needed = self.baseline_replicas - stuck - rejected
-        ready = sorted(pod.ordinal for pod in self.ready)
-        enough = self.replicas if needed > len(ready) else ready[needed - 1] + 1 if needed > 0 else 0
+        enough = self.replicas if needed > len(self.ready) else self.ready[needed - 1].ordinal + 1 if needed > 0 else wanted
         return max(wanted, min(self.replicas, enough))
 
     @property
     def is_unused(self) -> bool:
         """Whether no shard has had a holder yet and no number of shards was requested: nothing is served, so any Coreapp may go."""
-        # As read too: an intent that this observation has just dropped was noted by a leader that may have known more.
-        is_new = self.settled_shards is None and self.operation is None and self.snapshot.record.operation is None
+        # As it was read: an intent that this observation has just dropped was noted by a leader that may have known more.
+        is_new = self.settled_shards is None and self.snapshot.record.operation is None
         return is_new and not self.holder_uids and "Service" not in self.snapshot.unread
 
     @property

@@ -30,6 +30,16 @@ class Holders(Claims):
         """Whether no holder has a connection to WhatsApp or is about to get one."""
         return self._gateways() == {"disconnected"}
 
+    @property
+    def has_stayed_connected(self) -> bool:
+        """Whether it is connected, and has been for long enough to tell."""
+        return self.has_held_for("Connected", self.desired.tuning.connection) and self.is_connected
+
+    @property
+    def has_stayed_cut_off(self) -> bool:
+        """Whether it is cut off, and has been for long enough to tell."""
+        return self.has_held_for("CutOff", self.desired.tuning.connection) and self.is_cut_off
+
     def is_served(self, route: Route) -> bool:
         """Return whether the holder that the route names could serve, and does not report another role.
 

@@ -129,7 +129,7 @@ def _settled_by_get(f: Facts, operation: Operation) -> Record:
     asked, shards = snapshot.client.asked_at, snapshot.client.shards
     if asked is None or shards is None or asked <= operation.started_at or operation.answer is Answer.NONE:
         return record
-    if shards == operation.to and (not operation.logs_on or f.has_held_for("Connected", desired.tuning.connection)):
+    if shards == operation.to and (not operation.logs_on or f.has_stayed_connected):
         deadline = operation.deadline
         if operation.answer is Answer.UNKNOWN:
             # It is unknown when the call took effect. It may have been just now, so the restart gets its full time.
@@ -138,7 +138,7 @@ def _settled_by_get(f: Facts, operation: Operation) -> Record:
     if asked <= operation.settle_by or operation.answer is Answer.BUSY or (operation.logs_on and operation.answer is Answer.ACCEPTED):
         return record
     record = replace(record, operation=None)
-    if operation.fingerprint is None or not f.has_held_for("CutOff", desired.tuning.connection):
+    if operation.fingerprint is None or not f.has_stayed_cut_off:
         return record
     # The process that made the call died before it could note the rejection; the rejected certificate must not be sent again (laws#8).
     because = "no answer is known, but since then no Coreapp has a connection"
@@ -169,7 +169,7 @@ def judge(desired: Desired, snapshot: Snapshot) -> Record:
     f = Facts(desired, snapshot, record)
     operation = record.operation
     is_accepted = operation is not None and operation.answer is Answer.ACCEPTED
-    if is_accepted or f.has_held_for("Connected", desired.tuning.connection):
+    if is_accepted or f.has_stayed_connected:
         record = replace(record, logged_off_at=None)
     if is_accepted:
         # The account has what it asks for now. What it asks for later is another matter: two-step verification can be switched off.

@@ -427,6 +427,7 @@ class Snapshot:
     webapps_change: bool = False
     """Webapps of an older template still run, or the Deployment's controller has not observed the newest one."""
     coreapps: tuple[Coreapp, ...] = ()
+    """By ordinal, lowest first."""
     routes: tuple[Route, ...] = ()
     record: Record = Record()
     """As it was read from status."""

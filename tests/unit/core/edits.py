@@ -236,7 +236,7 @@ EVERYTHING: Mapping[str, Any] = {
 
 def written_by(desired: Desired) -> tuple[Obj, ...]:
     """Return every object that is kept in shape, the Service of a shard among them."""
-    kept = manifests.upkeep(desired, webapp_replicas=desired.webapps, resharding=False, is_first_boot=False)
+    kept = manifests.upkeep(desired, webapp_replicas=desired.webapps, resharding=False, is_first_boot=False, is_unused=False)
     return *kept, manifests.shard_service(desired, 0, epoch_of(0))
 
 

@@ -98,7 +98,11 @@ def kept_objects(desired: Desired, *, operation: Operation | None, webapps: int 
     wanted = (
         *manifests.secrets(desired),
         *manifests.upkeep(
-            desired, webapp_replicas=desired.webapps if webapps is None else webapps, resharding=operation is not None, is_first_boot=False
+            desired,
+            webapp_replicas=desired.webapps if webapps is None else webapps,
+            resharding=operation is not None,
+            is_first_boot=False,
+            is_unused=False,
         ),
     )
     live: dict[Ref, Obj] = {}

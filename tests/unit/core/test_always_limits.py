@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core import always, manifests
-from whatsapp_operator.core.actions import Action, AssignRole, ClearLabels, Delete, Label, Relabel, Replace, Touch
+from whatsapp_operator.core.actions import Action, AssignRole, ClearLabels, Create, Delete, Label, Relabel, Replace, Touch
 from whatsapp_operator.core.names import Obj, Ref
 from whatsapp_operator.core.snapshot import Answer, Report
 
@@ -27,6 +27,19 @@ def tidied(one: Situation, busy: frozenset[str] = NOBODY) -> list[Action]:
 
 def cleared(one: Situation, busy: frozenset[str] = NOBODY) -> list[int]:
     return [action.coreapp.ordinal for action in tidied(one, busy) if isinstance(action, ClearLabels)]
+
+
+# --- what is missing
+
+
+def test_no_Service_of_a_shard_is_created_under_a_name_that_another_owner_has() -> None:  # noqa: N802
+    one = SETTLED.without_route(1)
+    (create,) = always.assigning(one.facts(), frozenset(), NOBODY)
+    taken = one.seeing(name_conflicts=(Ref("Service", "acme-shard-1"),))
+
+    assert isinstance(create, Create)
+    assert create.obj["metadata"]["name"] == "acme-shard-1"
+    assert [*always.assigning(taken.facts(), frozenset(), NOBODY)] == []
 
 
 # --- roles

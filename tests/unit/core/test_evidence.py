@@ -552,6 +552,11 @@ def test_label_conflict_when_a_foreign_pod_has_the_labels_of_a_holder() -> None:
     assert copied(0.75).plan().wake_after == seconds(0.25)
 
 
+def test_a_shard_stays_once_the_foreign_pod_has_lost_the_labels() -> None:
+    """The last observation found them still."""
+    assert failure(copied(1000).with_route(0, copied_by=None)) is None
+
+
 def test_a_shard_whose_labels_are_copied_again_moves_again_after_a_minute() -> None:
     assert failure(copied(59.9, evidence="LabelConflict")) is None
     assert failure(copied(60, evidence="LabelConflict")) is Evidence.LABEL_CONFLICT

@@ -33,7 +33,7 @@ def names(cluster: str) -> Iterator[tuple[str, str]]:
     desired = replace(situation().desired, key=Key("default", cluster), shards=32, storage="1Gi")
     objects = (
         *manifests.secrets(desired),
-        *manifests.upkeep(desired, webapp_replicas=2, resharding=False, is_first_boot=False),
+        *manifests.upkeep(desired, webapp_replicas=2, resharding=False, is_first_boot=False, is_unused=False),
         *(manifests.shard_service(desired, shard) for shard in range(32)),
     )
     for obj in objects:
@@ -259,7 +259,7 @@ def test_a_pod_lacks_what_its_set_selects_by(component: str) -> None:
     selector = {manifests.CLUSTER_LABEL: "acme", manifests.COMPONENT_LABEL: component}
     (workload,) = (
         obj
-        for obj in manifests.upkeep(a_desired(), webapp_replicas=1, resharding=False, is_first_boot=False)
+        for obj in manifests.upkeep(a_desired(), webapp_replicas=1, resharding=False, is_first_boot=False, is_unused=False)
         if (obj["kind"], obj["metadata"]["name"]) == ("StatefulSet", f"acme-{component}")
     )
     assert workload["spec"]["selector"]["matchLabels"] == selector

@@ -135,6 +135,26 @@ def test_a_refusal_that_nobody_could_note_is_concluded_when_the_call_is_settled(
     assert len(calls(plan)) == (0 if cut_off else 1)
 
 
+def test_a_connection_that_was_just_lost_has_not_lasted() -> None:
+    """Until the last observation it lasted for nearly as long as it must."""
+    held = {"Connected": HELD}
+
+    assert logged_off().seeing(since=held).plan().record.logged_off_at is not None
+    operation = logging_on(Answer.UNKNOWN).reporting(2).seeing(since=held).plan().record.operation
+    assert operation is not None
+    assert operation.answer is Answer.UNKNOWN
+
+
+def test_a_connection_that_has_just_come_back_rules_out_a_rejection() -> None:
+    one = gateways(growing().with_account(), "connected").noted(4, Answer.UNKNOWN, fingerprint=FINGERPRINT)
+    one = one.seeing(since={"CutOff": HELD})
+    assert one.snapshot.record.operation is not None
+    record = one.later((one.snapshot.record.operation.settle_by - NOW).total_seconds() + 1).plan().record
+
+    assert (record.operation, record.rejected_fingerprint, record.logged_off_at) == (None, None, None)
+    assert gateways(situation().settled(), "connected").seeing(since={"CutOff": HELD}).condition("Ready")["reason"] == "Serving"
+
+
 def test_disconnected_is_said_when_no_holder_has_a_connection_for_long() -> None:
     one = gateways(situation().settled(), "disconnected")
 

@@ -12,7 +12,7 @@ import pytest
 
 from whatsapp_operator.core import manifests, upkeep
 from whatsapp_operator.core.actions import Handover
-from whatsapp_operator.core.names import Epoch, Key
+from whatsapp_operator.core.names import Epoch, Key, Obj
 from whatsapp_operator.core.snapshot import Answer, Evidence
 
 from .situations import NOW, labels_for, pod, route, situation
@@ -20,7 +20,7 @@ from .situations import NOW, labels_for, pod, route, situation
 WANT = situation().desired
 OBJECTS = [
     *manifests.secrets(WANT),
-    *manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False),
+    *manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False, is_unused=False),
     manifests.shard_service(WANT, 0),
 ]
 IDS = [f"{obj['kind']}-{obj['metadata']['name']}" for obj in OBJECTS]
@@ -110,7 +110,7 @@ def test_a_new_shard_Service_leads_nowhere_and_to_not_ready_pods_too() -> None:
 
 @pytest.mark.parametrize(("spares", "resharding", "allowed"), [(0, False, 1), (1, False, 1), (3, False, 3), (3, True, 0)])
 def test_the_budget(spares: int, resharding: bool, allowed: int) -> None:
-    budget = manifests.disruption_budget(situation().wanting(spares=spares).desired, resharding=resharding)
+    budget = manifests.disruption_budget(situation().wanting(spares=spares).desired, resharding=resharding, is_unused=False)
 
     assert budget["spec"]["maxUnavailable"] == allowed
     assert manifests.ROLE_LABEL not in budget["spec"]["selector"]["matchLabels"]
@@ -175,7 +175,9 @@ def test_an_amount_is_the_same_however_it_is_spelt(asked: str, stored: str) -> N
 
 
 @pytest.mark.parametrize(
-    "wanted", manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False), ids=lambda obj: f"{obj['kind']}"
+    "wanted",
+    manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False, is_unused=False),
+    ids=lambda obj: f"{obj['kind']}",
 )
 def test_what_the_api_server_adds_is_no_change_and_what_another_party_takes_away_is_one(wanted: dict[str, Any]) -> None:
     meta = {**wanted["metadata"], "uid": "u", "resourceVersion": "7", "managedFields": []}
@@ -324,16 +326,83 @@ def test_a_damaged_holder_annotation_names_nobody(holder: str) -> None:
 
 def test_what_is_derived_is_kept_for_equal_arguments_and_the_same_desired_state() -> None:
     desired = situation().desired
-    first = desired.derive(manifests.upkeep, webapp_replicas=2, resharding=False, is_first_boot=False)
+    first = desired.derive(manifests.upkeep, webapp_replicas=2, resharding=False, is_first_boot=False, is_unused=False)
 
-    assert first == manifests.upkeep(desired, webapp_replicas=2, resharding=False, is_first_boot=False)
-    assert desired.derive(manifests.upkeep, webapp_replicas=2, resharding=False, is_first_boot=False) is first
+    assert first == manifests.upkeep(desired, webapp_replicas=2, resharding=False, is_first_boot=False, is_unused=False)
+    assert desired.derive(manifests.upkeep, webapp_replicas=2, resharding=False, is_first_boot=False, is_unused=False) is first
     assert desired.derive(manifests.secrets) == manifests.secrets(desired), "each function has its own result"
-    assert desired.derive(manifests.upkeep, webapp_replicas=3, resharding=False, is_first_boot=False) == manifests.upkeep(
-        desired, webapp_replicas=3, resharding=False, is_first_boot=False
+    assert desired.derive(manifests.upkeep, webapp_replicas=3, resharding=False, is_first_boot=False, is_unused=False) == manifests.upkeep(
+        desired, webapp_replicas=3, resharding=False, is_first_boot=False, is_unused=False
     )
     edited = replace(desired, spares=desired.spares + 1)
-    assert edited.derive(manifests.upkeep, webapp_replicas=3, resharding=False, is_first_boot=False) == manifests.upkeep(
-        edited, webapp_replicas=3, resharding=False, is_first_boot=False
+    assert edited.derive(manifests.upkeep, webapp_replicas=3, resharding=False, is_first_boot=False, is_unused=False) == manifests.upkeep(
+        edited, webapp_replicas=3, resharding=False, is_first_boot=False, is_unused=False
     )
     assert replace(desired) == desired, "what was derived makes no difference"
+
+
+# --- who wrote a field
+
+SWITCHOVER_FIELD: Obj = {"f:metadata": {"f:annotations": {"f:multiconnect.dev/switchover": {}}}}
+APPLIED: Obj = {"manager": "argocd", "operation": "Apply", "fieldsV1": SWITCHOVER_FIELD}
+
+
+@pytest.mark.parametrize(
+    ("manager", "owned"),
+    [
+        ({"fieldsV1": {"f:spec": {"f:replicas": {}}}}, True),
+        ({"fieldsV1": {"f:spec": {"f:replicas": None}}}, True),
+        ({"fieldsV1": {"f:spec": {}}}, False),
+        ({"fieldsV1": {"f:spec": 7}}, False),
+        ({"fieldsV1": None}, False),
+        ({}, False),
+        ("kubectl", False),
+    ],
+)
+def test_a_manager_owns_a_field_only_if_its_entry_names_the_whole_path(manager: Any, owned: bool) -> None:
+    assert manifests.owns(manager, "f:spec", "f:replicas") is owned
+
+
+def test_only_who_applies_a_switchover_sets_it_again() -> None:
+    managers = [
+        {**APPLIED, "time": "2027-01-04T12:00:00Z", "fieldsV1": {**SWITCHOVER_FIELD, "f:spec": {}}},
+        {**APPLIED, "operation": "Update"},
+        {**APPLIED, "fieldsV1": {"f:metadata": {"f:annotations": {"f:example.com/other": {}}}}},
+        {key: value for key, value in APPLIED.items() if key != "manager"},
+        "kubectl",
+    ]
+
+    assert manifests.request_appliers(managers) == [APPLIED, {**APPLIED, "manager": ""}]
+
+
+# --- foreign pods with the labels of a holder
+
+ROUTE = route(0, pod(0))
+SELECTED = (manifests.SHARD_LABEL, manifests.EPOCH_LABEL)
+
+
+def alike(uid: str = "uid-debug", **labels: str) -> Obj:
+    """A pod with the labels that the Service of shard 0 selects; further labels change them."""
+    selected = {manifests.SHARD_LABEL: "0", manifests.EPOCH_LABEL: str(ROUTE.epoch), "app": "debug"}
+    return {"metadata": {"name": uid.removeprefix("uid-"), "uid": uid, "labels": selected | labels}}
+
+
+@pytest.mark.parametrize(
+    ("foreign", "copied_by"),
+    [
+        ([], None),
+        ([alike()], "debug"),
+        ([{"metadata": {"name": "exact", "uid": "u", "labels": {key: alike()["metadata"]["labels"][key] for key in SELECTED}}}], "exact"),
+        ([{"metadata": {"name": "bare", "uid": "u", "labels": None}}, {"metadata": {"name": "bare", "uid": "u"}}], None),
+        ([alike(**{manifests.EPOCH_LABEL: "9-other"}), alike(**{manifests.SHARD_LABEL: "1"})], None),
+        ([alike(str(ROUTE.holder_uid))], None),
+        ([alike(str(ROUTE.holder_uid)), alike("uid-other")], "other"),
+    ],
+    ids=["none", "more labels", "just these labels", "no labels", "another epoch or shard", "the holder itself", "another one as well"],
+)
+def test_a_route_names_the_foreign_pod_that_its_Service_selects(foreign: list[Obj], copied_by: str | None) -> None:
+    found = manifests.with_copy(ROUTE, foreign)
+
+    assert found == replace(ROUTE, copied_by=copied_by)
+    assert manifests.with_copy(found, foreign) is found, "what has not changed is the same object"
+    assert manifests.with_copy(found, []).copied_by is None

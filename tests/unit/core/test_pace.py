@@ -164,6 +164,14 @@ def test_a_cluster_of_which_nothing_is_said_rests() -> None:
     assert WITNESSES["ChangedByAdmission"].plan().wake_after == seconds(30)
 
 
+@pytest.mark.parametrize("said", ["a name is free again", "a right is back", "a certificate is there"])
+def test_a_cluster_that_is_being_deleted_rests_no_matter_what_is_said_of_it(said: str) -> None:
+    deleted = NOTHING_TELLS[said].wanting(deleting=True)
+
+    assert deleted.plan().wake_after == seconds(30)
+    assert pace.awaited(deleted.facts(), "Deleting", ["ReadFailed"]) is None
+
+
 def test_a_step_that_an_event_allows_is_not_held_up_by_an_old_answer() -> None:
     """Shrinking needs a fresh number of shards; the event that allows it finds one that is 20 s old."""
     one = situation().settled().with_pods([3]).client(asked_at=NOW - seconds(20))

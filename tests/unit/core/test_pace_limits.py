@@ -48,6 +48,7 @@ CADENCES = {
             "PodsRejected",
             "DeletionBlocked",
             "ReplicasOverruled",
+            "ReadFailed",
             "EpochRejected",
             "Banned",
             "SecretMissing",

@@ -98,7 +98,7 @@ def test_images_and_pull_secrets() -> None:
 
     image = {
         obj["metadata"]["name"]: obj["spec"]["template"]["spec"]
-        for obj in manifests.upkeep(desired, webapp_replicas=2, resharding=False, is_first_boot=False)
+        for obj in manifests.upkeep(desired, webapp_replicas=2, resharding=False, is_first_boot=False, is_unused=False)
         if "template" in obj["spec"]
     }
     assert image["acme-coreapp"]["containers"][0]["image"] == "r/c:1"

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from whatsapp_operator.core import rollout
+from whatsapp_operator.core import pace, rollout
 from whatsapp_operator.core.actions import Create, Delete, GenerateSecret, Handover, Replace, Scale, Touch
 from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.report import plan_events
@@ -249,6 +249,7 @@ def test_a_holder_that_serves_is_not_ended_although_it_is_not_ready_and_no_stand
 
     assert one.facts().standbys() == []
     assert [delete.uid for delete in of(one.plan(), Delete)] == ["uid-2"]
+    assert of(one.without_pod(2).plan(), Delete) == []
 
 
 def test_an_outdated_Coreapp_that_has_just_become_ready_is_replaced_step_by_step() -> None:
@@ -272,8 +273,7 @@ def test_how_long_an_outdated_Coreapp_has_not_been_ready_is_known_in_time() -> N
     plan = one.plan()
 
     assert {f"OutdatedUnready/uid-{ordinal}" for ordinal in (0, 1, 2)} <= plan.holds
-    assert plan.wake_after is not None
-    assert plan.wake_after <= seconds(80)
+    assert seconds(80) in {*pace.due(one.facts())}
     assert not [fact for fact in rolling_out().plan().holds if fact.startswith("OutdatedUnready")]
 
 

@@ -16,6 +16,7 @@ from whatsapp_operator.core.snapshot import Answer, Call, Operation, Record, Rej
 from whatsapp_operator.core.windows import Window
 
 from .situations import FINGERPRINT, NONCE, NOW, Situation, seconds, situation
+from .test_logged_off import gateways
 from .witnesses import NIGHT, back, growing, restarting
 
 SENSELESS = Window(name="night", schedule="61 3 * * *", duration=timedelta(hours=1))
@@ -339,7 +340,7 @@ def test_a_call_that_logs_on_and_was_accepted_waits_for_the_connection_however_l
 def test_where_every_connection_is_gone_since_the_certificate_counts_as_refused(
     held: float, fingerprint: str | None, rejected: bool
 ) -> None:
-    one = overdue(Answer.UNKNOWN, 1, fingerprint=fingerprint)
+    one = gateways(overdue(Answer.UNKNOWN, 1, fingerprint=fingerprint), "disconnected")
     one = one.seeing(since={"CutOff": one.snapshot.now - seconds(held)}, wall=NOW + timedelta(days=1))
     record = judged(one)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from whatsapp_operator.core.snapshot import Answer
@@ -60,6 +62,9 @@ def test_the_first_number_is_settled_only_when_every_shard_is_served() -> None:
     assert (without.plan().record.operation, without.plan().record.settled_shards) == (None, None)
     served = situation().settled(shards=4).seeing(settled_shards=None)
     assert served.plan().record.settled_shards == 4
+    report = served.holder_of(3).report
+    assert report is not None
+    assert served.with_holder(3, report=replace(report, fenced=True)).plan().record.settled_shards is None, "three of four are not enough"
 
 
 @pytest.mark.parametrize(("origin", "gateway", "is_back"), [(2, "connecting", True), (4, "connecting", False), (4, "connected", True)])

@@ -54,7 +54,7 @@ def test_a_coreapp_has_the_ports_that_its_service_and_the_policy_name() -> None:
     numbers = {"messaging": 6250, "contacts": 6251, "control": 6252, "healthcheck": 6253}
     (service,) = (
         obj
-        for obj in manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False)
+        for obj in manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False, is_unused=False)
         if kind_and_name(obj) == COREAPP_SERVICE
     )
 
@@ -73,7 +73,7 @@ def test_each_coreapp_has_a_name_in_the_dns_also_while_it_is_not_ready() -> None
     """The StatefulSet's Service is headless: it gives names and no address of its own."""
     (service,) = (
         obj
-        for obj in manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False)
+        for obj in manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False, is_unused=False)
         if kind_and_name(obj) == COREAPP_SERVICE
     )
 
@@ -141,7 +141,7 @@ def test_a_number_of_webapps_that_is_not_the_operators_is_not_written() -> None:
 def test_it_is_noted_on_the_deployment_whether_the_first_webapp_starts_alone(first: bool) -> None:
     (made,) = (
         obj
-        for obj in manifests.upkeep(WANT, webapp_replicas=1, resharding=False, is_first_boot=first)
+        for obj in manifests.upkeep(WANT, webapp_replicas=1, resharding=False, is_first_boot=first, is_unused=False)
         if kind_and_name(obj) == ("Deployment", "acme-webapp")
     )
 
@@ -251,7 +251,7 @@ def test_each_object_says_of_which_component_it_is() -> None:
     """People select by it."""
     made = (
         *manifests.secrets(WANT),
-        *manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False),
+        *manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False, is_unused=False),
         manifests.shard_service(WANT, 0),
     )
     found = {"/".join(kind_and_name(obj)): (obj["apiVersion"], obj["metadata"]["labels"]["app.kubernetes.io/component"]) for obj in made}
@@ -261,7 +261,7 @@ def test_each_object_says_of_which_component_it_is() -> None:
 
 def test_budgets_count_the_pods_of_their_component() -> None:
     for budget, part in (
-        (manifests.disruption_budget(WANT, resharding=False), "coreapp"),
+        (manifests.disruption_budget(WANT, resharding=False, is_unused=False), "coreapp"),
         (manifests.webapp_disruption_budget(WANT), "webapp"),
     ):
         assert budget["spec"]["selector"] == component(part)["podSelector"]
@@ -277,7 +277,9 @@ def test_an_object_of_another_kind_that_is_named_alike_lacks_no_label(kind: str,
 
 def test_each_service_names_its_type_so_that_another_one_is_put_right() -> None:
     made = [
-        obj for obj in manifests.upkeep(wanting(), webapp_replicas=1, resharding=False, is_first_boot=False) if obj["kind"] == "Service"
+        obj
+        for obj in manifests.upkeep(wanting(), webapp_replicas=1, resharding=False, is_first_boot=False, is_unused=False)
+        if obj["kind"] == "Service"
     ]
     shard = manifests.shard_service(wanting(), 0)
 

@@ -249,7 +249,7 @@ def _cluster(shards: int, spares: int) -> Obj:
 
 
 def _plain(desired: Desired, kind: str) -> Iterator[Obj]:
-    for obj in manifests.upkeep(desired, webapp_replicas=2, resharding=False, is_first_boot=False):
+    for obj in manifests.upkeep(desired, webapp_replicas=2, resharding=False, is_first_boot=False, is_unused=False):
         if obj["kind"] == kind:
             name = obj["metadata"]["name"]
             yield {**obj, "metadata": {**obj["metadata"], "uid": f"uid-{name}", "resourceVersion": "7", "generation": 1}}

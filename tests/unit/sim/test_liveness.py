@@ -21,7 +21,7 @@ DATABASE_START = 60.0
 
 
 def container(kind: str, name: str) -> dict[str, Any]:
-    objects = manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False)
+    objects = manifests.upkeep(WANT, webapp_replicas=2, resharding=False, is_first_boot=False, is_unused=False)
     workload = next(obj for obj in objects if (obj["kind"], obj["metadata"]["name"]) == (kind, name))
     one: dict[str, Any] = workload["spec"]["template"]["spec"]["containers"][0]
     return one

@@ -57,7 +57,7 @@ def parts(want: Desired) -> Iterator[Obj]:
     hosts = (manifests.server_name(want),)
     for secret, recipe in zip(manifests.secrets(want), ("password", "tls"), strict=True):
         yield filled_secret(GenerateSecret(obj=secret, recipe=recipe, host_names=hosts), datetime.now(UTC))
-    for obj in manifests.upkeep(want, webapp_replicas=manifests.FIRST_WEBAPPS, resharding=False, is_first_boot=False):
+    for obj in manifests.upkeep(want, webapp_replicas=manifests.FIRST_WEBAPPS, resharding=False, is_first_boot=False, is_unused=False):
         if obj["kind"] == "StatefulSet":
             obj["spec"]["replicas"] = 1 if obj["metadata"]["name"] == manifests.simulator_name(want.key.name) else COREAPPS
         if "template" in obj["spec"]:

@@ -180,7 +180,7 @@ def webapp_disruption_budget(desired: Desired) -> dict[str, Any]:
     )
 
 
-def disruption_budget(desired: Desired, *, resharding: bool, is_unused: bool = False) -> dict[str, Any]:
+def disruption_budget(desired: Desired, *, resharding: bool, is_unused: bool) -> dict[str, Any]:
     """Return the budget over all Coreapps: never by role, because roles move and a budget must not follow them.
 
     A Coreapp that is not ready may be about to come back from a restart, or serve nevertheless. But in a cluster that has never served
@@ -234,7 +234,7 @@ def network_policies(desired: Desired) -> Iterator[dict[str, Any]]:
 
 
 def upkeep(
-    desired: Desired, *, webapp_replicas: int | None, resharding: bool, is_first_boot: bool, is_unused: bool = False
+    desired: Desired, *, webapp_replicas: int | None, resharding: bool, is_first_boot: bool, is_unused: bool
 ) -> tuple[dict[str, Any], ...]:
     """Return every object that is maintained, in the order of their creation; the Coreapps without a number.
 
