@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from wabiz_sim.certificate import fingerprint
 
 from .set_shards_actions import seconds_between
-from .set_shards_environment import LONG, RESTART_TIMEOUT, SETTLES, SHUT, Trial
+from .set_shards_environment import LONG, RESTART_TIMEOUT, SETTLES, SHUT, TIMEOUT, Trial
 
 
 async def before_the_intent(s: Trial) -> None:
@@ -97,7 +97,7 @@ async def after_the_answer(s: Trial) -> None:
 
 async def before_verification(s: Trial) -> None:
     """The call was answered; GET, which verifies, does not answer, neither to this leader nor for a while to the next."""
-    await s.go_wrong(fault="slow", seconds=3)  # time enough to have GET fail before the answer
+    await s.go_wrong(fault="slow", seconds=TIMEOUT - 1)  # time enough to have GET fail before the answer
     await s.resize()
     await s.until_made()
     await s.fault(call="get_shards", fault="error", count=1000)

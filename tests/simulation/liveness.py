@@ -169,6 +169,9 @@ class Liveness:
             return
         for route in routes:
             mine = Connection(route.uid, route.epoch or "")
+            if route.shard in self._served and self._served[route.shard][0] != mine:
+                # The leader had moved it, or another party has: if it comes back to this Coreapp, that need not serve it any more.
+                del self._served[route.shard]
             if self._served.get(route.shard) == (mine, account.restarts) and self._is_able(route.machine):
                 self._around.laws.applied["10"] += 1
                 if account.connections.get(route.shard) != mine:
