@@ -36,6 +36,8 @@ number, and thus during the restart of that call.
 messages (a frame at the WhatsApp servers): ``timeout`` does not acknowledge, ``slow`` does after ``seconds``, ``reset`` cuts the gateway;
 with ``applies`` the first and the last accept the message. gateway: a connection is rejected with 503, or accepted after ``seconds``.
 restart: the Coreapp ``pod`` (any if unset) takes ``seconds`` longer.
+
+A fault with ``after`` waits for the next call of that kind, and happens to calls that come after it.
 """
 
 _MOST = 1000
@@ -55,18 +57,19 @@ class Fault:
     details: str = "injected fault"
     retry_after: str = ""
     pod: str = ""
+    after: str = ""
     fired: int = 0
 
     @classmethod
     def read(cls, body: Any) -> "Fault":
-        """Read ``{"call", "fault", "count"?, "applies"?, "seconds"?, "status"?, "code"?, "details"?, "retry_after"?, "pod"?}``.
+        """Read ``{"call", "fault", "count"?, "applies"?, "seconds"?, "status"?, "code"?, "details"?, "retry_after"?, "pod"?, "after"?}``.
 
         Raises ValueError with a sentence about what is wrong.
         """
         if not isinstance(body, dict):
             msg = "a fault is a JSON object with call and fault"
             raise ValueError(msg)
-        known = {"call", "fault", "count", "applies", "seconds", "status", "code", "details", "retry_after", "pod"}
+        known = {"call", "fault", "count", "applies", "seconds", "status", "code", "details", "retry_after", "pod", "after"}
         if unknown := sorted(set(body) - known):
             msg = f"unknown field {unknown[0]}; known are {', '.join(sorted(known))}"
             raise ValueError(msg)
@@ -76,6 +79,10 @@ class Fault:
             raise ValueError(msg)
         if fault not in ALLOWED[call]:
             msg = f"fault of {call} must be one of {', '.join(ALLOWED[call])}"
+            raise ValueError(msg)
+        after = str(body.get("after", ""))
+        if after not in {"", *ALLOWED}:
+            msg = f"after must be one of {', '.join(ALLOWED)}"
             raise ValueError(msg)
         if not isinstance(count, int) or not 1 <= count <= _MOST:
             msg = f"count must be from 1 to {_MOST}"
@@ -100,6 +107,7 @@ class Fault:
             details=_text(body, "details", usual[2]),
             retry_after=_text(body, "retry_after", ""),
             pod=str(body.get("pod", "")),
+            after=after,
         )
 
     def shown(self) -> dict[str, Any]:
@@ -133,12 +141,15 @@ class Faults:
 
     def take(self, call: str, pod: str = "") -> Fault | None:
         """Return the fault that happens to this call now, counted down; None when there is none."""
-        for fault in self._faults:
-            if fault.call == call and fault.left > 0 and fault.pod in {"", pod}:
-                fault.left -= 1
-                fault.fired += 1
-                return fault
-        return None
+        happens = (f for f in self._faults if f.call == call and f.left > 0 and not f.after and f.pod in {"", pod})
+        fault = next(happens, None)
+        for waiting in self._faults:
+            if waiting.after == call:
+                waiting.after = ""
+        if fault is not None:
+            fault.left -= 1
+            fault.fired += 1
+        return fault
 
     def clear(self) -> None:
         """Remove all faults."""

@@ -76,7 +76,7 @@ async def before_the_refusal_is_noted(s: Trial) -> None:
     """The certificate was rejected, and the operator that got the answer died before noting it: it is not sent once more all the same."""
     good, old = s.new_certificate(), fingerprint(s.right)
     await s.stand_in("certificate", fingerprint=fingerprint(good))
-    await s.go_wrong(fault="slow", seconds=3)
+    await s.go_wrong(fault="slow", seconds=2 * TIMEOUT)  # however late the leader dies, it has no answer
     await s.resize()
     await s.until_made()
     await s.kill_leader()
@@ -97,10 +97,8 @@ async def after_the_answer(s: Trial) -> None:
 
 async def before_verification(s: Trial) -> None:
     """The call was answered; GET, which verifies, does not answer, neither to this leader nor for a while to the next."""
-    await s.go_wrong(fault="slow", seconds=TIMEOUT - 1)  # time enough to have GET fail before the answer
+    await s.fault(call="get_shards", fault="error", count=1000, after="set_shards")
     await s.resize()
-    await s.until_made()
-    await s.fault(call="get_shards", fault="error", count=1000)
     await s.said(lambda status: status.get("operation", {}).get("answer") == "Accepted", "the noted answer")
     await s.kill_leader()
     before = await s.fired("get_shards")

@@ -142,6 +142,17 @@ async def test_a_refusal_says_what_the_fault_names(world: World) -> None:
     assert error == {"code": 1015, "title": "Too many requests", "details": "slow down"}
 
 
+async def test_a_fault_with_after_waits_for_that_call(world: World) -> None:
+    await world.cluster(1)
+    await world.control("faults", {"call": "set_shards", "fault": "busy"})
+    await world.control("faults", {"call": "get_shards", "fault": "error", "after": "set_shards"})
+    assert (await world.api("GET", "/v1/account/shards"))[0] == 200
+
+    assert (await world.set_shards(2, cert=GOOD))[0] == 403
+
+    assert (await world.api("GET", "/v1/account/shards"))[0] == 500
+
+
 async def test_a_second_call_during_the_restart_is_403(world: World) -> None:
     world.restart_seconds = "0.4"
     await world.cluster(1)
@@ -321,6 +332,7 @@ async def test_the_number_of_shards_survives_the_upstream(world: World) -> None:
         ({"call": "health", "fault": "error", "status": 99}, "status must be"),
         ({"call": "health", "fault": "error", "seconds": -1}, "seconds must be"),
         ({"call": "health", "fault": "error", "often": 1}, "unknown field often"),
+        ({"call": "health", "fault": "error", "after": "dinner"}, "after must be one of"),
     ],
 )
 async def test_a_fault_that_means_nothing_is_refused(world: World, fault: dict[str, object], words: str) -> None:
