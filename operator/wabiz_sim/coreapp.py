@@ -64,6 +64,7 @@ class Coreapp(Process):
             "gateway_status": str(self._gateway.status if self._gateway else GatewayStatus.DISCONNECTED),
             "fenced": self._gateway is not None and self._gateway.fenced,
             "version": CLIENT_VERSION,
+            "stopping": self.stopping,
         }
 
     # life cycle

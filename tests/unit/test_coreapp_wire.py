@@ -248,6 +248,7 @@ def test_an_IPv6_address_is_bracketed() -> None:  # noqa: N802
         ),
         (b'{"fenced": "yes", "shard": null}', Report(gateway="disconnected")),
         (b'{"uid": "9a-b"}', Report(uid="9a-b")),
+        (b'{"stopping": true}', Report(stopping=True)),
         (b'{"uid": 9}', None),
         (b"", None),
         (b"<html>502 Bad Gateway</html>", None),

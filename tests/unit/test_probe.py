@@ -45,6 +45,15 @@ async def test_an_answering_coreapp_is_known_by_its_report_and_wakes_once() -> N
         assert (silence.targets, silence.unresponsive, silence.nodes) == (1, 0, frozenset())
 
 
+async def test_a_coreapp_that_begins_to_stop_wakes_its_loop() -> None:
+    """Its pod was probably deleted, and the watch that should say so may be on an API server that hangs."""
+    async with a_peer() as peer, watching(peer.port) as watch:
+        watch.hold("a")
+        await until(lambda: watch.woken == 1)
+        peer.body = lambda: {**REPORT, "stopping": True}
+        await until(lambda: watch.woken == 2)
+
+
 async def test_a_killed_coreapp_is_broken_at_once() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
         # No probe and no pause between two connects could have shown it as soon.

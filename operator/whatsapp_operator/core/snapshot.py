@@ -47,6 +47,9 @@ class Report:
     version: str | None = None
     uid: str | None = None
     """The uid of the pod that answered; None: it does not say."""
+    stopping: bool = False
+    """It has got SIGTERM, and serves on. That proves nothing, but a report that changed makes the loop observe: it finds the pod
+    deleted although no watch has reported that."""
 
     def is_of(self, uid: str) -> bool:
         """Return whether the pod with this uid gave it, as far as it says: its address may have passed to another pod."""

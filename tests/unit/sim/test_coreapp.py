@@ -26,6 +26,7 @@ async def test_it_starts_as_standby(world: World) -> None:
         "gateway_status": "disconnected",
         "fenced": False,
         "version": "v2.53.4",
+        "stopping": False,
     }
 
 
@@ -330,6 +331,7 @@ async def test_stopped_it_goes_on_redirecting_until_the_grace_ends(world: World)
     stopping = asyncio.create_task(cores[0].stop(0.4))
     watch = Stopwatch()
     await until(lambda: not cores[0].ready)
+    assert (await world.report(0))["stopping"] is True
 
     await world.serve(1, 0, "2-b")
     await world.tell(0, 0, "2-b", holder=1)

@@ -141,6 +141,7 @@ def read_report(body: bytes) -> Report | None:
             fenced=content.get("fenced") is True,
             version=_text(content.get("version")),
             uid=_text(content.get("uid")),
+            stopping=content.get("stopping") is True,
         )
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
