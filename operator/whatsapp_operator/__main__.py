@@ -29,6 +29,7 @@ from whatsapp_operator.shell.kube.history import DataWentBack, History
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, WAC
 from whatsapp_operator.shell.kube.lease import Election, Leadership, Timings, WorkDidNotStop
 from whatsapp_operator.shell.kube.nodes import LEASE_NAMESPACE, Nodes
+from whatsapp_operator.shell.kube.transport import SentAgain
 from whatsapp_operator.shell.kube.warm import WarmConnections
 from whatsapp_operator.shell.loop.execute import Executor
 from whatsapp_operator.shell.loop.observe import Observer
@@ -94,7 +95,8 @@ class Operator:
         self._kube = kube
         self._metrics = Metrics()
         self._metrics.count_writes(kube.writes)
-        self._metrics.count_sent_again(read=kube.sent_again, renewal=self._election.sent_again)
+        self._opened_again = SentAgain()
+        self._metrics.count_sent_again(read=kube.sent_again, renewal=self._election.sent_again, watch=self._opened_again)
         self._tracing = _tracing(settings)
         self._lag_monitor = LoopLagMonitor(clock, on_beat=self._on_beat)
         self._nodes = Nodes(reads, clock=clock, changed=self._node_changed)
@@ -207,7 +209,9 @@ class Operator:
     async def _watch(self, deliver: Deliver) -> None:
         """Run Kopf in the current event loop, which is its own."""
         settings = self._settings
-        login = handlers.Login(lambda: handlers.connection(settings.kubeconfig), health=self._health, names=self._watched)
+        login = handlers.Login(
+            lambda: handlers.connection(settings.kubeconfig), health=self._health, names=self._watched, opened_again=self._opened_again
+        )
         await handlers.watch(
             deliver,
             wake=self._wake_by_event,

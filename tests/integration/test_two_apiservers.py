@@ -61,7 +61,7 @@ class Balanced:
         for port in self.metrics:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
                 series = re.findall(later, answer.read().decode(), re.MULTILINE)
-            assert len(series) == 2, "reads and renewals"
+            assert len(series) == 3, "reads, renewals and watches"
             found.append(sum(map(float, series)))
         return found
 

@@ -7,7 +7,7 @@ import base64
 import socket
 import ssl
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -19,6 +19,7 @@ from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.kube.client import CallLimits, LightKube
 from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.kube.kinds import POD
+from whatsapp_operator.shell.kube.transport import SLOW, SentAgain
 from whatsapp_operator.shell.watch import handlers
 from whatsapp_operator.shell.watch.health import WatchHealth
 
@@ -145,11 +146,57 @@ async def test_the_watches_connect_to_the_other_server_while_a_handshake_is_not_
         async with asyncio.timeout(LONG.read / 2), a_server(tls) as server, Wire(hung.getsockname()) as balancer:
             balancer.lead(*[hung.getsockname()] * hanging, ("127.0.0.1", urlsplit(server.url).port or 0))
             info = kopf.ConnectionInfo(server=f"https://127.0.0.1:{balancer.address[1]}", ca_data=authority)
-            login = handlers.Login(lambda: info, health=WatchHealth(SystemClock()), names={})
+            opened_again = SentAgain()
+            login = handlers.Login(lambda: info, health=WatchHealth(SystemClock()), names={}, opened_again=opened_again)
             session = (await login.session()).aiohttp_session
             async with session.get(info.server, timeout=aiohttp.ClientTimeout(sock_connect=LONG.read)) as answer:
                 assert answer.ok
             await login.close()
+    assert opened_again == {"first": 0, "later": 1, "none": 0}
+
+
+class Connects:
+    """Takes the place of the library: opens connections after so many seconds, and counts them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.begun = 0
+        self._seconds = seconds
+        monkeypatch.setattr(aiohttp.TCPConnector, "connect", self._open)
+
+    async def _open(self, *_: object) -> object:
+        self.begun += 1
+        await asyncio.sleep(self._seconds)
+        return object()
+
+
+async def connect(connector: handlers.HedgingConnector) -> None:
+    nothing: Any = None
+    await connector.connect(nothing, [], nothing)
+
+
+@pytest.mark.looptime(noop_cycles=0)
+async def test_all_watches_together_open_few_connections_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    connects, connector = Connects(monkeypatch, 3600.0), handlers.HedgingConnector(SentAgain())
+    watches = [asyncio.create_task(connect(connector)) for _ in range(2 * handlers.MOST_MORE)]
+    for more in (0, 1, 2, 3, 4, 4):
+        await asyncio.sleep(0.9 * SLOW if more == 0 else SLOW)
+        assert connects.begun == len(watches) + more * handlers.MOST_MORE
+    for one in watches:
+        one.cancel()
+    await asyncio.wait(watches)
+    await connector.close()
+
+
+@pytest.mark.looptime(noop_cycles=0)
+@pytest.mark.parametrize("delay", [SLOW * 1.1, SLOW * 1.9])
+async def test_while_the_server_is_merely_slow_the_watches_open_few_connections_more(monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
+    connects, opened_again = Connects(monkeypatch, delay), SentAgain()
+    connector = handlers.HedgingConnector(opened_again)
+    for _ in range(20):
+        await asyncio.gather(connect(connector), connect(connector))
+    assert connects.begun == 40 + 2
+    assert opened_again == {"first": 2, "later": 0, "none": 0}
+    await connector.close()
 
 
 async def test_the_watches_report_a_connection_that_fails_with_its_error() -> None:

@@ -310,7 +310,7 @@ def test_each_beat_measures_each_part(make: Make, api: Api) -> None:
     operator = make()
     operator._lag_monitor._on_beat(0.25)
     api.writes["create", "Pod"], api.sent_again["later"] = 3, 2
-    operator._election.sent_again["first"] = 1
+    operator._election.sent_again["first"], operator._opened_again["later"] = 1, 5
     value = operator._metrics.registry.get_sample_value
 
     assert [value(f"multiconnect_{name}") for name in ("loop_lag_seconds", "lease_age_seconds", "nodes_known", "probe_targets")] == [
@@ -320,6 +320,7 @@ def test_each_beat_measures_each_part(make: Make, api: Api) -> None:
     assert value("multiconnect_writes_total", {"verb": "create", "kind": "Pod"}) == 3.0
     assert value("multiconnect_calls_sent_again_total", {"call": "read", "answered": "later"}) == 2.0
     assert value("multiconnect_calls_sent_again_total", {"call": "renewal", "answered": "first"}) == 1.0
+    assert value("multiconnect_calls_sent_again_total", {"call": "watch", "answered": "later"}) == 5.0
 
 
 def test_all_count_in_what_is_served_and_trace_to_one_collector(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

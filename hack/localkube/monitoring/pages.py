@@ -65,7 +65,7 @@ def full_registry() -> Metrics:
     """Return metrics in which every series exists, for one cluster, one watch and one write."""
     metrics, key, now = Metrics(), Key("shop", "acme"), datetime(2030, 1, 1, tzinfo=UTC)
     metrics.count_writes(Counter({("patch", "Pod"): 1}))
-    metrics.count_sent_again(read=SentAgain(), renewal=SentAgain())
+    metrics.count_sent_again(read=SentAgain(), renewal=SentAgain(), watch=SentAgain())
     metrics.observe_watches({"pods": 0.0})
     status = {
         "reason": "Serving",

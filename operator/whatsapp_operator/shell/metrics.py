@@ -194,8 +194,8 @@ class Metrics:
     def count_sent_again(self, **calls: Tally[str]) -> None:
         """Export these counters of calls that were sent again, by the sending that was answered, under their names from now on."""
         help_text = (
-            "Calls without an answer from the API server that were sent again, by which sending was answered first: the first (the API "
-            "server is slow), a later one (one of several API servers hangs), or none."
+            "Calls without an answer from the API server that were sent again, and watches for which another connection was opened, by "
+            "which of them was answered first: the first (the API server is slow), a later one (one of several servers hangs), or none."
         )
 
         def read() -> Mapping[tuple[str, str], int]:

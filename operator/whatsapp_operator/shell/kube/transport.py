@@ -27,7 +27,7 @@ MOST_AGAIN = 6
 
 
 class SentAgain(Counter[str]):
-    """Counts calls that were sent again, by which sending was answered first."""
+    """Counts calls that were sent again, or for which another connection was opened, by which of them was first."""
 
     FIRST = "first"
     """The API server is slow."""
@@ -43,6 +43,17 @@ class SentAgain(Counter[str]):
         """Note a call that has ended; ``answered`` is one of its sendings, or None. One that was sent once does not count."""
         if len(sendings) > 1:
             self[self.NONE if answered is None else self.FIRST if answered is sendings[0] else self.LATER] += 1
+
+
+class Patience:
+    """Seconds without an answer after which a call may have gone to an API server that hangs, by the last call that was answered."""
+
+    def __init__(self) -> None:
+        self.seconds = SLOW
+
+    def note(self, took: float, *, by_first: bool) -> None:
+        """Note an answer; ``by_first``: to the first sending, so an API server that takes long for it is merely slow."""
+        self.seconds = min(max(SLOW, 2 * took), SLOWEST) if by_first else SLOW
 
 
 class ReconnectingTransport(httpx2.AsyncBaseTransport):
@@ -75,8 +86,7 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
         """When the last answer came over each connection."""
         self._distrusted_before = float("-inf")
         """Idle connections are not used whose last answer came before."""
-        self._slow = SLOW
-        """Seconds without an answer after which a call may have gone to an API server that hangs, by the last read."""
+        self._patience = Patience()
         self._sends_again = asyncio.Semaphore(MOST_AGAIN)
         self.sent_again = SentAgain()
         """Of reads."""
@@ -88,7 +98,7 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
         loop = asyncio.get_running_loop()
         if request.method == "GET":
             return await self._first_answer(request, loop.time())
-        distrusting = loop.call_later(self._slow, self._distrust, loop.time())
+        distrusting = loop.call_later(self._patience.seconds, self._distrust, loop.time())
         try:
             return await self._send(request)
         finally:
@@ -98,7 +108,7 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
         calls, answered = [asyncio.create_task(self._send(request))], None
         try:
             while answered is None and (pending := [call for call in calls if not call.done()]):
-                timeout = self._slow if len(calls) < MOST_SENT else None
+                timeout = self._patience.seconds if len(calls) < MOST_SENT else None
                 done, _ = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                 # That one server fails says nothing about another one.
                 answered = next((call for call in done if call.exception() is None and call.result().status_code < 500), None)
@@ -107,8 +117,7 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
                     calls.append(asyncio.create_task(self._send_again(request)))
             answered = answered or next((call for call in calls if call.exception() is None), None)
             if answered is not None:
-                took = asyncio.get_running_loop().time() - sent
-                self._slow = min(max(SLOW, 2 * took), SLOWEST) if answered is calls[0] else SLOW
+                self._patience.note(asyncio.get_running_loop().time() - sent, by_first=answered is calls[0])
             await _drop(call for call in calls if call is not answered)
             return (answered or calls[0]).result()
         except asyncio.CancelledError:  # then nobody gets the answer, if there is one

@@ -20,7 +20,7 @@ from whatsapp_operator.core.manifests import API_VERSION, CLUSTER_LABEL, cluster
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.shell.kube.client import configuration
 from whatsapp_operator.shell.kube.kinds import POD, SERVICE, STATEFULSET, WAC, Kind
-from whatsapp_operator.shell.kube.transport import MOST_SENT, SLOW, socket_options
+from whatsapp_operator.shell.kube.transport import MOST_SENT, SLOW, Patience, SentAgain, socket_options
 from whatsapp_operator.shell.kube.trust import version_of_file
 
 from .health import WatchHealth, name_of
@@ -43,6 +43,8 @@ OVERDUE_SECONDS = 5
 """Seconds after which a stream that should have ended is ended from this side."""
 IDLE_SECONDS = 1.0
 """How long an idle connection is kept, for the next stream: the API server to which it leads may begin to hang meanwhile."""
+MOST_MORE = 20
+"""Connections that all watches together open in addition within `SLOW`: the watches of five namespaces may lose theirs at the same time."""
 
 
 class _Endless:
@@ -139,11 +141,22 @@ class AuthorityChanged(Exception):  # noqa: N818  the name says what happened
 class Login:
     """Gives Kopf sessions with tracked watches. Each session is a new one: Kopf ends when it gets a rejected one again."""
 
-    def __init__(self, connection: Callable[[], kopf.ConnectionInfo], *, health: WatchHealth, names: Mapping[str, str]) -> None:
-        """``connection`` reads the connection data again at each call; ``names``: see ``watched``."""
+    def __init__(
+        self,
+        connection: Callable[[], kopf.ConnectionInfo],
+        *,
+        health: WatchHealth,
+        names: Mapping[str, str],
+        opened_again: SentAgain | None = None,
+    ) -> None:
+        """``connection`` reads the connection data again at each call; ``names``: see ``watched``.
+
+        ``opened_again`` counts the calls for which more than one connection was opened.
+        """
         self._connection = connection
         self._health = health
         self._names = names
+        self._opened_again = SentAgain() if opened_again is None else opened_again
         self._pause = 0.0
         self._last = float("-inf")
         self.sessions: list[aiohttp.ClientSession] = []
@@ -157,9 +170,8 @@ class Login:
         try:
             info = self._connection()
             authority = info.ca_path and version_of_file(info.ca_path)
-            connector = HedgingConnector(
-                limit=0, keepalive_timeout=IDLE_SECONDS, ssl=info.as_ssl_context(), socket_factory=_keepalive_socket
-            )
+            options = {"limit": 0, "keepalive_timeout": IDLE_SECONDS, "socket_factory": _keepalive_socket}
+            connector = HedgingConnector(self._opened_again, ssl=info.as_ssl_context(), **options)
         except Exception as error:  # its text could quote the kubeconfig
             msg = f"The credentials of the kubeconfig or service account cannot be read ({type(error).__name__})."
             raise kopf.TemporaryError(msg, delay=1.0) from None
@@ -221,28 +233,50 @@ class HedgingConnector(aiohttp.TCPConnector):
 
     Of several API servers behind a load balancer one may hang, and a TLS handshake with it takes the whole time-out. After two of them a
     watch has been away for so long that the supervisor restarts all watches and a leader steps down.
+
+    An API server that is merely slow must not get a multiple of the connections. So all watches together open few more, and none as long
+    as the first one is open within twice the time that the last one took.
     """
+
+    def __init__(self, opened_again: SentAgain, **options: Any) -> None:
+        """``opened_again`` counts the calls for which more than one connection was opened; ``options``: those of the library."""
+        super().__init__(**options)
+        self._opened_again = opened_again
+        self._patience = Patience()
+        self._room = asyncio.Semaphore(MOST_MORE)
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[aiohttp.tracing.Trace], timeout: aiohttp.ClientTimeout
     ) -> aiohttp.connector.Connection:
         """Return an open connection (called by the client library)."""
+        began = asyncio.get_running_loop().time()
         attempts, opened = [asyncio.create_task(super().connect(req, traces, timeout))], None
         try:
             while opened is None and (pending := [one for one in attempts if not one.done()]):
-                wait = SLOW if len(attempts) < MOST_SENT else None
+                wait = self._patience.seconds if len(attempts) < MOST_SENT else None
                 done, _ = await asyncio.wait(pending, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
                 opened = next((one for one in done if one.exception() is None), None)
                 if not done:
-                    attempts.append(asyncio.create_task(super().connect(req, traces, timeout)))
+                    attempts.append(asyncio.create_task(self._connect_again(req, traces, timeout)))
+            if opened is not None:
+                self._patience.note(asyncio.get_running_loop().time() - began, by_first=opened is attempts[0])
             return (opened or attempts[0]).result()
         finally:
+            self._opened_again.note(attempts, opened)
             unused = [one for one in attempts if one is not opened]
             for one in unused:
                 one.cancel()
             for connection in await asyncio.gather(*unused, return_exceptions=True):
                 if isinstance(connection, aiohttp.connector.Connection):
                     connection.close()
+
+    async def _connect_again(
+        self, req: aiohttp.ClientRequest, traces: list[aiohttp.tracing.Trace], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        await self._room.acquire()
+        # Not when it is open: those that lead to a server that hangs would leave no room for others.
+        asyncio.get_running_loop().call_later(SLOW, self._room.release)
+        return await super().connect(req, traces, timeout)
 
 
 def _keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
