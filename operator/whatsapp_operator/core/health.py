@@ -74,11 +74,18 @@ def is_unresponsive(f: Restart, pod: Coreapp, span: timedelta | None = None) -> 
 
 
 def is_unready(pod: Coreapp) -> bool:
-    """Whether the kubelet reports a running Coreapp as no longer ready, and its own answer does not contradict.
+    """Whether the kubelet reports a running Coreapp as not ready, and its own answer does not contradict.
 
     A Coreapp that answers the HTTP probe serves, even if its kubelet cannot reach the API server.
     """
-    return pod.lost_readiness and not pod.terminated and (pod.report is None or pod.unresponsive_since is not None)
+    is_running = pod.phase == "Running" and not pod.ready and not pod.terminated
+    return is_running and (pod.report is None or pod.unresponsive_since is not None)
+
+
+def _has_been_unready(f: Restart, pod: Coreapp) -> bool:
+    """Whether that has lasted too long. One that has not been ready since its container started may still be starting."""
+    patience = f.desired.unhealthy_after if pod.lost_readiness else f.desired.restart_timeout
+    return is_unready(pod) and f.has_held_for(unready_fact(pod), patience)
 
 
 def unready_fact(pod: Coreapp) -> str:
@@ -93,7 +100,7 @@ def is_hung(f: Health, pod: Coreapp) -> bool:
 
 PROBABLE: tuple[tuple[Evidence, Callable[[Restart, Coreapp], bool]], ...] = (
     (Evidence.PROBE_TIMEOUT, is_unresponsive),
-    (Evidence.NOT_READY, lambda f, pod: is_unready(pod) and f.has_held_for(unready_fact(pod), f.desired.unhealthy_after)),
+    (Evidence.NOT_READY, _has_been_unready),
 )
 """Probable evidence against a Coreapp that runs but may not serve."""
 
