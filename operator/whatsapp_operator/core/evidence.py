@@ -78,7 +78,8 @@ def _has_conflict(f: Claims, route: Route, pod: Coreapp) -> bool:
 def _is_overdue(f: Claims, _: Route, pod: Coreapp) -> bool:
     if is_unconfirmed(f, pod) or pod.is_ready:
         return False
-    return f.is_explained_by_restart(pod) and f.has_held_for("EnoughAreBack", f.desired.tuning.missing_holder)
+    fact = f.back_fact
+    return f.is_explained_by_restart(pod) and fact is not None and f.has_held_for(fact, f.desired.tuning.missing_holder)
 
 
 def _without_excuse(holds: Callable[[Claims, Coreapp], bool]) -> Callable[[Claims, Route, Coreapp], bool]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from . import self_check
 from .restart import Restart
 from .self_check import LEASE_STALE, is_lost
-from .snapshot import Coreapp, Evidence, Node
+from .snapshot import Answer, Coreapp, Evidence, Node
 
 OUT_OF_REACH = timedelta(seconds=60)
 """A pod that has been unreachable on a lost node for this long is compensated by one more replica."""
@@ -142,6 +142,14 @@ class Health(Restart):
     def enough_are_back(self) -> bool:
         """Whether as many Coreapps are back as there are shards."""
         return self.shards is not None and sum(self.has_restarted(pod) for pod in self.ready) >= self.shards
+
+    @property
+    def back_fact(self) -> str | None:
+        """The name of the fact that enough are back from the accepted Set Shards call; its age is needed. None: they are not back now."""
+        operation = self.operation
+        if operation is None or operation.answer is not Answer.ACCEPTED or not self.enough_are_back:
+            return None
+        return f"EnoughAreBack/{operation.id}"
 
     def zone(self, pod: Coreapp) -> str | None:
         """Return the zone that a pod runs in, if that is known."""

@@ -210,8 +210,8 @@ def held(f: Facts, rule: str, others: Iterable[str] = ()) -> Iterator[str]:
 
 
 def _deciding(f: Facts) -> Iterator[str]:
-    if f.operation is not None and f.enough_are_back:
-        yield "EnoughAreBack"
+    if (back := f.back_fact) is not None:
+        yield back
     if (f.resize_is_wanted or f.settled_shards is None) and len(f.ready_to_stay) < f.spec_replicas:
         yield "LacksCoreapps"
     if f.is_cut_off:

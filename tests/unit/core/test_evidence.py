@@ -265,6 +265,42 @@ def test_at_the_deadline_a_restart_explains_nothing_any_more_also_if_no_answer_i
     assert (drained.facts().draining, [route.shard for route in drained.later(179).facts().draining]) == ((), [0])
 
 
+# --- that enough Coreapps are back
+
+
+def overdue(one: Situation) -> Evidence | None:
+    """Return the evidence against the holder of shard 0 if it is away, and the facts of this plan have held for long at the next one."""
+    since = {fact: NOW - seconds(60) for fact in one.plan().holds}
+    return failure(one.with_holder(0, ready=False, report=None).seeing(since=since))
+
+
+def test_enough_are_back_only_while_they_are() -> None:
+    """The last observation found them back; now they restart, perhaps once more."""
+    one = restarting().restarted(4, [1, 2, 3, 4])
+    since = {fact: NOW - seconds(60) for fact in one.plan().holds}
+
+    assert overdue(one) is Evidence.RESTART_OVERDUE
+    assert failure(restarting().with_holder(0, ready=False).seeing(since=since)) is None
+
+
+def test_that_enough_are_back_is_said_of_one_call_only() -> None:
+    """The next call is noted in place of the last one, whose restart was overdue: no observation lies between them."""
+    former = restarting().restarted(4, [1, 2, 3, 4])
+    since = {fact: NOW - seconds(60) for fact in former.plan().holds}
+    one = former.noted(4, Answer.ACCEPTED, id="4-again", origin=4).with_holder(0, ready=False, report=None)
+
+    assert failure(one.seeing(since=since)) is None
+
+
+@pytest.mark.parametrize(("answer", "found"), [(Answer.NONE, None), (Answer.UNKNOWN, None), (Answer.ACCEPTED, Evidence.RESTART_OVERDUE)])
+def test_nobody_is_back_from_a_call_that_was_not_accepted(answer: Answer, found: Evidence | None) -> None:
+    """A call that logs the client on changes no number: all spares report it before they restart."""
+    one = situation().settled(shards=1, spares=1).seeing(logged_off_at=NOW).calling(1)
+    one = one.noted(1, answer, origin=1).with_holder(0, report=Report(shard=0, epoch="10-first", shards=1))
+
+    assert overdue(one) is found
+
+
 # --- the self-check
 
 

@@ -207,10 +207,10 @@ def test_a_pod_that_goes_for_a_disruption_is_drained_and_not_before() -> None:
     ],
 )
 def test_a_holder_is_overdue_once_enough_others_are_back(changes: dict[str, Any], overdue: bool) -> None:
-    one = restarting().restarted(4, [1, 2, 3, 4]).seeing(since={"EnoughAreBack": NOW - seconds(10)})
+    one = restarting().restarted(4, [1, 2, 3, 4]).seeing(since={"EnoughAreBack/4-noted": NOW - seconds(10)})
 
     assert failure(one.with_holder(0, **changes)) is (Evidence.RESTART_OVERDUE if overdue else None)
-    assert failure(one.with_holder(0, **changes).seeing(since={"EnoughAreBack": NOW - seconds(9.9)})) is None
+    assert failure(one.with_holder(0, **changes).seeing(since={"EnoughAreBack/4-noted": NOW - seconds(9.9)})) is None
 
 
 def test_a_broken_connection_proves_nothing_of_a_pod_that_we_never_reached() -> None:
