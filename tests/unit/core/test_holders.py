@@ -12,6 +12,7 @@ from whatsapp_operator.core.actions import Annotate, EmitEvent, Handover
 from whatsapp_operator.core.desired import Switchover
 from whatsapp_operator.core.snapshot import Answer, Evidence, Report, Silence, Workload
 
+from .plans import of
 from .situations import NONCE, NOW, Situation, epoch_of, labels_for, pod, seconds, situation
 from .witnesses import WITNESSES, restarting
 
@@ -697,3 +698,55 @@ def test_ready_names_the_cause_that_is_nearest(one: Situation, why: str) -> None
 
     assert ([route.shard for route in facts.rejected], facts.failure(facts.routes[0]) is not None) == ([0], True)
     assert f"shard 0: acme-coreapp-0 ({why})" in one.condition("Ready")["message"]
+
+
+# --- a standby that answers although its kubelet calls it unready
+
+
+def without_ready_ones(**changes: Any) -> Situation:
+    """Shard 0 has lost its holder, and the sidecars of all Coreapps are unready."""
+    return situation().settled(spares=2).with_nodes().all_pods(ready=False, lost_readiness=True, **changes).holder_deleted(0)
+
+
+def taken_over(one: Situation) -> list[str]:
+    return [move.to.name for move in of(one.plan(), Handover)]
+
+
+def test_a_failed_holder_is_replaced_by_a_standby_that_answers_if_none_is_ready() -> None:
+    """Messages reach a holder ready or not."""
+    one = without_ready_ones()
+
+    assert taken_over(one) == ["acme-coreapp-2"]
+    assert taken_over(one.with_pod(3, ready=True)) == ["acme-coreapp-3"], "a ready one comes first"
+    assert taken_over(one.reporting(None)) == ["acme-coreapp-2"]
+    assert taken_over(one.wanting(manual=True)) == []
+    assert one.condition("Ready")["reason"] == "FailingOver"
+    assert one.condition("Redundant")["status"] == "False"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"report": None},
+        {"report": Report()},
+        {"report": Report(shards=4)},
+        {"unresponsive_since": NOW - seconds(0.5)},
+        {"deleting": True},
+        {"terminated": True},
+        {"broken_at": NOW},
+        {"labels": labels_for(0, "9999-pending")},
+    ],
+    ids=["no answer", "no number", "another number", "silent", "deleting", "terminated", "broken", "prepared by another leader"],
+)
+def test_a_standby_that_is_neither_ready_nor_answers_takes_no_shard(changes: dict[str, Any]) -> None:
+    one = without_ready_ones().with_pod(2, **changes)
+
+    assert taken_over(one) == ["acme-coreapp-3"]
+    assert taken_over(one.without_pod(3)) == []
+
+
+def test_a_move_that_is_no_failover_waits_for_a_ready_standby() -> None:
+    drained = situation().settled().with_nodes().with_node(0, leaving="cordoned")
+
+    assert taken_over(drained) == ["acme-coreapp-2"]
+    assert taken_over(drained.all_pods(ready=False, lost_readiness=True)) == []
