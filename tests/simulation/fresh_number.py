@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from whatsapp_operator.core.names import Key
+
 from .operators import Operator
-from .world import World
+from .world import NAME, NAMESPACE, World
+
+KEY = Key(NAMESPACE, NAME)
 
 PAUSE = 4.0
 """Seconds for which a leader stands still: longer than the restart, and not as long as a number is fresh."""
@@ -69,13 +73,15 @@ async def changed_while_the_leader_stood_still(world: World) -> None:
 
 
 async def changed_by_another_leader(world: World) -> None:
-    """Two processes believe to lead. One stands still while the other calls Set Shards and settles it."""
-    first = await held_before_a_growth(world)
-    world.operator().lead(2)
+    """Two processes believe to lead. The one that has just asked stands still while the other calls Set Shards and settles it."""
+    leaders = [await held_before_a_growth(world), world.operator()]
+    leaders[1].lead(2)
+    # Otherwise the old number would count as another party's, which is only reported.
+    world.edit(reshard={"drift": "Repair"})
     await world.pause(5)
 
     def stand_still() -> None:
-        first.pause(PAUSE)
+        max(leaders, key=lambda one: one.asked_at(KEY)).pause(PAUSE)
         world.api_faults = 0.0
         world.edit(paused=False)
         world.loop.call_later(PAUSE - 0.1, setattr, world, "api_faults", 1.0)
