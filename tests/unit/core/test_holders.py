@@ -750,3 +750,19 @@ def test_a_move_that_is_no_failover_waits_for_a_ready_standby() -> None:
 
     assert taken_over(drained) == ["acme-coreapp-2"]
     assert taken_over(drained.all_pods(ready=False, lost_readiness=True)) == []
+
+
+# --- a request and a shard without a holder
+
+
+def test_a_shard_without_a_holder_takes_the_standby_that_a_request_names_only_if_there_is_no_other() -> None:
+    """A shard that nobody serves comes first; the request then waits, and no pod gets two shards."""
+    one = situation().settled(spares=2).without_pod(1).with_route(1, epoch=None, holder=None, holder_uid=None)
+    one = one.wanting(switchovers=(Switchover(shard=0, to="acme-coreapp-2"),), switchover_text="0=acme-coreapp-2")
+
+    def moves(one: Situation) -> dict[int, str]:
+        return {move.route.shard: move.to.name for move in of(one.plan(), Handover)}
+
+    assert moves(one) == {0: "acme-coreapp-2", 1: "acme-coreapp-3"}
+    assert moves(one.without_pod(3)) == {1: "acme-coreapp-2"}
+    assert [*of(one.without_pod(3).plan(), Annotate), *of(one.without_pod(3).plan(), EmitEvent)] == []
