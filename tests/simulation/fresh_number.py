@@ -31,8 +31,8 @@ def when_asked(world: World, do: Callable[[], object]) -> None:
     """Do this right after the client has answered the next GET; from then on it answers none."""
     asked = world.laws.asked
 
-    def once(at: float, shards: int) -> None:
-        asked(at, shards)
+    def once(sent_at: float, shards: int) -> None:
+        asked(sent_at, shards)
         world.api_faults = 1.0
         world.laws.asked = asked  # type: ignore[method-assign]
         world.loop.call_later(0.05, do)
