@@ -296,7 +296,7 @@ def _of_shard(f: Facts, number: int) -> ShardAnswer:
         last = (f.shards or f.settled_shards or 1) - 1
         return ShardAnswer(shard=number, state="", sentence=f"There is no shard {number}; shards go from 0 to {last}.")
     pod, failure, state = f.holder(route), f.failure(route), conditions.shard_state(f, route)
-    standbys = f.standbys(route)
+    standbys = f.successors(route)
     if route.holder is None:
         sentence = "No Coreapp was ever given this shard."
     elif route.copied_by is not None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache, partial
 from random import Random
 from typing import Any, Protocol
@@ -398,6 +398,10 @@ class Operator:
     def hears(self, uid: str) -> Report | None:
         """Return what a Coreapp said last, if its connection has not ended."""
         return self._tethers.result_of(uid).report if self._tethers.result_of(uid).broken_at is None else None
+
+    def asked_at(self, key: Key) -> datetime:
+        """When it last asked the client of a cluster for the number of shards and got an answer."""
+        return self._sessions.state_of(key).asked_at or START
 
     def before_a_write(self, do: Callable[[str], None] | None) -> None:
         """Call this with what it is before each write is sent, but for those of Leases."""

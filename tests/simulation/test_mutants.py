@@ -30,6 +30,7 @@ from whatsapp_operator.core.actions import AssignRole, ClearLabels, Delete
 from whatsapp_operator.core.manifests import patches
 from whatsapp_operator.core.names import Epoch, Ref
 from whatsapp_operator.core.snapshot import Answer, Coreapp, Evidence, Operation, Record, Snapshot
+from whatsapp_operator.shell.coreapps.tether import Tether
 from whatsapp_operator.shell.kube.errors import Conflict, NotFound
 from whatsapp_operator.shell.kube.kinds import WAC
 from whatsapp_operator.shell.loop.acting import Acting
@@ -39,6 +40,7 @@ from whatsapp_operator.shell.loop.status import StatusWriter
 from whatsapp_operator.shell.whatsapp import session
 
 from .client import Coreapp as ClientCoreapp
+from .fresh_number import changed_by_another_leader, changed_by_another_party, changed_while_the_leader_stood_still
 from .laws import EPOCH, LawBroken
 from .operators import Operator, SimTethers
 from .test_random import WANTED
@@ -205,6 +207,25 @@ def a_note_without_compare_and_swap(patch: pytest.MonkeyPatch) -> None:
 
 def send_however_late(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(session, "SEND_WITHIN", 1e9)
+
+
+def a_number_outlives_a_restart(patch: pytest.MonkeyPatch) -> None:
+    def is_young(f: facts.Facts) -> bool:
+        asked = f.snapshot.client.asked_at
+        return f.shards is not None and asked is not None and f.snapshot.now - asked <= f.desired.tuning.ask_fresh
+
+    patch.setattr(facts.Facts, "shards_are_fresh", property(is_young))
+
+
+def a_pause_hides_no_restart(patch: pytest.MonkeyPatch) -> None:
+    real = Tether.compensate
+
+    def compensate(self: Tether, late: float) -> None:
+        before = self.ended_at
+        real(self, late)
+        self.ended_at = before
+
+    patch.setattr(Tether, "compensate", compensate)
 
 
 def post_again_after_no_answer(patch: pytest.MonkeyPatch) -> None:
@@ -490,6 +511,9 @@ MUTANTS = (
     Mutant("no note before the call", no_note_before_the_call, "5", resizes),
     Mutant("a note without compare-and-swap", a_note_without_compare_and_swap, "5", resizes),
     Mutant("send however late", send_however_late, "5", slow_logins, first=6),
+    Mutant("a number outlives a restart", a_number_outlives_a_restart, "5", changed_by_another_party),
+    Mutant("a number outlives another leader's call", a_number_outlives_a_restart, "5", changed_by_another_leader),
+    Mutant("a pause hides no restart", a_pause_hides_no_restart, "5", changed_while_the_leader_stood_still),
     Mutant("POST again after no answer", post_again_after_no_answer, "6", unheard_answers),
     Mutant("settled too early", settled_too_early, "6", unheard_answers),
     Mutant("any other clock is believed", anybodys_clock_is_believed, "6", a_leader_with_a_fast_clock),
@@ -572,6 +596,9 @@ TRIALS: tuple[Trial, ...] = (
     many_hang_at_once,
     behind_a_wall,
     a_late_shrink,
+    changed_by_another_party,
+    changed_by_another_leader,
+    changed_while_the_leader_stood_still,
 )
 UNBROKEN = dict.fromkeys([*((trial, seed) for trial in TRIALS for seed in range(3)), *((mutant.trial, mutant.first) for mutant in MUTANTS)])
 """What the operator as it is passes, each once: many broken operators share a trial and its seed."""

@@ -598,3 +598,17 @@ async def test_an_Event_is_tried_again_unless_it_was_written_or_rejected_for_goo
     assert await cluster.executor.emit(cluster.one.desired.key, cluster.one.desired.uid, SAID, NOW) == is_done
     ((_, _, sent),) = cluster.calls
     assert (sent["type"], sent["reason"], len(sent["message"]), sent["reportingInstance"]) == ("Warning", "FailingOver", 1024, "operator-0")
+
+
+@pytest.mark.parametrize("step", [("json Pod", "acme-coreapp-2"), ("merge Service", "acme-shard-0")], ids=["prepare", "commit"])
+@pytest.mark.parametrize("failure", [*FAILURES, *OUTDATED], ids=str)
+async def test_an_annotation_is_written_although_a_handover_of_the_plan_fails(step: tuple[str, str], failure: KubeError) -> None:
+    """It names the Coreapp of a requested move, which it also names after the failure: nothing of the request is lost."""
+    cluster = Cluster()
+    cluster.answers[step] = failure
+    named = Annotate(name=manifests.SWITCHOVER_ANNOTATION, value="0=acme-coreapp-2")
+
+    outcome = await cluster.perform(handover(), named)
+
+    assert outcome.done == [named]
+    assert ("merge WhatsAppCluster", "acme") in cluster.called()

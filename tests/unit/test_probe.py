@@ -77,14 +77,21 @@ async def test_what_was_refused_before_we_stood_still_proves_nothing_after_it() 
         await until(lambda: watch.tethers.result_of("a").report)
         peer.die()
         await until(lambda: watch.tethers.result_of("a").broken_at)
+        before = watch.tethers.result_of("a")
         time.sleep(1.2)  # noqa: ASYNC251  that is what is tested
         watch.tethers.silence()
+        after = watch.tethers.result_of("a")
+        assert before.ended_at is not None
+        assert before.ended_at == before.broken_at
+        assert after.ended_at is not None
+        assert after.ended_at > before.ended_at, "it may have ended again meanwhile"
         assert watch.tethers.result_of("a").broken_at is None
         # A second refused connection counts at once.
         await until(lambda: watch.tethers.result_of("a").broken_at)
         await peer.listen()
         await until(lambda: watch.tethers.result_of("a").report)
         assert watch.tethers.result_of("a").broken_at is None
+        assert watch.tethers.result_of("a").ended_at is not None, "it is back, and what was known before may not hold"
 
 
 async def test_another_pod_that_answers_at_the_address_of_a_holder_does_not_speak_for_it(caplog: pytest.LogCaptureFixture) -> None:

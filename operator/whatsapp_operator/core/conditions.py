@@ -44,7 +44,7 @@ def _is_moving(f: Facts, route: Route) -> bool:
     """Whether the shard will soon be served: its named holder is alive, or a standby can take over."""
     if f.failure(route) is None and route.holder_uid is not None:
         return True
-    return not f.desired.manual and bool(f.standbys(route))
+    return not f.desired.manual and bool(f.successors(route))
 
 
 def shard_state(f: Facts, route: Route) -> str:

@@ -78,7 +78,8 @@ def _has_conflict(f: Claims, route: Route, pod: Coreapp) -> bool:
 def _is_overdue(f: Claims, _: Route, pod: Coreapp) -> bool:
     if is_unconfirmed(f, pod) or pod.is_ready:
         return False
-    return f.is_explained_by_restart(pod) and f.has_held_for("EnoughAreBack", f.desired.tuning.missing_holder)
+    fact = f.back_fact
+    return f.is_explained_by_restart(pod) and fact is not None and f.has_held_for(fact, f.desired.tuning.missing_holder)
 
 
 def _without_excuse(holds: Callable[[Claims, Coreapp], bool]) -> Callable[[Claims, Route, Coreapp], bool]:
@@ -116,26 +117,38 @@ def is_behind(f: Claims, route: Route, pod: Coreapp) -> bool:
     report = pod.report
     if report is None or pod.unresponsive_since is not None or f.shards in {None, report.shards}:
         return False
-    if (report.shard, report.epoch) == (route.shard, route.epoch):
+    if is_claimed(route, pod):
         return False
     spares = (one for one in f.ready if one.uid not in f.holder_uids)
     return any(one.report is not None and one.report.shards == f.shards for one in spares)
 
 
-def disagreement(f: Claims, route: Route, pod: Coreapp) -> tuple[str, timedelta] | None:
-    """Return the fact that a holder reports not to hold its shard, and how long that is accepted; None: it does not report it."""
-    if f.is_explained_by_restart(pod):
-        return None
-    if disagrees(f, route, pod):
-        return disagreement_fact(route), patience_with(route)
-    if is_behind(f, route, pod):
-        return f"HolderBehind/{route.shard}/{route.epoch}", f.desired.restart_timeout
-    return None
+def is_claimed(route: Route, pod: Coreapp) -> bool:
+    """Whether the last answer of a holder says that it holds its shard under the epoch that the route names."""
+    return pod.report is not None and (pod.report.shard, pod.report.epoch) == (route.shard, route.epoch)
+
+
+def disputes(f: Claims, route: Route, pod: Coreapp) -> Iterator[tuple[str, timedelta, bool]]:
+    """Yield the facts that a holder reported not to hold its shard, how long each is accepted, and whether that time may end now.
+
+    Only an answer that it holds the shard ends them. An error, a silence or a report of another kind does not, because a Coreapp may
+    alternate between them endlessly. The time may end with such a report or with an error; a silence is evidence of its own.
+    """
+    is_silent = pod.unresponsive_since is not None
+    if f.is_explained_by_restart(pod) or (is_claimed(route, pod) and not is_silent and not disagrees(f, route, pod)):
+        return
+    is_mute = pod.report is None and not is_silent
+    kinds = (
+        (disagreement_fact(route), patience_with(route), disagrees(f, route, pod)),
+        (f"HolderBehind/{route.shard}/{route.epoch}", f.desired.restart_timeout, is_behind(f, route, pod)),
+    )
+    for fact, patience, is_reported in kinds:
+        if is_reported or fact in f.snapshot.since:
+            yield fact, patience, is_reported or is_mute
 
 
 def _has_disagreed(f: Claims, route: Route, pod: Coreapp) -> bool:
-    found = disagreement(f, route, pod)
-    return found is not None and f.has_held_for(*found)
+    return any(counts and f.has_held_for(fact, patience) for fact, patience, counts in disputes(f, route, pod))
 
 
 EVIDENCE: tuple[Proof, ...] = (

@@ -9,7 +9,7 @@ from functools import cached_property
 from . import self_check
 from .restart import Restart
 from .self_check import LEASE_STALE, is_lost
-from .snapshot import Coreapp, Evidence, Node
+from .snapshot import Answer, Coreapp, Evidence, Node
 
 OUT_OF_REACH = timedelta(seconds=60)
 """A pod that has been unreachable on a lost node for this long is compensated by one more replica."""
@@ -74,11 +74,18 @@ def is_unresponsive(f: Restart, pod: Coreapp, span: timedelta | None = None) -> 
 
 
 def is_unready(pod: Coreapp) -> bool:
-    """Whether the kubelet reports a running Coreapp as no longer ready, and its own answer does not contradict.
+    """Whether the kubelet reports a running Coreapp as not ready, and its own answer does not contradict.
 
     A Coreapp that answers the HTTP probe serves, even if its kubelet cannot reach the API server.
     """
-    return pod.lost_readiness and not pod.terminated and (pod.report is None or pod.unresponsive_since is not None)
+    is_running = pod.phase == "Running" and not pod.ready and not pod.terminated
+    return is_running and (pod.report is None or pod.unresponsive_since is not None)
+
+
+def _has_been_unready(f: Restart, pod: Coreapp) -> bool:
+    """Whether that has lasted too long. One that has not been ready since its container started may still be starting."""
+    patience = f.desired.unhealthy_after if pod.lost_readiness else f.desired.restart_timeout
+    return is_unready(pod) and f.has_held_for(unready_fact(pod), patience)
 
 
 def unready_fact(pod: Coreapp) -> str:
@@ -93,7 +100,7 @@ def is_hung(f: Health, pod: Coreapp) -> bool:
 
 PROBABLE: tuple[tuple[Evidence, Callable[[Restart, Coreapp], bool]], ...] = (
     (Evidence.PROBE_TIMEOUT, is_unresponsive),
-    (Evidence.NOT_READY, lambda f, pod: is_unready(pod) and f.has_held_for(unready_fact(pod), f.desired.unhealthy_after)),
+    (Evidence.NOT_READY, _has_been_unready),
 )
 """Probable evidence against a Coreapp that runs but may not serve."""
 
@@ -135,6 +142,14 @@ class Health(Restart):
     def enough_are_back(self) -> bool:
         """Whether as many Coreapps are back as there are shards."""
         return self.shards is not None and sum(self.has_restarted(pod) for pod in self.ready) >= self.shards
+
+    @property
+    def back_fact(self) -> str | None:
+        """The name of the fact that enough are back from the accepted Set Shards call; its age is needed. None: they are not back now."""
+        operation = self.operation
+        if operation is None or operation.answer is not Answer.ACCEPTED or not self.enough_are_back:
+            return None
+        return f"EnoughAreBack/{operation.id}"
 
     def zone(self, pod: Coreapp) -> str | None:
         """Return the zone that a pod runs in, if that is known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import cached_property
 
 from . import evidence, health
@@ -88,6 +88,21 @@ class Holders(Claims):
         ordinal.
         A pod whose label may still be committed is left out until its Service was touched.
         """
+        return self._free(self.ready, route, used)
+
+    def successors(self, route: Route, used: Collection[str] = ()) -> list[Coreapp]:
+        """Return the pods that could take the shard of a failed holder, best first: the standbys, or if there is none, those that answer.
+
+        Messages reach a holder ready or not. So if another container keeps all pods from being ready, the shard is served nevertheless.
+        A shard that never had a holder waits for a standby: its cluster may only be starting.
+        """
+        found = self.standbys(route, used)
+        if found or route.holder_uid is None:
+            return found
+        answering = (pod for pod in self.snapshot.coreapps if pod.report is not None and pod.report.shards is not None)
+        return self._free(filter(self.is_healthy_holder, answering), route, used)
+
+    def _free(self, pods: Iterable[Coreapp], route: Route | None, used: Collection[str]) -> list[Coreapp]:
         failed = self.holder(route) if route is not None else None
         zone = self.zone(failed) if failed is not None else None
         revision = self.snapshot.statefulset.revision if self.snapshot.statefulset else None
@@ -95,7 +110,7 @@ class Holders(Claims):
         asked_for = None if route is None else route.shard
         candidates = [
             pod
-            for pod in self.ready
+            for pod in pods
             if pod.uid not in self.holder_uids
             and pod.uid not in used
             and self.claim(pod) in {"none", "dead"}
@@ -136,7 +151,7 @@ class Holders(Claims):
     def _is_rejected(self, route: Route) -> bool:
         is_second = route.evidence == Evidence.HOLDER_DISAGREES
         if self.is_fenced_off(route):
-            return is_second or not self.standbys(route)
+            return is_second or not self.successors(route)
         return is_second and rejection_fact(route) in self.snapshot.since and not self.is_served(route)
 
     @cached_property

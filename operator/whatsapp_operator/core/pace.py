@@ -210,8 +210,8 @@ def held(f: Facts, rule: str, others: Iterable[str] = ()) -> Iterator[str]:
 
 
 def _deciding(f: Facts) -> Iterator[str]:
-    if f.operation is not None and f.enough_are_back:
-        yield "EnoughAreBack"
+    if (back := f.back_fact) is not None:
+        yield back
     if (f.resize_is_wanted or f.settled_shards is None) and len(f.ready_to_stay) < f.spec_replicas:
         yield "LacksCoreapps"
     if f.is_cut_off:
@@ -235,9 +235,8 @@ def _disputed(f: Facts) -> Iterator[tuple[str, timedelta]]:
     for route in f.routes:
         if route.copied_by is not None:
             yield evidence.conflict_fact(route)
-        pod = f.holder(route)
-        if pod is not None and (found := evidence.disagreement(f, route, pod)) is not None:
-            yield found
+        if (pod := f.holder(route)) is not None:
+            yield from ((fact, patience) for fact, patience, _ in evidence.disputes(f, route, pod))
 
 
 def due(f: Facts) -> Iterator[timedelta]:
@@ -249,7 +248,7 @@ def _facts_due(f: Facts) -> Iterator[timedelta]:
     """Yield the time until a fact is old enough."""
     tuning = f.desired.tuning
     spans = {
-        "NotReady": (f.desired.unhealthy_after, 2 * f.desired.unhealthy_after),
+        "NotReady": (f.desired.unhealthy_after, 2 * f.desired.unhealthy_after, f.desired.restart_timeout),
         "NodesUnreachable": (health.OUT_OF_REACH,),
         "CutOff": (tuning.connection,),
         "Connected": (tuning.connection,),

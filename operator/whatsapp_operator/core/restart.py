@@ -17,14 +17,15 @@ class Restart(Counts):
     def shards_are_fresh(self) -> bool:
         """Whether the number of shards was requested just now, in this leadership (laws#5), and no Coreapp's connection has ended since.
 
-        Each change of the number ends all connections: what was asked for before may be the former number. A Coreapp that is still
-        starting has had no connection that could end.
+        Each change of the number ends all connections: what was asked for before may be the former number, also once all are back. A
+        Coreapp that is still starting has had no connection that could end.
         """
         asked, now = self.snapshot.client.asked_at, self.snapshot.now
         if self.shards is None or asked is None or now - asked > self.desired.tuning.ask_fresh:
             return False
         started = (pod for pod in self.snapshot.coreapps if pod.ready or pod.lost_readiness)
-        return all(pod.broken_at is None or pod.broken_at <= asked for pod in started)
+        ended = (*(pod.broken_at for pod in started), *(pod.ended_at for pod in self.snapshot.coreapps))
+        return all(at is None or at <= asked for at in ended)
 
     @property
     def known_shards(self) -> int | None:

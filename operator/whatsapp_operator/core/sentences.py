@@ -119,7 +119,7 @@ def names_of(pods: Iterable[Coreapp]) -> str:
 def rejected_epochs(f: Facts) -> str:
     """Say which shards no Coreapp can serve because the servers reject their epochs, and what to do."""
     named = ", ".join(f"shard {route.shard} ({route.holder})" for route in f.rejected)
-    alone = ", ".join(str(route.holder) for route in f.rejected if not f.standbys(route))
+    alone = ", ".join(str(route.holder) for route in f.rejected if not f.successors(route))
     return (
         f"The servers reject the epochs of {named}: they have accepted higher ones, usually because etcd was restored from a backup. "
         f"Reset their fence: POST /control/reset-fence to port {manifests.SIMULATOR_PORT} of pod "

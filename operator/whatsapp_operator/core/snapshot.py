@@ -81,6 +81,8 @@ class Coreapp:
     labels: Mapping[str, str] = field(default_factory=dict)
     report: Report | None = None
     broken_at: datetime | None = None
+    ended_at: datetime | None = None
+    """When its connection last ended, or may have ended while this process stood still; it may be back since. None: it has not."""
     never_responded: bool = False
     """This process probes it and never got an answer. The network of this process may be the cause."""
     unresponsive_since: datetime | None = None

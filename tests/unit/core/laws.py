@@ -394,8 +394,9 @@ def law_9_a_restart_is_no_failure(plan: PlanOf, one: Situation) -> bool:
         for pod in one.snapshot.coreapps
         if not _is_certainly_lost(one, pod) and not (pod.report is not None and pod.report.shards == noted.to)
     }
-    since = one.snapshot.since.get("EnoughAreBack")
-    is_overdue = since is not None and one.snapshot.now - since >= timedelta(seconds=10)
+    since = one.snapshot.since.get(f"EnoughAreBack/{noted.id}")
+    back = [pod for pod in one.snapshot.coreapps if _is_ready(pod) and pod.report is not None and pod.report.shards == noted.to]
+    is_overdue = since is not None and one.snapshot.now - since >= timedelta(seconds=10) and len(back) >= (one.snapshot.client.shards or 1)
     for move in _of(_actions(plan, one), Handover):
         pod = away.get(move.route.holder_uid)
         if pod is not None:

@@ -250,7 +250,7 @@ def situations(draw: st.DrawFn) -> Situation:
             account=secret,
             nodes=draw(_nodes()),
             silence=draw(st.sampled_from([Silence(), Silence(), Silence(lag=seconds(2))])),
-            since=draw(st.sampled_from([{}, {"EnoughAreBack": NOW - seconds(11), "LacksCoreapps": NOW - seconds(200)}, _long_ago()])),
+            since=draw(st.sampled_from([{}, {"EnoughAreBack/noted": NOW - seconds(11), "LacksCoreapps": NOW - seconds(200)}, _long_ago()])),
         ),
     )
 
@@ -380,7 +380,7 @@ def _status(draw: st.DrawFn, one: Situation) -> Situation:
         {"rejected_pin": "pin-1"},
         {"registration_closed_for": "generation-3"},
         {"expired_build": "v2.53.4 whatsapp-operator/wabiz-sim:dev"},
-        {"since": {"EnoughAreBack": NOW - seconds(11)}},
+        {"since": {"EnoughAreBack/4-noted": NOW - seconds(11)}},
     ]
     return one.seeing(**draw(st.sampled_from(changes)))
 

@@ -103,8 +103,11 @@ def test_a_coreapp_that_answers_us_is_not_failed_for_what_its_kubelet_says() -> 
     assert failure(unready(60, report=situation().settled().holder_of(0).report)) is None
 
 
-def test_a_coreapp_that_was_never_ready_is_starting() -> None:
-    assert failure(unready(60, lost_readiness=False)) is None
+def test_a_coreapp_that_was_never_ready_is_starting_for_as_long_as_a_restart_may_take() -> None:
+    assert failure(unready(179.9, lost_readiness=False)) is None
+    assert unready(179, lost_readiness=False).plan().wake_after == seconds(1)
+    assert failure(unready(180, lost_readiness=False)) is Evidence.NOT_READY
+    assert of(unready(600, lost_readiness=False).without_pod(2).plan(), Delete) == [], "without a standby it may start on"
 
 
 @pytest.mark.parametrize("changes", [{"unresponsive_since": NOW - seconds(60)}, {"ready": False, "lost_readiness": True}])
@@ -143,20 +146,31 @@ def test_holder_disagrees_after_five_seconds(report: Report) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "is_contradicted"),
     [
-        {"report": Report(shard=0, epoch="10-first", shards=2)},  # logged off, perhaps; another holder would be no better
-        {"report": Report(shards=4)},  # it runs with another number of shards
-        {"report": Report()},  # it has just started
-        {"report": None},
-        {"report": Report(shards=2), "unresponsive_since": NOW - seconds(2)},  # what it said last may be over
+        ({"report": Report(shard=0, epoch="10-first", shards=2)}, True),  # logged off, perhaps; another holder would be no better
+        ({"report": Report(shards=4)}, False),  # it runs with another number of shards
+        ({"report": Report()}, False),  # it has just started
+        ({"report": Report(shards=2), "unresponsive_since": NOW - seconds(2)}, False),  # what it said last may be over
     ],
 )
-def test_what_is_no_disagreement(changes: dict[str, Any]) -> None:
-    one = situation().settled().with_holder(0, **changes).seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(60)})
+def test_what_is_no_disagreement(changes: dict[str, Any], is_contradicted: bool) -> None:
+    """Only an answer that it holds its shard contradicts what it said before."""
+    one = situation().settled().with_holder(0, **changes)
+    before = one.seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(60)})
 
+    assert failure(before) is None
+    assert ("HolderDisagrees/0/10-first" in before.plan().holds) is not is_contradicted
+    assert "HolderDisagrees/0/10-first" not in one.plan().holds or "unresponsive_since" in changes
+
+
+@pytest.mark.parametrize("fact", ["HolderDisagrees/0/10-first", "HolderBehind/0/10-first"])
+def test_an_error_does_not_contradict_what_a_holder_said_before(fact: str) -> None:
+    one = situation().settled().with_holder(0, report=None)
+
+    assert failure(one.seeing(since={fact: NOW - seconds(180)})) is Evidence.HOLDER_DISAGREES
+    assert failure(one.seeing(since={fact: NOW - seconds(4.9)})) is None
     assert failure(one) is None
-    assert one.plan().holds.isdisjoint({"HolderDisagrees/0/10-first"})
 
 
 def test_a_new_epoch_that_did_not_help_is_not_tried_again_for_a_minute() -> None:
@@ -214,14 +228,18 @@ def test_the_number_that_counts_is_the_client_s_also_if_another_party_changed_it
         behind(Report(), 600).without_pod(2),  # a holder that runs with it can take no other shard
         behind(Report(), 600).reporting(None),
         behind(Report(), 600).reporting(None).with_pod(2, report=Report()),
-        behind(Report(), 600).with_holder(0, report=None),
         behind(Report(), 600).with_holder(0, report=Report(), unresponsive_since=NOW - seconds(2)),
         restarting().with_holder(0, report=Report()).seeing(since={BEHIND: NOW - seconds(600)}),
     ],
 )
 def test_what_a_number_of_shards_proves_nothing_about(one: Situation) -> None:
     assert failure(one) is None
-    assert BEHIND not in one.plan().holds
+    assert BEHIND not in one.seeing(since={}).plan().holds
+
+
+@pytest.mark.parametrize("report", [Report(shard=0, epoch="10-first", shards=4), Report(shard=0, epoch="10-first", shards=2)])
+def test_a_holder_that_says_that_it_serves_is_not_behind_any_more(report: Report) -> None:
+    assert BEHIND not in behind(report, 600).plan().holds
 
 
 def test_a_shard_goes_to_a_standby_with_a_number_of_shards_first() -> None:
@@ -245,6 +263,42 @@ def test_at_the_deadline_a_restart_explains_nothing_any_more_also_if_no_answer_i
     assert failure(ended.later(179)) is Evidence.CONTAINER_TERMINATED
     drained = situation().settled().with_nodes().noted(4, answer).with_node(0, leaving="cordoned")
     assert (drained.facts().draining, [route.shard for route in drained.later(179).facts().draining]) == ((), [0])
+
+
+# --- that enough Coreapps are back
+
+
+def overdue(one: Situation) -> Evidence | None:
+    """Return the evidence against the holder of shard 0 if it is away, and the facts of this plan have held for long at the next one."""
+    since = {fact: NOW - seconds(60) for fact in one.plan().holds}
+    return failure(one.with_holder(0, ready=False, report=None).seeing(since=since))
+
+
+def test_enough_are_back_only_while_they_are() -> None:
+    """The last observation found them back; now they restart, perhaps once more."""
+    one = restarting().restarted(4, [1, 2, 3, 4])
+    since = {fact: NOW - seconds(60) for fact in one.plan().holds}
+
+    assert overdue(one) is Evidence.RESTART_OVERDUE
+    assert failure(restarting().with_holder(0, ready=False).seeing(since=since)) is None
+
+
+def test_that_enough_are_back_is_said_of_one_call_only() -> None:
+    """The next call is noted in place of the last one, whose restart was overdue: no observation lies between them."""
+    former = restarting().restarted(4, [1, 2, 3, 4])
+    since = {fact: NOW - seconds(60) for fact in former.plan().holds}
+    one = former.noted(4, Answer.ACCEPTED, id="4-again", origin=4).with_holder(0, ready=False, report=None)
+
+    assert failure(one.seeing(since=since)) is None
+
+
+@pytest.mark.parametrize(("answer", "found"), [(Answer.NONE, None), (Answer.UNKNOWN, None), (Answer.ACCEPTED, Evidence.RESTART_OVERDUE)])
+def test_nobody_is_back_from_a_call_that_was_not_accepted(answer: Answer, found: Evidence | None) -> None:
+    """A call that logs the client on changes no number: all spares report it before they restart."""
+    one = situation().settled(shards=1, spares=1).seeing(logged_off_at=NOW).calling(1)
+    one = one.noted(1, answer, origin=1).with_holder(0, report=Report(shard=0, epoch="10-first", shards=1))
+
+    assert overdue(one) is found
 
 
 # --- the self-check

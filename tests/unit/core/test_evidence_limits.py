@@ -36,7 +36,7 @@ def test_a_failed_self_check_holds_back_nothing_that_is_certain_nor_a_shard_with
 
 
 SETTLED = situation().settled(shards=4)
-BACK = restarting().restarted(4, [1, 2, 3, 4]).seeing(since={"EnoughAreBack": NOW - seconds(10)})
+BACK = restarting().restarted(4, [1, 2, 3, 4]).seeing(since={"EnoughAreBack/4-noted": NOW - seconds(10)})
 """All but the holder of shard 0 are back from a Set Shards restart, for ten seconds."""
 AGAINST_ONE: dict[str, tuple[Situation, Evidence]] = {
     "it is evicted": (SETTLED.with_holder(0, deleting=True, disrupted=True), Evidence.POD_DRAINING),

@@ -17,7 +17,7 @@ from .witnesses import restarting
 def overdue(span: float) -> Situation:
     """So many seconds ago enough Coreapps were back from a Set Shards restart; the holder of shard 0 is not."""
     one = restarting().restarted(4, [1, 2, 3, 4]).with_holder(0, ready=False)
-    return one.seeing(since={"EnoughAreBack": NOW - seconds(span)})
+    return one.seeing(since={"EnoughAreBack/4-noted": NOW - seconds(span)})
 
 
 LASTING: dict[Evidence, Callable[[float], Situation]] = {

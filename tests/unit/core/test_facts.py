@@ -79,9 +79,9 @@ def test_LabelConflict_when_another_Service_names_the_same_pod_by_its_label() ->
 def test_RestartOverdue_when_enough_are_back_and_the_holder_is_not() -> None:
     one = restarting().restarted(4, [1, 2, 3, 4]).with_holder(0, ready=False)
 
-    assert failure(one.seeing(since={"EnoughAreBack": NOW - seconds(9)})) is None
-    assert failure(one.seeing(since={"EnoughAreBack": NOW - seconds(10)})) is Evidence.RESTART_OVERDUE
-    assert failure(one.with_holder(0, ready=True).seeing(since={"EnoughAreBack": NOW - seconds(10)})) is None
+    assert failure(one.seeing(since={"EnoughAreBack/4-noted": NOW - seconds(9)})) is None
+    assert failure(one.seeing(since={"EnoughAreBack/4-noted": NOW - seconds(10)})) is Evidence.RESTART_OVERDUE
+    assert failure(one.with_holder(0, ready=True).seeing(since={"EnoughAreBack/4-noted": NOW - seconds(10)})) is None
 
 
 def test_ContainerTerminated() -> None:

@@ -82,10 +82,11 @@ def test_a_Coreapp_out_of_reach_is_compensated_after_a_minute(span: float, repla
         ({"report": None}, True),
         ({"unresponsive_since": NOW}, True),
         ({}, False),
-        ({"report": None, "lost_readiness": False}, False),
+        ({"report": None, "lost_readiness": False}, True),
+        ({"report": None, "phase": "Pending"}, False),
         ({"report": None, "terminated": True}, False),
     ],
-    ids=["never asked", "an old answer", "it answers", "not ready yet", "ended"],
+    ids=["never asked", "an old answer", "it answers", "not ready yet", "not started yet", "ended"],
 )
 def test_what_the_kubelet_says_counts_unless_the_Coreapp_answers(changes: dict[str, object], unready: bool) -> None:  # noqa: N802
     one = SETTLED.with_holder(0, ready=False, **{"lost_readiness": True, **changes})

@@ -12,6 +12,7 @@ from whatsapp_operator.core.actions import Annotate, EmitEvent, Handover
 from whatsapp_operator.core.desired import Switchover
 from whatsapp_operator.core.snapshot import Answer, Evidence, Report, Silence, Workload
 
+from .plans import of
 from .situations import NONCE, NOW, Situation, epoch_of, labels_for, pod, seconds, situation
 from .witnesses import WITNESSES, restarting
 
@@ -207,10 +208,10 @@ def test_a_pod_that_goes_for_a_disruption_is_drained_and_not_before() -> None:
     ],
 )
 def test_a_holder_is_overdue_once_enough_others_are_back(changes: dict[str, Any], overdue: bool) -> None:
-    one = restarting().restarted(4, [1, 2, 3, 4]).seeing(since={"EnoughAreBack": NOW - seconds(10)})
+    one = restarting().restarted(4, [1, 2, 3, 4]).seeing(since={"EnoughAreBack/4-noted": NOW - seconds(10)})
 
     assert failure(one.with_holder(0, **changes)) is (Evidence.RESTART_OVERDUE if overdue else None)
-    assert failure(one.with_holder(0, **changes).seeing(since={"EnoughAreBack": NOW - seconds(9.9)})) is None
+    assert failure(one.with_holder(0, **changes).seeing(since={"EnoughAreBack/4-noted": NOW - seconds(9.9)})) is None
 
 
 def test_a_broken_connection_proves_nothing_of_a_pod_that_we_never_reached() -> None:
@@ -697,3 +698,71 @@ def test_ready_names_the_cause_that_is_nearest(one: Situation, why: str) -> None
 
     assert ([route.shard for route in facts.rejected], facts.failure(facts.routes[0]) is not None) == ([0], True)
     assert f"shard 0: acme-coreapp-0 ({why})" in one.condition("Ready")["message"]
+
+
+# --- a standby that answers although its kubelet calls it unready
+
+
+def without_ready_ones(**changes: Any) -> Situation:
+    """Shard 0 has lost its holder, and the sidecars of all Coreapps are unready."""
+    return situation().settled(spares=2).with_nodes().all_pods(ready=False, lost_readiness=True, **changes).holder_deleted(0)
+
+
+def taken_over(one: Situation) -> list[str]:
+    return [move.to.name for move in of(one.plan(), Handover)]
+
+
+def test_a_failed_holder_is_replaced_by_a_standby_that_answers_if_none_is_ready() -> None:
+    """Messages reach a holder ready or not."""
+    one = without_ready_ones()
+
+    assert taken_over(one) == ["acme-coreapp-2"]
+    assert taken_over(one.with_pod(3, ready=True)) == ["acme-coreapp-3"], "a ready one comes first"
+    assert taken_over(one.reporting(None)) == ["acme-coreapp-2"]
+    assert taken_over(one.wanting(manual=True)) == []
+    assert one.condition("Ready")["reason"] == "FailingOver"
+    assert one.condition("Redundant")["status"] == "False"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"report": None},
+        {"report": Report()},
+        {"report": Report(shards=4)},
+        {"unresponsive_since": NOW - seconds(0.5)},
+        {"deleting": True},
+        {"terminated": True},
+        {"broken_at": NOW},
+        {"labels": labels_for(0, "9999-pending")},
+    ],
+    ids=["no answer", "no number", "another number", "silent", "deleting", "terminated", "broken", "prepared by another leader"],
+)
+def test_a_standby_that_is_neither_ready_nor_answers_takes_no_shard(changes: dict[str, Any]) -> None:
+    one = without_ready_ones().with_pod(2, **changes)
+
+    assert taken_over(one) == ["acme-coreapp-3"]
+    assert taken_over(one.without_pod(3)) == []
+
+
+def test_a_move_that_is_no_failover_waits_for_a_ready_standby() -> None:
+    drained = situation().settled().with_nodes().with_node(0, leaving="cordoned")
+
+    assert taken_over(drained) == ["acme-coreapp-2"]
+    assert taken_over(drained.all_pods(ready=False, lost_readiness=True)) == []
+
+
+# --- a request and a shard without a holder
+
+
+def test_a_shard_without_a_holder_takes_the_standby_that_a_request_names_only_if_there_is_no_other() -> None:
+    """A shard that nobody serves comes first; the request then waits, and no pod gets two shards."""
+    one = situation().settled(spares=2).without_pod(1).with_route(1, epoch=None, holder=None, holder_uid=None)
+    one = one.wanting(switchovers=(Switchover(shard=0, to="acme-coreapp-2"),), switchover_text="0=acme-coreapp-2")
+
+    def moves(one: Situation) -> dict[int, str]:
+        return {move.route.shard: move.to.name for move in of(one.plan(), Handover)}
+
+    assert moves(one) == {0: "acme-coreapp-2", 1: "acme-coreapp-3"}
+    assert moves(one.without_pod(3)) == {1: "acme-coreapp-2"}
+    assert [*of(one.without_pod(3).plan(), Annotate), *of(one.without_pod(3).plan(), EmitEvent)] == []

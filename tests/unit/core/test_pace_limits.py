@@ -206,8 +206,8 @@ def holds(one: Situation) -> set[str]:
 
 
 def test_that_enough_are_back_is_timed_while_a_call_is_under_way() -> None:
-    assert "EnoughAreBack" in holds(restarting().restarted(4, range(4)))
-    assert "EnoughAreBack" not in holds(restarting())
+    assert "EnoughAreBack/4-noted" in holds(restarting().restarted(4, range(4)))
+    assert "EnoughAreBack/4-noted" not in holds(restarting())
     assert holds(SETTLED) == set()
 
 
@@ -294,8 +294,8 @@ def lost(span: float) -> Situation:
         (logged_off(), "Connected", 4, 1),
         (logging_on(), "Connected", 4, 1),
         (rolling_out(), "Outdated/uid-2/spare", 2, 1),
-        (restarting().restarted(4, range(4)), "EnoughAreBack", 9, 1),
-        (restarting().restarted(4, range(4)), "EnoughAreBack", 3, 7),
+        (restarting().restarted(4, range(4)), "EnoughAreBack/4-noted", 9, 1),
+        (restarting().restarted(4, range(4)), "EnoughAreBack/4-noted", 3, 7),
         (secret_missing(0), "SecretMissing", 4, 1),
         (secrets_changed(), "SecretsChanged/Deployment/acme-webapp/new", 9, 1),
     ],

@@ -87,8 +87,8 @@ def test_what_the_kubelet_says_too_is_evidence() -> None:
 
 
 def test_a_pod_that_we_cannot_reach_is_not_overdue_after_a_restart() -> None:
-    one = restarting().noted(4, Answer.ACCEPTED).with_holder(0, report=None, broken_at=NOW - seconds(20))
-    one = one.seeing(since={"EnoughAreBack": NOW - seconds(20)})
+    one = restarting().noted(4, Answer.ACCEPTED).restarted(4, [1, 2, 3, 4]).with_holder(0, report=None, broken_at=NOW - seconds(20))
+    one = one.seeing(since={"EnoughAreBack/4-noted": NOW - seconds(20)})
 
     assert failure(one) is Evidence.RESTART_OVERDUE
     assert failure(one.with_holder(0, never_responded=True)) is None

@@ -39,6 +39,8 @@ def test_a_number_is_not_fresh_once_a_connection_has_ended_since(ended: float, f
     assert one.facts().shards_are_fresh is fresh
     assert one.with_pod(0, ready=False, lost_readiness=True).facts().shards_are_fresh is fresh
     assert one.with_pod(0, ready=False, lost_readiness=False).facts().shards_are_fresh, "it only starts"
+    back = SETTLED.client(asked_at=NOW - seconds(1)).with_pod(0, ended_at=NOW - seconds(ended))
+    assert back.facts().shards_are_fresh is fresh, "it is back, with what may be another number"
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ class Tethers:
         return ProbeResult(
             report=tether.report,
             broken_at=tether.broken_at,
+            ended_at=tether.ended_at,
             unresponsive_since=tether.unresponsive_since,
             never_responded=tether not in self._schedule.known,
         )

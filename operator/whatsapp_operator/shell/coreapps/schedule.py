@@ -43,6 +43,8 @@ class ProbeResult:
     """The last one; None: the pod has not answered since its connection was last lost."""
     broken_at: datetime | None = None
     """Since when it refuses connections."""
+    ended_at: datetime | None = None
+    """When it last ended, or may have ended unnoticed because this process stood still; it may be back since."""
     unresponsive_since: datetime | None = None
     """When the first probe was sent that is unanswered beyond its deadline."""
     never_responded: bool = False

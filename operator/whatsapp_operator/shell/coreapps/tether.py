@@ -60,6 +60,7 @@ class Tether:
         "_uid",
         "_wire",
         "broken_at",
+        "ended_at",
         "report",
         "side_refused_at",
         "target",
@@ -71,6 +72,8 @@ class Tether:
         self.target = target
         self.report: Report | None = None
         self.broken_at: datetime | None = None
+        self.ended_at: datetime | None = None
+        """When it last ended, after it had answered, or may have ended while this process stood still."""
         self.side_refused_at: datetime | None = None
         """Since when fresh connections are refused while the open one still answers: the process is about to end, or accepts no work."""
         self._schedule = schedule
@@ -278,7 +281,10 @@ class Tether:
         self._silence.end()
         self._refusals += 1
         if self._refusals >= self._refusals_needed:
-            self.take(None, self.broken_at or self._schedule.clock.now())
+            broken_at = self.broken_at or self._schedule.clock.now()
+            if self in self._schedule.known:
+                self.ended_at = broken_at
+            self.take(None, broken_at)
         return self._call_round(self._retry())
 
     def _unreachable(self, *, own_fault: bool) -> None:
@@ -422,8 +428,11 @@ class Tether:
     def compensate(self, late: float) -> None:
         """Correct for ``late`` seconds in which this process did not run: they do not count, and an open probe gets its full time again.
 
-        A Coreapp that refused connections before a long pause may be back: it counts only when it refuses again.
+        A Coreapp that refused connections before a long pause may be back: it counts only when it refuses again. Any other may have
+        ended and come back during that pause.
         """
+        if late >= LONG_AGO:
+            self.ended_at = self._schedule.clock.now()
         if late >= LONG_AGO and self.broken_at is not None:
             self._refusals, self._refusals_needed = 0, 1
             self.take(None)

@@ -127,8 +127,9 @@ class Observer:
             memory.routes = {route.name: route for route in parts.routes}
             memory.pods_at = max(map(version_of, parts.listed), default=0)
             memory.ended = assemble.still_ended(memory.ended, parts.coreapps, parts.coreapp_pods)
-        responses = {uid: self.coreapps.result_of(uid) for uid in (pod["metadata"]["uid"] for pod in parts.coreapp_pods)}
+        # First, because it corrects what the Coreapps' probes have shown if this process stood still.
         known = self._known(desired, gathered.cluster, memory, nonce=nonce, leader_epoch=leader_epoch)
+        responses = {uid: self.coreapps.result_of(uid) for uid in (pod["metadata"]["uid"] for pod in parts.coreapp_pods)}
         snapshot = assemble.snapshot_of(desired, gathered.cluster, parts, slow, known, responses=responses)
         admin = slow.secrets.get(manifests.admin_secret_name(desired))
         if admin is not None and desired.admin_secret is None and snapshot.client.login is Login.DONE:

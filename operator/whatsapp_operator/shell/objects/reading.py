@@ -317,6 +317,7 @@ def coreapp_of(pod: Obj, last: ProbeResult) -> Coreapp | None:
         labels=labels,
         report=last.report,
         broken_at=last.broken_at,
+        ended_at=last.ended_at,
         unresponsive_since=last.unresponsive_since,
         never_responded=last.never_responded,
     )
