@@ -184,7 +184,7 @@ async def test_of_two_clusters_with_one_number_the_second_sends_no_set_shards(en
     )
     old = environment.holder(0, "second")
     await environment.delete_pod(old)
-    await environment.until(lambda _: environment.holder(0, "second") != old, "its failover goes on")
+    await environment.until(lambda seen: seen.holders(environment.namespace, "second").get(0, old) != old, "its failover goes on")
     await environment.patch(shards=2)
     await environment.at_rest()
     assert environment.reason("Stalled", "second") == "NumberInUse"

@@ -120,9 +120,9 @@ async def test_one_that_is_cut_off_writes_nothing_more_and_stands_by_afterwards(
     async with light_traffic(environment):
         assert pair.landed(first, ""), "the audit log tells one operator's writes from the other's"
         pair.wires[first].cut()
-        cut_at = now()
         await pair.hand_over()
         assert await pair.leader() == second
+        taken_over = now()  # what was under way before may have landed until then
         await soon(lambda: "no longer leading" in pair.log(first), f"{first} knows that it leads no more")
         await environment.at_rest()
         assert pair.wires[first].held > 0, "there was nothing to hold up"
@@ -131,7 +131,7 @@ async def test_one_that_is_cut_off_writes_nothing_more_and_stands_by_afterwards(
         await pair.hand_over(1)
         await environment.at_rest()
         assert await pair.leader() == second
-        assert pair.landed(first, cut_at) == []
+        assert pair.landed(first, taken_over) == []
         await asyncio.to_thread(stop, [pair.operators.running[second]])
         assert await pair.leader() == first
         await pair.hand_over()
@@ -145,10 +145,11 @@ async def test_one_that_was_paused_for_longer_than_its_lease_writes_nothing_when
     process, terms = pair.operators.running[first], pair.log(first).count("no longer leading")
     async with light_traffic(environment):
         process.pause()
-        stopped, stopped_at = time.monotonic(), now()
+        stopped = time.monotonic()
         try:
             await pair.hand_over()
             assert await pair.leader() == second
+            taken_over = now()  # what was under way before may have landed until then
             await environment.at_rest()
             await asyncio.sleep(max(0.0, stopped + PAUSE_SECONDS - time.monotonic()))  # the pause itself
         finally:
@@ -157,7 +158,7 @@ async def test_one_that_was_paused_for_longer_than_its_lease_writes_nothing_when
         await pair.hand_over(1)
         await soon(lambda: pair.log(first).count("no longer leading") > terms, f"{first} knows that it leads no more")
         await environment.at_rest()
-    assert pair.landed(first, stopped_at) == []
+    assert pair.landed(first, taken_over) == []
     assert await pair.leader() == second
     assert process.alive()
     assert len(environment.seen.commits) == before + 2
