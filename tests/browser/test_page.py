@@ -79,9 +79,9 @@ BOXES = """[...document.querySelectorAll(".shard")].map((one) => one.getBounding
   .map(({x, y, right, bottom}) => [x, y, right, bottom])"""
 SIZES = "[...document.querySelectorAll('#picture text')].map((one) => parseFloat(getComputedStyle(one).fontSize))"
 STILL = """async () => {
-  const deadline = performance.now() + 20000;
+  const deadline = performance.now() + 60000;
   while (document.getAnimations().length > 0) {
-    if (performance.now() > deadline) throw new Error("something still moves after 20 s");
+    if (performance.now() > deadline) throw new Error("something still moves after 60 s");
     await new Promise(requestAnimationFrame);
   }
 }"""

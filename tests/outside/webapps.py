@@ -25,6 +25,8 @@ Obj = dict[str, Any]
 WEBAPP_PORT = 8443
 TRY_SECONDS = 6.0
 """A Webapp answers after 5 s at the latest, when a Coreapp hangs."""
+ASK_SECONDS = 60.0
+"""In which everything that is asked once has an answer, also on a busy machine."""
 NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 
@@ -50,11 +52,11 @@ class Webapps:
 
     async def __aenter__(self) -> Self:
         """Find the Webapps and log in. Raises TrafficError."""
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=TRY_SECONDS))
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         try:
             self._tls = await self._trust()
             await self._refresh()
-            await self._log_in("")
+            await self._log_in("", within=ASK_SECONDS)
         except BaseException:
             await self.__aexit__()
             raise
@@ -65,9 +67,9 @@ class Webapps:
         if self._session is not None:
             await self._session.close()
 
-    async def counters(self) -> Obj:
+    async def counters(self, *, within: float = ASK_SECONDS) -> Obj:
         """The simulator's own counters: accepted, duplicates, fenced and more. Raises TrafficError."""
-        return await self._control("GET", "/control/counters")
+        return await self._control("GET", "/control/counters", within=within)
 
     async def _try(self, method: str, path: str, body: Obj, headers: Mapping[str, str]) -> str:
         """One call to one Webapp, the next in turn: the status, or the name of the error; a token that ran out is replaced."""
@@ -85,24 +87,25 @@ class Webapps:
                 return "LoginRejected"
         return str(status)
 
-    async def _call(self, method: str, path: str, body: Obj, headers: Mapping[str, str]) -> tuple[int, Obj]:
+    async def _call(self, method: str, path: str, body: Obj, headers: Mapping[str, str], within: float = TRY_SECONDS) -> tuple[int, Obj]:
         if self._session is None or self._tls is None or not self._webapps:
             msg = f"no Webapp of {self.cluster} is known"
             raise TrafficError(msg)
         url = f"https://{self._webapps[next(self._turn) % len(self._webapps)]}:{WEBAPP_PORT}{path}"
         tls: Obj = {"ssl": self._tls, "server_hostname": f"{self.cluster}-webapp.{self.namespace}.svc"}
-        async with self._session.request(method, url, json=body, headers=headers, proxy=self._proxy, **tls) as response:
+        timeout = aiohttp.ClientTimeout(total=within)
+        async with self._session.request(method, url, json=body, headers=headers, proxy=self._proxy, timeout=timeout, **tls) as response:
             answer = await response.json(content_type=None)
             return response.status, answer if isinstance(answer, dict) else {}
 
-    async def _log_in(self, old: str) -> None:
+    async def _log_in(self, old: str, *, within: float = TRY_SECONDS) -> None:
         """Get a token, unless ``old`` was replaced meanwhile. TrafficError when the password is rejected or no Webapp answers."""
         async with self._login_lock:
             if self._token != old:
                 return
             headers = {"Authorization": aiohttp.encode_basic_auth(*[await self._secret("admin", key) for key in ("username", "password")])}
             try:
-                status, answer = await self._call("POST", "/v1/users/login", {}, headers)
+                status, answer = await self._call("POST", "/v1/users/login", {}, headers, within)
                 if status == 200:
                     self._token = answer["users"][0]["token"]
                     return
@@ -150,14 +153,15 @@ class Webapps:
             raise TrafficError(msg)
         return answer
 
-    async def _control(self, method: str, path: str, **body: Any) -> Obj:
+    async def _control(self, method: str, path: str, *, within: float = ASK_SECONDS, **body: Any) -> Obj:
         """One call to the simulator's control endpoint."""
         if self._session is None or not self._upstream:
             msg = f"the simulator of {self.cluster} is not known: traffic runs only inside 'async with'"
             raise TrafficError(msg)
         url = f"http://{self._upstream}:{UPSTREAM_PORT}{path}"
         try:
-            async with self._session.request(method, url, json=body or None, proxy=self._proxy) as response:
+            timeout = aiohttp.ClientTimeout(total=within)
+            async with self._session.request(method, url, json=body or None, proxy=self._proxy, timeout=timeout) as response:
                 answer: Obj = await response.json(content_type=None)
         except NO_ANSWER as error:
             msg = f"the simulator of {self.cluster} does not answer {path}: {type(error).__name__}: {error}"
