@@ -108,7 +108,7 @@ class Harness:
 
     def end_replicas(self) -> None:
         """End all replicas by SIGTERM."""
-        stop(self.operators.running.values())
+        self.operators.close()
 
     def operator_log(self) -> str:
         return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted((self.folder / "operators").glob("*.log")))

@@ -22,7 +22,6 @@ import pytest_asyncio
 
 from localkube.hollow.control import HollowControlError
 from localkube.plane.operators import Operators
-from localkube.plane.processes import stop
 from localkube.programs.binaries import provide
 from outside.wire import Wire
 
@@ -132,7 +131,7 @@ async def test_one_that_is_cut_off_writes_nothing_more_and_stands_by_afterwards(
         await environment.at_rest()
         assert await pair.leader() == second
         assert pair.landed(first, taken_over) == []
-        await asyncio.to_thread(stop, [pair.operators.running[second]])
+        await asyncio.to_thread(pair.operators.end, second)
         assert await pair.leader() == first
         await pair.hand_over()
         await pair.start("op-3")
@@ -167,8 +166,7 @@ async def test_one_that_was_paused_for_longer_than_its_lease_writes_nothing_when
 async def test_clocks_an_hour_apart_change_nothing(pair: Pair) -> None:
     environment = pair.environment
     async with light_traffic(environment):
-        for name in [*pair.operators.running]:
-            await asyncio.to_thread(stop, [pair.operators.running[name]])
+        await asyncio.to_thread(pair.operators.close)
         await pair.start("op-now")
         assert await pair.leader() == "op-now"
         await pair.start("op-ahead", module=AHEAD)
@@ -207,7 +205,7 @@ async def test_clocks_an_hour_apart_change_nothing(pair: Pair) -> None:
         await environment.at_rest()
         # And back: an operator that starts now reads times that are still to come.
         await pair.start("op-again")
-        await asyncio.to_thread(stop, [pair.operators.running["op-ahead"]])
+        await asyncio.to_thread(pair.operators.end, "op-ahead")
         assert await pair.leader() == "op-again"
         await pair.hand_over()
         await environment.at_rest()
