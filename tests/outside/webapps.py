@@ -56,7 +56,7 @@ class Webapps:
         try:
             self._tls = await self._trust()
             await self._refresh()
-            await self._log_in("", within=ASK_SECONDS)
+            await self._log_in_at_first()
         except BaseException:
             await self.__aexit__()
             raise
@@ -87,31 +87,43 @@ class Webapps:
                 return "LoginRejected"
         return str(status)
 
-    async def _call(self, method: str, path: str, body: Obj, headers: Mapping[str, str], within: float = TRY_SECONDS) -> tuple[int, Obj]:
+    async def _call(self, method: str, path: str, body: Obj, headers: Mapping[str, str]) -> tuple[int, Obj]:
         if self._session is None or self._tls is None or not self._webapps:
             msg = f"no Webapp of {self.cluster} is known"
             raise TrafficError(msg)
         url = f"https://{self._webapps[next(self._turn) % len(self._webapps)]}:{WEBAPP_PORT}{path}"
         tls: Obj = {"ssl": self._tls, "server_hostname": f"{self.cluster}-webapp.{self.namespace}.svc"}
-        timeout = aiohttp.ClientTimeout(total=within)
+        timeout = aiohttp.ClientTimeout(total=TRY_SECONDS)
         async with self._session.request(method, url, json=body, headers=headers, proxy=self._proxy, timeout=timeout, **tls) as response:
             answer = await response.json(content_type=None)
             return response.status, answer if isinstance(answer, dict) else {}
 
-    async def _log_in(self, old: str, *, within: float = TRY_SECONDS) -> None:
+    async def _log_in_at_first(self) -> None:
+        """Log in as soon as a Webapp answers: on a busy machine one may give up a handshake."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ASK_SECONDS
+        while not self._token:
+            try:
+                await self._log_in("")
+            except TrafficError as error:
+                if not isinstance(error.__cause__, NO_ANSWER) or loop.time() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+
+    async def _log_in(self, old: str) -> None:
         """Get a token, unless ``old`` was replaced meanwhile. TrafficError when the password is rejected or no Webapp answers."""
         async with self._login_lock:
             if self._token != old:
                 return
             headers = {"Authorization": aiohttp.encode_basic_auth(*[await self._secret("admin", key) for key in ("username", "password")])}
             try:
-                status, answer = await self._call("POST", "/v1/users/login", {}, headers, within)
+                status, answer = await self._call("POST", "/v1/users/login", {}, headers)
                 if status == 200:
                     self._token = answer["users"][0]["token"]
                     return
             except (*NO_ANSWER, LookupError) as error:
                 msg = f"the Webapps of {self.cluster} do not answer a login: {type(error).__name__}"
-                raise TrafficError(msg) from None
+                raise TrafficError(msg) from error
             msg = f"the Webapps of {self.cluster} reject the password in Secret {self.cluster}-admin: {status}"
             raise TrafficError(msg)
 
@@ -143,7 +155,7 @@ class Webapps:
 
     async def _get(self, path: str) -> Obj:
         try:
-            response = await asyncio.to_thread(self._cluster_api.get, path)
+            response = await asyncio.to_thread(self._cluster_api.get, path, timeout=ASK_SECONDS)
             answer: Obj = response.json()
         except (httpx.HTTPError, ValueError) as error:
             msg = f"the API server does not answer {path}: {error}"
