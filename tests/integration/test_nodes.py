@@ -134,8 +134,10 @@ async def test_its_rights_are_enough_and_no_more(control_plane: ControlPlane, ho
 
 
 async def test_without_the_rights_nothing_is_known(control_plane: ControlPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    await kubectl(control_plane, "create", "serviceaccount", "nobody", "-n", "default")
-    config = await asyncio.to_thread(control_plane.service_account_kubeconfig, "default", "nobody", tmp_path / "nobody.kubeconfig")
+    await kubectl(control_plane, "create", "serviceaccount", "without-rights", "-n", "default")
+    config = await asyncio.to_thread(
+        control_plane.service_account_kubeconfig, "default", "without-rights", tmp_path / "without-rights.kubeconfig"
+    )
     async with watching(config) as (nodes, _):
         async with asyncio.timeout(LONG):
             while not (said := [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]):
