@@ -79,16 +79,20 @@ BOXES = """[...document.querySelectorAll(".shard")].map((one) => one.getBounding
   .map(({x, y, right, bottom}) => [x, y, right, bottom])"""
 SIZES = "[...document.querySelectorAll('#picture text')].map((one) => parseFloat(getComputedStyle(one).fontSize))"
 STILL = """async () => {
-  const deadline = performance.now() + 20000;
+  const deadline = performance.now() + 60000;
   while (document.getAnimations().length > 0) {
-    if (performance.now() > deadline) throw new Error("something still moves after 20 s");
+    if (performance.now() > deadline) throw new Error("something still moves after 60 s");
     await new Promise(requestAnimationFrame);
   }
 }"""
 """Waits until nothing moves. The promise of one animation would be rejected when a later change takes its place."""
 POSITIONS = """() => {
   window.positions = new Set();
+  window.motions = 0;
   const shard = document.querySelector('.shard[data-key="0"]');
+  shard.addEventListener("transitionrun", ({target, propertyName}) => {
+    window.motions += target === shard && propertyName === "transform";
+  });
   const note = () => {
     const box = shard.getBoundingClientRect();
     window.positions.add(`${Math.round(box.x)} ${Math.round(box.y)}`);
@@ -96,6 +100,7 @@ POSITIONS = """() => {
   };
   note();
 }"""
+"""Notes where shard 0 is in each frame, and how often it begins to move there instead of being there at once."""
 
 
 @asynccontextmanager
@@ -214,7 +219,7 @@ async def test_a_shard_that_moves_is_seen_to_move_unless_the_person_wants_no_mot
             assert await element.evaluate("one => one.isConnected")  # it is the same element all the way
             await expect(page.locator('.pod[data-key="acme-coreapp-0"]')).to_have_count(0)  # the last change: everything may move for it
             await page.evaluate(STILL)
-            positions = await page.evaluate("[...window.positions]")
+            positions, motions = await page.evaluate("[[...window.positions], window.motions]")
             spare = await page.locator('.pod[data-key="acme-coreapp-2"]').bounding_box()
             box = await shard(page, 0).bounding_box()
             assert box is not None
@@ -223,11 +228,11 @@ async def test_a_shard_that_moves_is_seen_to_move_unless_the_person_wants_no_mot
             assert spare["y"] < box["y"] < spare["y"] + spare["height"]
             duration = await shard(page, 0).evaluate("one => getComputedStyle(one).transitionDuration")
             if motion == "reduce":
-                assert duration == "0s"
+                assert (duration, motions) == ("0s", 0)
                 assert len(positions) <= 3  # before, after, and the node's box without Coreapp 0
             else:
                 assert float(duration.removesuffix("s")) > 0.2
-                assert len(positions) > 3
+                assert motions > 0  # not by the positions: a busy machine shows few frames of a motion
 
 
 # --- when something is away ---------------------------------------------------------------------------------------------------
@@ -240,7 +245,7 @@ async def test_while_the_api_server_is_away_the_page_says_so_and_since_when_and_
             sentence = await page.locator("#sentence").text_content()
             api.go_away()
             await expect(page.locator("#connection-text")).to_contain_text("The API server does not answer")
-            await expect(page.locator("#connection-age")).to_have_text(re.compile(r"Last seen [3-9] s ago\."))
+            await expect(page.locator("#connection-age")).to_have_text(re.compile(r"Last seen ([3-9]|[1-9]\d) s ago\."))
             await expect(page.locator("#sentence")).to_have_text(sentence or "")
             fail_over(api)
             api.compact()

@@ -80,8 +80,8 @@ class Harness:
         for name in self.replicas:
             self.operators.start(name)
         # Several workers may start all this at once.
-        _until((self.folder / "hollow" / "hollow.json").exists, "the hollow nodes are ready", lambda: self.hollow_log, LONG)
-        self.leader_soon(within=LONG)
+        _until((self.folder / "hollow" / "hollow.json").exists, "the hollow nodes are ready", lambda: self.hollow_log)
+        self.leader_soon()
 
     def close(self) -> None:
         """Stop everything that was started."""
@@ -93,7 +93,7 @@ class Harness:
     def hollow_log(self) -> str:
         return self.hollow.last_lines(20) if self.hollow is not None else ""
 
-    def leader_soon(self, *, but: str | None = None, within: float = 15.0) -> str:
+    def leader_soon(self, *, but: str | None = None, within: float = LONG) -> str:
         """The name of the replica that leads, as soon as one does that is not ``but``."""
         return (
             _until(lambda: (name := self.operators.leader()) and name != but and name, "a replica leads", self.operator_log, within) or ""
@@ -104,11 +104,11 @@ class Harness:
         for name in self.replicas:
             if name not in self.operators.running or not self.operators.running[name].alive():
                 self.operators.start(name)
-        self.leader_soon(within=LONG)
+        self.leader_soon()
 
     def end_replicas(self) -> None:
         """End all replicas by SIGTERM."""
-        stop(self.operators.running.values())
+        self.operators.close()
 
     def operator_log(self) -> str:
         return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted((self.folder / "operators").glob("*.log")))
@@ -189,7 +189,8 @@ class Environment:
             await control.kill(self.namespace, pod)
 
     def control(self) -> HollowControl:
-        """A client of the hollow nodes; made again each time, so that an environment belongs to no event loop."""
+        """A client of the hollow nodes, for a change; made again each time, so that an environment belongs to no event loop."""
+        self.mark()
         return HollowControl.of(self.harness.folder / "hollow")
 
     def traffic(self, name: str = "acme", **options: Any) -> Traffic:
@@ -480,7 +481,7 @@ def assigned(writes: list[Write]) -> str:
     )
 
 
-def _until(ask: Callable[[], T], what: str, context: Callable[[], str], within: float = 20.0) -> T:
+def _until(ask: Callable[[], T], what: str, context: Callable[[], str], within: float = LONG) -> T:
     deadline = time.monotonic() + within
     while not (found := ask()):
         if time.monotonic() > deadline:

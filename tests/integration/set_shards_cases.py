@@ -14,7 +14,7 @@ from . import set_shards_crashes as crashes
 from . import set_shards_entries as entries
 from . import set_shards_windows as windows
 from .set_shards_actions import answered, spoiled, unanswered
-from .set_shards_environment import Case, Lane
+from .set_shards_environment import LATE, Case, Lane
 
 
 def _registered(days: float) -> dict[str, object]:
@@ -144,7 +144,7 @@ CASES = (
     Case(
         name="late-success",
         lane="unknown-a",
-        action=unanswered(fault="late", seconds=3),
+        action=unanswered(fault="late", seconds=LATE),
         calls=("A>B 500",),
         restarts=1,
         words=("Reconciling/AnswerUnknown", "Reconciling/UpToDate"),

@@ -41,6 +41,8 @@ SEEN_RESTART, SEEN_RESTART_TIMEOUT = 20, 60
 """Seconds of a restart that must be seen while it lasts, and until it would count as overdue."""
 SETTLES = TIMEOUT + RESTART_TIMEOUT + 2
 """Seconds after its note when an unanswered call counts as settled: time-out, restart window, grace."""
+LATE = SETTLES // 2
+"""Seconds after which a call takes effect that is not settled yet: time enough to report before that it is unknown."""
 SECRET = "acme-account"
 SHUT = {"name": "leap-day", "schedule": "0 0 29 2 *", "durationMinutes": 5}
 LONG = 90.0
@@ -338,7 +340,7 @@ class LaneHarness(Harness):
             operators.close()
         super().close()
 
-    def leader_soon(self, *, but: str | None = None, within: float = 15.0) -> str:
+    def leader_soon(self, *, but: str | None = None, within: float = LONG) -> str:
         """As in a harness, if there is an operator for all."""
         return super().leader_soon(but=but, within=within) if self.replicas else ""
 

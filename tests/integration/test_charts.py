@@ -19,6 +19,8 @@ from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs
 from localkube.release.packages import manifest
 
+from .environment import LONG
+
 pytestmark = pytest.mark.integration
 
 Obj = dict[str, Any]
@@ -57,7 +59,9 @@ def user(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
     control_plane.kubectl("label", "namespace", NAMESPACE, "chart-a", "pod-security.kubernetes.io/enforce=restricted")
     yield HelmUser(control_plane, tmp_path_factory.mktemp("helm"))
     control_plane.kubectl("delete", "crd", CRD, "--ignore-not-found")
-    control_plane.kubectl("delete", "namespace", NAMESPACE, "chart-a", "chart-b", "--ignore-not-found", "--wait=false")
+    # Waits until it is gone: other modules make this namespace again, and one that is being deleted takes nothing.
+    control_plane.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=LONG)
+    control_plane.kubectl("delete", "namespace", "chart-a", "chart-b", "--ignore-not-found", "--wait=false")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from localkube.errors import LocalKubeError
 from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane
 from localkube.programs.binaries import Binaries
-from waiting import wait_until
+from waiting import LONG, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -119,15 +119,15 @@ def test_writes_are_counted_by_user(control_plane: ControlPlane) -> None:
 def test_a_paused_api_server_gives_no_answer_until_it_is_resumed(control_plane: ControlPlane) -> None:
     client = kubeconfig.read(control_plane.admin_kubeconfig).client()
 
-    def status() -> int:
-        return client.get("/readyz", timeout=2.0).status_code
+    def status(within: float = LONG) -> int:
+        return client.get("/readyz", timeout=within).status_code
 
     assert status() == 200
 
     control_plane.apiserver.pause()
     try:
         with pytest.raises(httpx.TimeoutException):
-            status()
+            status(2.0)
     finally:
         control_plane.apiserver.resume()
 

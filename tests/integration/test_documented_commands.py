@@ -170,7 +170,7 @@ class Workstation:
         for name, value in REPLACED.items():
             typed = typed.replace(name, value)
         if f"helm uninstall {NAME}" in typed:  # while it still may release its Lease
-            stop(self.operators.running.values())
+            self.operators.close()
             self.operators.running.clear()
         done = subprocess.run(
             ["bash", "-c", typed], cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False

@@ -19,6 +19,7 @@ import pytest
 from aiohttp import web
 
 from localkube import kubeconfig
+from localkube.hollow import pods
 from localkube.hollow.control import HollowControl, HollowControlError
 from localkube.hollow.fleet import Hollow
 from localkube.hollow.kube import Kube, RefusedError
@@ -28,6 +29,7 @@ from localkube.hollow.status import is_ready
 from localkube.plane.controlplane import ControlPlane
 from localkube.programs.binaries import Binaries
 from wabiz_sim.listener import Listener
+from waiting import LONG
 
 pytestmark = pytest.mark.integration
 
@@ -104,7 +106,7 @@ class HollowNamespace:
 
 
 async def eventually(
-    read: Callable[[], Awaitable[Any]], want: Callable[[Any], object], what: str = "it", seconds: float = 20.0, every: float = 0.05
+    read: Callable[[], Awaitable[Any]], want: Callable[[Any], object], what: str = "it", seconds: float = LONG, every: float = 0.05
 ) -> Any:
     """What `read` answers as soon as it is as wanted; fails with the last answer after `seconds`."""
     last: Any = None
@@ -177,7 +179,7 @@ def main_status(pod: Obj) -> Obj:
     return next(iter(pod.get("status", {}).get("containerStatuses") or [{}]))
 
 
-async def says(ip: str, seconds: float = 1.0) -> str:
+async def says(ip: str, seconds: float = LONG) -> str:
     """What the fake component at an address answers: here, connection refused, silent."""
     try:
         async with asyncio.timeout(seconds):
@@ -229,13 +231,14 @@ async def test_a_force_deleted_pod_is_killed(hollow: HollowNamespace) -> None:
     await eventually(lambda: says(ip), lambda answer: answer == "connection refused", "its port")
 
 
-async def test_a_crash_shows_as_the_kubelet_shows_it(hollow: HollowNamespace) -> None:
+async def test_a_crash_shows_as_the_kubelet_shows_it(hollow: HollowNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pods, "FLUSH_TIMEOUT_S", LONG)  # the API server may be busy; after this time a start hides the end before it
     await hollow.create("pods", a_pod("crash"))
     version = (await hollow.ready_pod("crash"))["metadata"]["resourceVersion"]
     await hollow.control.kill(hollow.namespace, "crash")
 
     seen = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LONG):
         async for _, pod in hollow.kube.watch(hollow.pods, version, "metadata.name=crash"):
             seen.append((next(iter(main_status(pod)["state"])), is_ready(pod)))
             if seen[-1] == ("running", True):
@@ -359,7 +362,7 @@ async def eventually_resolved(hollow: HollowNamespace, want: str) -> None:
         assert port == 6250
         return ip
 
-    await eventually(resolved, lambda found: re.search(want + "$", found), f"the address {want}", 5)
+    await eventually(resolved, lambda found: re.search(want + "$", found), f"the address {want}")
 
 
 # ---------------------------------------------------------------- the simulator itself
@@ -442,7 +445,7 @@ async def test_the_command_serves_until_it_is_stopped(control_plane: ControlPlan
         async with HollowControl.of(tmp_path) as control:
             assert [node["name"] for node in (await control.state())["nodes"]] == ["hollow-0"]
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), LONG) == 0
     finally:
         if process.returncode is None:
             process.kill()
@@ -459,7 +462,7 @@ async def test_a_bad_kubeconfig_is_one_sentence(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *command("--kubeconfig", bad, "--folder", tmp_path / "h"), env=environment(), stderr=asyncio.subprocess.PIPE
     )
-    _, complaint = await asyncio.wait_for(process.communicate(), 20)
+    _, complaint = await asyncio.wait_for(process.communicate(), LONG)
 
     assert process.returncode == 1
     assert str(bad) in complaint.decode()
@@ -480,7 +483,7 @@ async def test_a_lost_node_is_noticed_and_comes_back_with_its_pods(fast_plane: C
 
         assert await says(leaves["status"]["podIP"], 0.3) == "silent"
         name = leaves["metadata"]["name"]
-        await eventually(lambda: hollow.pod(name), lambda pod: not is_ready(pod), "the pod of the lost node", 30)
+        await eventually(lambda: hollow.pod(name), lambda pod: not is_ready(pod), "the pod of the lost node")
         assert is_ready(await hollow.pod(stays["metadata"]["name"]))
         await hollow.delete_pod(name)  # nobody there carries it out
         await hollow.control.back(lost)
@@ -518,7 +521,7 @@ async def test_a_pod_goes_on_over_the_loss_and_is_killed_by_a_reboot(fast_plane:
         pod = await hollow.ready_pod("pod")
         node = pod["spec"]["nodeName"]
         await hollow.control.lose(node)
-        await eventually(lambda: hollow.pod("pod"), lambda seen: not is_ready(seen), "the pod", 30)
+        await eventually(lambda: hollow.pod("pod"), lambda seen: not is_ready(seen), "the pod")
         await hollow.control.back(node)
         again = await hollow.ready_pod("pod")
         assert main_status(again)["restartCount"] == 0
@@ -544,4 +547,4 @@ async def test_what_happened_while_the_api_server_was_silent_is_made_up_for(fast
             await eventually(restarts, lambda count: count == 1, "the container")
         finally:
             fast_plane.apiserver.resume()
-        await eventually(lambda: hollow.pod("pod"), lambda pod: main_status(pod)["restartCount"] == 1 and is_ready(pod), "the report", 30)
+        await eventually(lambda: hollow.pod("pod"), lambda pod: main_status(pod)["restartCount"] == 1 and is_ready(pod), "the report")

@@ -36,8 +36,9 @@ def namespace(control_plane: ControlPlane) -> str:
 
 
 @asynccontextmanager
-async def the_client(path: Path, limits: CallLimits | None = None) -> AsyncIterator[LightKube]:
-    kube = LightKube.from_kubeconfig(path, limits=limits)
+async def the_client(path: Path) -> AsyncIterator[LightKube]:
+    """A patient one: the API server may be busy, and holds the first calls for a new kind for some seconds."""
+    kube = LightKube.from_kubeconfig(path, limits=CallLimits(read=30, write=30))
     try:
         async with asyncio.timeout(60):
             yield kube
@@ -121,8 +122,7 @@ async def test_a_json_patch_tests_before_it_writes(control_plane: ControlPlane, 
 async def test_status_is_patched_by_the_version_that_was_looked_at(control_plane: ControlPlane, namespace: str) -> None:
     control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
     await_crd(control_plane)
-    patient = CallLimits(read=15, write=15)  # the API server holds the first calls for a new kind for some seconds
-    async with the_client(control_plane.admin_kubeconfig, patient) as kube:
+    async with the_client(control_plane.admin_kubeconfig) as kube:
         spec = {"shards": 2, "spares": 1, "client": {"type": "Simulator"}}
         wac = {"apiVersion": WAC.api_version, "kind": WAC.kind, "metadata": {"name": "acme", "namespace": namespace}, "spec": spec}
         for _ in range(100):  # the API server serves a new kind a moment after it calls it established

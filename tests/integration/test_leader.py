@@ -12,6 +12,7 @@ import statistics
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +22,7 @@ import pytest
 
 from localkube import kubeconfig
 from localkube.plane.controlplane import ControlPlane
+from waiting import until
 from whatsapp_operator.shell.clock import boottime
 
 if TYPE_CHECKING:
@@ -31,9 +33,11 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
 _numbers = itertools.count(1)
 LEASE_SECONDS = 4
-"""As long as the operator's, if not said otherwise."""
+"""As long as the operator's."""
+LONGER = 8
+"""Where one Lease runs out on purpose and another must not: a busy machine renews this one in time."""
 UNHURRIED = 15
-"""Where no Lease runs out on purpose: a busy machine renews this one in time."""
+"""Where no Lease runs out on purpose."""
 
 CANDIDATE = """
 import asyncio, json, logging, signal, sys
@@ -43,7 +47,7 @@ from whatsapp_operator.shell.kube.errors import Conflict, KubeError, LeaseTooSho
 from whatsapp_operator.shell.kube.kinds import LEASE
 from whatsapp_operator.shell.kube.lease import Election, Timings
 
-path, namespace, identity, lease = sys.argv[1:]
+path, namespace, identity, lease, deadline = sys.argv[1:]
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 
@@ -52,7 +56,7 @@ def say(what, **more):
 
 async def main():
     kube = LightKube.from_kubeconfig(path)
-    timings = Timings(duration=float(lease), renew_deadline=float(lease) - 1)
+    timings = Timings(duration=float(lease), renew_deadline=float(deadline))
     election = Election(kube, namespace=namespace, name="op", identity=identity, watch=kube.watch, timings=timings)
     fenced = kube.fenced(election)
 
@@ -187,14 +191,15 @@ class Environment:
         self.candidates: list[Candidate] = []
         self.wires: list[Wire] = []
 
-    async def candidate(self, identity: str, *, wire: Wire | None = None, lease: int = LEASE_SECONDS) -> Candidate:
+    async def candidate(self, identity: str, *, wire: Wire | None = None, lease: int = LEASE_SECONDS, deadline: int = 0) -> Candidate:
+        """Start a candidate whose renewals are given up after ``deadline`` seconds, a second before the end of its Lease if not given."""
         path = self.control_plane.admin_kubeconfig
         if wire is not None:
             self.wires.append(wire)
             access = kubeconfig.read(path)
             path = replace(access, server=f"https://127.0.0.1:{await wire.open()}").write(self.folder / f"{identity}.kubeconfig")
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", CANDIDATE, str(path), self.namespace, identity, str(lease)),
+            *(sys.executable, "-c", CANDIDATE, str(path), self.namespace, identity, str(lease), str(deadline or lease - 1)),
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT / "operator")},
         )
@@ -208,6 +213,12 @@ class Environment:
         assert server.hostname
         assert server.port
         return Wire((server.hostname, server.port))
+
+    def gaps(self) -> list[float]:
+        """Return the times between the writes of the Lease that took effect, by the API server's own clock."""
+        writes = (one for one in self.control_plane.writes() if (one.namespace, one.resource, one.name) == (self.namespace, "leases", "op"))
+        times = [datetime.fromisoformat(one.at) for one in writes if one.code < 300]
+        return [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
 
     def lease(self) -> dict[str, Any]:
         spec: dict[str, Any] = json.loads(self.control_plane.kubectl("get", "lease", "op", "-n", self.namespace, "-o", "json"))["spec"]
@@ -283,17 +294,18 @@ async def test_a_killed_leader_is_replaced_when_its_lease_has_run_out(control_pl
             follower = await environment.candidate(f"c{number}")
             await asyncio.sleep(1.5)
             killed = leader.signal(signal.SIGKILL)
-            took = await follower.until("leads") - killed
-            print("killed to led, seconds:", round(took, 3))
-            assert took > 2.5
+            print("killed to led, seconds:", round(await follower.until("leads") - killed, 3))
+            await follower.until("wrote")
+            # However long before the end the last renewal was: the follower waits for the whole Lease from there on.
+            assert sum(gap > LEASE_SECONDS - 0.1 for gap in environment.gaps()) >= number, environment.gaps()
             leader = follower
 
 
 async def test_a_stopped_leader_writes_nothing_when_it_goes_on(control_plane: ControlPlane, tmp_path: Path) -> None:
     async with an_environment(control_plane, tmp_path) as environment:
-        stopped = await environment.candidate("stopped")
+        stopped = await environment.candidate("stopped", lease=LONGER)
         await stopped.until("wrote")
-        other = await environment.candidate("other")
+        other = await environment.candidate("other", lease=LONGER)
         await asyncio.sleep(1)
         stopped.signal(signal.SIGSTOP)
         began = await other.until("leads")
@@ -309,9 +321,10 @@ async def test_a_stopped_leader_writes_nothing_when_it_goes_on(control_plane: Co
 async def test_a_short_outage_loses_nothing_and_a_long_one_the_leadership(control_plane: ControlPlane, tmp_path: Path) -> None:
     async with an_environment(control_plane, tmp_path) as environment:
         wire = environment.wire()
-        leader = await environment.candidate("cut", wire=wire)
+        # A busy machine must neither make the short outage a long one, nor hold up the end of the work until another leads.
+        leader = await environment.candidate("cut", wire=wire, lease=12, deadline=7)
         await leader.until("leads")
-        other = await environment.candidate("other")
+        other = await environment.candidate("other", lease=12, deadline=7)
         await asyncio.sleep(1.2)
         wire.refuse()
         await asyncio.sleep(1.5)
@@ -325,25 +338,25 @@ async def test_a_short_outage_loses_nothing_and_a_long_one_the_leadership(contro
         cut = boottime()
         stopped = await leader.until("stopped", after=cut)
         took_over = await other.until("leads")
-        assert stopped - cut < 3.5
         assert stopped < took_over
         assert wire.held > 0, "there was nothing to hold up"
         wire.flowing.set()
         await asyncio.sleep(3)
         assert other.terms == [1]
         other.signal(signal.SIGTERM)
-        await leader.until("leads", after=took_over, within=2)  # it watches again
+        await leader.until("leads", after=took_over)  # it campaigns again
 
 
 async def test_a_deleted_lease_is_put_back_by_its_leader(control_plane: ControlPlane, tmp_path: Path) -> None:
     async with an_environment(control_plane, tmp_path) as environment:
-        leader = await environment.candidate("a")
+        leader = await environment.candidate("a", lease=LONGER)
         await leader.until("leads")
-        other = await environment.candidate("b")
+        other = await environment.candidate("b", lease=LONGER)
         await asyncio.sleep(0.5)
+        op = ("lease", "op", "-n", environment.namespace)
         for _ in range(3):
-            control_plane.kubectl("delete", "lease", "op", "-n", environment.namespace)
-            await asyncio.sleep(0.3)
+            control_plane.kubectl("delete", *op)
+            await until(lambda: control_plane.kubectl("get", *op, "--ignore-not-found"), "it is back")
             assert environment.lease()["holderIdentity"] == "a"
-        await asyncio.sleep(5)
+        await asyncio.sleep(LONGER + 1)
         assert (leader.terms, other.terms) == ([0], [])

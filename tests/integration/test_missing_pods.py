@@ -25,7 +25,7 @@ async def stalled(environment: Environment, reason: str, *parts: str) -> None:
         said: Obj = environment.seen.condition(environment.namespace, "acme", "Stalled")
         return (said.get("status"), said.get("reason")) == ("True", reason) and all(part in said["message"] for part in parts)
 
-    await environment.until(found, f"Stalled with {reason}: {parts}", timeout=40.0)
+    await environment.until(found, f"Stalled with {reason}: {parts}")
 
 
 async def test_rejected_pods_are_said_in_the_words_of_their_controller(environment: Environment) -> None:
@@ -36,7 +36,7 @@ async def test_rejected_pods_are_said_in_the_words_of_their_controller(environme
     # No more pods than there are: the next Coreapp is rejected.
     await apply(environment, "ResourceQuota", "few", spec={"hard": {"pods": "5"}})
     quota = "jsonpath={.status.used.pods}"
-    await environment.kubectl("wait", "resourcequota/few", f"--for={quota}=5", "--timeout=30s")
+    await environment.kubectl("wait", "resourcequota/few", f"--for={quota}=5", "--timeout=90s")
     await environment.patch(spares=2)
     await stalled(environment, "PodsRejected", "acme-coreapp-2", "exceeded quota: few", "limited: pods=5")
     await environment.kubectl("delete", "resourcequota", "few")

@@ -87,8 +87,9 @@ async def test_what_becomes_of_a_node_is_reported(control_plane: ControlPlane, h
         changed.clear()
 
         await hollow.lose("witness-1")
-        found = await until(nodes, lambda seen: age(seen["witness-1"]) > 4, "the lost node's Lease grows old")
-        assert max(age(found[name]) for name in names - {"witness-1"}) < 3, "the others are renewed"
+        others = names - {"witness-1"}
+        only_it = "the lost node's Lease grows old, and the others are renewed"
+        await until(nodes, lambda seen: age(seen["witness-1"]) > 4 and max(age(seen[name]) for name in others) < 3, only_it)
         assert "witness-0" not in changed, "a renewal wakes nobody"
         await hollow.bring_back("witness-1")
         await until(nodes, lambda seen: age(seen["witness-1"]) < 1, "the node is back")
@@ -109,7 +110,7 @@ async def test_what_becomes_of_a_node_is_reported(control_plane: ControlPlane, h
         changed.clear()
         await kubectl(control_plane, "delete", "node", "witness-2")
         await until(nodes, lambda seen: seen["witness-2"].gone, "the node is gone")
-        assert changed[0] == "witness-2"
+        assert "witness-2" in changed
 
 
 async def test_its_rights_are_enough_and_no_more(control_plane: ControlPlane, hollow: Hollow, kubeconfig: Path) -> None:
@@ -133,8 +134,10 @@ async def test_its_rights_are_enough_and_no_more(control_plane: ControlPlane, ho
 
 
 async def test_without_the_rights_nothing_is_known(control_plane: ControlPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    await kubectl(control_plane, "create", "serviceaccount", "nobody", "-n", "default")
-    config = await asyncio.to_thread(control_plane.service_account_kubeconfig, "default", "nobody", tmp_path / "nobody.kubeconfig")
+    await kubectl(control_plane, "create", "serviceaccount", "without-rights", "-n", "default")
+    config = await asyncio.to_thread(
+        control_plane.service_account_kubeconfig, "default", "without-rights", tmp_path / "without-rights.kubeconfig"
+    )
     async with watching(config) as (nodes, _):
         async with asyncio.timeout(LONG):
             while not (said := [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]):

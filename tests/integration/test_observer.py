@@ -17,6 +17,7 @@ from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import REPOSITORY, await_crd
 from outside.client import UPSTREAM_PORT
 from outside.observer import NotSeenError, Observer, ObserverError
+from waiting import LONG
 
 pytestmark = pytest.mark.integration
 
@@ -48,12 +49,12 @@ def test_two_pods_behind_one_shard_are_seen_and_an_exact_history_is_kept(observe
         make(observed, "Pod", "acme-coreapp-0", claim, **NEVER)
         ports = [{"name": "messaging", "port": 6250}]
         make(observed, "Service", "acme-shard-0", shard, ports=ports, selector=LABELS | claim)
-        commit = seen.wait_until(lambda it: it.commits, 10)[0]
+        commit = seen.wait_until(lambda it: it.commits, LONG)[0]
         assert (commit.cluster, commit.shard, commit.epoch, commit.n) == ("acme", 0, "999999-x", 999999)
         assert seen.holders(NAMESPACE, "acme") == {0: "acme-coreapp-0"}
         assert seen.verify() == ()
         make(observed, "Pod", "acme-coreapp-1", claim, **NEVER)
-        seen.wait_until(lambda it: it.violations, 10)
+        seen.wait_until(lambda it: it.violations, LONG)
         # Only for an instant: it is in the history all the same.
         observed.kubectl("-n", NAMESPACE, "delete", "pod", "acme-coreapp-1", "--wait=false", "--grace-period=0", "--force")
         assert {violation.law for violation in seen.verify()} == {"one holder", "epoch on one pod"}
@@ -168,7 +169,7 @@ def test_an_operator_that_takes_pods_away_before_set_shards_is_counted(
         """Have the client asked again; without asking, have the operator write its status again."""
         reports = len(seen.client_reports(NAMESPACE, "few"))
         if asks:
-            seen.wait_until(lambda it: len(it.client_reports(NAMESPACE, "few")) > reports + 1, 20, "a report")
+            seen.wait_until(lambda it: len(it.client_reports(NAMESPACE, "few")) > reports + 1, LONG, "a report")
         else:
             status("whatsappcluster", "few", shards=client.shards, observedGeneration=next(generations))
 
@@ -188,7 +189,7 @@ def test_an_operator_that_takes_pods_away_before_set_shards_is_counted(
                     client.set_shards(2)
                 else:
                     change("statefulset", "few-coreapp", replicas=3)
-                    seen.wait_until(lambda it: (it.find("StatefulSet", NAMESPACE, "few-coreapp") or {})["spec"]["replicas"] == 3, 10)
+                    seen.wait_until(lambda it: (it.find("StatefulSet", NAMESPACE, "few-coreapp") or {})["spec"]["replicas"] == 3, LONG)
                 report()
             found = seen.verify()
             assert {violation.law for violation in found} == expected, found

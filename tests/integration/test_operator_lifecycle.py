@@ -182,9 +182,10 @@ async def test_of_two_clusters_with_one_number_the_second_sends_no_set_shards(en
     await environment.until(
         lambda seen: seen.holders(environment.namespace, "second") and len(environment.ready("coreapp", "second")) == 3, served
     )
-    old = environment.holder(0, "second")
+    before, old = len(environment.seen.commits), environment.holder(0, "second")
+    uid = environment.uid(old)
     await environment.delete_pod(old)
-    await environment.until(lambda _: environment.holder(0, "second") != old, "its failover goes on")
+    assert (await environment.commit(0, before, "second")).holder_uid != uid, "its failover goes on"
     await environment.patch(shards=2)
     await environment.at_rest()
     assert environment.reason("Stalled", "second") == "NumberInUse"

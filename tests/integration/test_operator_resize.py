@@ -44,7 +44,7 @@ async def test_shrinking_from_four_to_one_never_takes_a_holder_away(environment:
     await environment.created(shards=4, spares=1)
     async with environment.traffic(rate=25) as traffic:
         await environment.patch(shards=1)
-        await environment.at_rest(timeout=45)
+        await environment.at_rest()
         report = await traffic.finish()
     assert (report.lost, report.doubled) == (0, 0)
     assert calls(report.upstream)[-1] == (4, 1, 201)

@@ -112,7 +112,7 @@ def _tethered(process: Process) -> set[str]:
 
 
 def _read(port: int, path: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=LONG) as answer:
         text: str = answer.read().decode()
         return text
 

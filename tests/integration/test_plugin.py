@@ -61,6 +61,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 PATIENT = "30"
 """Seconds for reading where no time is measured: the machine may be busy."""
 
+SLOW_SECONDS = 20.0
+"""By so much everything is held up to and from a slow API server: no answer comes sooner, and no command may wait for it."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -237,7 +240,7 @@ async def test_an_api_server_that_is_slow_silent_or_gone(environment: Environmen
         print(f"healthy: {took:.2f} s, reading {healthy.json()['seconds']} s")
         assert healthy.code == 0, healthy.text
 
-        wire.delay = 2.0
+        wire.delay = SLOW_SECONDS
         slow, took = await process(kubeconfig, "status", "acme", "-o", "json")
         print(f"slow: {took:.2f} s, reading {slow.json()['seconds']} s")
         wire.delay = 0.0
@@ -249,7 +252,7 @@ async def test_an_api_server_that_is_slow_silent_or_gone(environment: Environmen
             assert found.json()["verdict"]["level"] == "unknown"
             assert "no answer within" in found.json()["verdict"]["sentence"]
             assert len(found.json()["unread"]) == 7
-            assert found.json()["seconds"] < 3.0, "reading ends with its deadline, however slow the API server is"
+            assert found.json()["seconds"] < SLOW_SECONDS, "reading ends with its deadline, however slow the API server is"
         assert wire.held > 0, "the black hole was one"
 
         wire.heal()

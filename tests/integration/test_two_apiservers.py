@@ -59,7 +59,7 @@ class Balanced:
         """Return how many calls of each operator another API server answered than the one that was called first."""
         found, later = [], r'^multiconnect_calls_sent_again_total\{answered="later".* (\S+)$'
         for port in self.metrics:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=LONG) as answer:
                 series = re.findall(later, answer.read().decode(), re.MULTILINE)
             assert len(series) == 3, "reads, renewals and watches"
             found.append(sum(map(float, series)))

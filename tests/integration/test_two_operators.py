@@ -22,7 +22,6 @@ import pytest_asyncio
 
 from localkube.hollow.control import HollowControlError
 from localkube.plane.operators import Operators
-from localkube.plane.processes import stop
 from localkube.programs.binaries import provide
 from outside.wire import Wire
 
@@ -120,9 +119,9 @@ async def test_one_that_is_cut_off_writes_nothing_more_and_stands_by_afterwards(
     async with light_traffic(environment):
         assert pair.landed(first, ""), "the audit log tells one operator's writes from the other's"
         pair.wires[first].cut()
-        cut_at = now()
         await pair.hand_over()
         assert await pair.leader() == second
+        taken_over = now()  # what was under way before may have landed until then
         await soon(lambda: "no longer leading" in pair.log(first), f"{first} knows that it leads no more")
         await environment.at_rest()
         assert pair.wires[first].held > 0, "there was nothing to hold up"
@@ -131,8 +130,8 @@ async def test_one_that_is_cut_off_writes_nothing_more_and_stands_by_afterwards(
         await pair.hand_over(1)
         await environment.at_rest()
         assert await pair.leader() == second
-        assert pair.landed(first, cut_at) == []
-        await asyncio.to_thread(stop, [pair.operators.running[second]])
+        assert pair.landed(first, taken_over) == []
+        await asyncio.to_thread(pair.operators.end, second)
         assert await pair.leader() == first
         await pair.hand_over()
         await pair.start("op-3")
@@ -145,10 +144,11 @@ async def test_one_that_was_paused_for_longer_than_its_lease_writes_nothing_when
     process, terms = pair.operators.running[first], pair.log(first).count("no longer leading")
     async with light_traffic(environment):
         process.pause()
-        stopped, stopped_at = time.monotonic(), now()
+        stopped = time.monotonic()
         try:
             await pair.hand_over()
             assert await pair.leader() == second
+            taken_over = now()  # what was under way before may have landed until then
             await environment.at_rest()
             await asyncio.sleep(max(0.0, stopped + PAUSE_SECONDS - time.monotonic()))  # the pause itself
         finally:
@@ -157,7 +157,7 @@ async def test_one_that_was_paused_for_longer_than_its_lease_writes_nothing_when
         await pair.hand_over(1)
         await soon(lambda: pair.log(first).count("no longer leading") > terms, f"{first} knows that it leads no more")
         await environment.at_rest()
-    assert pair.landed(first, stopped_at) == []
+    assert pair.landed(first, taken_over) == []
     assert await pair.leader() == second
     assert process.alive()
     assert len(environment.seen.commits) == before + 2
@@ -166,8 +166,7 @@ async def test_one_that_was_paused_for_longer_than_its_lease_writes_nothing_when
 async def test_clocks_an_hour_apart_change_nothing(pair: Pair) -> None:
     environment = pair.environment
     async with light_traffic(environment):
-        for name in [*pair.operators.running]:
-            await asyncio.to_thread(stop, [pair.operators.running[name]])
+        await asyncio.to_thread(pair.operators.close)
         await pair.start("op-now")
         assert await pair.leader() == "op-now"
         await pair.start("op-ahead", module=AHEAD)
@@ -206,7 +205,7 @@ async def test_clocks_an_hour_apart_change_nothing(pair: Pair) -> None:
         await environment.at_rest()
         # And back: an operator that starts now reads times that are still to come.
         await pair.start("op-again")
-        await asyncio.to_thread(stop, [pair.operators.running["op-ahead"]])
+        await asyncio.to_thread(pair.operators.end, "op-ahead")
         assert await pair.leader() == "op-again"
         await pair.hand_over()
         await environment.at_rest()

@@ -29,7 +29,7 @@ CONNECT_SECONDS = 3.0
 RETRY_SECONDS = 0.1
 BLIND_SECONDS = 10.0
 """A watch that could not be taken up again for so long has died."""
-CATCH_UP_SECONDS = 10.0
+CATCH_UP_SECONDS = 60.0
 RECORDED = {"WhatsAppCluster", "StatefulSet"}
 """Kinds of which every version is kept that a watch reported."""
 ASK_SECONDS = 0.1

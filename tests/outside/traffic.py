@@ -18,7 +18,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from outside.ledger import GatewayLog, Inbound, Ledger, Senders, settle
-from outside.webapps import TrafficError, Webapps
+from outside.webapps import TRY_SECONDS, TrafficError, Webapps
 from wabiz_sim.sharding import shard_of
 
 __all__ = ["Message", "Report", "Traffic", "TrafficError"]
@@ -318,7 +318,7 @@ class Traffic(Webapps):
     async def _inject(self, message_id: str) -> None:
         self._inbound.unsure.add(message_id)
         try:
-            await self._control("POST", "/control/inbound", id=message_id, **{"from": self._recipient(), "body": "hi"})
+            await self._control("POST", "/control/inbound", within=TRY_SECONDS, id=message_id, **{"from": self._recipient(), "body": "hi"})
         except TrafficError:
             return
         self._inbound.sure.add(message_id)
@@ -328,7 +328,7 @@ class Traffic(Webapps):
         while not await self._stopped_within(REFRESH_SECONDS) or self._open:
             try:
                 await self._refresh()
-                counters = await self.counters()
+                counters = await self.counters(within=TRY_SECONDS)
                 self.shards = int(counters["shards"])
                 self.log.found(counters["database"])
             except TrafficError:

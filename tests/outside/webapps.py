@@ -25,6 +25,8 @@ Obj = dict[str, Any]
 WEBAPP_PORT = 8443
 TRY_SECONDS = 6.0
 """A Webapp answers after 5 s at the latest, when a Coreapp hangs."""
+ASK_SECONDS = 60.0
+"""In which everything that is asked once has an answer, also on a busy machine."""
 NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 
@@ -50,11 +52,11 @@ class Webapps:
 
     async def __aenter__(self) -> Self:
         """Find the Webapps and log in. Raises TrafficError."""
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=TRY_SECONDS))
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         try:
             self._tls = await self._trust()
             await self._refresh()
-            await self._log_in("")
+            await self._log_in_at_first()
         except BaseException:
             await self.__aexit__()
             raise
@@ -65,9 +67,9 @@ class Webapps:
         if self._session is not None:
             await self._session.close()
 
-    async def counters(self) -> Obj:
+    async def counters(self, *, within: float = ASK_SECONDS) -> Obj:
         """The simulator's own counters: accepted, duplicates, fenced and more. Raises TrafficError."""
-        return await self._control("GET", "/control/counters")
+        return await self._control("GET", "/control/counters", within=within)
 
     async def _try(self, method: str, path: str, body: Obj, headers: Mapping[str, str]) -> str:
         """One call to one Webapp, the next in turn: the status, or the name of the error; a token that ran out is replaced."""
@@ -91,9 +93,22 @@ class Webapps:
             raise TrafficError(msg)
         url = f"https://{self._webapps[next(self._turn) % len(self._webapps)]}:{WEBAPP_PORT}{path}"
         tls: Obj = {"ssl": self._tls, "server_hostname": f"{self.cluster}-webapp.{self.namespace}.svc"}
-        async with self._session.request(method, url, json=body, headers=headers, proxy=self._proxy, **tls) as response:
+        timeout = aiohttp.ClientTimeout(total=TRY_SECONDS)
+        async with self._session.request(method, url, json=body, headers=headers, proxy=self._proxy, timeout=timeout, **tls) as response:
             answer = await response.json(content_type=None)
             return response.status, answer if isinstance(answer, dict) else {}
+
+    async def _log_in_at_first(self) -> None:
+        """Log in as soon as a Webapp answers: on a busy machine one may give up a handshake."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ASK_SECONDS
+        while not self._token:
+            try:
+                await self._log_in("")
+            except TrafficError as error:
+                if not isinstance(error.__cause__, NO_ANSWER) or loop.time() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
 
     async def _log_in(self, old: str) -> None:
         """Get a token, unless ``old`` was replaced meanwhile. TrafficError when the password is rejected or no Webapp answers."""
@@ -108,7 +123,7 @@ class Webapps:
                     return
             except (*NO_ANSWER, LookupError) as error:
                 msg = f"the Webapps of {self.cluster} do not answer a login: {type(error).__name__}"
-                raise TrafficError(msg) from None
+                raise TrafficError(msg) from error
             msg = f"the Webapps of {self.cluster} reject the password in Secret {self.cluster}-admin: {status}"
             raise TrafficError(msg)
 
@@ -140,7 +155,7 @@ class Webapps:
 
     async def _get(self, path: str) -> Obj:
         try:
-            response = await asyncio.to_thread(self._cluster_api.get, path)
+            response = await asyncio.to_thread(self._cluster_api.get, path, timeout=ASK_SECONDS)
             answer: Obj = response.json()
         except (httpx.HTTPError, ValueError) as error:
             msg = f"the API server does not answer {path}: {error}"
@@ -150,14 +165,15 @@ class Webapps:
             raise TrafficError(msg)
         return answer
 
-    async def _control(self, method: str, path: str, **body: Any) -> Obj:
+    async def _control(self, method: str, path: str, *, within: float = ASK_SECONDS, **body: Any) -> Obj:
         """One call to the simulator's control endpoint."""
         if self._session is None or not self._upstream:
             msg = f"the simulator of {self.cluster} is not known: traffic runs only inside 'async with'"
             raise TrafficError(msg)
         url = f"http://{self._upstream}:{UPSTREAM_PORT}{path}"
         try:
-            async with self._session.request(method, url, json=body or None, proxy=self._proxy) as response:
+            timeout = aiohttp.ClientTimeout(total=within)
+            async with self._session.request(method, url, json=body or None, proxy=self._proxy, timeout=timeout) as response:
                 answer: Obj = await response.json(content_type=None)
         except NO_ANSWER as error:
             msg = f"the simulator of {self.cluster} does not answer {path}: {type(error).__name__}: {error}"

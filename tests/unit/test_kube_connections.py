@@ -14,13 +14,14 @@ import pytest
 from aiohttp import web
 from anyio.streams.tls import TLSStream
 
-from whatsapp_operator.shell.kube import warm
+from whatsapp_operator.shell.kube import transport, warm
 from whatsapp_operator.shell.kube.client import CallLimits, LightKube
 from whatsapp_operator.shell.kube.errors import Expired, KubeError, LeaseTooShort, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import DEPLOYMENT, LEASE, POD, SECRET, SERVICE, STATEFULSET, WAC
 from whatsapp_operator.shell.kube.warm import WarmConnections
 
 from .kube_server import A_POD, a_client, a_client_under_tls, a_server, client_to
+from .sim.stopwatch import Stopwatch
 from .wabiz_server import pair
 
 if TYPE_CHECKING:
@@ -127,9 +128,11 @@ def pools_opened(kube: LightKube) -> list[object]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fails", ["403", "500", "garbage", "timeout", "cancelled"])
-async def test_reads_that_fail_leave_the_connections_of_others_alone(fails: str) -> None:
+async def test_reads_that_fail_leave_the_connections_of_others_alone(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Long enough for others to be answered meanwhile, on a busy machine too.
-    async with a_client(limits=CallLimits(read=1.0, write=1.0)) as (server, kube):
+    monkeypatch.setattr(transport, "SLOW", 2.0)
+    monkeypatch.setattr(transport, "SLOWEST", 8.0)
+    async with a_client(limits=CallLimits(read=5.0, write=5.0)) as (server, kube):
         opened, answers = pools_opened(kube), 0
 
         async def answer(request: web.Request) -> web.StreamResponse:
@@ -155,7 +158,7 @@ async def test_reads_that_fail_leave_the_connections_of_others_alone(fails: str)
         server.answer = answer
         others = asyncio.create_task(read_others())
         await others_answered()
-        for _ in range(5 if fails == "timeout" else 20):
+        for _ in range(2 if fails == "timeout" else 20):
             asked = len([one for one in server.asked if "secrets" in one[1]])
             reading = asyncio.create_task(kube.get(SECRET, "ns", "a"))
             if fails == "cancelled":
@@ -338,7 +341,7 @@ async def test_a_watch_yields_until_the_server_ends_it() -> None:
 
 
 async def test_a_watch_tells_why_it_cannot_go_on() -> None:
-    async with a_client(limits=CallLimits(read=0.3)) as (server, kube):
+    async with a_client() as (server, kube):
 
         async def watch() -> None:
             async for _ in kube.watch(LEASE, "ns", name="op", server_timeout=0):
@@ -353,11 +356,16 @@ async def test_a_watch_tells_why_it_cannot_go_on() -> None:
         server.answer = stream({"kind": "Status"})
         with pytest.raises(Unavailable, match="not Kubernetes' JSON"):
             await watch()
+
+
+async def test_a_watch_ends_by_its_own_limit_when_nothing_comes() -> None:
+    async with a_client(limits=CallLimits(read=0.3)) as (server, kube):
         server.answer = stream(then=server.hanging.wait)  # a black hole
-        began = now()
+        watch = Stopwatch()
         with pytest.raises(Unavailable, match="did not answer"):
-            await watch()
-        assert now() - began < 1
+            async for _ in kube.watch(LEASE, "ns", name="op", server_timeout=0):
+                pass
+        assert watch.own < 1
 
 
 async def test_a_watch_that_is_left_frees_its_line() -> None:

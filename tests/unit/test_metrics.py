@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from waiting import until
 from whatsapp_operator import __version__
 from whatsapp_operator.core.actions import Handover
 from whatsapp_operator.core.names import Epoch, Key
@@ -348,14 +349,16 @@ async def test_health_is_served_while_the_event_loop_stands_still() -> None:
     lag_monitor = LoopLagMonitor(SystemClock(), on_beat=lags.append, dead_after=0.5)
     beating = asyncio.create_task(lag_monitor.run())
     with served(application(Metrics().registry, lag_monitor), host="127.0.0.1", port=0) as port:
-        await asyncio.sleep(0.3)
-        assert (await asyncio.to_thread(get, port, "/healthz"))[0] == 200
+
+        async def is_healthy() -> bool:
+            return (await asyncio.to_thread(get, port, "/healthz"))[0] == 200
+
+        await until(is_healthy)
         deadline = time.monotonic() + 60
         while (answer := get(port, "/healthz")[0]) == 200 and time.monotonic() < deadline:  # blocks the loop on purpose
             time.sleep(0.05)  # noqa: ASYNC251
         assert answer == 503
-        await asyncio.sleep(0.05)
-        assert (await asyncio.to_thread(get, port, "/healthz"))[0] == 200
+        await until(is_healthy)
     beating.cancel()
     assert max(lags) > 0.2, "and how late it was"
 

@@ -460,15 +460,17 @@ async def test_tcp_probes_do_not_notice_a_process_that_accepts_and_hangs() -> No
 
 async def test_another_role_changes_the_pace_and_keeps_the_connection() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
+        began = time.monotonic()
         watch.hold("a", holds=False, period=0.02)
-        await until(lambda: len(peer.asked) >= 3)
-        apart = [later[1] - sooner[1] for sooner, later in zip(peer.asked[1:], peer.asked[2:], strict=False)]
-        assert min(apart) > 0.4
+        await until(lambda: len(peer.asked) >= 4)
+        # One at once, and one in each half second. A probe may be late on a busy machine, and then the next one is near.
+        assert len(peer.asked) <= 2 + (time.monotonic() - began) / 0.5
 
         watch.hold("a", holds=True, period=0.02)
-        began, asked = time.monotonic(), len(peer.asked)
+        asked = len(peer.asked)
         await until(lambda: len(peer.asked) >= asked + 5)
-        assert time.monotonic() - began < 1.5  # at the former pace it takes 2 s and more
+        times = [at for _, at, _ in peer.asked[asked:]]
+        assert min(later - sooner for sooner, later in pairwise(times)) < 0.4
         assert peer.made == 1
 
 

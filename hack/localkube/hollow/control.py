@@ -18,7 +18,8 @@ from localkube.hollow.fleet import Hollow
 from localkube.hollow.pods import HollowPod, NotRunningError
 
 ADDRESS_FILE = "hollow.json"
-CALL_TIMEOUT_S = 10.0
+CALL_TIMEOUT_S = 60.0
+"""Also on a busy machine."""
 
 
 def application(hollow: Hollow) -> web.Application:

@@ -28,6 +28,7 @@ RULES = REPOSITORY / "charts" / "whatsapp-operator" / "files"
 NAME = "whatsapp-operator"
 NAMESPACE = "whatsapp-operator-system"
 NODE_LEASES = "kube-node-lease"
+GRACE_SECONDS = 30.0
 """Where Kubernetes keeps the Leases of nodes; the API server makes this namespace itself."""
 
 
@@ -149,6 +150,10 @@ class Operators:
         name = "".join(lease["spec"].get("holderIdentity") or "" for lease in found).rpartition("_")[0]
         return name if name in self.running and self.running[name].alive() else None
 
+    def end(self, *names: str) -> None:
+        """End these replicas: SIGTERM first, so that the Lease is released, and with the grace period of a pod."""
+        processes.stop([self.running[name] for name in names], grace=GRACE_SECONDS)
+
     def close(self) -> None:
-        """End the replicas that still run: SIGTERM first, so that the Lease is released."""
-        processes.stop(self.running.values())
+        """End the replicas that still run."""
+        self.end(*self.running)

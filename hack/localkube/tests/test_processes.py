@@ -202,7 +202,7 @@ def test_one_that_never_gets_ready_is_quoted_and_ended(tmp_path: Path) -> None:
     idle = write(tmp_path / "etcd", "#!/bin/sh\necho still thinking\nexec sleep 60\n", mode=EXECUTABLE)
 
     with pytest.raises(LocalKubeError, match=r"waited too long for etcd to open its socket[\s\S]*still thinking"):
-        ControlPlane.start(tmp_path / "x", binaries={"etcd": idle}, timeout=0.5)
+        ControlPlane.start(tmp_path / "x", binaries={"etcd": idle}, timeout=5.0)
 
     assert [process.alive() for process in processes.load(tmp_path / "x" / "processes.json")] == [False]
 

@@ -325,11 +325,11 @@ async def test_hung_it_takes_connections_and_answers_nothing(world: World) -> No
     assert (await world.report(0))["shards"] == 1
 
 
-async def test_stopped_it_goes_on_redirecting_until_the_grace_ends(world: World) -> None:
+async def test_stopped_it_goes_on_redirecting(world: World) -> None:
     _, cores, _ = await world.cluster(2)
     await world.serve(0, 0, "1-a")
-    stopping = asyncio.create_task(cores[0].stop(0.4))
-    watch = Stopwatch()
+    await cores[0].disturb({"linger": LONG})
+    stopping = asyncio.create_task(cores[0].stop(LONG))
     await until(lambda: not cores[0].ready)
     assert (await world.report(0))["stopping"] is True
 
@@ -338,7 +338,16 @@ async def test_stopped_it_goes_on_redirecting_until_the_grace_ends(world: World)
     world.route(0, 0)  # a route that lags
     assert (await world.send(recipient(0, 1), "m1"))[0] == 201
 
+    await cores[0].kill()
     await stopping
+
+
+async def test_stopped_it_serves_until_the_grace_ends(world: World) -> None:
+    _, cores, _ = await world.cluster(1)
+
+    watch = Stopwatch()
+    await cores[0].stop(0.4)
+
     assert watch.elapsed > 0.3
     assert watch.own < 1.0
     assert closed(world.address(1), 6250)

@@ -8,9 +8,9 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from wabiz_sim import delivery
+from wabiz_sim import coreapp, delivery
 from wabiz_sim.delivery import Delivery, Message
-from waiting import until
+from waiting import LONG, until
 
 from .stopwatch import Stopwatch
 from .world import World, recipient
@@ -99,7 +99,9 @@ async def test_a_straggler_is_redirected_to_the_new_holder_and_arrives(world: Wo
     assert (await world.send(recipient(0, 1), "m1"))[0] == 201  # the route still leads to the old one
 
 
-async def test_a_message_waits_for_a_coreapp_that_is_not_yet_assigned(world: World) -> None:
+async def test_a_message_waits_for_a_coreapp_that_is_not_yet_assigned(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coreapp, "_HOLD_SECONDS", LONG)
+    monkeypatch.setattr(delivery, "_TRY_SECONDS", LONG)
     await world.cluster(1)
     world.route(0, 0)
 
@@ -124,7 +126,8 @@ async def test_a_message_without_an_assigned_coreapp_is_rejected_after_two_secon
     assert watch.own < 3.0
 
 
-async def test_a_failover_during_a_message_loses_nothing(world: World) -> None:
+async def test_a_failover_during_a_message_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "_RETRY_SECONDS", LONG)
     _, cores, _ = await world.cluster(2)
     await world.serve(0, 0, "1-a")
     assert (await world.send(recipient(0, 1), "before"))[0] == 201
@@ -144,7 +147,6 @@ async def test_a_failover_during_a_message_loses_nothing(world: World) -> None:
 async def test_a_shard_that_moves_only_after_its_evicted_holder_has_ended_rejects_messages_and_loses_none(world: World) -> None:
     _, cores, _ = await world.cluster(2)
     await world.serve(0, 0, "1-a")
-    await cores[0].disturb({"linger": 0.5})
 
     ending = asyncio.create_task(cores[0].stop(10.0))
     await until(lambda: not cores[0].ready)

@@ -254,13 +254,21 @@ async def test_an_answer_may_be_lost_with_or_without_the_effect(world: World, fa
         "faults", {"call": "set_shards", "fault": fault, "applies": applies, **({"status": 201} if fault == "garbage" else {})}
     )
 
+    async def noted() -> bool:
+        return bool((await world.control("counters"))["set_shards_calls"])
+
     if fault == "error":
         status, answer = await world.set_shards(2, cert=GOOD)
         assert (status, answer["errors"][0]["code"]) == (500, 1014)
     else:
-        expected = {"timeout": TimeoutError, "reset": aiohttp.ClientError, "garbage": ValueError}[fault]
-        with pytest.raises(expected):
-            await world.set_shards(2, cert=GOOD, timeout=0.3)
+        calling = asyncio.create_task(world.set_shards(2, cert=GOOD))
+        await until(noted)
+        if fault == "timeout":
+            done, _ = await asyncio.wait({calling}, timeout=0.3)
+            assert not done
+            calling.cancel()
+        with pytest.raises({"timeout": asyncio.CancelledError, "reset": aiohttp.ClientError, "garbage": ValueError}[fault]):
+            await calling
 
     assert await _shards(world) == (2 if applies else 1)
     counters = await world.control("counters")
@@ -273,7 +281,8 @@ async def test_an_error_may_turn_out_a_success_later(world: World) -> None:
     await world.control("faults", {"call": "set_shards", "fault": "late", "seconds": 0.2, "status": 502})
 
     assert (await world.set_shards(2, cert=GOOD))[0] == 502
-    assert await _shards(world) == 1
+    (call,) = (await world.control("counters"))["set_shards_calls"]
+    assert (call["from"], call["restarted"]) == (1, False)
 
     async def applied() -> bool:
         return await _shards(world) == 2

@@ -41,8 +41,8 @@ async def test_one_that_comes_back_during_the_shutdown_does_not_hold_up_the_end(
     comer = asyncio.create_task(come_back())
     try:
         await asyncio.wait_for(opened.get(), LONG)
-        async with asyncio.timeout(10.0):
-            await server.stop(20.0)
+        async with asyncio.timeout(LONG):
+            await server.stop(2 * LONG)
     finally:
         comer.cancel()
         await asyncio.wait({comer})

@@ -112,8 +112,9 @@ class Handovers:
         accepted = await first
         timeline.observe(Phase.ASSIGN, committed_at)
         if accepted:
-            timeline.observe(Phase.SERVE, committed_at)
-            milliseconds = round((self._clock.now() - committed_at) / timedelta(milliseconds=1))
+            served_at = self._clock.now()  # read once: the trace and the status give the same time
+            timeline.observe(Phase.SERVE, committed_at, served_at)
+            milliseconds = round((served_at - committed_at) / timedelta(milliseconds=1))
             memory.handover_times[epoch] = replace(memory.handover_times[epoch], serve=milliseconds)
 
 
