@@ -28,8 +28,9 @@ RULES = REPOSITORY / "charts" / "whatsapp-operator" / "files"
 NAME = "whatsapp-operator"
 NAMESPACE = "whatsapp-operator-system"
 NODE_LEASES = "kube-node-lease"
-GRACE_SECONDS = 30.0
 """Where Kubernetes keeps the Leases of nodes; the API server makes this namespace itself."""
+GRACE_SECONDS = 30.0
+"""Seconds from SIGTERM to SIGKILL, as for a pod that does not say otherwise."""
 
 
 def manifests() -> list[dict[str, Any]]:
