@@ -355,7 +355,7 @@ def one_lost_probe_will_do(patch: pytest.MonkeyPatch) -> None:
 
 def hung_holders_end_before_their_shard_moved(patch: pytest.MonkeyPatch) -> None:
     real = always.replacing
-    patch.setattr(always, "replacing", lambda f: real(replace_holders(f)))
+    patch.setattr(always, "replacing", lambda f, busy: real(replace_holders(f), busy))
 
 
 def replace_holders(f: Any) -> Any:
@@ -377,7 +377,7 @@ def wait_for_the_old_holder(patch: pytest.MonkeyPatch) -> None:
 
 def nobody_fails_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(handovers, "failovers", lambda _: ())
-    patch.setattr(always, "replacing", lambda _: iter(()))
+    patch.setattr(always, "replacing", lambda *_: iter(()))
     rows = tuple(replace(row, when=lambda _: False) if row.name == "FailingOver" else row for row in rules.RULES)
     patch.setattr(rules, "RULES", rows)
 

@@ -93,7 +93,7 @@ ALWAYS: tuple[AlwaysRule, ...] = (
     AlwaysRule(
         name="PodsUnresponsive",
         why="Deletes Coreapps that do not answer or cannot become ready, so that they return as spares; at most max(1, spares) at a time.",
-        then=lambda f, _: replacing(f),
+        then=lambda f, busy: replacing(f, busy.pods),
     ),
     AlwaysRule(
         name="ObjectsChanged",
@@ -207,13 +207,16 @@ def role_assignments(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> 
                 yield AssignRole(coreapp=pod, shards=report.shards)
 
 
-def replacing(f: Facts) -> Iterator[Delete]:
+def replacing(f: Facts, busy: frozenset[str]) -> Iterator[Delete]:
     """Yield deletions of Coreapps that do not answer or cannot become ready, so that they come back as spares.
+
+    Of ``busy`` pods, only those that do not answer: one that takes over a shard now may never become ready and serve nevertheless.
 
     Bounded harm: no matter the evidence, no more pods are ended at a time than there are spares (at least one). The next one follows
     when the successor of the last one is ready. A successor that also fails may be ended as well: no further pod goes because of that.
     """
-    ends = {pod.uid: pod for pod in (*_hung(f), *rollout.unrecoverable(f))}
+    faulty = (pod for pod in rollout.unrecoverable(f) if pod.uid not in busy)
+    ends = {pod.uid: pod for pod in (*_hung(f), *faulty)}
     # Pods without a shard come first: as spares they can take over shards. A pod with a rejected deletion takes no other pod's place.
     pods = sorted(ends.values(), key=lambda pod: (Ref("Pod", pod.name) in f.snapshot.rejected, pod.uid in f.holder_uids))
     again = [pod for pod in pods if pod.name in f.ending]

@@ -17,6 +17,7 @@ from whatsapp_operator.core.actions import (
     BumpVersion,
     ClearLabels,
     Create,
+    Delete,
     GenerateSecret,
     Handover,
     Plan,
@@ -138,9 +139,11 @@ def _is_ready(one: Coreapp) -> bool:
 
 
 def _is_fresh(one: Situation) -> bool:
-    """Five seconds: with fewer a client that takes its time to answer never gets the call at all."""
+    """Five seconds: with fewer a client that takes its time to answer never gets the call at all. And no restart may have followed."""
     asked = one.snapshot.client.asked_at
-    return asked is not None and one.snapshot.now - asked <= timedelta(seconds=5)
+    if asked is None or one.snapshot.now - asked > timedelta(seconds=5):
+        return False
+    return all(other.ended_at is None or other.ended_at <= asked for other in one.snapshot.coreapps)
 
 
 def _actions(plan: PlanOf, one: Situation) -> tuple[Action, ...]:
@@ -173,6 +176,7 @@ def law_1_one_holder(plan: PlanOf, one: Situation) -> bool:
     moves, again = _of(actions, Handover), _of(actions, Relabel)
     _must(len({move.to.uid for move in moves}) == len(moves), "a pod is given two shards")
     _must(len({move.route.shard for move in moves}) == len(moves), "a shard is given to two pods")
+    _must(not {move.to.uid for move in moves} & {end.uid for end in _of(actions, Delete)}, "a pod that is given a shard is ended")
     for mark in again:
         others = [other for other in one.snapshot.coreapps if other.uid != mark.coreapp.uid and _epoch(other) == mark.route.epoch]
         _must(not others, f"{mark.route.epoch} would be on a second pod")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from whatsapp_operator.core import always, evidence, handovers, manifests, objections, rules, scaling, set_shards
-from whatsapp_operator.core.actions import Action, AssignRole, ClearLabels, Handover, Plan, Relabel, Scale, SetShards, Touch
+from whatsapp_operator.core.actions import Action, AssignRole, ClearLabels, Delete, Handover, Plan, Relabel, Scale, SetShards, Touch
 from whatsapp_operator.core.desired import Desired
 from whatsapp_operator.core.facts import Facts
 from whatsapp_operator.core.names import Epoch
@@ -188,6 +188,13 @@ ORDER_OF_HOLDERS = [
         TWO_FAIL,
     ),
     Mutant(
+        "a new holder is ended",
+        laws.law_1_one_holder,
+        "a pod that is given a shard is ended",
+        adding(Delete.of(P2)),
+        SETTLED.holder_deleted(0),
+    ),
+    Mutant(
         "an epoch on two pods",
         laws.law_1_one_holder,
         "10-first would be on a second pod",
@@ -320,6 +327,13 @@ NUMBERS = [
     Mutant("few replicas", laws.law_5_set_shards_only_if, "too few replicas", calling_for(4), growing().replicas(3)),
     Mutant("two calls", laws.law_5_set_shards_only_if, "two calls at once", calling_for(4), growing()),
     Mutant("a call for nothing", laws.law_5_set_shards_only_if, "GET does not differ", calling_for(2), NOT_TRIED_BEFORE),
+    Mutant(
+        "GET is from before a restart",
+        laws.law_5_set_shards_only_if,
+        "GET is not fresh",
+        CALL_ANYWAY,
+        growing().client(asked_at=NOW - seconds(1)).with_pod(0, ended_at=NOW),
+    ),
     Mutant("GET is stale", laws.law_5_set_shards_only_if, "GET is not fresh", CALL_ANYWAY, growing().client(asked_at=NOW - seconds(9))),
     Mutant("a call is running", laws.law_5_set_shards_only_if, "a call is running", CALL_ANYWAY, growing().client(call=Call(id="4-x"))),
     Mutant(

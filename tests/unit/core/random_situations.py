@@ -46,6 +46,7 @@ TROUBLES: list[dict[str, Any]] = [
     {"deleting": True},
     {"terminated": True, "ready": False},
     {"broken_at": NOW},
+    {"ended_at": NOW},
     {"unresponsive_since": NOW - seconds(20)},
     {"unresponsive_since": NOW - seconds(1)},
     {"ready": False, "lost_readiness": True, "report": None},

@@ -330,7 +330,7 @@ def test_a_label_that_may_still_be_committed_is_outdated_by_its_Service_first() 
 
 
 def ended(one: Situation) -> list[str]:
-    return [action.ref.name for action in always.replacing(one.facts())]
+    return [action.ref.name for action in always.replacing(one.facts(), frozenset())]
 
 
 def hung(ordinal: int, spares: int = 1, **changes: Any) -> Situation:

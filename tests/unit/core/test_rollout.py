@@ -252,6 +252,17 @@ def test_a_holder_that_serves_is_not_ended_although_it_is_not_ready_and_no_stand
     assert of(one.without_pod(2).plan(), Delete) == []
 
 
+def test_a_Coreapp_that_takes_over_a_shard_is_not_ended_although_it_is_not_ready() -> None:
+    """No Coreapp is ready, so a failed holder's shard goes to one that answers. The others make way for the new template."""
+    one = unready_since(1000, 0, 1, 2).with_pod(3, ready=False, lost_readiness=True, revision="rev-0").holder_deleted(0)
+    since = dict.fromkeys(["Outdated/uid-3/spare", "OutdatedUnready/uid-3"], NOW - seconds(1000))
+    one = one.seeing(since={**one.snapshot.since, **since})
+    plan = one.plan()
+
+    assert [move.to.name for move in of(plan, Handover)] == ["acme-coreapp-2"]
+    assert [delete.uid for delete in of(plan, Delete)] == ["uid-3"]
+
+
 def test_an_outdated_Coreapp_that_has_just_become_ready_is_replaced_step_by_step() -> None:
     one = unready_since(1000, 0, 2).with_pod(0, ready=True).with_pod(2, ready=True)
 
