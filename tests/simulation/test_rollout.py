@@ -83,6 +83,30 @@ async def test_sidecars_that_are_not_ready_move_no_shard_and_a_new_template_repa
     await world.stays_silent()
 
 
+@pytest.mark.parametrize("fails", ["by itself", "with its pod"])
+@simulated(seeds=2)
+async def test_a_new_template_repairs_sidecars_that_were_not_ready_after_set_shards(world: World, fails: str) -> None:
+    """The restart is overdue for ever: only Coreapps that are ready are back from it."""
+    await world.started(shards=2, spares=2, coreapp=FAULTY)
+    world.cluster.has_unready_sidecar = has_faulty_sidecar
+    world.edit(shards=4, spares=0)
+    await world.until(lambda: world.account.shards == 4, within=60, what="Set Shards")
+    for machine in world.coreapps():
+        world.cluster.check(machine)
+    holder = world.holding(0)
+    if fails == "by itself":
+        world.cluster.crash(holder)
+    else:
+        world.delete_pod(holder)
+    await world.pause(200.0)
+    assert world.condition("Ready")[1] == "RestartOverdue"
+
+    world.edit(coreapp=REPAIRED)
+    await world.pause(1.0)
+    await world.until_done(within=600)
+    assert outdated(world) == []
+
+
 @simulated(seeds=3)
 async def test_a_cluster_whose_sidecars_never_became_ready_begins_to_serve_with_the_right_template(world: World) -> None:
     world.cluster.has_unready_sidecar = has_faulty_sidecar

@@ -256,8 +256,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.ROLLING_OUT,
         state=State.WORKING,
-        # A step that is possible now comes before a change of shards; a roll-out that waits does not hold up such a change.
-        when=lambda f: bool(f.outdated) and f.call_in_effect is None and (bool(rollout.steps(f)) or not f.resize_is_wanted),
+        # A step that is possible now comes before a change of shards, and is taken although a restart is overdue: only the new template may
+        # let Coreapps come back. A roll-out that waits does not hold up a change of shards.
+        when=lambda f: bool(f.outdated) and (bool(rollout.steps(f)) or (f.call_in_effect is None and not f.resize_is_wanted)),
         then=rollout.steps,
         why=lambda f: rollout.why(f, sentences.awaited(f)),
     ),
