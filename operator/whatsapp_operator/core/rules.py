@@ -343,7 +343,11 @@ RULES: tuple[Rule, ...] = (
         name=Reason.RESTART_OVERDUE,
         state=State.WORKING,
         when=lambda f: f.restart_is_overdue,
-        why=lambda f: f"The restart after Set Shards {sentences.span(f)} is overdue; not back: {sentences.names_of(f.missing)}.",
+        why=lambda f: (
+            f"The restart after Set Shards {sentences.span(f)} is overdue; "
+            # They may all answer, and not be ready.
+            f"{f'not back: {sentences.names_of(f.missing)}' if f.missing else sentences.awaited(f)}."
+        ),
     ),
     Rule(
         name=Reason.NODES_UNREACHABLE,

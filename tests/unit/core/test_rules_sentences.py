@@ -13,7 +13,7 @@ from whatsapp_operator.core.snapshot import Answer, Call, Login, Report, Workloa
 
 from .plans import of
 from .situations import NOW, UNSCHEDULABLE, Situation, seconds, situation
-from .witnesses import WITNESSES, growing
+from .witnesses import WITNESSES, growing, restarting
 
 SETTLED = situation().settled()
 FOUR = situation().settled(shards=4, spares=2)
@@ -232,6 +232,11 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         WITNESSES["RestartOverdue"].with_pod(3, report=None).with_holder(3, report=None).wanting(manual=True),
         "RestartOverdue",
         "The restart after Set Shards 4 -> 4 is overdue; not back: acme-coreapp-3, acme-coreapp-4.",
+    ),
+    "overdue, though all answer": (
+        restarting().restarted(4, range(5)).with_pod(2, ready=False).with_pod(3, ready=False).later(1000),
+        "RestartOverdue",
+        "The restart after Set Shards 2 -> 4 is overdue; waiting for acme-coreapp-2, acme-coreapp-3.",
     ),
     "Webapps": (
         SETTLED.seeing(webapp=Workload(uid="w", resource_version="1", replicas=2, ready=1)),
