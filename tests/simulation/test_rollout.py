@@ -86,7 +86,7 @@ async def test_sidecars_that_are_not_ready_move_no_shard_and_a_new_template_repa
 @pytest.mark.parametrize("fails", ["by itself", "with its pod"])
 @simulated(seeds=2)
 async def test_a_new_template_repairs_sidecars_that_were_not_ready_after_set_shards(world: World, fails: str) -> None:
-    """The restart is overdue for ever: only Coreapps that are ready are back from it."""
+    """The restart stays overdue: only Coreapps that are ready count as back from it."""
     await world.started(shards=2, spares=2, coreapp=FAULTY)
     world.cluster.has_unready_sidecar = has_faulty_sidecar
     world.edit(shards=4, spares=0)

@@ -87,6 +87,11 @@ def _without_excuse(holds: Callable[[Claims, Coreapp], bool]) -> Callable[[Claim
     return lambda f, _, pod: not f.is_explained_by_restart(pod) and holds(f, pod)
 
 
+def is_claimed(route: Route, pod: Coreapp) -> bool:
+    """Whether the last answer of a holder says that it holds its shard under the epoch that the route names."""
+    return pod.report is not None and (pod.report.shard, pod.report.epoch) == (route.shard, route.epoch)
+
+
 def disagrees(f: Claims, route: Route, pod: Coreapp) -> bool:
     """Whether a holder answers that it does not hold its shard: it has another role, or the servers reject its epoch.
 
@@ -95,7 +100,7 @@ def disagrees(f: Claims, route: Route, pod: Coreapp) -> bool:
     report = pod.report
     if report is None or pod.unresponsive_since is not None or report.shards is None or report.shards != (f.shards or report.shards):
         return False
-    return route.shard < report.shards and (report.fenced or (report.shard, report.epoch) != (route.shard, route.epoch))
+    return route.shard < report.shards and (report.fenced or not is_claimed(route, pod))
 
 
 def disagreement_fact(route: Route) -> str:
@@ -115,24 +120,18 @@ def is_behind(f: Claims, route: Route, pod: Coreapp) -> bool:
     number shows that the cause is neither the client nor an outdated answer.
     """
     report = pod.report
-    if report is None or pod.unresponsive_since is not None or f.shards in {None, report.shards}:
-        return False
-    if is_claimed(route, pod):
+    if report is None or pod.unresponsive_since is not None or f.shards in {None, report.shards} or is_claimed(route, pod):
         return False
     spares = (one for one in f.ready if one.uid not in f.holder_uids)
     return any(one.report is not None and one.report.shards == f.shards for one in spares)
 
 
-def is_claimed(route: Route, pod: Coreapp) -> bool:
-    """Whether the last answer of a holder says that it holds its shard under the epoch that the route names."""
-    return pod.report is not None and (pod.report.shard, pod.report.epoch) == (route.shard, route.epoch)
-
-
 def disputes(f: Claims, route: Route, pod: Coreapp) -> Iterator[tuple[str, timedelta, bool]]:
-    """Yield the facts that a holder reported not to hold its shard, how long each is accepted, and whether that time may end now.
+    """Yield the facts that a holder reported not to hold its shard: the name, how long it is accepted, and whether it counts now.
 
     Only an answer that it holds the shard ends them. An error, a silence or a report of another kind does not, because a Coreapp may
-    alternate between them endlessly. The time may end with such a report or with an error; a silence is evidence of its own.
+    alternate between them endlessly. A fact counts while the holder reports it again or answers with errors. A silence is evidence of its
+    own.
     """
     is_silent = pod.unresponsive_since is not None
     if f.is_explained_by_restart(pod) or (is_claimed(route, pod) and not is_silent and not disagrees(f, route, pod)):
