@@ -124,8 +124,9 @@ def is_behind(f: Claims, route: Route, pod: Coreapp) -> bool:
 
 
 def is_claimed(route: Route, pod: Coreapp) -> bool:
-    """Whether the last answer of a holder says that it holds its shard under the epoch that the route names."""
-    return pod.report is not None and (pod.report.shard, pod.report.epoch) == (route.shard, route.epoch)
+    """Whether the last answer of a holder says that it holds its shard under the epoch that the route names, which the servers accept."""
+    report = pod.report
+    return report is not None and (report.shard, report.epoch) == (route.shard, route.epoch) and not report.fenced
 
 
 def disputes(f: Claims, route: Route, pod: Coreapp) -> Iterator[tuple[str, timedelta, bool]]:
@@ -135,7 +136,7 @@ def disputes(f: Claims, route: Route, pod: Coreapp) -> Iterator[tuple[str, timed
     alternate between them endlessly. The time may end with such a report or with an error; a silence is evidence of its own.
     """
     is_silent = pod.unresponsive_since is not None
-    if f.is_explained_by_restart(pod) or (is_claimed(route, pod) and not is_silent and not disagrees(f, route, pod)):
+    if f.is_explained_by_restart(pod) or (is_claimed(route, pod) and not is_silent):
         return
     is_mute = pod.report is None and not is_silent
     kinds = (
