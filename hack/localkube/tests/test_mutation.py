@@ -10,9 +10,9 @@ from types import ModuleType
 
 import pytest
 
-from mutation.__main__ import EXPLAINED, explained
+from mutation.__main__ import EXPLAINED, ROOT, explained
 from mutation.changes import Mutant, mutants
-from mutation.judge import LineCoverage
+from mutation.judge import LineCoverage, changed, sources
 from mutation.swap import functions, put_functions, put_statement
 
 SOURCE = '''
@@ -164,5 +164,10 @@ def test_an_explanation_names_a_change_and_says_why() -> None:
         explained("## rules\n\n- `_span` is fine.\n")
 
 
-def test_the_page_of_explanations_can_be_read() -> None:
-    explained(EXPLAINED.read_text(encoding="utf-8"))
+def test_each_explanation_is_of_a_change_that_exists() -> None:
+    known = explained(EXPLAINED.read_text(encoding="utf-8"))
+    trees = {name: (source, ast.parse(source)) for name, source in sources(ROOT, sorted({key[0] for key in known}))}
+    keys = {mutant.key for found in changed(trees).values() for mutant in found}
+
+    assert known
+    assert known - keys == set()

@@ -88,8 +88,9 @@ def _without_excuse(holds: Callable[[Claims, Coreapp], bool]) -> Callable[[Claim
 
 
 def is_claimed(route: Route, pod: Coreapp) -> bool:
-    """Whether the last answer of a holder says that it holds its shard under the epoch that the route names."""
-    return pod.report is not None and (pod.report.shard, pod.report.epoch) == (route.shard, route.epoch)
+    """Whether the last answer of a holder says that it holds its shard under the epoch that the route names, which the servers accept."""
+    report = pod.report
+    return report is not None and (report.shard, report.epoch) == (route.shard, route.epoch) and not report.fenced
 
 
 def disagrees(f: Claims, route: Route, pod: Coreapp) -> bool:
@@ -100,7 +101,7 @@ def disagrees(f: Claims, route: Route, pod: Coreapp) -> bool:
     report = pod.report
     if report is None or pod.unresponsive_since is not None or report.shards is None or report.shards != (f.shards or report.shards):
         return False
-    return route.shard < report.shards and (report.fenced or not is_claimed(route, pod))
+    return route.shard < report.shards and not is_claimed(route, pod)
 
 
 def disagreement_fact(route: Route) -> str:
@@ -134,7 +135,7 @@ def disputes(f: Claims, route: Route, pod: Coreapp) -> Iterator[tuple[str, timed
     own.
     """
     is_silent = pod.unresponsive_since is not None
-    if f.is_explained_by_restart(pod) or (is_claimed(route, pod) and not is_silent and not disagrees(f, route, pod)):
+    if f.is_explained_by_restart(pod) or (is_claimed(route, pod) and not is_silent):
         return
     is_mute = pod.report is None and not is_silent
     kinds = (

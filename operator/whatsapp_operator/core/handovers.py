@@ -21,8 +21,7 @@ def paired(
     """Pair routes with standbys, lowest shard first; each pod is taken once, and none that is ``busy``."""
     used = {*busy}
     for route, evidence, planned in moves:
-        free = f.standbys(route, used) if planned else f.successors(route, used)
-        choices = [pod for pod in free if only is None or pod.uid == only.uid]
+        choices = [pod for pod in f.successors(route, used) if only is None or pod.uid == only.uid]
         if evidence is Evidence.POD_DRAINING and planned:
             choices = [pod for pod in f.standbys_that_stay(route) if pod.uid not in used]
         if evidence is Evidence.CONSOLIDATED:

@@ -55,7 +55,7 @@ class Holders(Claims):
             and self.is_healthy_holder(pod)
             and self.failure(route) is None
             and route.copied_by is None
-            and (pod.report is None or (evidence.is_claimed(route, pod) and not pod.report.fenced))
+            and (pod.report is None or evidence.is_claimed(route, pod))
         )
 
     def failure(self, route: Route) -> Evidence | None:

@@ -26,6 +26,7 @@ NOT_SERVING: dict[str, Report | object | None] = {
     "rejected epoch": Report(shard=0, epoch="10-first", shards=2, fenced=True),
     "no number": Report(),
     "another number": Report(shards=4),
+    "rejected epoch and another number": Report(shard=0, epoch="10-first", shards=4, fenced=True),
 }
 """What a Coreapp may answer that holds shard 0 by its Service and does not serve it."""
 SERVING = Report(shard=0, epoch="10-first", shards=2, gateway="connected")

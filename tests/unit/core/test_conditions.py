@@ -163,6 +163,14 @@ def test_a_pod_with_the_labels_of_a_holder_is_named_and_holds_up_no_Set_Shards()
     assert any(isinstance(action, SetShards) for action in one.wanting(shards=1).plan().actions)
 
 
+def test_a_holder_that_says_that_it_serves_is_not_said_to_run_with_another_number() -> None:
+    """It moves for another cause."""
+    one = SETTLED.with_holder(0, report=Report(shard=0, epoch="10-first", shards=4)).with_route(0, copied_by="debug")
+
+    cause = "LabelConflict with pod debug: remove its label multiconnect.dev/epoch"
+    assert said(one, "Ready") == ("False", "FailingOver", f"Being taken over: shard 0: acme-coreapp-0 ({cause}).")
+
+
 def test_of_a_holder_that_is_there_its_own_failure_is_said() -> None:
     one = situation().settled(spares=0).with_holder(0, phase="Failed", ready=False).seeing(name_conflicts=(Ref("Pod", "acme-coreapp-0"),))
 

@@ -152,6 +152,7 @@ def test_holder_disagrees_after_five_seconds(report: Report) -> None:
         ({"report": Report(shards=4)}, False),  # it runs with another number of shards
         ({"report": Report()}, False),  # it has just started
         ({"report": Report(shards=2), "unresponsive_since": NOW - seconds(2)}, False),  # what it said last may be over
+        ({"report": None, "unresponsive_since": NOW - seconds(2)}, False),
     ],
 )
 def test_what_is_no_disagreement(changes: dict[str, Any], is_contradicted: bool) -> None:
@@ -193,7 +194,12 @@ def test_with_a_failed_self_check_and_without_a_standby_a_holder_may_disagree() 
 
 
 BEHIND = "HolderBehind/0/10-first"
-NUMBERS = {"no number": Report(), "another number": Report(shards=4), "another role": Report(shard=1, epoch="9-old", shards=4)}
+NUMBERS = {
+    "no number": Report(),
+    "another number": Report(shards=4),
+    "another role": Report(shard=1, epoch="9-old", shards=4),
+    "fenced off": Report(shard=0, epoch="10-first", shards=4, fenced=True),
+}
 
 
 def behind(report: Report, span: float) -> Situation:

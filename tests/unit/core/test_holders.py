@@ -214,6 +214,14 @@ def test_a_holder_is_overdue_once_enough_others_are_back(changes: dict[str, Any]
     assert failure(one.with_holder(0, **changes).seeing(since={"EnoughAreBack/4-noted": NOW - seconds(9.9)})) is None
 
 
+def test_a_holder_that_is_back_is_not_overdue_while_another_one_is() -> None:
+    """Its kubelet does not report it as ready yet."""
+    one = situation().settled(shards=4, spares=2).noted(4, Answer.ACCEPTED, origin=2).restarted(2).restarted(4, [0, 2, 3, 4, 5])
+    one = one.with_holder(0, ready=False).with_holder(1, ready=False).seeing(since={"EnoughAreBack/4-noted": NOW - seconds(10)})
+
+    assert [(route.shard, why) for route, why in one.facts().failed] == [(1, Evidence.RESTART_OVERDUE)]
+
+
 def test_a_broken_connection_proves_nothing_of_a_pod_that_we_never_reached() -> None:
     assert failure(SETTLED.with_holder(0, broken_at=NOW, never_responded=True)) is None
     assert failure(SETTLED.with_holder(0, broken_at=NOW, never_responded=True, ready=False)) is Evidence.CONNECTION_LOST
