@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
-import fcntl
 import signal
 import socket
 import ssl
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -66,14 +64,17 @@ needs_six = pytest.mark.skipif(not has_six(), reason="THIS MACHINE HAS NO IPv6 L
 
 @pytest.fixture
 def alone_on_six() -> Iterator[None]:
-    """The one address ``::1`` with the fixed ports of the client is this test's alone, also next to other runs of the tests."""
-    with Path(tempfile.gettempdir(), "whatsapp-operator-ipv6.lock").open("w", encoding="utf-8") as file:
+    """The one address ``::1`` with the fixed ports of the client is this test's alone, also next to other runs of the tests.
+
+    A socket of that name is the lock: unlike a file in /tmp it does not outlive its owner, and another user can take it next.
+    """
+    with socket.socket(socket.AF_UNIX) as lock:
         deadline = time.monotonic() + 4 * DEADLINE
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock.bind("\0whatsapp-operator-ipv6")
                 break
-            except BlockingIOError:
+            except OSError:
                 assert time.monotonic() < deadline, "another run of this test holds ::1"
                 time.sleep(0.1)
         yield
